@@ -1,0 +1,197 @@
+"""The command `keras-convnext`: parses, calls one function below, prints."""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import keras
+import typer
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from keras_convnext.builders import BUILDERS
+from keras_convnext.complexity import parts
+from keras_convnext.prediction import Prediction, draw_predictions, find_images, predict_files
+from keras_convnext.pretrained.identify import identify
+from keras_convnext.pretrained.porting import save_checkpoint
+from keras_convnext.variants import VARIANTS
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="ConvNeXt for Keras 3: look at the networks, classify photographs.\n\n"
+    "Begin with `keras-convnext list`, then `keras-convnext predict PHOTO.jpg`.",
+)
+output = Console()
+messages = Console(stderr=True, soft_wrap=True)
+
+RANDOM_WEIGHTS = "Random weights: these labels mean nothing. Name a checkpoint with --weights."
+MOST_IN_PICTURE = 60
+
+
+def main() -> None:
+    """Runs the command; an error of the user's or of a file is a line, not a traceback."""
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        messages.print(f"Error: {error}", style="red", markup=False, highlight=False)
+        sys.exit(2)
+
+
+def _variant_name(name: str) -> str:
+    if name not in VARIANTS:
+        raise typer.BadParameter(f"choose one of {', '.join(VARIANTS)}")
+    return name
+
+
+@app.command("list")
+def list_variants() -> None:
+    """List the networks, with their parameters and multiply-accumulates at 224 px."""
+    table = Table()
+    for heading in ("model", "depths", "dims"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("parameters", justify="right")
+    table.add_column("GMACs", justify="right")
+    for variant in VARIANTS.values():
+        counted = parts(variant)
+        table.add_row(
+            variant.name,
+            ",".join(map(str, variant.depths)),
+            ",".join(map(str, variant.dims)),
+            f"{sum(part.parameters for part in counted):,}",
+            f"{sum(part.macs for part in counted) / 1e9:.2f}",
+        )
+    output.print(table)
+
+
+@app.command()
+def info(
+    model: Annotated[str, typer.Argument(callback=_variant_name, help="As `list` names it.")],
+    size: Annotated[int, typer.Option(min=32, help="Side of the images, in pixels.")] = 224,
+    classes: Annotated[int, typer.Option(min=1, help="Number of classes.")] = 1000,
+) -> None:
+    """Show what each stage of a network holds and costs."""
+    variant = VARIANTS[model]
+    counted = parts(variant, (size, size), classes)
+    table = Table("part", "blocks", title=f"{model} at {size} px", show_footer=True)
+    table.add_column("output", "total")
+    table.add_column("parameters", f"{sum(part.parameters for part in counted):,}", justify="right")
+    table.add_column("GMACs", f"{sum(part.macs for part in counted) / 1e9:.3f}", justify="right")
+    for part in counted:
+        table.add_row(
+            part.name,
+            str(part.blocks or ""),
+            " x ".join(map(str, part.output)),
+            f"{part.parameters:,}",
+            f"{part.macs / 1e9:.3f}",
+        )
+    output.print(table)
+
+
+@app.command()
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Photographs, or folders of them.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            callback=lambda name: name and _variant_name(name),
+            help="As `list` names it.  (default: what the checkpoint is of)",
+        ),
+    ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(
+            help="An official .pth file, or weights that Keras saved.  (default: random ones)"
+        ),
+    ] = None,
+    size: Annotated[
+        int, typer.Option(min=32, help="Side of the images; 384 for a network fine-tuned at 384.")
+    ] = 224,
+    top: Annotated[int, typer.Option(min=1, help="Classes to name for each image.")] = 5,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 8,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+    picture: Annotated[
+        Path | None, typer.Option(help="Write the photographs and their classes to this picture.")
+    ] = None,
+) -> None:
+    """Classify photographs, and folders of them.
+
+    The exit code is 1 if an image could not be read; the others are classified all the same.
+    """
+    paths = find_images(images)
+    network = _network(model, weights, size)
+    predictions = list(
+        track(
+            predict_files(network, paths, top, batch_size),
+            "Classifying",
+            total=len(paths),
+            console=messages,
+            transient=True,
+        )
+    )
+    if as_json:
+        print(json.dumps([_as_json(prediction) for prediction in predictions], indent=2))
+    else:
+        for prediction in predictions:
+            if prediction.labels:
+                output.print(_table(prediction))
+    for prediction in predictions:
+        if prediction.error:
+            messages.print(prediction.error, style="red", markup=False, highlight=False)
+    if weights is None:
+        messages.print(RANDOM_WEIGHTS, style="yellow")
+    if picture:
+        draw_predictions(
+            predictions[:MOST_IN_PICTURE], picture, RANDOM_WEIGHTS if weights is None else ""
+        )
+        shown = f" (the first {MOST_IN_PICTURE})" if len(predictions) > MOST_IN_PICTURE else ""
+        messages.print(f"Wrote {picture}{shown}", markup=False)
+    if any(prediction.error for prediction in predictions):
+        raise typer.Exit(1)
+
+
+def _network(model: str | None, weights: Path | None, size: int) -> keras.Model:
+    shape = (size, size, 3)
+    if weights is None:
+        return _random_network(model or "convnext_tiny", shape)
+    if weights.suffix == ".keras":
+        return keras.models.load_model(weights)
+    if weights.suffix == ".h5":
+        if model is None:
+            raise typer.BadParameter("name the network of these weights with --model")
+        return BUILDERS[model](weights=weights, input_shape=shape)
+    found = identify(weights)
+    name = model or found.variant.name
+    if name not in BUILDERS or found.classes is None:
+        raise ValueError(f"This is no published network with a classifier. Received: {weights}")
+    return BUILDERS[name](weights=weights, input_shape=shape, classes=found.classes)
+
+
+def _random_network(model: str, shape: tuple[int, int, int]) -> keras.Model:
+    """Takes random weights the way of published ones: into an official file, and out of it."""
+    keras.utils.set_random_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Path(folder) / f"{model}_random.pth"
+        save_checkpoint(BUILDERS[model](weights=None), checkpoint)
+        messages.print(f"No --weights: made {checkpoint.name} with random ones.", markup=False)
+        return BUILDERS[model](weights=checkpoint, input_shape=shape)
+
+
+def _table(prediction: Prediction) -> Table:
+    table = Table(show_header=False, title=str(prediction.path), title_justify="left", box=None)
+    table.add_column(justify="right")
+    for label in prediction.labels:
+        table.add_row(f"{label.probability:.1%}", label.name.replace("_", " "), label.wnid)
+    return table
+
+
+def _as_json(prediction: Prediction) -> dict:
+    return {
+        "file": str(prediction.path),
+        "error": prediction.error,
+        "predictions": [label._asdict() for label in prediction.labels],
+    }

@@ -1,0 +1,59 @@
+"""Parameters and multiply-accumulates of a network, stage by stage, without building it."""
+
+from typing import NamedTuple
+
+from keras_convnext.variants import Variant
+
+
+class Part(NamedTuple):
+    """A row of the table that `parts` makes.
+
+    Args:
+        name: str. "stem", "stage 0" and so on, "head".
+        blocks: int. Blocks in it; 0 outside the stages.
+        output: tuple of int. What comes out for one image: (H, W, C), or (classes,).
+        parameters: int. Weights.
+        macs: int. Multiply-accumulates for one image, of convolutions and dense layers, as the
+            paper counts them.
+    """
+
+    name: str
+    blocks: int
+    output: tuple[int, ...]
+    parameters: int
+    macs: int
+
+
+def parts(
+    variant: Variant, size: tuple[int, int] = (224, 224), classes: int = 1000
+) -> tuple[Part, ...]:
+    """Counts what each part of a network holds and does. A stage includes the downsampling to it.
+
+    Args:
+        variant: Variant.
+        size: tuple (height, width), in pixels. Defaults to (224, 224).
+        classes: int. Defaults to 1000.
+
+    Returns:
+        tuple of Part: the stem, the stages, the head.
+    """
+    height, width = (side // variant.patch_size for side in size)
+    dim = variant.dims[0]
+    patch = variant.patch_size**2 * 3 * dim
+    norm = 0 if variant.isotropic else 2 * dim
+    rows = [Part("stem", 0, (height, width, dim), patch + dim + norm, patch * height * width)]
+    for stage, (depth, dim) in enumerate(zip(variant.depths, variant.dims)):
+        parameters = macs = 0
+        if stage > 0:
+            before = variant.dims[stage - 1]
+            height, width = height // 2, width // 2
+            parameters += 2 * before + 4 * before * dim + dim
+            macs += 4 * before * dim * height * width
+        weights = variant.kernel_size**2 * dim + 2 * 4 * dim**2
+        biases = dim + 2 * dim + 4 * dim + dim  # of dwconv, norm (and its scale), pwconv1, pwconv2
+        scales = 0 if variant.layer_scale is None else dim
+        parameters += depth * (weights + biases + scales)
+        macs += depth * weights * height * width
+        rows.append(Part(f"stage {stage}", depth, (height, width, dim), parameters, macs))
+    rows.append(Part("head", 0, (classes,), 2 * dim + (dim + 1) * classes, dim * classes))
+    return tuple(rows)

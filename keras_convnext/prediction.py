@@ -1,0 +1,202 @@
+"""Photographs in; classes and an annotated picture out."""
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from keras_convnext.preprocessing import ImageError, class_labels, load_image
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
+
+
+class Label(NamedTuple):
+    """A class and how probable it is.
+
+    Args:
+        wnid: str. WordNet identifier; empty for classes that are not ImageNet's.
+        name: str.
+        probability: float.
+    """
+
+    wnid: str
+    name: str
+    probability: float
+
+
+class Prediction(NamedTuple):
+    """What a model says of a file.
+
+    Args:
+        path: path.
+        labels: tuple of Label. The most probable first; empty if the file could not be read.
+        error: str or None. Why it could not be read.
+    """
+
+    path: Path
+    labels: tuple[Label, ...]
+    error: str | None = None
+
+
+def find_images(sources: Iterable[str | Path]) -> list[Path]:
+    """Lists files, and the images in folders and the folders below them, in order of name.
+
+    Args:
+        sources: iterable of str or path. Files are taken whatever their suffix.
+
+    Raises:
+        FileNotFoundError: If one of them does not exist, or a folder holds no image.
+    """
+    found = []
+    for source in map(Path, sources):
+        if source.is_file():
+            found.append(source)
+        elif source.is_dir():
+            inside = sorted(
+                path
+                for path in source.rglob("*")
+                if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+            )
+            if not inside:
+                raise FileNotFoundError(f"There are no images in this folder. Received: {source}")
+            found += inside
+        else:
+            raise FileNotFoundError(f"There is no such file or folder. Received: {source}")
+    return found
+
+
+def predict_files(
+    model: keras.Model, paths: Sequence[str | Path], top: int = 5, batch_size: int = 8
+) -> Iterator[Prediction]:
+    """Classifies files, a batch at a time. One that cannot be read is reported, not fatal.
+
+    Example:
+
+    ```python
+    for path, labels, error in predict_files(model, find_images(["photos"])):
+        print(path, error or labels[0].name)
+    ```
+
+    Args:
+        model: keras.Model. Takes pixels in 0..255 and returns probabilities. If it takes any size,
+            it is given 224 px.
+        paths: sequence of str or path.
+        top: int. How many classes to name. Defaults to 5.
+        batch_size: int. How many images go through the network at once. Defaults to 8.
+
+    Returns:
+        Iterator of Prediction, in the order of `paths`.
+    """
+    size = model.input_shape[1] or 224
+    names = _class_names(model.output_shape[-1])
+    remaining = iter(map(Path, paths))
+    while batch := list(itertools.islice(remaining, batch_size)):
+        images, errors = [], {}
+        for path in batch:
+            try:
+                images.append(load_image(path, size))
+            except (ImageError, OSError) as error:
+                errors[path] = str(error)
+        scores = iter(model.predict_on_batch(np.stack(images)) if images else ())
+        for path in batch:
+            if path in errors:
+                yield Prediction(path, (), errors[path])
+            else:
+                yield Prediction(path, _best(next(scores), names, top))
+
+
+def _class_names(classes: int) -> Sequence[tuple[str, str]]:
+    try:
+        return class_labels(classes)
+    except ValueError:
+        return [("", f"class {index}") for index in range(classes)]
+
+
+def _best(scores: np.ndarray, names: Sequence[tuple[str, str]], top: int) -> tuple[Label, ...]:
+    order = np.argsort(-scores, kind="stable")[:top]
+    return tuple(Label(*names[index], float(scores[index])) for index in order)
+
+
+CARD_WIDTH, PHOTO_HEIGHT, ROW_HEIGHT, MARGIN, COLUMNS = 320, 240, 26, 14, 3
+INK, FAINT, BAR, PAPER, WARNING = "#1d2733", "#6b7785", "#bcd7f5", "#ffffff", "#a33b2a"
+
+
+def draw_predictions(
+    predictions: Sequence[Prediction], path: str | Path, caption: str = ""
+) -> None:
+    """Draws a sheet of the photographs, each with its classes and a bar for each probability.
+
+    Args:
+        predictions: sequence of Prediction. Those that could not be read show the reason.
+        path: str or path. The picture to write; the suffix tells the format.
+        caption: str. A line above the photographs. Defaults to none.
+
+    Raises:
+        OSError: If the picture cannot be written.
+        ValueError: If the suffix is no format of a picture.
+    """
+    rows = max((len(prediction.labels) for prediction in predictions), default=0)
+    columns = min(COLUMNS, max(len(predictions), 1))
+    card_height = PHOTO_HEIGHT + ROW_HEIGHT * (rows + 1) + MARGIN
+    top = MARGIN + (2 * ROW_HEIGHT if caption else 0)
+    sheet = Image.new(
+        "RGB",
+        (
+            MARGIN + columns * (CARD_WIDTH + MARGIN),
+            top + -(-len(predictions) // columns) * (card_height + MARGIN),
+        ),
+        PAPER,
+    )
+    draw = ImageDraw.Draw(sheet)
+    if caption:
+        _fitted(draw, (MARGIN, MARGIN), caption, sheet.width - 2 * MARGIN, INK)
+    for index, prediction in enumerate(predictions):
+        row, column = divmod(index, columns)
+        corner = (MARGIN + column * (CARD_WIDTH + MARGIN), top + row * (card_height + MARGIN))
+        _draw_card(sheet, draw, prediction, corner)
+    sheet.save(path)
+
+
+def _draw_card(
+    sheet: Image.Image, draw: ImageDraw.ImageDraw, prediction: Prediction, corner: tuple[int, int]
+) -> None:
+    left, y = corner
+    if prediction.error is None:
+        with Image.open(prediction.path) as opened:
+            photo = ImageOps.exif_transpose(opened).convert("RGB")
+        sheet.paste(ImageOps.fit(photo, (CARD_WIDTH, PHOTO_HEIGHT)), corner)
+    else:
+        draw.rectangle((left, y, left + CARD_WIDTH, y + PHOTO_HEIGHT), outline=WARNING)
+        _fitted(draw, (left + 8, y + 8), "could not be read", CARD_WIDTH - 16, WARNING)
+    y += PHOTO_HEIGHT + 4
+    _fitted(draw, (left, y), prediction.path.name, CARD_WIDTH, FAINT)
+    for label in prediction.labels:
+        y += ROW_HEIGHT
+        length = round(CARD_WIDTH * min(max(label.probability, 0.0), 1.0))
+        draw.rectangle((left, y, left + length, y + ROW_HEIGHT - 5), fill=BAR)
+        percent = f"{label.probability:.1%}"
+        room = CARD_WIDTH - 62
+        _fitted(draw, (left + 4, y + 1), label.name.replace("_", " "), room, INK)
+        draw.text((left + CARD_WIDTH, y + 1), percent, INK, _font(), anchor="ra")
+
+
+def _fitted(
+    draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width: int, color: str
+) -> None:
+    """Writes a line, cut with an ellipsis where it is too long."""
+    kept = len(text)
+    shown = text
+    while kept and draw.textlength(shown, _font()) > width:
+        kept -= 1
+        shown = text[:kept] + "…"
+    draw.text(place, shown, color, _font())
+
+
+@cache
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size=15)

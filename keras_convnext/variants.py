@@ -1,0 +1,61 @@
+"""The networks, one row each.
+
+Hierarchical: Liu et al., "A ConvNet for the 2020s" (arXiv 2201.03545), section 3 and table 9;
+isotropic: section 3.3 and table 2. Atto to Nano follow the family downwards: they were published
+by timm, with the same block.
+"""
+
+from typing import NamedTuple
+
+
+class Variant(NamedTuple):
+    """What distinguishes one ConvNeXt from another.
+
+    Args:
+        name: str. The name of the model, and the one the command line takes.
+        depths: tuple of int. Blocks in each stage.
+        dims: tuple of int. Channels in each stage.
+        layer_scale: float or None. What layer scale starts from; None leaves it out.
+        patch_size: int. Side of the stem's patches, in pixels.
+        kernel_size: int. Side of the depthwise kernels.
+        isotropic: bool. One resolution throughout: no downsampling, and no norm after the stem.
+    """
+
+    name: str
+    depths: tuple[int, ...]
+    dims: tuple[int, ...]
+    layer_scale: float | None = 1e-6
+    patch_size: int = 4
+    kernel_size: int = 7
+    isotropic: bool = False
+
+    @property
+    def stride(self) -> int:
+        """Pixels of the image under one position of the last map, along a side."""
+        return self.patch_size * 2 ** (len(self.dims) - 1)
+
+    @property
+    def min_size(self) -> int:
+        """Smallest height or width taken: 32 px for every published network."""
+        return 2 * self.patch_size if self.isotropic else self.stride
+
+
+VARIANTS = {
+    variant.name: variant
+    for variant in (
+        #                                  depths           dims                    parameters
+        Variant("convnext_atto",           (2, 2, 6, 2),    (40, 80, 160, 320)),      # 3.70 M
+        Variant("convnext_femto",          (2, 2, 6, 2),    (48, 96, 192, 384)),      # 5.22 M
+        Variant("convnext_pico",           (2, 2, 6, 2),    (64, 128, 256, 512)),     # 9.05 M
+        Variant("convnext_nano",           (2, 2, 8, 2),    (80, 160, 320, 640)),     # 15.59 M
+        Variant("convnext_tiny",           (3, 3, 9, 3),    (96, 192, 384, 768)),     # 28.59 M
+        Variant("convnext_small",          (3, 3, 27, 3),   (96, 192, 384, 768)),     # 50.22 M
+        Variant("convnext_base",           (3, 3, 27, 3),   (128, 256, 512, 1024)),   # 88.59 M
+        Variant("convnext_large",          (3, 3, 27, 3),   (192, 384, 768, 1536)),   # 197.77 M
+        Variant("convnext_xlarge",         (3, 3, 27, 3),   (256, 512, 1024, 2048)),  # 350.20 M
+        # Only the large isotropic network trains with layer scale (official TRAINING.md).
+        Variant("convnext_isotropic_small", (18,), (384,),  None, 16, isotropic=True),   # 22.31 M
+        Variant("convnext_isotropic_base",  (18,), (768,),  None, 16, isotropic=True),   # 87.08 M
+        Variant("convnext_isotropic_large", (36,), (1024,), 1e-6, 16, isotropic=True),   # 305.94 M
+    )
+}  # fmt: skip

@@ -1,0 +1,90 @@
+"""The same numbers as independent PyTorch networks, on random weights that all count."""
+
+import keras
+import numpy as np
+import pytest
+import torch
+import torch_reference
+
+import keras_convnext
+
+TOLERANCE = 1e-5  # of the largest value, in float32
+
+BUILDERS = {
+    "convnext_atto": keras_convnext.ConvNeXtAtto,
+    "convnext_femto": keras_convnext.ConvNeXtFemto,
+    "convnext_pico": keras_convnext.ConvNeXtPico,
+    "convnext_nano": keras_convnext.ConvNeXtNano,
+    "convnext_tiny": keras_convnext.ConvNeXtTiny,
+    "convnext_small": keras_convnext.ConvNeXtSmall,
+    "convnext_base": keras_convnext.ConvNeXtBase,
+    "convnext_large": keras_convnext.ConvNeXtLarge,
+    "convnext_xlarge": keras_convnext.ConvNeXtXLarge,
+    "convnext_isotropic_small": keras_convnext.ConvNeXtIsotropicSmall,
+    "convnext_isotropic_base": keras_convnext.ConvNeXtIsotropicBase,
+    "convnext_isotropic_large": keras_convnext.ConvNeXtIsotropicLarge,
+}
+PARAMETERS = {
+    "convnext_tiny": 28_589_128,
+    "convnext_small": 50_223_688,
+    "convnext_base": 88_591_464,
+    "convnext_large": 197_767_336,
+    "convnext_xlarge": 350_196_968,
+    "convnext_isotropic_small": 22_308_712,
+    "convnext_isotropic_base": 87_083_752,
+    "convnext_isotropic_large": 305_942_504,
+}
+LARGE = {"convnext_base", "convnext_large", "convnext_xlarge", "convnext_isotropic_base",
+         "convnext_isotropic_large"}  # fmt: skip
+
+
+def cases():
+    sizes = {"convnext_tiny": [(224, 224), (384, 384), (224, 323)],
+             "convnext_base": [(224, 224), (384, 384), (323, 224)]}  # fmt: skip
+    for name in BUILDERS:
+        marks = [pytest.mark.slow] if name in LARGE else []
+        for size in sizes.get(name, [(224, 224)]):
+            yield pytest.param(name, size, marks=marks, id=f"{name}-{size[0]}x{size[1]}")
+
+
+def relative_error(ours, theirs):
+    return np.abs(ours - theirs).max() / np.abs(theirs).max()
+
+
+def channels_last(tensor):
+    return tensor.movedim(1, -1).numpy()
+
+
+@pytest.mark.parametrize(("name", "size"), cases())
+@torch.no_grad()
+def test_logits_features_and_maps_equal_pytorch(name, size, tmp_path):
+    reference = torch_reference.randomize(torch_reference.network(name))
+    checkpoint = torch_reference.save(reference, tmp_path / "checkpoint.pth")
+    pixels = np.random.default_rng(0).integers(0, 256, (1, *size, 3)).astype("float32")
+    normalized = (pixels / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    image = torch.tensor(normalized, dtype=torch.float32).movedim(-1, 1)
+
+    model = BUILDERS[name](
+        weights=checkpoint, input_shape=(None, None, 3), classifier_activation=None
+    )
+    assert model.count_params() == sum(p.numel() for p in reference.parameters())
+    assert model.count_params() == PARAMETERS.get(name, model.count_params())
+    inspected = {"logits": model.output, "features": model.get_layer("norm").output}
+    if "isotropic" not in name:
+        inspected |= keras_convnext.pyramid_features(model)(model.input)
+    else:
+        inspected["P4"] = model.get_layer("avg_pool").input
+    ours = keras.Model(model.input, inspected).predict(pixels, verbose=0)
+
+    expected = {"logits": reference(image), "features": reference.features(image)}
+    maps = reference.maps(image)
+    level = 4 if "isotropic" in name else 2
+    expected |= {f"P{level + i}": m for i, m in enumerate(maps)}
+    assert ours.keys() == expected.keys()
+    for output, theirs in expected.items():
+        theirs = channels_last(theirs) if theirs.ndim == 4 else theirs.numpy()
+        assert relative_error(ours[output], theirs) < TOLERANCE, output
+
+    if "isotropic" not in name:
+        from_timm = torch_reference.timm_model(name, reference.state_dict())(image).numpy()
+        assert relative_error(ours["logits"], from_timm) < TOLERANCE

@@ -1,0 +1,141 @@
+"""ConvNeXt in PyTorch, written from the paper for the tests, with the official names of tensors.
+
+It shares no code with the package. Where timm has the network, the tests compare with timm as well.
+"""
+
+import itertools
+from pathlib import Path
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class ChannelsFirstNorm(nn.LayerNorm):
+    def forward(self, x):
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
+
+
+class Block(nn.Module):
+    def __init__(self, dim, gamma, kernel_size=7):
+        super().__init__()
+        self.dwconv = nn.Conv2d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.pwconv1 = nn.Linear(dim, 4 * dim)
+        self.pwconv2 = nn.Linear(4 * dim, dim)
+        self.gamma = nn.Parameter(torch.ones(dim)) if gamma else None
+
+    def forward(self, x):
+        y = self.norm(self.dwconv(x).permute(0, 2, 3, 1))
+        y = self.pwconv2(F.gelu(self.pwconv1(y)))
+        if self.gamma is not None:
+            y = self.gamma * y
+        return x + y.permute(0, 3, 1, 2)
+
+
+class Hierarchical(nn.Module):
+    def __init__(self, depths, dims, classes=1000, gamma=True, patch_size=4, kernel_size=7):
+        super().__init__()
+        stem = nn.Sequential(
+            nn.Conv2d(3, dims[0], patch_size, patch_size), ChannelsFirstNorm(dims[0], eps=1e-6)
+        )
+        downsamples = [
+            nn.Sequential(ChannelsFirstNorm(narrow, eps=1e-6), nn.Conv2d(narrow, wide, 2, 2))
+            for narrow, wide in itertools.pairwise(dims)
+        ]
+        self.downsample_layers = nn.ModuleList([stem, *downsamples])
+        self.stages = nn.ModuleList(
+            nn.Sequential(*(Block(dim, gamma, kernel_size) for _ in range(depth)))
+            for depth, dim in zip(depths, dims)
+        )
+        self.norm = nn.LayerNorm(dims[-1], eps=1e-6)
+        self.head = nn.Linear(dims[-1], classes)
+
+    def maps(self, x):
+        maps = []
+        for downsample, stage in zip(self.downsample_layers, self.stages):
+            x = stage(downsample(x))
+            maps.append(x)
+        return maps
+
+    def features(self, x):
+        return self.norm(self.maps(x)[-1].mean((2, 3)))
+
+    def forward(self, x):
+        return self.head(self.features(x))
+
+
+class Isotropic(nn.Module):
+    def __init__(self, depth, dim, classes=1000, gamma=False, patch_size=16, kernel_size=7):
+        super().__init__()
+        self.stem = nn.Conv2d(3, dim, patch_size, patch_size)
+        self.blocks = nn.ModuleList(Block(dim, gamma, kernel_size) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.head = nn.Linear(dim, classes)
+
+    def maps(self, x):
+        x = self.stem(x)
+        for block in self.blocks:
+            x = block(x)
+        return [x]
+
+    def features(self, x):
+        return self.norm(self.maps(x)[-1].mean((2, 3)))
+
+    def forward(self, x):
+        return self.head(self.features(x))
+
+
+def network(name, **options):
+    """The network of a published name, sizes as in the paper's section 3 and timm's models."""
+    hierarchical = {
+        "atto": ((2, 2, 6, 2), (40, 80, 160, 320)),
+        "femto": ((2, 2, 6, 2), (48, 96, 192, 384)),
+        "pico": ((2, 2, 6, 2), (64, 128, 256, 512)),
+        "nano": ((2, 2, 8, 2), (80, 160, 320, 640)),
+        "tiny": ((3, 3, 9, 3), (96, 192, 384, 768)),
+        "small": ((3, 3, 27, 3), (96, 192, 384, 768)),
+        "base": ((3, 3, 27, 3), (128, 256, 512, 1024)),
+        "large": ((3, 3, 27, 3), (192, 384, 768, 1536)),
+        "xlarge": ((3, 3, 27, 3), (256, 512, 1024, 2048)),
+    }
+    isotropic = {"small": (18, 384), "base": (18, 768), "large": (36, 1024)}
+    kind, _, size = name.removeprefix("convnext_").rpartition("_")
+    if kind == "isotropic":
+        return Isotropic(*isotropic[size], **{"gamma": size == "large", **options})
+    return Hierarchical(*hierarchical[size], **options)
+
+
+@torch.no_grad()
+def randomize(model, seed=0):
+    """Weights that all count: layer scales of order 0.3, norms other than 1, biases than 0."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in model.named_parameters():
+        parameter.normal_(generator=generator)
+        if name.endswith("gamma"):
+            parameter.mul_(0.3)
+        elif parameter.ndim > 1:
+            parameter.mul_(parameter[0].numel() ** -0.5)
+        else:
+            parameter.mul_(0.1).add_(1.0 if "weight" in name else 0.0)
+    return model.eval()
+
+
+def save(model, path: Path):
+    torch.save({"model": model.state_dict()}, path)
+    return path
+
+
+def timm_model(name, state):
+    """timm's network of the same name with the same weights, through timm's own key filter."""
+    # timm imports torchvision, which wants operators that the CPU build of torch lacks.
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for schema in ("nms(Tensor a, Tensor b, float c) -> Tensor", "qnms(Tensor a) -> Tensor"):
+        name_of_operator = schema.split("(")[0]
+        if not hasattr(torch.ops.torchvision, name_of_operator):
+            library.define(schema)
+    from timm.models import convnext
+
+    model = getattr(convnext, name)(pretrained=False, num_classes=len(state["head.bias"]))
+    model.load_state_dict(convnext.checkpoint_filter_fn(dict(state), model))
+    return model.eval()
