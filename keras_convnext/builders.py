@@ -1,12 +1,14 @@
 """The functions that users call: `ConvNeXtTiny` and its siblings, one a row of `VARIANTS`."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from keras_convnext import network
+from keras_convnext.layers import about_to_load
 from keras_convnext.pretrained.porting import load_checkpoint
 from keras_convnext.variants import VARIANTS, Variant
 
@@ -92,16 +94,17 @@ def _builder(variant: Variant) -> Callable[..., keras.Model]:
         _check_image_shape(image.shape[1:], variant)
 
         x = network.normalization(image) if include_preprocessing else image
-        x = network.trunk(
-            x, variant._replace(layer_scale=layer_scale_init_value or None), drop_path_rate
-        )
+        with about_to_load() if weights else nullcontext():
+            x = network.trunk(
+                x, variant._replace(layer_scale=layer_scale_init_value or None), drop_path_rate
+            )
         if include_top:
             x = network.pooled(x, "avg")
             x = network.head(x, classes, head_init_scale, classifier_activation)
         elif pooling:
             x = network.pooled(x, pooling)
-        inputs = image if input_tensor is None else keras.utils.get_source_inputs(image)
-        model = keras.Model(inputs, x, name=name)
+        sources = keras.utils.get_source_inputs(image)
+        model = keras.Model(sources[0] if len(sources) == 1 else sources, x, name=name)
         if weights is not None:
             if weights.suffix in (".h5", ".keras"):
                 model.load_weights(weights)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import keras
 import typer
+from rich import box
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -51,7 +52,7 @@ def _variant_name(name: str) -> str:
 @app.command("list")
 def list_variants() -> None:
     """List the networks, with their parameters and multiply-accumulates at 224 px."""
-    table = Table()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("model", "depths", "dims"):
         table.add_column(heading, no_wrap=True)
     table.add_column("parameters", justify="right")
@@ -77,7 +78,7 @@ def info(
     """Show what each stage of a network holds and costs."""
     variant = VARIANTS[model]
     counted = parts(variant, (size, size), classes)
-    table = Table("part", "blocks", title=f"{model} at {size} px", show_footer=True)
+    table = Table("part", "blocks", title=f"{model}, {size} px", box=box.SIMPLE, show_footer=True)
     table.add_column("output", "total")
     table.add_column("parameters", f"{sum(part.parameters for part in counted):,}", justify="right")
     table.add_column("GMACs", f"{sum(part.macs for part in counted) / 1e9:.3f}", justify="right")

@@ -15,21 +15,17 @@ from keras_convnext.layers import (
     LayerScale,
     PatchConv2D,
     PointwiseDense,
+    TruncatedNormal,
 )
 from keras_convnext.variants import Variant
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in 0..1, as the official code normalises it
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-INIT_STD = 0.02
-# Cutting a normal distribution at two deviations, as Keras does, leaves this share of its
-# deviation. The official code cuts at +-2, a hundred deviations: there 0.02 is what remains.
-_STD_LEFT_BY_TRUNCATION = 0.87962566
 
-
-def _initializer(std: float = INIT_STD) -> keras.initializers.Initializer:
+def _initializer(scale: float = 1.0) -> keras.initializers.Initializer:
     """A new one for each layer: an initializer that is shared gives equal shapes equal values."""
-    return keras.initializers.TruncatedNormal(stddev=std / _STD_LEFT_BY_TRUNCATION)
+    return TruncatedNormal(stddev=0.02 * scale)
 
 
 def _norm(name: str) -> keras.layers.Layer:
@@ -133,9 +129,9 @@ def pooled(x: Any, pooling: str) -> Any:
 
 def head(x: Any, classes: int, init_scale: float, activation: str | Callable | None) -> Any:
     """Logits from the layer `head`, and what the activation makes of them from `predictions`."""
-    x = keras.layers.Dense(
-        classes, kernel_initializer=_initializer(INIT_STD * init_scale), name="head"
-    )(x)  # (N, classes)
+    x = keras.layers.Dense(classes, kernel_initializer=_initializer(init_scale), name="head")(
+        x
+    )  # (N, classes)
     return keras.layers.Activation(activation, dtype=at_least_float32(), name="predictions")(x)
 
 

@@ -63,9 +63,8 @@ def load_image(source: ImageSource, size: int = 224) -> np.ndarray:
     if size >= WARP_FROM:
         return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
     short = int(size / CROPPED_SHARE)
-    scale = short / min(image.size)
-    # The long side is cut to whole pixels and the offsets rounded to even, as torchvision does.
-    width, height = (short if side == min(image.size) else int(scale * side) for side in image.size)
+    # The long side is cut to whole pixels, and the offsets are rounded, as torchvision does.
+    width, height = (short * side // min(image.size) for side in image.size)
     left, top = round((width - size) / 2), round((height - size) / 2)
     image = image.resize((width, height), Image.Resampling.BICUBIC)
     return np.asarray(image.crop((left, top, left + size, top + size)))

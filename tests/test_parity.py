@@ -7,23 +7,10 @@ import torch
 import torch_reference
 
 import keras_convnext
+from keras_convnext.builders import BUILDERS
 
 TOLERANCE = 1e-5  # of the largest value, in float32
 
-BUILDERS = {
-    "convnext_atto": keras_convnext.ConvNeXtAtto,
-    "convnext_femto": keras_convnext.ConvNeXtFemto,
-    "convnext_pico": keras_convnext.ConvNeXtPico,
-    "convnext_nano": keras_convnext.ConvNeXtNano,
-    "convnext_tiny": keras_convnext.ConvNeXtTiny,
-    "convnext_small": keras_convnext.ConvNeXtSmall,
-    "convnext_base": keras_convnext.ConvNeXtBase,
-    "convnext_large": keras_convnext.ConvNeXtLarge,
-    "convnext_xlarge": keras_convnext.ConvNeXtXLarge,
-    "convnext_isotropic_small": keras_convnext.ConvNeXtIsotropicSmall,
-    "convnext_isotropic_base": keras_convnext.ConvNeXtIsotropicBase,
-    "convnext_isotropic_large": keras_convnext.ConvNeXtIsotropicLarge,
-}
 PARAMETERS = {
     "convnext_tiny": 28_589_128,
     "convnext_small": 50_223_688,
@@ -55,7 +42,7 @@ def channels_last(tensor):
     return tensor.movedim(1, -1).numpy()
 
 
-@pytest.mark.parametrize(("name", "size"), cases())
+@pytest.mark.parametrize(("name", "size"), list(cases()))
 @torch.no_grad()
 def test_logits_features_and_maps_equal_pytorch(name, size, tmp_path):
     reference = torch_reference.randomize(torch_reference.network(name))

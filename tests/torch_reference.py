@@ -4,6 +4,7 @@ It shares no code with the package. Where timm has the network, the tests compar
 """
 
 import itertools
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -126,14 +127,19 @@ def save(model, path: Path):
     return path
 
 
+@cache
+def declare_torchvision_operators():
+    """Lets torchvision, which timm imports, be imported beside a CPU build of torch without it."""
+    library = torch.library.Library("torchvision", "FRAGMENT")
+    for operator in ("nms(Tensor a, Tensor b, float c) -> Tensor", "qnms(Tensor a) -> Tensor"):
+        if not hasattr(torch.ops.torchvision, operator.split("(")[0]):
+            library.define(operator)
+    return library
+
+
 def timm_model(name, state):
     """timm's network of the same name with the same weights, through timm's own key filter."""
-    # timm imports torchvision, which wants operators that the CPU build of torch lacks.
-    library = torch.library.Library("torchvision", "FRAGMENT")
-    for schema in ("nms(Tensor a, Tensor b, float c) -> Tensor", "qnms(Tensor a) -> Tensor"):
-        name_of_operator = schema.split("(")[0]
-        if not hasattr(torch.ops.torchvision, name_of_operator):
-            library.define(schema)
+    declare_torchvision_operators()
     from timm.models import convnext
 
     model = getattr(convnext, name)(pretrained=False, num_classes=len(state["head.bias"]))

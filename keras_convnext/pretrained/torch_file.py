@@ -4,6 +4,8 @@ Such a file is an uncompressed zip archive: `data.pkl` describes the objects, an
 each storage lie in an entry `data/KEY` of their own.
 """
 
+import io
+import math
 import os
 import struct
 import zipfile
@@ -19,10 +21,18 @@ import numpy as np
 from keras_convnext.pretrained import torch_pickle
 from keras_convnext.pretrained.errors import CheckpointError
 
-# A training checkpoint of the largest network describes itself in a few hundred kilobytes.
-_MAX_PICKLE_BYTES = 4 << 20
+# A training checkpoint of the largest network describes itself in 0.2 MB, and lists its entries in
+# as much. What a description can be made to take in memory is some seventy times its size.
+_MAX_DESCRIPTION_BYTES = 2 << 20
+_MAX_AXES = 32  # of an array in numpy 1
+_MAX_ELEMENTS = 2**48
+_ENCRYPTED_OR_PATCHED = 0x61
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
-_DTYPES = {"bfloat16": np.dtype(ml_dtypes.bfloat16)}
+_FETCH = "Fetch the file again, from its publisher"
+_DTYPES = {
+    name: np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
+    for name in torch_pickle.STORAGE_DTYPES.values()
+}
 
 
 @dataclass(frozen=True)
@@ -56,8 +66,12 @@ class StoredTensor:
         """The dtype of the numbers, `ml_dtypes.bfloat16` among them."""
         return self.storage.dtype
 
-    def read(self) -> np.ndarray:
+    def read(self, verify: bool = True) -> np.ndarray:
         """Reads the part of the storage that the tensor covers, and no more.
+
+        Args:
+            verify: bool. Whether to compare the checksum, which a whole storage has. Defaults to
+                True.
 
         Raises:
             CheckpointError: If a whole storage was read and its checksum is not the file's.
@@ -68,11 +82,11 @@ class StoredTensor:
             file.seek(self.storage.start + self.offset * itemsize)
             data = np.fromfile(file, np.uint8, count * itemsize)
         if data.nbytes < count * itemsize:
-            raise CheckpointError(f"The file was cut while it was read: {self.storage.path}")
-        if data.nbytes == self.storage.size and zlib.crc32(data) != self.storage.crc:
+            raise CheckpointError(f"{self.storage.path} was cut while it was read. {_FETCH}")
+        if verify and data.nbytes == self.storage.size and zlib.crc32(data) != self.storage.crc:
             raise CheckpointError(
                 f"The numbers in {self.storage.path} are damaged: a checksum does not match. "
-                "Fetch the file again"
+                f"{_FETCH}"
             )
         strides = tuple(stride * itemsize for stride in self.strides)
         return np.lib.stride_tricks.as_strided(
@@ -91,13 +105,14 @@ def read_torch_file(path: str | Path) -> Any:
     """Reads what `torch.save` wrote, leaving the numbers in the file.
 
     Nothing in the file is run or imported, and memory is bounded by its description: tensors come
-    as `StoredTensor`.
+    as `StoredTensor`, sets as lists.
 
     Args:
         path: str or path.
 
     Returns:
-        What was saved: dicts, lists, tuples, numbers, strings, and `StoredTensor`s.
+        What was saved: dicts, lists, tuples, numbers, strings, `argparse.Namespace`s, and
+        `StoredTensor`s.
 
     Raises:
         CheckpointError: If the file is damaged, no PyTorch archive, or does more than hold data.
@@ -105,101 +120,141 @@ def read_torch_file(path: str | Path) -> Any:
     """
     path = Path(path)
     try:
-        with zipfile.ZipFile(path) as archive:
-            entries = _checked_entries(archive, path)
-            pickled = archive.read(entries["data.pkl"])
+        with _FrugalFile(open(path, "rb", buffering=0)) as file, zipfile.ZipFile(file) as archive:
+            entries = _checked_entries(archive, os.fstat(file.fileno()).st_size)
+            return torch_pickle.load(
+                archive.read(entries["data.pkl"]),
+                lambda identity: _storage(path, file, entries, identity),
+                _rebuild_tensor,
+            )
     except CheckpointError as error:
         raise CheckpointError(f"{error} (file: {path})") from error
-    except (zipfile.BadZipFile, ValueError, EOFError, NotImplementedError, struct.error) as error:
+    except (zipfile.BadZipFile, ValueError, EOFError, RuntimeError, struct.error) as error:
         raise CheckpointError(f"{_what_it_is_instead(path)} (file: {path})") from error
 
-    def load_storage(identity: tuple) -> _Storage:
-        _, dtype, key, _, _ = identity
-        entry = entries.get(f"data/{key}")
-        if entry is None:
-            raise CheckpointError(f"The archive lacks the storage {key}, which it describes")
-        return _Storage(
-            path,
-            _start(path, entry),
-            entry.file_size,
-            entry.CRC,
-            _DTYPES.get(dtype) or np.dtype(dtype),
-        )
 
-    try:
-        return torch_pickle.load(pickled, load_storage, _rebuild_tensor)
-    except CheckpointError as error:
-        raise CheckpointError(f"{error} (file: {path})") from error
+class _FrugalFile(io.BufferedReader):
+    """A file that gives no more at once than a description has, whatever the headers claim."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if size is None or not 0 <= size <= _MAX_DESCRIPTION_BYTES:
+            size = _MAX_DESCRIPTION_BYTES
+        return super().read(size)
 
 
-def _checked_entries(archive: zipfile.ZipFile, path: Path) -> dict[str, zipfile.ZipInfo]:
+def _checked_entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
     """The entries by their name inside the archive's one folder, all of them stored plainly."""
-    size = path.stat().st_size
-    entries = {}
-    for entry in archive.infolist():
-        _, _, name = entry.filename.partition("/")
-        if ".." in entry.filename.split("/") or entry.filename.startswith("/"):
-            raise CheckpointError(f"An entry would leave its folder: {entry.filename!r}")
-        if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
-            raise CheckpointError(f"torch.save compresses nothing, but {entry.filename!r} is")
-        if entry.header_offset + entry.file_size > size:
-            raise CheckpointError(f"{entry.filename!r} claims more bytes than the file has")
-        if name in entries:
-            raise CheckpointError(f"There are two entries {entry.filename!r}")
-        entries[name] = entry
-    if "data.pkl" not in entries:
-        raise CheckpointError("A zip archive, but none of torch.save: it has no data.pkl")
-    if entries["data.pkl"].file_size > _MAX_PICKLE_BYTES:
+    names = [entry.filename.partition("/")[2] for entry in archive.infolist()]
+    if "data.pkl" not in names:
         raise CheckpointError(
-            f"The description of the tensors is of {entries['data.pkl'].file_size} bytes, far more "
-            "than a checkpoint needs"
+            "A zip archive, but none of torch.save: it has no data.pkl. Take the .pth file"
         )
+    if "constants.pkl" in names:
+        raise CheckpointError(
+            "A TorchScript archive, which is a program. Take a file of the model's state_dict() "
+            "alone"
+        )
+    entries = {}
+    for name, entry in zip(names, archive.infolist()):
+        if ".." in entry.filename.split("/") or entry.filename.startswith("/"):
+            raise CheckpointError(f"An entry would leave its folder: {entry.filename!r}. {_FETCH}")
+        if (
+            entry.compress_type != zipfile.ZIP_STORED
+            or entry.file_size != entry.compress_size
+            or entry.flag_bits & _ENCRYPTED_OR_PATCHED
+        ):
+            raise CheckpointError(
+                f"torch.save neither compresses nor encrypts, but {entry.filename!r} is not plain. "
+                f"{_FETCH}"
+            )
+        last_start = size - _LOCAL_HEADER.size - entry.file_size
+        if not 0 <= entry.header_offset <= last_start:
+            raise CheckpointError(
+                f"{entry.filename!r} claims more bytes than the file has. {_FETCH}"
+            )
+        if name in entries:
+            raise CheckpointError(f"There are two entries {entry.filename!r}. {_FETCH}")
+        entries[name] = entry
+    for name in entries.keys() & {"data.pkl", "byteorder"}:
+        if entries[name].file_size > _MAX_DESCRIPTION_BYTES:
+            raise CheckpointError(
+                f"{name} has {entries[name].file_size} bytes, far more than the description of a "
+                "checkpoint needs. Take a file of the model's state_dict() alone"
+            )
     if "byteorder" in entries and archive.read(entries["byteorder"]) != b"little":
-        raise CheckpointError("The file was written on a big-endian machine")
+        raise CheckpointError(
+            "The file was written on a big-endian machine. Save it again on a little-endian one"
+        )
     return entries
 
 
-def _start(path: Path, entry: zipfile.ZipInfo) -> int:
+def _storage(
+    path: Path, file: io.BufferedReader, entries: dict[str, zipfile.ZipInfo], identity: tuple
+) -> _Storage:
+    _, dtype, key, _, _ = identity
+    if not isinstance(dtype, str) or dtype not in _DTYPES or not isinstance(key, str):
+        raise CheckpointError(f"The description of a storage makes no sense. {_FETCH}")
+    entry = entries.get(f"data/{key}")
+    if entry is None:
+        raise CheckpointError(
+            f"The archive lacks the storage {key!r:.100}, which it describes. {_FETCH}"
+        )
+    start = _start(file, entry)
+    return _Storage(path, start, entry.file_size, entry.CRC, _DTYPES[dtype])
+
+
+def _start(file: io.BufferedReader, entry: zipfile.ZipInfo) -> int:
     """Where the bytes of an entry begin: after a header whose length only the header tells."""
-    with open(path, "rb") as file:
-        file.seek(entry.header_offset)
-        header = file.read(_LOCAL_HEADER.size)
-    magic, name_length, extra_length = _LOCAL_HEADER.unpack(header)
+    file.seek(entry.header_offset)
+    magic, name_length, extra_length = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
     start = entry.header_offset + _LOCAL_HEADER.size + name_length + extra_length
-    if magic != b"PK\x03\x04" or start + entry.file_size > path.stat().st_size:
-        raise CheckpointError(f"The archive is damaged at {entry.filename!r}")
+    if magic != b"PK\x03\x04" or start + entry.file_size > os.fstat(file.fileno()).st_size:
+        raise CheckpointError(f"The archive is damaged at {entry.filename!r}. {_FETCH}")
     return start
 
 
-def _rebuild_tensor(storage: Any, offset: int, shape: tuple, strides: tuple) -> StoredTensor:
-    numbers = (offset, *shape, *strides)
-    if not isinstance(storage, _Storage) or len(shape) != len(strides):
-        raise CheckpointError("The description of a tensor makes no sense")
-    if not all(isinstance(number, int) and 0 <= number < 2**48 for number in numbers):
-        raise CheckpointError(f"A tensor has an impossible shape: {shape}, strides {strides}")
+def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> StoredTensor:
+    if not (
+        isinstance(storage, _Storage)
+        and isinstance(shape, tuple)
+        and isinstance(strides, tuple)
+        and len(shape) == len(strides) <= _MAX_AXES
+        and all(type(number) is int for number in (offset, *shape, *strides))
+    ):
+        raise CheckpointError(f"The description of a tensor makes no sense. {_FETCH}")
+    # The second: numpy multiplies the other sides of a shape that has a 0 all the same.
+    if (
+        not all(0 <= number < _MAX_ELEMENTS for number in (offset, *shape, *strides))
+        or math.prod(side or 1 for side in shape) >= _MAX_ELEMENTS
+    ):
+        raise CheckpointError(
+            f"A tensor has the impossible shape {shape!s:.200}, strides {strides!s:.200}. {_FETCH}"
+        )
     available = storage.size // storage.dtype.itemsize
     if offset + _extent(shape, strides) > available:
         raise CheckpointError(
-            f"A tensor of shape {shape} reaches past its storage of {available} elements"
+            f"A tensor of shape {shape} reaches past its storage of {available} elements. {_FETCH}"
         )
-    return StoredTensor(storage, offset, tuple(shape), tuple(strides))
+    return StoredTensor(storage, offset, shape, strides)
 
 
 def _what_it_is_instead(path: Path) -> str:
     with open(path, "rb") as file:
         start = file.read(512).lstrip()
     if not start:
-        return "The file is empty"
+        return f"The file is empty. {_FETCH}"
     if start.startswith(b"<"):
         return "This is a web page, not a checkpoint: the download went wrong. Fetch it again"
     if start.startswith(b"PK"):
-        return "The file is cut or damaged: it begins as a zip archive but does not end as one"
+        return f"The file is cut or damaged, though it begins as a zip archive. {_FETCH}"
+    if start.startswith(b"version https://git-lfs"):
+        return "This is a pointer of Git LFS, not what it points to: run `git lfs pull`"
     if start.startswith(b"\x80"):
         return (
-            "Not a zip archive but a bare pickle, as torch before 1.6 wrote: load and save it "
-            "again with a newer torch"
+            "Not a zip archive but a bare pickle, as torch before 1.6 wrote. Save it again with a "
+            "newer torch: torch.save(torch.load(path, weights_only=True), path)"
         )
-    return "Not a PyTorch file: it is no zip archive"
+    return "Not a PyTorch file: it is no zip archive. Take the .pth file"
 
 
 def write_torch_file(

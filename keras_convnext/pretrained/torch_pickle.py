@@ -10,6 +10,7 @@ References:
     torch/serialization.py and torch/_utils.py.
 """
 
+import argparse
 import math
 import pickletools
 import struct
@@ -39,10 +40,6 @@ class _Name(str):
     """What the file wants imported: it stays a name."""
 
 
-class _Namespace(dict):
-    """The attributes of an `argparse.Namespace`, which training checkpoints keep as `args`."""
-
-
 def load(
     pickled: bytes,
     load_storage: Callable[[tuple], Any],
@@ -56,8 +53,8 @@ def load(
         rebuild_tensor: function (storage, offset, shape, strides) that makes a tensor.
 
     Returns:
-        Dicts, lists, tuples, sets, strings, numbers, booleans, None, and what `rebuild_tensor`
-        returned. An `argparse.Namespace` comes as a dict.
+        Dicts, lists, tuples, strings, numbers, booleans, None, `argparse.Namespace`s, and what
+        `rebuild_tensor` returned. A set comes as a list.
 
     Raises:
         CheckpointError: If the pickle is damaged, or does anything but describe data.
@@ -68,7 +65,9 @@ def load(
     except CheckpointError:
         raise
     except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError) as error:
-        raise CheckpointError(f"The pickle in the file is damaged: {error}") from error
+        raise CheckpointError(
+            f"The pickle in the file is damaged: {error!s:.200}. Fetch the file again"
+        ) from error
 
 
 class _Interpreter:
@@ -78,19 +77,27 @@ class _Interpreter:
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
         self.load_storage = load_storage
+        # None copies or prints what it is given: five bytes of pickle call it with a large argument
+        # once more, and arguments inside arguments can be of any size.
         self.functions: dict[str, Callable] = {
-            "torch._utils._rebuild_tensor_v2": lambda *arguments: rebuild_tensor(*arguments[:4]),
-            "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
-            "torch.Size": tuple,
-            "torch.device": lambda *parts: ":".join(map(str, parts)),
+            "torch._utils._rebuild_tensor_v2": (
+                lambda storage, offset, shape, strides, requires_grad, hooks, metadata=None: (
+                    rebuild_tensor(storage, offset, shape, strides)
+                )
+            ),
+            "torch._utils._rebuild_parameter": lambda tensor, requires_grad, hooks: tensor,
+            "torch.Size": lambda sizes: _expect(tuple, sizes),
+            "torch.device": lambda kind, index=None: (kind, index),
             "collections.OrderedDict": lambda: {},
-            "__builtin__.set": lambda items: set(map(_flat, items)),
+            "__builtin__.set": lambda items: _expect(list, items),
         }
 
     def run(self, pickled: bytes) -> Any:
         for operation, argument, _ in pickletools.genops(pickled):
             if operation.name == "STOP":
-                (result,) = self.stack
+                result = self.pop()
+                if self.stack:
+                    raise ValueError("it leaves something over")
                 return result
             self.step(operation.name, argument)
         raise ValueError("it has no end")
@@ -140,16 +147,16 @@ class _Interpreter:
                 arguments, name = _expect(tuple, self.pop()), _expect(_Name, self.pop())
                 stack.append(self.functions[name](*arguments))
             case "NEWOBJ":
-                arguments, name = self.pop(), self.pop()
-                if (name, arguments) != ("argparse.Namespace", ()):
+                arguments, name = self.pop(), _expect(_Name, self.pop())
+                if name != "argparse.Namespace" or arguments != ():
                     raise TypeError("it makes an object of an unexpected class")
-                stack.append(_Namespace())
+                stack.append(argparse.Namespace())
             case "BUILD":
                 # Of what has a state, only a Namespace's counts: an OrderedDict of tensors carries
                 # the version numbers of modules.
                 state = _expect(dict, self.pop())
-                if isinstance(stack[-1], _Namespace):
-                    stack[-1].update(state)
+                if isinstance(stack[-1], argparse.Namespace):
+                    stack[-1].__dict__ = state
                 else:
                     _expect(dict, stack[-1])
             case "BINPERSID":
@@ -157,6 +164,7 @@ class _Interpreter:
             case _:
                 raise CheckpointError(
                     "The pickle in the file does what torch.save never does, and was not obeyed. "
+                    "Take a file of the model's state_dict() alone. "
                     f"Received: operation {operation}"
                 )
 
@@ -177,8 +185,9 @@ class _Interpreter:
             return STORAGE_DTYPES[dotted]
         if dotted not in self.functions and dotted != "argparse.Namespace":
             raise CheckpointError(
-                "The pickle in the file asks for something that no checkpoint needs, and did not "
-                f"get it. Received: {dotted}"
+                "The pickle in the file asks for something that no weights need and that may run "
+                "code; it did not get it. Take a file of the model's state_dict() alone. "
+                f"Received: {dotted!r:.100}"
             )
         return _Name(dotted)
 
@@ -190,9 +199,14 @@ def _expect(kind: type, value: Any) -> Any:
 
 
 def _flat(value: Any) -> Any:
-    """Lets only flat values be hashed: to hash a deep tuple exhausts the C stack."""
+    """Lets only flat values be hashed: a deep tuple exhausts the C stack.
+
+    Nor long integers, which can be made up to hash alike, so that a dict of them takes hours.
+    """
     if not isinstance(value, str | int | float | None):
         raise TypeError(f"it takes a {type(value).__name__} for a key")
+    if isinstance(value, int) and value.bit_length() > 64:
+        raise ValueError(f"it takes a number of {value.bit_length()} bits for a key")
     return value
 
 

@@ -1,0 +1,133 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch_reference
+from PIL import Image
+from typer.testing import CliRunner
+
+import keras_convnext
+from keras_convnext import cli
+
+PHOTOS = Path(__file__).parent.parent / "examples" / "photos"
+
+
+def run(*arguments):
+    return CliRunner().invoke(cli.app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    reference = torch_reference.randomize(torch_reference.network("convnext_atto", classes=1000))
+    return torch_reference.save(reference, tmp_path_factory.mktemp("weights") / "atto.pth")
+
+
+def test_list_names_every_variant_with_its_size():
+    printed = run("list").stdout
+    for line in ("convnext_tiny", "28,589,128", "4.46", "convnext_isotropic_large", "305,942,504"):
+        assert line in printed
+
+
+def test_info_shows_each_stage():
+    printed = run("info", "convnext_base", "--size", "384").stdout
+    for cell in ("stage 3", "12 x 12 x 1024", "88,591,464", "45.1"):
+        assert cell in printed
+
+
+def test_predict_recognises_the_network_of_a_checkpoint(checkpoint, tmp_path):
+    picture = tmp_path / "out.png"
+    result = run(
+        "predict", PHOTOS, "--weights", checkpoint, "--json", "--top", 2, "--picture", picture
+    )
+    assert result.exit_code == 0
+    found = json.loads(result.stdout)
+    assert [Path(entry["file"]).name for entry in found] == [
+        "cat.jpg",
+        "espresso.jpg",
+        "rocket.jpg",
+    ]
+    model = keras_convnext.ConvNeXtAtto(weights=checkpoint)
+    images = keras_convnext.preprocessing.load_images([entry["file"] for entry in found])
+    decode = keras_convnext.preprocessing.decode_predictions
+    for entry, labels in zip(found, decode(model.predict(images, verbose=0), top=2)):
+        assert entry["error"] is None
+        assert [(label["wnid"], label["name"]) for label in entry["predictions"]] == [
+            label[:2] for label in labels
+        ]
+    assert Image.open(picture).size[0] > 900
+    assert "mean nothing" not in result.stderr
+
+
+def test_predict_with_random_weights_says_so():
+    result = run("predict", PHOTOS / "cat.jpg", "--model", "convnext_atto")
+    assert result.exit_code == 0
+    assert "convnext_atto_random.pth" in result.stderr
+    assert "labels mean nothing" in result.stderr
+    assert result.stdout.count("%") == 5
+
+
+def test_predict_loads_what_keras_saved(checkpoint, tmp_path):
+    model = keras_convnext.ConvNeXtAtto(weights=checkpoint)
+    model.save(tmp_path / "atto.keras")
+    model.save_weights(tmp_path / "atto.weights.h5")
+    expected = run("predict", PHOTOS, "--weights", checkpoint).stdout
+    assert run("predict", PHOTOS, "--weights", tmp_path / "atto.keras").stdout == expected
+    weights = tmp_path / "atto.weights.h5"
+    result = run("predict", PHOTOS, "--weights", weights, "--model", "convnext_atto")
+    assert result.stdout == expected
+    result = run("predict", PHOTOS, "--weights", weights)
+    assert result.exit_code == 2
+    assert "--model" in result.stderr
+
+
+def test_a_corrupt_image_in_a_folder_is_skipped_and_the_exit_code_says_so(checkpoint, tmp_path):
+    (tmp_path / "a.jpg").write_bytes((PHOTOS / "cat.jpg").read_bytes())
+    (tmp_path / "b.jpg").write_bytes((PHOTOS / "cat.jpg").read_bytes()[:3000])
+    result = run("predict", tmp_path, "--weights", checkpoint, "--json")
+    assert result.exit_code == 1
+    good, bad = json.loads(result.stdout)
+    assert len(good["predictions"]) == 5
+    assert bad["predictions"] == []
+    assert "b.jpg" in bad["error"]
+    assert "b.jpg" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["info", "convnext_huge"], "convnext_xlarge"),
+        (["predict", "x.jpg", "--model", "resnet50"], "convnext_tiny"),
+        (["predict", "x.jpg", "--top", "0"], "--top"),
+        (["predict"], "Missing argument"),
+    ],
+    ids=["info", "model", "top", "none"],
+)
+def test_wrong_usage_is_explained(arguments, said):
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert said in result.stderr
+
+
+def test_help_names_the_commands():
+    printed = run("--help").stdout
+    for command in ("list", "info", "predict"):
+        assert command in printed
+
+
+@pytest.mark.parametrize("arguments", [["predict", "nowhere.jpg"], ["predict", "page.pth"]])
+def test_errors_are_a_line_not_a_traceback(arguments, tmp_path):
+    page = tmp_path / "page.pth"
+    page.write_text("<html>404</html>")
+    if arguments[-1] == "page.pth":
+        arguments = ["predict", str(PHOTOS), "--weights", str(page)]
+    result = subprocess.run(
+        [sys.executable, "-m", "keras_convnext", *arguments],
+        capture_output=True, text=True, cwd=tmp_path,
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert result.stdout == ""
+    last = result.stderr.strip().splitlines()[-1]
+    assert last.startswith("Error: ")
+    assert "page.pth" in last or "nowhere.jpg" in last
