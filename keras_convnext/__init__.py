@@ -17,6 +17,7 @@ from keras_convnext.builders import (
     ConvNeXtTiny,
     ConvNeXtXLarge,
 )
+from keras_convnext.conversion import convert, load_model
 from keras_convnext.network import pyramid_features
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.identify import identify
@@ -40,8 +41,10 @@ __all__ = [
     "ConvNeXtSmall",
     "ConvNeXtTiny",
     "ConvNeXtXLarge",
+    "convert",
     "identify",
     "load_checkpoint",
+    "load_model",
     "preprocessing",
     "pyramid_features",
     "save_checkpoint",

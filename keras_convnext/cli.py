@@ -15,9 +15,10 @@ from rich.table import Table
 
 from keras_convnext.builders import BUILDERS
 from keras_convnext.complexity import parts
+from keras_convnext.conversion import convert, load_model
 from keras_convnext.prediction import Prediction, draw_predictions, find_images, predict_files
-from keras_convnext.pretrained.identify import identify
-from keras_convnext.pretrained.porting import save_checkpoint
+from keras_convnext.pretrained.layouts import LAYOUTS
+from keras_convnext.pretrained.porting import checkpoint_keys, save_checkpoint
 from keras_convnext.variants import VARIANTS
 
 app = typer.Typer(
@@ -159,17 +160,46 @@ def _network(model: str | None, weights: Path | None, size: int) -> keras.Model:
     shape = (size, size, 3)
     if weights is None:
         return _random_network(model or "convnext_tiny", shape)
-    if weights.suffix == ".keras":
-        return keras.models.load_model(weights)
-    if weights.suffix == ".h5":
-        if model is None:
-            raise typer.BadParameter("name the network of these weights with --model")
-        return BUILDERS[model](weights=weights, input_shape=shape)
-    found = identify(weights)
-    name = model or found.variant.name
-    if name not in BUILDERS or found.classes is None:
-        raise ValueError(f"This is no published network with a classifier. Received: {weights}")
-    return BUILDERS[name](weights=weights, input_shape=shape, classes=found.classes)
+    if weights.suffix == ".h5" and model is None:
+        raise typer.BadParameter("name the network of these weights with --model")
+    network = load_model(weights, model, input_shape=shape)
+    if not any(layer.name == "head" for layer in network.layers):
+        raise ValueError(f"This checkpoint has no classifier. Received: {weights}")
+    return network
+
+
+@app.command("convert")
+def convert_weights(
+    source: Annotated[Path, typer.Argument(help="A .pth, .safetensors, .weights.h5 or .keras.")],
+    target: Annotated[Path, typer.Argument(help="Where to write; the suffix tells the kind.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            callback=lambda name: name and _variant_name(name),
+            help="As `list` names it; only a .weights.h5 does not tell.",
+        ),
+    ] = None,
+    layout: Annotated[
+        str, typer.Option(help=f"Of a .pth or .safetensors target: {', '.join(LAYOUTS)}.")
+    ] = "official",
+    top: Annotated[bool, typer.Option("--top/--no-top", help="Keep the classifier.")] = True,
+    dtype: Annotated[str | None, typer.Option(help="Round to float16 or bfloat16.")] = None,
+    entry: Annotated[
+        str | None, typer.Option(help="Which weights of a .pth that holds several.")
+    ] = None,
+    verbose: Annotated[bool, typer.Option(help="Show what went where.")] = False,
+) -> None:
+    """Turn a file of weights into one for Keras, PyTorch, timm and others."""
+    with messages.status(f"Converting {source}"):
+        converted = convert(source, target, model, layout, top, dtype, entry)
+    if verbose:
+        table = Table("in Keras", "shape", f"{layout} name", box=box.SIMPLE_HEAD, pad_edge=False)
+        for (layer, variable), (key, shape) in checkpoint_keys(converted, layout).items():
+            table.add_row(f"{layer}/{variable}", " x ".join(map(str, shape)), key)
+        output.print(table)
+    messages.print(
+        f"Wrote {target}: {converted.name}, {converted.count_params():,} parameters.", markup=False
+    )
 
 
 def _random_network(model: str, shape: tuple[int, int, int]) -> keras.Model:

@@ -8,7 +8,11 @@ import numpy as np
 
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.layouts import LAYOUTS, Place, Row, place_of
+from keras_convnext.pretrained.safetensors_file import SafeTensor, read_safetensors
 from keras_convnext.pretrained.torch_file import StoredTensor, read_torch_file
+
+# Where dicts of tensors stand in a file, the first that is there being taken.
+ENTRY_NAMES = ("model", "state_dict", "model_ema")
 
 
 class Source(NamedTuple):
@@ -16,12 +20,12 @@ class Source(NamedTuple):
 
     Args:
         key: str. Its name in the file.
-        tensor: StoredTensor.
+        tensor: StoredTensor or SafeTensor.
         axes: tuple of int. The axes of the tensor in the order of ours.
     """
 
     key: str
-    tensor: StoredTensor
+    tensor: StoredTensor | SafeTensor
     axes: tuple[int, ...]
 
     @property
@@ -31,33 +35,40 @@ class Source(NamedTuple):
 
     def read(self) -> np.ndarray:
         """Reads the numbers, in our order of axes, without checking them again."""
-        return self.tensor.read(verify=False).transpose(self.axes)
+        array = self.tensor.read(verify=False)
+        return array.reshape(array.shape[: len(self.axes)]).transpose(self.axes)
 
-    def check(self) -> None:
+    def check(self, dtype: str) -> None:
         """Reads the numbers and looks at them.
 
+        Args:
+            dtype: str. What they will be rounded to.
+
         Raises:
-            CheckpointError: If they are damaged, or one is not finite.
+            CheckpointError: If they are damaged, or one is not finite or would not be in `dtype`.
         """
-        if not np.isfinite(self.tensor.read()).all():
-            raise CheckpointError(f"{self.key} holds NaN or infinite numbers")
+        with np.errstate(over="ignore"):
+            array = self.tensor.read().astype(dtype, copy=False)
+        if not np.isfinite(array).all():
+            raise CheckpointError(f"{self.key} holds NaN or infinite numbers, in {dtype}")
 
 
 def open_checkpoint(path: str | Path, entry: str | None = None) -> dict[Place, Source]:
     """Reads the names and shapes in a checkpoint; the numbers stay in the file until asked for.
 
     Args:
-        path: str or path. A `.pth` file with the official names.
-        entry: str or None. Which dict of tensors to take. Defaults to `model`, else `model_ema`,
-            else the file is the dict.
+        path: str or path. A `.pth` or `.safetensors` file in any of the layouts.
+        entry: str or None. Which dict of tensors of a `.pth` to take. Defaults to `model`, else
+            `state_dict`, else `model_ema`, else the file is the dict.
 
     Raises:
         CheckpointError: If the file is damaged or is no ConvNeXt; the message names the file.
         FileNotFoundError: If there is no such file.
     """
-    saved = read_torch_file(path)
+    safe = Path(path).suffix == ".safetensors"
+    saved = read_safetensors(path) if safe else read_torch_file(path)
     try:
-        return _sources(_state_dict(saved, entry))
+        return _sources(saved if safe else _state_dict(saved, entry))
     except CheckpointError as error:
         raise CheckpointError(f"{error} (file: {path})") from error
 
@@ -67,19 +78,23 @@ def _state_dict(saved: Any, entry: str | None) -> dict[str, StoredTensor]:
     if not isinstance(saved, dict):
         raise CheckpointError(f"The file holds no dict but a {type(saved).__name__}")
     if entry is None:
-        entry = next((name for name in ("model", "model_ema") if name in saved), None)
+        entry = next((name for name in ENTRY_NAMES if name in saved), None)
     elif entry not in saved:
         raise CheckpointError(f"The file has no entry {entry!r}, but {listed(saved)}")
     state = saved if entry is None else saved[entry]
     if not isinstance(state, dict) or not state:
         raise CheckpointError(f"The entry {entry!r} holds no tensors")
-    others = [key for key, value in state.items() if not isinstance(value, StoredTensor)]
+    others = [
+        key
+        for key, value in state.items()
+        if not isinstance(key, str) or not isinstance(value, StoredTensor)
+    ]
     if others:
         raise CheckpointError(f"There are no tensors but something else at {listed(others)}")
     return state
 
 
-def _sources(state: Mapping[str, StoredTensor]) -> dict[Place, Source]:
+def _sources(state: Mapping[str, StoredTensor | SafeTensor]) -> dict[Place, Source]:
     """The tensors under our names, by the layout that knows most of them."""
 
     def known(layout: tuple[Row, ...]) -> list:
@@ -89,22 +104,26 @@ def _sources(state: Mapping[str, StoredTensor]) -> dict[Place, Source]:
     unknown = [key for key, place in zip(state, found) if place is None]
     if len(unknown) > len(state) / 2:
         raise CheckpointError(
-            f"Not an official ConvNeXt checkpoint: it has no place for {listed(unknown)}"
+            f"Not a ConvNeXt in any layout known here: it has no place for {listed(unknown)}"
         )
     if unknown:
         raise CheckpointError(f"ConvNeXt has no place for the tensors {listed(unknown)}")
-    sources = {}
-    for (key, tensor), (place, axes) in zip(state.items(), found):
-        if len(tensor.shape) != len(axes):
+    sources: dict[Place, Source] = {}
+    for tensor, (place, form) in zip(state.values(), found):
+        behind = tensor.shape[len(form.axes) :]
+        if len(tensor.shape) < len(form.axes) or any(side != 1 for side in behind):
             raise CheckpointError(
-                f"{key} has {len(axes)} axes in ConvNeXt. Received: a shape of {tensor.shape}"
+                f"{form.key} has {len(form.axes)} axes in ConvNeXt. "
+                f"Received: a shape of {tensor.shape}"
             )
-        sources[place] = Source(key, tensor, axes)
+        if place in sources:
+            raise CheckpointError(f"{sources[place].key} and {form.key} are the same tensor")
+        sources[place] = Source(form.key, tensor, form.axes)
     return sources
 
 
 def listed(names: Iterable) -> str:
     """The first names of many, for a message."""
-    names = list(names)
+    names = [str(name)[:100].encode("unicode_escape").decode() for name in names]
     more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(map(str, names[:5])) + more if names else "nothing"
+    return ", ".join(names[:5]) + more if names else "nothing"

@@ -35,9 +35,8 @@ def identify(path: str | Path, entry: str | None = None) -> Identity:
     ```
 
     Args:
-        path: str or path. A `.pth` file with the official names.
-        entry: str or None. Which dict of tensors to take. Defaults to `model`, else `model_ema`,
-            else the file is the dict.
+        path: str or path. A `.pth` or `.safetensors` file in any of the layouts.
+        entry: str or None. Which dict of tensors of a `.pth` to take, as in `load_checkpoint`.
 
     Raises:
         CheckpointError: If the file is damaged or is no ConvNeXt.

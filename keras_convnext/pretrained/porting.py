@@ -1,11 +1,11 @@
-"""Weights of an official checkpoint into a Keras model, and out of it again.
+"""Weights of a published checkpoint into a Keras model, and out of it again.
 
 A port is strict both ways: a tensor without a variable, a variable without a tensor or a shape
 that is off is an error that lists both sides, found before the first number is copied.
 """
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,24 @@ import numpy as np
 from keras_convnext.pretrained.checkpoint import Source, listed, open_checkpoint
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.identify import check_same_network
-from keras_convnext.pretrained.layouts import HEAD_KERNEL, LAYOUTS, STEM_KERNEL, Place, key_of
+from keras_convnext.pretrained.layouts import (
+    ENTRIES,
+    HEAD_KERNEL,
+    LAYOUTS,
+    STEM_KERNEL,
+    Form,
+    Place,
+    form_of,
+)
+from keras_convnext.pretrained.safetensors_file import write_safetensors
 from keras_convnext.pretrained.torch_file import write_torch_file
 
 
 def load_checkpoint(model: keras.Model, path: str | Path, entry: str | None = None) -> None:
-    """Fills a model with the weights of an official PyTorch checkpoint. PyTorch is not needed.
+    """Fills a model with the weights of a published checkpoint. PyTorch is not needed.
+
+    The layout is recognised from the names of the tensors: that of the official code, of OpenMMLab,
+    timm, transformers (DINOv3's too) or torchvision, behind a wrapper such as `module.` or not.
 
     The head is skipped if the model has none, and left as it is, with a warning, if it has another
     number of classes. A stem for other than 3 channels gets the kernel summed over its channels
@@ -36,9 +48,9 @@ def load_checkpoint(model: keras.Model, path: str | Path, entry: str | None = No
 
     Args:
         model: keras.Model. Made by one of the builders.
-        path: str or path. A `.pth` file with the official names. Nothing in it is run.
-        entry: str or None. Which dict of tensors to take from a file that holds several. Defaults
-            to `model`, else `model_ema`, else the file is the dict.
+        path: str or path. A `.pth` or `.safetensors` file. Nothing in it is run.
+        entry: str or None. Which dict of tensors to take from a `.pth` that holds several. Defaults
+            to `model`, else `state_dict`, else `model_ema`, else the file is the dict.
 
     Raises:
         CheckpointError: If the file is damaged, is no ConvNeXt of this shape, lacks a tensor, or
@@ -58,7 +70,8 @@ def load_checkpoint(model: keras.Model, path: str | Path, entry: str | None = No
             variables.pop(place, None)
         _check_same(sources, variables)
         with ThreadPoolExecutor(2) as threads:  # each holds one tensor
-            list(threads.map(Source.check, sources.values()))
+            dtypes = (np.dtype(variables[place].dtype) for place in sources)
+            list(threads.map(Source.check, sources.values(), dtypes))
     except CheckpointError as error:
         raise CheckpointError(f"{error} (file: {path})") from error
     for place, source in sources.items():
@@ -69,33 +82,81 @@ def load_checkpoint(model: keras.Model, path: str | Path, entry: str | None = No
         variables[place].assign(array)
 
 
-def save_checkpoint(model: keras.Model, path: str | Path) -> None:
-    """Writes the weights of a model as an official PyTorch checkpoint. PyTorch is not needed.
+def save_checkpoint(
+    model: keras.Model, path: str | Path, layout: str = "official", dtype: str | None = None
+) -> None:
+    """Writes the weights of a model as a checkpoint for other programs. PyTorch is not needed.
 
-    The file loads with `torch.load(path, weights_only=True)["model"]` and fits the official code's
-    network of the same shape. It appears under its name once it is whole.
+    A `.pth` loads with `torch.load(path, weights_only=True)`, which gives `{"model": tensors}` in
+    the official layout, `{"state_dict": tensors}` in OpenMMLab's, the tensors themselves in the
+    others. They fit the network of the same shape there, strictly. The file appears under its name
+    once it is whole.
+
+    Example:
+
+    ```python
+    keras_convnext.save_checkpoint(model, "mine.safetensors", layout="timm", dtype="float16")
+    ```
 
     Args:
         model: keras.Model. Made by one of the builders, with or without its top.
-        path: str or path. The `.pth` file to write.
+        path: str or path. The file to write, `.safetensors` or else a `.pth`.
+        layout: str. One of `keras_convnext.pretrained.layouts.LAYOUTS`; "official" is, for an
+            isotropic model, that of the isotropic ones. Defaults to "official".
+        dtype: str or None. What to round the weights to, such as "float16". Defaults to None, as
+            they are.
 
     Raises:
-        CheckpointError: If the model has weights that the official network has not.
-        OSError: If the file cannot be written.
+        CheckpointError: If the model has weights that the layout has no place for.
+        ValueError: If there is no such layout.
+        OSError: If the file cannot be written; nothing is left of it.
     """
-
-    def tensors() -> Iterator[tuple[str, np.ndarray]]:
-        for (key, axes), variable in zip(keys, variables.values()):
-            yield key, _contiguous(keras.ops.convert_to_numpy(variable).transpose(np.argsort(axes)))
-
     variables = _variables(model)
-    isotropic = any(place.layer.startswith("blocks_") for place in variables)
-    layout = LAYOUTS["official isotropic" if isotropic else "official"]
-    keys = [key_of(place, layout) for place in variables]
-    unknown = ["/".join(place) for place, key in zip(variables, keys) if key is None]
-    if unknown:
-        raise CheckpointError(f"The official network has no such weights. Received: {unknown}")
-    write_torch_file(path, tensors())
+    tensors = (
+        (form.key, _theirs(keras.ops.convert_to_numpy(variables[place]), form, dtype))
+        for place, form in _forms(variables, layout).items()
+    )
+    if Path(path).suffix == ".safetensors":
+        write_safetensors(path, tensors)
+    else:
+        write_torch_file(path, tensors, ENTRIES.get(layout))
+
+
+def checkpoint_keys(
+    model: keras.Model, layout: str = "official"
+) -> dict[Place, tuple[str, tuple[int, ...]]]:
+    """Tells under which key and in which shape `save_checkpoint` writes each weight of a model.
+
+    Raises:
+        CheckpointError: If the model has weights that the layout has no place for.
+        ValueError: If there is no such layout.
+    """
+    variables = _variables(model)
+    return {
+        place: (form.key, _shape_of_theirs(tuple(variables[place].shape), form))
+        for place, form in _forms(variables, layout).items()
+    }
+
+
+def _forms(variables: Mapping[Place, Any], layout: str) -> dict[Place, Form]:
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout is one of {', '.join(LAYOUTS)}. Received: layout={layout}")
+    if layout == "official" and any(place.layer.startswith("blocks_") for place in variables):
+        layout = "official_isotropic"
+    forms = {place: form_of(place, LAYOUTS[layout]) for place in variables}
+    homeless = ["/".join(place) for place, form in forms.items() if form is None]
+    if homeless:
+        raise CheckpointError(f"The layout {layout} has no place for {listed(homeless)}")
+    return forms
+
+
+def _shape_of_theirs(shape: tuple[int, ...], form: Form) -> tuple[int, ...]:
+    return (*(shape[axis] for axis in np.argsort(form.axes)), *(1,) * form.ones)
+
+
+def _theirs(array: np.ndarray, form: Form, dtype: str | None) -> np.ndarray:
+    array = array.astype(dtype or array.dtype, copy=False).transpose(np.argsort(form.axes))
+    return _contiguous(array).reshape(array.shape + (1,) * form.ones)
 
 
 def _variables(model: keras.Model) -> dict[Place, Any]:

@@ -258,7 +258,7 @@ def _what_it_is_instead(path: Path) -> str:
 
 
 def write_torch_file(
-    path: str | Path, tensors: Iterable[tuple[str, np.ndarray]], key: str = "model"
+    path: str | Path, tensors: Iterable[tuple[str, np.ndarray]], key: str | None = "model"
 ) -> None:
     """Writes `{key: tensors}` as `torch.save` would, for `torch.load(weights_only=True)`.
 
@@ -267,7 +267,8 @@ def write_torch_file(
     Args:
         path: str or path.
         tensors: iterable of (name, array). Taken one at a time, so a generator saves memory.
-        key: str. Where the tensors stand; the official files keep them under "model".
+        key: str or None. Where the tensors stand; None if they are all there is. Defaults to
+            "model", as in the official files.
 
     Raises:
         OSError: If the file cannot be written; nothing is left of it.

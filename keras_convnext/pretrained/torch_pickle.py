@@ -210,16 +210,17 @@ def _flat(value: Any) -> Any:
     return value
 
 
-def dump(tensors: Iterable[tuple[str, str, str, tuple[int, ...]]], key: str) -> bytes:
-    """Returns the pickle that `torch.save({key: tensors})` makes.
+def dump(tensors: Iterable[tuple[str, str, str, tuple[int, ...]]], key: str | None) -> bytes:
+    """Returns the pickle that `torch.save({key: tensors})` makes, or `torch.save(tensors)`.
 
     Args:
         tensors: iterable of (name, storage key, dtype name, shape). Each is the whole of a storage
             of its own, in C order.
-        key: str. Where the dict of tensors stands.
+        key: str or None. Where the dict of tensors stands; None if it is all there is.
     """
     storage_classes = {dtype: dotted for dotted, dtype in STORAGE_DTYPES.items()}
-    pickled = [b"\x80\x02}", _text(key), b"}("]  # PROTO 2, {, key, {, MARK
+    opening = b"" if key is None else b"}" + _text(key)  # {, key
+    pickled = [b"\x80\x02", opening, b"}("]  # PROTO 2, {, MARK
     for name, storage_key, dtype, shape in tensors:
         strides = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
         pickled += [
@@ -237,7 +238,7 @@ def dump(tensors: Iterable[tuple[str, str, str, tuple[int, ...]]], key: str) -> 
             b"\x89ccollections\nOrderedDict\n)R",  # NEWFALSE, GLOBAL, (), REDUCE
             b"tR",  # TUPLE, REDUCE
         ]
-    return b"".join([*pickled, b"us."])  # SETITEMS, SETITEM, STOP
+    return b"".join([*pickled, b"u." if key is None else b"us."])  # SETITEMS, (SETITEM,) STOP
 
 
 def _text(text: str) -> bytes:

@@ -426,6 +426,7 @@ PICKLES = {
     "name not ascii": (b"\x80\x02c\xff\n\xff\n.", "damaged"),
     "escape code in name": (b"\x80\x02c\x1b[2J\nx\n.", re.escape(r"'\x1b[2J.x'")),
     "long name": (b"\x80\x02c" + b"x" * 10_000 + b"\ny\n.", "state_dict"),
+    "long number": (b"\x80\x02F" + b"x" * 10_000 + b"\n.", "to float: b'xxx"),
     "too large": (b"\x80\x02" + b"N" * (3 << 20), "3145730 bytes, far more than"),
 }
 
@@ -548,6 +549,7 @@ ARCHIVES = {
     "later version": (in_directory(0, 6, "<H", 255), "cut or damaged"),
     "1 GiB claimed": (in_directory(1, 20, "<II", 2**30, 2**30), "claims more bytes"),
     "header at the end": (in_directory(1, 42, "<I", len(GOOD) - 20), "claims more bytes"),
+    "no header": (patched(GOOD.index(b"PK\x03\x04", 4), "<I", 0), "damaged at 'archive/data/0'"),
     "header elsewhere": (in_directory(1, 42, "<I", 1), "damaged at 'archive/data/0'"),
     "directory elsewhere": (patched(END + 16, "<I", DIRECTORY[0] + 99), "claims more bytes"),
     "large directory": (patched(END + 12, "<I", 2**32 - 2), "cut or damaged"),

@@ -1,0 +1,161 @@
+"""A file of weights into a model, and into a file of another kind."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_convnext.builders import BUILDERS, ConvNeXt, ConvNeXtIsotropic
+from keras_convnext.layers import about_to_load
+from keras_convnext.pretrained.errors import CheckpointError
+from keras_convnext.pretrained.identify import identify
+from keras_convnext.pretrained.porting import load_checkpoint, save_checkpoint
+from keras_convnext.variants import Variant
+
+TARGETS = (".weights.h5", ".keras", ".safetensors", ".pth")
+
+
+def load_model(
+    source: str | Path,
+    model: str | None = None,
+    include_top: bool = True,
+    entry: str | None = None,
+    **options: Any,
+) -> keras.Model:
+    """Builds the network that a file of weights is of, with those weights.
+
+    Example:
+
+    ```python
+    model = keras_convnext.load_model("convnext_base_22k_224.pth")  # base, with 21,841 classes
+    ```
+
+    Args:
+        source: str or path. A `.pth` or `.safetensors` file in any layout, a `.weights.h5`, or a
+            `.keras` model.
+        model: str or None. The network, such as "convnext_tiny": needed for `.weights.h5`, which
+            does not tell, and otherwise compared with the file. Defaults to None.
+        include_top: bool. Whether to keep the head. Without it, and if the file has none, the model
+            ends in the pooled and normalised features. Defaults to True.
+        entry: str or None. Which dict of tensors of a `.pth` to take, as in `load_checkpoint`.
+        **options: Other arguments of the builder, such as `input_shape`.
+
+    Returns:
+        A keras.Model.
+
+    Raises:
+        ValueError: If the network is neither told nor in the file.
+        CheckpointError: If the file is damaged, or is none of this network.
+        FileNotFoundError: If there is no such file.
+    """
+    source = Path(source)
+    if not source.is_file():
+        raise FileNotFoundError(f"There is no such file. Received: {source}")
+    if source.suffix == ".keras":
+        loaded = keras.models.load_model(source)
+        return loaded if include_top else keras.Model(loaded.input, loaded.get_layer("norm").output)
+    if source.suffix == ".h5":
+        if model is None:
+            raise ValueError(
+                f"A .weights.h5 does not tell its network: name it. Received: {source}"
+            )
+        return _build(model, include_top, weights=source, **options)
+    variant, classes = identify(source, entry)
+    if model not in (None, variant.name):
+        raise CheckpointError(f"This is a {variant.name} checkpoint, not {model} (file: {source})")
+    if include_top and classes is not None:
+        options = {"classes": classes, **options}
+    with about_to_load():
+        built = _build(
+            variant,
+            include_top and classes is not None,
+            layer_scale_init_value=variant.layer_scale,
+            **options,
+        )
+    load_checkpoint(built, source, entry)
+    return built
+
+
+def _build(network: str | Variant, include_top: bool, **options: Any) -> keras.Model:
+    options = {"weights": None, "include_top": include_top, **options}
+    if not include_top:
+        options = {"pooling": "avg", **options}
+    name = network if isinstance(network, str) else network.name
+    if name in BUILDERS:
+        return BUILDERS[name](**options)
+    sizes = {"patch_size": network.patch_size, "kernel_size": network.kernel_size}
+    if network.isotropic:
+        return ConvNeXtIsotropic(network.depths[0], network.dims[0], **sizes, **options)
+    return ConvNeXt(network.depths, network.dims, **sizes, **options)
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    model: str | None = None,
+    layout: str = "official",
+    include_top: bool = True,
+    dtype: str | None = None,
+    entry: str | None = None,
+) -> keras.Model:
+    """Turns a file of weights into one of another kind or another layout.
+
+    Example:
+
+    ```python
+    convert("convnext_tiny_1k_224_ema.pth", "tiny.safetensors", layout="timm", dtype="float16")
+    ```
+
+    Args:
+        source: as in `load_model`.
+        target: str or path. Ends in `.weights.h5`, `.keras`, `.safetensors` or `.pth`. The file
+            appears under its name once it is whole.
+        model: as in `load_model`.
+        layout: str. Of a `.pth` or `.safetensors` target, as in `save_checkpoint`. Defaults to
+            "official".
+        include_top: bool. Whether to keep the head. Defaults to True.
+        dtype: str or None. What to round the weights to, such as "float16". Defaults to None, as
+            they are.
+        entry: as in `load_model`.
+
+    Returns:
+        The keras.Model that was written.
+
+    Raises:
+        ValueError: If `target` ends in something else, or as in `load_model`.
+        CheckpointError: As in `load_model`, or if the layout has no place for a weight.
+        OSError: If the target cannot be written; nothing is left of it.
+    """
+    target = Path(target)
+    if not target.name.endswith(TARGETS):
+        raise ValueError(f"target ends in {', '.join(TARGETS)}. Received: target={target}")
+    if target.name.endswith((".safetensors", ".pth")):
+        converted = load_model(source, model, include_top, entry)
+        save_checkpoint(converted, target, layout, dtype)
+        return converted
+    if dtype is not None and Path(source).suffix == ".keras":
+        raise ValueError(f"A .keras model keeps its dtypes. Received: dtype={dtype}")
+    with _policy(dtype):
+        converted = load_model(source, model, include_top, entry)
+    partial = target.with_name(f"partial.{target.name}")
+    try:
+        if target.suffix == ".keras":
+            converted.save(partial)
+        else:
+            converted.save_weights(partial)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+    return converted
+
+
+@contextmanager
+def _policy(dtype: str | None) -> Iterator[None]:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(dtype or before)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)

@@ -1,0 +1,63 @@
+"""Safetensors files, read a tensor at a time and written whole."""
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from keras_convnext.pretrained.errors import CheckpointError
+
+
+@dataclass(frozen=True)
+class SafeTensor:
+    """A tensor whose numbers are still in the file."""
+
+    path: Path
+    key: str
+    shape: tuple[int, ...]
+
+    def read(self, verify: bool = True) -> np.ndarray:
+        """Reads the numbers. The format has no checksum to verify."""
+        with safetensors.safe_open(self.path, "np") as file:
+            return file.get_tensor(self.key)
+
+
+def read_safetensors(path: str | Path) -> dict[str, SafeTensor]:
+    """Reads the names and shapes in a safetensors file, leaving the numbers there.
+
+    Raises:
+        CheckpointError: If the file is damaged or of another format.
+        FileNotFoundError: If there is no such file.
+    """
+    path = Path(path)
+    try:
+        with safetensors.safe_open(path, "np") as file:
+            return {
+                key: SafeTensor(path, key, tuple(file.get_slice(key).get_shape()))
+                for key in file.keys()  # noqa: SIM118  (the file is no dict)
+            }
+    except safetensors.SafetensorError as error:
+        raise CheckpointError(
+            f"Not a safetensors file, or a damaged one: {error}. Fetch it again (file: {path})"
+        ) from error
+
+
+def write_safetensors(path: str | Path, tensors: Iterable[tuple[str, np.ndarray]]) -> None:
+    """Writes (name, array) pairs; the file appears under its name once it is whole.
+
+    Raises:
+        OSError: If the file cannot be written; nothing is left of it.
+    """
+    path = Path(path)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    try:
+        safetensors.numpy.save_file(dict(tensors), partial, metadata={"format": "pt"})
+        os.replace(partial, path)
+    except safetensors.SafetensorError as error:
+        raise OSError(f"{path} could not be written: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
