@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_convnext.pretrained.errors import CheckpointError
-from keras_convnext.pretrained.layouts import LAYOUTS, Place, Row, place_of
+from keras_convnext.pretrained.layouts import KINDS, LAYOUTS, Place, Row, place_of
 from keras_convnext.pretrained.safetensors_file import SafeTensor, read_safetensors
 from keras_convnext.pretrained.torch_file import StoredTensor, read_torch_file
+
+MATRIX_AXES = KINDS["linear"]["kernel"][1]
 
 # Where dicts of tensors stand in a file, the first that is there being taken.
 ENTRY_NAMES = ("model", "state_dict", "model_ema")
@@ -35,8 +37,18 @@ class Source(NamedTuple):
 
     def read(self) -> np.ndarray:
         """Reads the numbers, in our order of axes, without checking them again."""
-        array = self.tensor.read(verify=False)
-        return array.reshape(array.shape[: len(self.axes)]).transpose(self.axes)
+        shape = self.tensor.shape[: len(self.axes)]
+        if self.axes != MATRIX_AXES:
+            array = self.tensor.read(verify=False).reshape(shape)
+            return np.ascontiguousarray(array.transpose(self.axes))
+        # A matrix is transposed strip by strip while it is read: each stays in the cache, and
+        # there is no second copy of the whole.
+        array = np.empty(shape[::-1], self.tensor.dtype)
+        rows, columns = 16, shape[1]
+        for index, piece in enumerate(self.tensor.pieces(rows * columns, verify=False)):
+            strip = piece.reshape(-1, columns).T
+            array[:, rows * index : rows * index + strip.shape[1]] = strip
+        return array
 
     def check(self, dtype: str) -> None:
         """Reads the numbers and looks at them.
@@ -47,10 +59,11 @@ class Source(NamedTuple):
         Raises:
             CheckpointError: If they are damaged, or one is not finite or would not be in `dtype`.
         """
-        with np.errstate(over="ignore"):
-            array = self.tensor.read().astype(dtype, copy=False)
-        if not np.isfinite(array).all():
-            raise CheckpointError(f"{self.key} holds NaN or infinite numbers, in {dtype}")
+        for piece in self.tensor.pieces(1 << 18):
+            with np.errstate(over="ignore"):
+                finite = np.isfinite(piece.astype(dtype, copy=False)).all()
+            if not finite:
+                raise CheckpointError(f"{self.key} holds NaN or infinite numbers, in {dtype}")
 
 
 def open_checkpoint(path: str | Path, entry: str | None = None) -> dict[Place, Source]:

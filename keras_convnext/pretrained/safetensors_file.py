@@ -1,15 +1,23 @@
 """Safetensors files, read a tensor at a time and written whole."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import safetensors
 import safetensors.numpy
 
 from keras_convnext.pretrained.errors import CheckpointError
+
+DTYPES = {
+    "F64": np.dtype("float64"),
+    "F32": np.dtype("float32"),
+    "F16": np.dtype("float16"),
+    "BF16": np.dtype(ml_dtypes.bfloat16),
+}
 
 
 @dataclass(frozen=True)
@@ -19,11 +27,17 @@ class SafeTensor:
     path: Path
     key: str
     shape: tuple[int, ...]
+    dtype: np.dtype
 
     def read(self, verify: bool = True) -> np.ndarray:
         """Reads the numbers. The format has no checksum to verify."""
         with safetensors.safe_open(self.path, "np") as file:
             return file.get_tensor(self.key)
+
+    def pieces(self, elements: int, verify: bool = True) -> Iterator[np.ndarray]:
+        """Reads the numbers in C order, so many at a time."""
+        flat = self.read(verify).reshape(-1)
+        yield from (flat[start : start + elements] for start in range(0, flat.size, elements))
 
 
 def read_safetensors(path: str | Path) -> dict[str, SafeTensor]:
@@ -37,9 +51,12 @@ def read_safetensors(path: str | Path) -> dict[str, SafeTensor]:
     try:
         with safetensors.safe_open(path, "np") as file:
             return {
-                key: SafeTensor(path, key, tuple(file.get_slice(key).get_shape()))
+                key: SafeTensor(path, key, tuple(tensor.get_shape()), DTYPES[tensor.get_dtype()])
                 for key in file.keys()  # noqa: SIM118  (the file is no dict)
+                if (tensor := file.get_slice(key))
             }
+    except KeyError as error:
+        raise CheckpointError(f"Weights are not kept as {error} (file: {path})") from error
     except safetensors.SafetensorError as error:
         raise CheckpointError(
             f"Not a safetensors file, or a damaged one: {error}. Fetch it again (file: {path})"
