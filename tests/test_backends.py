@@ -55,4 +55,8 @@ def test_the_package_adds_little_to_the_import_of_keras():
         [sys.executable, "-c", listing], capture_output=True, text=True, check=True
     )
     added = set(result.stdout.split()) - set(sys.stdlib_module_names)
-    assert {name for name in added if not name.startswith("_")} <= {"keras_convnext", "PIL"}
+    assert {name for name in added if not name.startswith("_")} <= {
+        "keras_convnext",
+        "PIL",
+        "safetensors",
+    }

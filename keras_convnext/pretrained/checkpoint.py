@@ -1,5 +1,6 @@
 """A checkpoint as a dict from our variables to its tensors, whatever names it uses for them."""
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,7 +44,7 @@ class Source(NamedTuple):
             return np.ascontiguousarray(array.transpose(self.axes))
         # A matrix is transposed strip by strip while it is read: each stays in the cache, and
         # there is no second copy of the whole.
-        array = np.empty(shape[::-1], self.tensor.dtype)
+        array = _Unshared.empty(shape[::-1], self.tensor.dtype)
         rows, columns = 16, shape[1]
         for index, piece in enumerate(self.tensor.pieces(rows * columns, verify=False)):
             strip = piece.reshape(-1, columns).T
@@ -64,6 +65,24 @@ class Source(NamedTuple):
                 finite = np.isfinite(piece.astype(dtype, copy=False)).all()
             if not finite:
                 raise CheckpointError(f"{self.key} holds NaN or infinite numbers, in {dtype}")
+
+
+class _Unshared(np.ndarray):
+    """An array that is handed over for good, so that a backend may keep its memory as a tensor's.
+
+    TensorFlow copies an array twice, once lest somebody change it and once to align it; for the
+    weights of a large network that takes as long as reading them.
+    """
+
+    @classmethod
+    def empty(cls, shape: tuple[int, ...], dtype: np.dtype) -> "_Unshared":
+        size, alignment = math.prod(shape) * dtype.itemsize, 64
+        memory = np.empty(size + alignment, np.uint8)
+        start = -memory.ctypes.data % alignment
+        return memory[start : start + size].view(dtype).reshape(shape).view(cls)
+
+    def copy(self, order: str = "C") -> "_Unshared":
+        return self
 
 
 def open_checkpoint(path: str | Path, entry: str | None = None) -> dict[Place, Source]:
