@@ -27,9 +27,10 @@ _DOCSTRING = """Makes {title}.
             itself; without it, it takes them normalised with ImageNet's mean and deviation. A
             grey image is normalised with the average of the three channels' figures, and channels
             past the third start over with red's. Defaults to True.
-        weights: str, path or None. The path of an official PyTorch checkpoint (`.pth`; PyTorch is
-            not needed) or of weights saved by Keras (`.weights.h5`); None for random weights, as
-            at the start of the published training.
+        weights: str, path or None. The path of a checkpoint in a published layout (`.pth` or
+            `.safetensors`, as `load_checkpoint` reads; PyTorch is not needed) or of weights saved
+            by Keras (`.weights.h5`); None for random weights, as at the start of the published
+            training.
         input_tensor: Keras tensor or None. What to use as the image. Defaults to None.
         input_shape: tuple (height, width, channels) or None. Height and width may differ and may
             be None, for any; each is {min_size} or more. With a channel count other than 3, a

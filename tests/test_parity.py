@@ -5,22 +5,13 @@ import numpy as np
 import pytest
 import torch
 import torch_reference
+from test_complexity import PUBLISHED_PARAMETERS
 
 import keras_convnext
 from keras_convnext.builders import BUILDERS
 
 TOLERANCE = 1e-5  # of the largest value, in float32
 
-PARAMETERS = {
-    "convnext_tiny": 28_589_128,
-    "convnext_small": 50_223_688,
-    "convnext_base": 88_591_464,
-    "convnext_large": 197_767_336,
-    "convnext_xlarge": 350_196_968,
-    "convnext_isotropic_small": 22_308_712,
-    "convnext_isotropic_base": 87_083_752,
-    "convnext_isotropic_large": 305_942_504,
-}
 LARGE = {"convnext_base", "convnext_large", "convnext_xlarge", "convnext_isotropic_base",
          "convnext_isotropic_large"}  # fmt: skip
 
@@ -55,7 +46,7 @@ def test_logits_features_and_maps_equal_pytorch(name, size, tmp_path):
         weights=checkpoint, input_shape=(None, None, 3), classifier_activation=None
     )
     assert model.count_params() == sum(p.numel() for p in reference.parameters())
-    assert model.count_params() == PARAMETERS.get(name, model.count_params())
+    assert model.count_params() == PUBLISHED_PARAMETERS.get(name, model.count_params())
     inspected = {"logits": model.output, "features": model.get_layer("norm").output}
     if "isotropic" not in name:
         inspected |= keras_convnext.pyramid_features(model)(model.input)
