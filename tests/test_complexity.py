@@ -32,8 +32,9 @@ PUBLISHED_PARAMETERS = {
 @pytest.mark.parametrize(("name", "size"), PUBLISHED_GMACS)
 def test_macs_are_the_published_within_a_percent(name, size):
     macs = sum(part.macs for part in parts(VARIANTS[name], (size, size)))
-    # femto is published as 0.79, of which 0.78 is 1.3 percent: rounding takes half a digit more.
-    assert macs / 1e9 == pytest.approx(PUBLISHED_GMACS[name, size], rel=0.01, abs=0.011)
+    # timm rounds femto's 0.780 to 0.79, which alone is 1.3 percent.
+    tolerance = 0.015 if name == "convnext_femto" else 0.01
+    assert macs / 1e9 == pytest.approx(PUBLISHED_GMACS[name, size], rel=tolerance)
 
 
 @pytest.mark.parametrize("name", PUBLISHED_PARAMETERS)
