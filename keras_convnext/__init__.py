@@ -19,9 +19,11 @@ from keras_convnext.builders import (
 )
 from keras_convnext.conversion import convert, load_model
 from keras_convnext.network import pyramid_features
-from keras_convnext.pretrained.errors import CheckpointError
+from keras_convnext.pretrained.catalog import list_weights
+from keras_convnext.pretrained.errors import CheckpointError, DownloadError
 from keras_convnext.pretrained.identify import identify
 from keras_convnext.pretrained.porting import load_checkpoint, save_checkpoint
+from keras_convnext.verification import verify
 
 __version__ = "0.1.0"
 
@@ -41,11 +43,14 @@ __all__ = [
     "ConvNeXtSmall",
     "ConvNeXtTiny",
     "ConvNeXtXLarge",
+    "DownloadError",
     "convert",
     "identify",
+    "list_weights",
     "load_checkpoint",
     "load_model",
     "preprocessing",
     "pyramid_features",
     "save_checkpoint",
+    "verify",
 ]

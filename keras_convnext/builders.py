@@ -1,5 +1,6 @@
 """The functions that users call: `ConvNeXtTiny` and its siblings, one a row of `VARIANTS`."""
 
+import textwrap
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -9,6 +10,9 @@ import keras
 
 from keras_convnext import network
 from keras_convnext.layers import about_to_load
+from keras_convnext.pretrained.cache import ported_weights
+from keras_convnext.pretrained.catalog import Checkpoint, find, list_weights
+from keras_convnext.pretrained.identify import identify
 from keras_convnext.pretrained.porting import load_checkpoint
 from keras_convnext.variants import VARIANTS, Variant
 
@@ -27,20 +31,21 @@ _DOCSTRING = """Makes {title}.
             itself; without it, it takes them normalised with ImageNet's mean and deviation. A
             grey image is normalised with the average of the three channels' figures, and channels
             past the third start over with red's. Defaults to True.
-        weights: str, path or None. The path of a checkpoint in a published layout (`.pth` or
-            `.safetensors`, as `load_checkpoint` reads; PyTorch is not needed) or of weights saved
-            by Keras (`.weights.h5`); None for random weights, as at the start of the published
-            training.
+        weights: str, path or None. {weights}
+            Or the path of a checkpoint in a published layout (`.pth` or `.safetensors`, as
+            `load_checkpoint` reads; PyTorch is not needed) or of weights saved by Keras
+            (`.weights.h5`). Or None for random weights, as at the start of the published training.
         input_tensor: Keras tensor or None. What to use as the image. Defaults to None.
         input_shape: tuple (height, width, channels) or None. Height and width may differ and may
             be None, for any; each is {min_size} or more. With a channel count other than 3, a
             ported stem kernel is summed over its channels for 1, else repeated over them and
-            scaled by 3 / channels. Defaults to (224, 224, 3) with the top, else (None, None, 3).
+            scaled by 3 / channels. Defaults to (None, None, 3) without the top, else to the size
+            that published weights are made for, else to (224, 224, 3).
         pooling: None, "avg" or "max". Without the top: None returns the last map
             (N, H/{stride}, W/{stride}, {dim}); "avg" the features (N, {dim}) that the classifier
             sees, pooled and then normalised; "max" the same of the maximum. Defaults to None.
-        classes: int. Number of classes. If it is not the checkpoint's, the head keeps its random
-            start and a warning says so. Defaults to 1000.
+        classes: int or None. Number of classes. If it is not the checkpoint's, the head keeps its
+            random start and a warning says so. Defaults to None: the checkpoint's, or 1000.
         classifier_activation: str, callable or None. Activation of the head, in float32 under
             mixed precision; None returns the logits. Defaults to "softmax".
         name: str. Name of the model. Defaults to "{name}".
@@ -55,8 +60,10 @@ _DOCSTRING = """Makes {title}.
         A keras.Model.
 
     Raises:
-        ValueError: If an argument is out of range, or Keras' images are channels_first.
+        ValueError: If an argument is out of range, if Keras' images are channels_first, or if
+            there are no published weights of this name; the message lists those there are.
         CheckpointError: If the checkpoint is damaged, or is not one of this network.
+        DownloadError: If published weights cannot be fetched; the message says what to do.
         FileNotFoundError: If `weights` names no file.
 
     References:
@@ -72,7 +79,7 @@ def _builder(variant: Variant) -> Callable[..., keras.Model]:
         input_tensor: Any = None,
         input_shape: tuple[int | None, int | None, int] | None = None,
         pooling: str | None = None,
-        classes: int = 1000,
+        classes: int | None = None,
         classifier_activation: str | Callable | None = "softmax",
         name: str = variant.name,
         *,
@@ -81,9 +88,15 @@ def _builder(variant: Variant) -> Callable[..., keras.Model]:
         head_init_scale: float = 1.0,
     ) -> keras.Model:
         _check_arguments(pooling, classes, drop_path_rate, layer_scale_init_value)
-        weights = _found(weights)
+        published = _published(weights, variant)
+        if include_top and published and published[0].classes is None:
+            raise ValueError(
+                "These weights have no classifier: take them with include_top=False. "
+                f"Received: weights={weights!r}"
+            )
         if input_shape is None:
-            input_shape = (224, 224, 3) if include_top else (None, None, 3)
+            size = published[0].size if published else 224
+            input_shape = (size, size, 3) if include_top else (None, None, 3)
         image = input_tensor
         if image is None:
             image = keras.Input(input_shape, name="image")
@@ -93,9 +106,12 @@ def _builder(variant: Variant) -> Callable[..., keras.Model]:
                 f"Received: input_tensor={input_tensor!r}"
             )
         _check_image_shape(image.shape[1:], variant)
+        path = ported_weights(published) if published else weights and Path(weights)
+        if classes is None:
+            classes = _classes_in(path) or 1000
 
         x = network.normalization(image) if include_preprocessing else image
-        with about_to_load() if weights else nullcontext():
+        with about_to_load() if path else nullcontext():
             x = network.trunk(
                 x, variant._replace(layer_scale=layer_scale_init_value or None), drop_path_rate
             )
@@ -106,18 +122,20 @@ def _builder(variant: Variant) -> Callable[..., keras.Model]:
             x = network.pooled(x, pooling)
         sources = keras.utils.get_source_inputs(image)
         model = keras.Model(sources[0] if len(sources) == 1 else sources, x, name=name)
-        if weights is not None:
-            if weights.suffix in (".h5", ".keras"):
-                model.load_weights(weights)
-            else:
-                load_checkpoint(model, weights)
+        if path and path.suffix in (".h5", ".keras"):
+            model.load_weights(path)
+        elif path:
+            load_checkpoint(model, path)
         return model
 
     return build
 
 
 def _check_arguments(
-    pooling: str | None, classes: int, drop_path_rate: float, layer_scale_init_value: float | None
+    pooling: str | None,
+    classes: int | None,
+    drop_path_rate: float,
+    layer_scale_init_value: float | None,
 ) -> None:
     if keras.config.image_data_format() != "channels_last":
         raise ValueError(
@@ -127,7 +145,7 @@ def _check_arguments(
         )
     if pooling not in (None, "avg", "max"):
         raise ValueError(f"pooling is None, 'avg' or 'max'. Received: pooling={pooling}")
-    if not isinstance(classes, int) or classes < 1:
+    if classes is not None and (not isinstance(classes, int) or classes < 1):
         raise ValueError(f"classes is a whole number from 1 up. Received: classes={classes}")
     if not 0 <= drop_path_rate < 1:
         raise ValueError(f"drop_path_rate is in [0, 1). Received: drop_path_rate={drop_path_rate}")
@@ -151,16 +169,31 @@ def _check_image_shape(shape: tuple[int | None, ...], variant: Variant) -> None:
         )
 
 
-def _found(weights: str | Path | None) -> Path | None:
-    """The file that `weights` names, looked for before a model is built for it."""
+def _published(weights: str | Path | None, variant: Variant) -> tuple[Checkpoint, ...]:
+    """The published checkpoint that `weights` names, and its copies; none if it names a file."""
     if weights is None or Path(weights).is_file():
-        return weights and Path(weights)
-    if not Path(weights).suffix:
-        raise ValueError(
-            "This version downloads nothing: pass the path of an official .pth file or of a "
-            f".weights.h5, or None for random weights. Received: weights={weights}"
-        )
-    raise FileNotFoundError(f"There is no such file. Received: weights={weights}")
+        return ()
+    if isinstance(weights, Path) or Path(weights).suffix:
+        raise FileNotFoundError(f"There is no such file. Received: weights={weights}")
+    return find(variant.name, weights)
+
+
+def _classes_in(path: Path | None) -> int | None:
+    if path is None or path.suffix in (".h5", ".keras"):
+        return None
+    return identify(path).classes
+
+
+def _published_weights(name: str) -> str:
+    """What the docstring tells of them."""
+    tags = ", ".join(f'"{row.tag}"' for row in list_weights(name))
+    note = ""
+    if name == "convnext_xlarge":
+        note = '"imagenet" is "imagenet22k_ft" here: XLarge was not trained on ImageNet-1K alone. '
+    told = f"Published weights, fetched once and then kept: {tags}. {note}"
+    return textwrap.fill(
+        told.strip(), 100, subsequent_indent=" " * 12, initial_indent=" " * 42
+    ).strip()
 
 
 def _named(name: str) -> Callable[..., keras.Model]:
@@ -175,7 +208,8 @@ def _named(name: str) -> Callable[..., keras.Model]:
         title=f"{'isotropic ' * variant.isotropic}ConvNeXt {size}: {sum(variant.depths)} blocks, "
         f"depths {variant.depths}, dims {variant.dims}",
         function=build.__name__,
-        example=f'weights="{name}_1k_224_ema.pth"',
+        example='weights="imagenet"',
+        weights=_published_weights(name),
         own_arguments="",
         source="section 3.3" if variant.isotropic else "section 3",
         min_size=variant.min_size,

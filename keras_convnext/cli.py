@@ -12,14 +12,17 @@ from rich import box
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from rich.text import Text
 
 from keras_convnext.builders import BUILDERS
 from keras_convnext.complexity import parts
 from keras_convnext.conversion import convert, load_model
 from keras_convnext.prediction import Prediction, draw_predictions, find_images, predict_files
+from keras_convnext.pretrained.catalog import list_weights
 from keras_convnext.pretrained.layouts import LAYOUTS
 from keras_convnext.pretrained.porting import checkpoint_keys, save_checkpoint
 from keras_convnext.variants import VARIANTS
+from keras_convnext.verification import verify
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -51,8 +54,38 @@ def _variant_name(name: str) -> str:
 
 
 @app.command("list")
-def list_variants() -> None:
+def list_variants(
+    weights: Annotated[bool, typer.Option("--weights", help="List the published weights.")] = False,
+    files: Annotated[
+        bool, typer.Option("--files", help="And every place that they can be fetched from.")
+    ] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a table for a page.")] = False,
+) -> None:
     """List the networks, with their parameters and multiply-accumulates at 224 px."""
+    table = _weights_table(files, markdown) if weights or files else _variants_table()
+    if markdown:
+        table.box = box.MARKDOWN
+    (Console(width=400) if files or markdown else output).print(table)
+
+
+def _weights_table(files: bool, links: bool) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for heading in ("model", "weights"):
+        table.add_column(heading, no_wrap=True)
+    for heading in ("px", "classes", "top-1", "top-5"):
+        table.add_column(heading, justify="right")
+    if files:
+        table.add_column("source")
+        table.add_column("file", no_wrap=True)
+    for row in list_weights(copies=files):
+        numbers = (row.size, row.classes, row.top1, row.top5)
+        cells = ["" if number is None else f"{number:,}" for number in numbers]
+        place = (row.source, f"[{row.file}]({row.url})" if links else row.file) if files else ()
+        table.add_row(row.model, row.tag, *cells, *map(Text, place))
+    return table
+
+
+def _variants_table() -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("model", "depths", "dims"):
         table.add_column(heading, no_wrap=True)
@@ -67,7 +100,7 @@ def list_variants() -> None:
             f"{sum(part.parameters for part in counted):,}",
             f"{sum(part.macs for part in counted) / 1e9:.2f}",
         )
-    output.print(table)
+    return table
 
 
 @app.command()
@@ -105,14 +138,16 @@ def predict(
         ),
     ] = None,
     weights: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
-            help="An official .pth file, or weights that Keras saved.  (default: random ones)"
+            help="Published weights, as `list --weights` names them, a .pth file, or weights that "
+            "Keras saved.  (default: random ones)"
         ),
     ] = None,
     size: Annotated[
-        int, typer.Option(min=32, help="Side of the images; 384 for a network fine-tuned at 384.")
-    ] = 224,
+        int | None,
+        typer.Option(min=32, help="Side of the images.  (default: that of the weights, or 224)"),
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="Classes to name for each image.")] = 5,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 8,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
@@ -156,13 +191,13 @@ def predict(
         raise typer.Exit(1)
 
 
-def _network(model: str | None, weights: Path | None, size: int) -> keras.Model:
-    shape = (size, size, 3)
+def _network(model: str | None, weights: str | None, size: int | None) -> keras.Model:
+    shape = {} if size is None else {"input_shape": (size, size, 3)}
     if weights is None:
         return _random_network(model or "convnext_tiny", shape)
-    if weights.suffix == ".h5" and model is None:
+    if weights.endswith(".h5") and model is None:
         raise typer.BadParameter("name the network of these weights with --model")
-    network = load_model(weights, model, input_shape=shape)
+    network = load_model(weights, model, **shape)
     if not any(layer.name == "head" for layer in network.layers):
         raise ValueError(f"This checkpoint has no classifier. Received: {weights}")
     return network
@@ -170,13 +205,18 @@ def _network(model: str | None, weights: Path | None, size: int) -> keras.Model:
 
 @app.command("convert")
 def convert_weights(
-    source: Annotated[Path, typer.Argument(help="A .pth, .safetensors, .weights.h5 or .keras.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A .pth, .safetensors, .weights.h5 or .keras, or the name of published weights."
+        ),
+    ],
     target: Annotated[Path, typer.Argument(help="Where to write; the suffix tells the kind.")],
     model: Annotated[
         str | None,
         typer.Option(
             callback=lambda name: name and _variant_name(name),
-            help="As `list` names it; only a .weights.h5 does not tell.",
+            help="As `list` names it; published weights and a .weights.h5 do not tell.",
         ),
     ] = None,
     layout: Annotated[
@@ -202,14 +242,36 @@ def convert_weights(
     )
 
 
-def _random_network(model: str, shape: tuple[int, int, int]) -> keras.Model:
+@app.command("verify")
+def verify_weights(
+    model: Annotated[str, typer.Argument(callback=_variant_name, help="As `list` names it.")],
+    weights: Annotated[
+        str, typer.Argument(help="Published weights, as `list --weights` names them, or a file.")
+    ],
+    image: Annotated[
+        Path | None, typer.Option(help="Image 000000039769 of COCO val2017, to compare logits on.")
+    ] = None,
+) -> None:
+    """Compare weights with all that is published about them. The exit code is 1 if one is off."""
+    with messages.status(f"Verifying {weights}"):
+        findings = verify(model, weights, image)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_header=False)
+    marks = {True: "[green]passed", False: "[red]failed", None: "unknown"}
+    for question, passed, answer in findings:
+        table.add_row(question, marks[passed], Text(answer))
+    output.print(table)
+    if any(finding.passed is False for finding in findings):
+        raise typer.Exit(1)
+
+
+def _random_network(model: str, shape: dict) -> keras.Model:
     """Takes random weights the way of published ones: into an official file, and out of it."""
     keras.utils.set_random_seed(0)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / f"{model}_random.pth"
         save_checkpoint(BUILDERS[model](weights=None), checkpoint)
         messages.print(f"No --weights: made {checkpoint.name} with random ones.", markup=False)
-        return BUILDERS[model](weights=checkpoint, input_shape=shape)
+        return BUILDERS[model](weights=checkpoint, **shape)
 
 
 def _table(prediction: Prediction) -> Table:

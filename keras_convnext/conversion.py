@@ -34,9 +34,10 @@ def load_model(
 
     Args:
         source: str or path. A `.pth` or `.safetensors` file in any layout, a `.weights.h5`, or a
-            `.keras` model.
-        model: str or None. The network, such as "convnext_tiny": needed for `.weights.h5`, which
-            does not tell, and otherwise compared with the file. Defaults to None.
+            `.keras` model; or the name of published weights, such as "imagenet".
+        model: str or None. The network, such as "convnext_tiny": needed for published weights and
+            for `.weights.h5`, which do not tell, and otherwise compared with the file. Defaults to
+            None.
         include_top: bool. Whether to keep the head. Without it, and if the file has none, the model
             ends in the pooled and normalised features. Defaults to True.
         entry: str or None. Which dict of tensors of a `.pth` to take, as in `load_checkpoint`.
@@ -46,13 +47,20 @@ def load_model(
         A keras.Model.
 
     Raises:
-        ValueError: If the network is neither told nor in the file.
+        ValueError: If the network is neither told nor in the file, or has no such published
+            weights.
         CheckpointError: If the file is damaged, or is none of this network.
+        DownloadError: If published weights cannot be fetched.
         FileNotFoundError: If there is no such file.
     """
     source = Path(source)
     if not source.is_file():
-        raise FileNotFoundError(f"There is no such file. Received: {source}")
+        if model is None or source.suffix:
+            raise FileNotFoundError(
+                f"There is no such file; for published weights, name the network too. "
+                f"Received: {source}"
+            )
+        return _build(model, include_top, weights=str(source), **options)
     if source.suffix == ".keras":
         loaded = keras.models.load_model(source)
         return loaded if include_top else keras.Model(loaded.input, loaded.get_layer("norm").output)

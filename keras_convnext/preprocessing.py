@@ -59,7 +59,7 @@ def load_image(source: ImageSource, size: int = 224) -> np.ndarray:
     """
     if size < 1:
         raise ValueError(f"size is a number of pixels from 1 up. Received: size={size}")
-    image = _upright_rgb(source)
+    image = open_image(source)
     if size >= WARP_FROM:
         return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
     short = int(size / CROPPED_SHARE)
@@ -88,7 +88,13 @@ def load_images(sources: Iterable[ImageSource], size: int = 224) -> np.ndarray:
     return np.stack(images) if images else np.empty((0, size, size, 3), np.uint8)
 
 
-def _upright_rgb(source: ImageSource) -> Image.Image:
+def open_image(source: ImageSource) -> Image.Image:
+    """Opens what `load_image` takes, upright and in RGB, at its own size.
+
+    Raises:
+        ImageError: As `load_image` does.
+        FileNotFoundError: As `load_image` does.
+    """
     if isinstance(source, np.ndarray):
         return _image_of_array(source)
     if isinstance(source, Image.Image):

@@ -105,6 +105,16 @@ def open_checkpoint(path: str | Path, entry: str | None = None) -> dict[Place, S
         raise CheckpointError(f"{error} (file: {path})") from error
 
 
+def check_numbers(path: str | Path) -> None:
+    """Reads a checkpoint through.
+
+    Raises:
+        CheckpointError: If a checksum in it is wrong, or a number not finite.
+    """
+    for source in open_checkpoint(path).values():
+        source.check("float32")
+
+
 def _state_dict(saved: Any, entry: str | None) -> dict[str, StoredTensor]:
     """The dict of tensors in what a file holds."""
     if not isinstance(saved, dict):

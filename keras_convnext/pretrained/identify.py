@@ -1,10 +1,12 @@
 """Which network a set of weights belongs to, told by names and shapes alone."""
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from keras_convnext.complexity import parts
 from keras_convnext.pretrained.checkpoint import open_checkpoint
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.layouts import HEAD_KERNEL, STEM_KERNEL, Place
@@ -47,6 +49,35 @@ def identify(path: str | Path, entry: str | None = None) -> Identity:
     if variant is None:
         raise CheckpointError(f"The checkpoint lacks whole parts of a ConvNeXt (file: {path})")
     return Identity(variant, shapes[HEAD_KERNEL][-1] if HEAD_KERNEL in shapes else None)
+
+
+def check_network(path: str | Path, model: str, classes: int | None) -> int:
+    """Checks, by names and shapes, that a checkpoint holds all the weights of a network.
+
+    Args:
+        path: str or path. A checkpoint in any of the layouts.
+        model: str. The network it should be of, as `VARIANTS` names it.
+        classes: int or None. How many it should have; None for a trunk without a classifier.
+
+    Returns:
+        The number of parameters.
+
+    Raises:
+        CheckpointError: If it does not.
+    """
+    variant, found = identify(path)
+    if (variant.name, found) != (model, classes):
+        raise CheckpointError(
+            f"It should be {model} with {classes or 'no'} classes and is {variant.name} with "
+            f"{found or 'no'} (file: {path})"
+        )
+    theirs = sum(math.prod(source.shape) for source in open_checkpoint(path).values())
+    ours = sum(part.parameters for part in parts(VARIANTS[model], classes=classes or 0))
+    if theirs != ours:
+        raise CheckpointError(
+            f"{model} has {ours:,} parameters and this checkpoint {theirs:,} (file: {path})"
+        )
+    return theirs
 
 
 def _variant(shapes: Shapes) -> Variant | None:

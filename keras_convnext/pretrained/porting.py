@@ -5,8 +5,9 @@ that is off is an error that lists both sides, found before the first number is 
 """
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +112,47 @@ def save_checkpoint(
         OSError: If the file cannot be written; nothing is left of it.
     """
     variables = _variables(model)
+    arrays = {
+        place: partial(keras.ops.convert_to_numpy, variable)
+        for place, variable in variables.items()
+    }
+    _write(path, arrays, layout, dtype)
+
+
+def rewrite_checkpoint(
+    source: str | Path,
+    target: str | Path,
+    layout: str = "official",
+    dtype: str | None = None,
+    entry: str | None = None,
+) -> None:
+    """Writes the weights of a checkpoint as another one, a tensor at a time, without a model.
+
+    Args:
+        source: str or path. As `path` in `load_checkpoint`.
+        target: str or path. As `path` in `save_checkpoint`.
+        layout: as in `save_checkpoint`.
+        dtype: as in `save_checkpoint`.
+        entry: as in `load_checkpoint`.
+
+    Raises:
+        CheckpointError: If the source is damaged or is no ConvNeXt, or if the layout has no place
+            for something in it.
+        OSError: If the target cannot be written; nothing is left of it.
+    """
+    sources = open_checkpoint(source, entry)
+    _write(target, {place: tensor.read for place, tensor in sources.items()}, layout, dtype)
+
+
+def _write(
+    path: str | Path,
+    arrays: Mapping[Place, Callable[[], np.ndarray]],
+    layout: str,
+    dtype: str | None,
+) -> None:
     tensors = (
-        (form.key, _theirs(keras.ops.convert_to_numpy(variables[place]), form, dtype))
-        for place, form in _forms(variables, layout).items()
+        (form.key, _theirs(arrays[place](), form, dtype))
+        for place, form in _forms(arrays, layout).items()
     )
     if Path(path).suffix == ".safetensors":
         write_safetensors(path, tensors)
@@ -137,12 +176,12 @@ def checkpoint_keys(
     }
 
 
-def _forms(variables: Mapping[Place, Any], layout: str) -> dict[Place, Form]:
+def _forms(places: Iterable[Place], layout: str) -> dict[Place, Form]:
     if layout not in LAYOUTS:
         raise ValueError(f"layout is one of {', '.join(LAYOUTS)}. Received: layout={layout}")
-    if layout == "official" and any(place.layer.startswith("blocks_") for place in variables):
+    if layout == "official" and any(place.layer.startswith("blocks_") for place in places):
         layout = "official_isotropic"
-    forms = {place: form_of(place, LAYOUTS[layout]) for place in variables}
+    forms = {place: form_of(place, LAYOUTS[layout]) for place in places}
     homeless = ["/".join(place) for place, form in forms.items() if form is None]
     if homeless:
         raise CheckpointError(f"The layout {layout} has no place for {listed(homeless)}")

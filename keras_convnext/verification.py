@@ -1,0 +1,123 @@
+"""Is a file of weights what it is said to be? Each question with its answer."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+from keras_convnext.builders import BUILDERS
+from keras_convnext.preprocessing import WARP_FROM, ImageSource, open_image
+from keras_convnext.pretrained.cache import check_digest, file_digest, published_file
+from keras_convnext.pretrained.catalog import COCO_LOGITS, Checkpoint, find, list_weights
+from keras_convnext.pretrained.checkpoint import check_numbers
+from keras_convnext.pretrained.errors import CheckpointError
+from keras_convnext.pretrained.identify import check_network, identify
+
+COCO_TOLERANCE = 1e-3  # that of those who published the logits
+
+
+class Finding(NamedTuple):
+    """The answer to a question.
+
+    Args:
+        question: str.
+        passed: bool or None. None if there is nothing to compare with.
+        answer: str.
+    """
+
+    question: str
+    passed: bool | None
+    answer: str
+
+
+def verify(model: str, weights: str | Path, image: ImageSource | None = None) -> list[Finding]:
+    """Compares weights with all that is published about them.
+
+    Example:
+
+    ```python
+    for question, passed, answer in keras_convnext.verify("convnext_tiny", "imagenet"):
+        print(passed, question, answer)
+    ```
+
+    Args:
+        model: str. The network, such as "convnext_tiny".
+        weights: str or path. Published weights, fetched if need be, or a file. A file is compared
+            with the published one of its name.
+        image: what `load_image` takes, or None. Image 000000039769 of COCO val2017, for which first
+            logits of most of the official checkpoints are published. Defaults to None.
+
+    Returns:
+        list of Finding: on the digest, the network, the numbers, and the logits.
+
+    Raises:
+        ValueError: If the network has no such published weights.
+        DownloadError: If they cannot be fetched.
+        FileNotFoundError: If there is no such file.
+        ImageError: If `image` is none.
+    """
+    if Path(weights).suffix or Path(weights).is_file():
+        path = Path(weights)
+        copies = [row for row in list_weights(model, copies=True) if row.file == path.name]
+        copy = copies[0] if copies else None
+        classes = copy.classes if copy else identify(path).classes
+    else:
+        copy, path = published_file(find(model, str(weights)))
+        classes = copy.classes
+    parameters = f"{model}, {classes or 'no'} classes, {{:,}} parameters"
+    findings = [
+        _ask("digest", lambda: _digest(path, copy)),
+        _ask("network", lambda: (True, parameters.format(check_network(path, model, classes)))),
+        _ask("numbers", lambda: (True, check_numbers(path) or "all are finite")),
+    ]
+    if image is not None:
+        findings.append(_ask("logits", lambda: _logits(path, copy, image)))
+    return findings
+
+
+def _ask(question: str, ask: Callable[[], tuple[bool | None, str]]) -> Finding:
+    try:
+        return Finding(question, *ask())
+    except CheckpointError as error:
+        return Finding(question, False, str(error))
+
+
+def _digest(path: Path, copy: Checkpoint | None) -> tuple[bool | None, str]:
+    if copy is None:
+        return None, f"no published file has this name; SHA-256 {file_digest(path)}"
+    sha256 = check_digest(path, copy)
+    if copy.known_digest is None:
+        return None, f"none is published; SHA-256 {sha256}"
+    return True, f"as published; SHA-256 {sha256}"
+
+
+def _logits(path: Path, copy: Checkpoint | None, image: ImageSource) -> tuple[bool | None, str]:
+    if copy is None or copy.file not in COCO_LOGITS:
+        return None, "none are published"
+    network = BUILDERS[copy.model](
+        weights=path, input_shape=(None, None, 3), classifier_activation=None
+    )
+    expected = COCO_LOGITS[copy.file]
+    differences = [
+        np.abs(network.predict(pixels[None], verbose=0)[0, :3] - expected).max()
+        for pixels in _readings(open_image(image), copy.size)
+    ]
+    passed = bool(min(differences) <= COCO_TOLERANCE)
+    hint = "" if passed else "; is it the image 000000039769 of COCO val2017?"
+    return passed, f"they differ by {min(differences):.1e} from the published{hint}"
+
+
+def _readings(image: Image.Image, size: int) -> Iterator[np.ndarray]:
+    """The image as the published logits may have been made from it.
+
+    They were made "without center cropping", which below 384 px leaves open to what size the image
+    was brought.
+    """
+    sizes = [(size, size)]
+    if size < WARP_FROM:
+        for short in (size, 256):
+            sizes.append(tuple(short * side // min(image.size) for side in image.size))
+    for resized in sizes:
+        yield np.asarray(image.resize(resized, Image.Resampling.BICUBIC))

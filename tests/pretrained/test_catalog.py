@@ -1,0 +1,93 @@
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import keras_convnext
+from keras_convnext import cli, list_weights
+from keras_convnext.pretrained.catalog import CATALOG, COCO_LOGITS, SOURCES, TAGS, find
+from keras_convnext.variants import VARIANTS
+
+PAGE = Path(__file__).parents[2] / "weights" / "README.md"
+
+
+def test_it_holds_the_official_checkpoints():
+    official = {row.file for row in CATALOG if row.source == "official"}
+    without_ema = {row.file for row in CATALOG if row.tag == "imagenet_no_ema"}
+    assert len(official - without_ema) == 24
+    assert len(official & without_ema) == 3
+    assert {row.model for row in CATALOG if row.tag == "imagenet"} == set(VARIANTS)
+
+
+def test_rows_are_sound():
+    assert len({(row.model, row.tag, row.source) for row in CATALOG}) == len(CATALOG)
+    for row in CATALOG:
+        assert row.model in VARIANTS
+        assert row.tag in TAGS
+        assert row.source in SOURCES
+        assert row.size == (384 if row.tag.endswith("_384") else 224)
+        assert row.classes == {"imagenet22k": 21841, "dinov3": None}.get(row.tag, 1000)
+        assert row.file.endswith((".pth", ".safetensors"))
+        assert row.model.rpartition("_")[2] in row.file
+        assert ("384" in row.file) == (row.size == 384)
+        assert row.top1 is None or 75 < row.top1 < 88
+        assert row.top5 is None or row.top1 < row.top5 < 99
+        first = find(row.model, row.tag)[0]
+        if row.top1 and first.top1:
+            assert abs(row.top1 - first.top1) < 0.1
+    files = {(row.file, row.model) for row in CATALOG}
+    assert len(files) == len({file for file, _ in files})
+    assert COCO_LOGITS.keys() <= {row.file for row in CATALOG}
+
+
+def test_where_the_files_lie_and_what_is_known_of_them():
+    tiny, of_openmmlab, of_timm = find("convnext_tiny", "imagenet")
+    assert tiny.url == "https://dl.fbaipublicfiles.com/convnext/convnext_tiny_1k_224_ema.pth"
+    assert (tiny.bytes, tiny.known_digest[:14]) == (114_414_741, "sha384:f277194")
+    assert len(tiny.known_digest) == len("sha384:") + 96
+    assert of_openmmlab.known_digest == "sha256:18abde00"
+    assert of_timm.url == (
+        "https://huggingface.co/timm/convnext_tiny.fb_in1k/resolve/main/model.safetensors"
+    )
+    assert of_timm.known_digest is None
+    assert find("convnext_atto", "imagenet")[0].known_digest == "sha256:01bb0f51"
+    assert find("convnext_small", "imagenet")[0].known_digest is None
+
+
+def test_a_tag_that_a_network_lacks_is_answered_with_those_it_has():
+    with pytest.raises(ValueError, match=r"'imagenet', 'imagenet22k', 'imagenet22k_ft'") as told:
+        keras_convnext.ConvNeXtXLarge(weights="imagenet_384")
+    assert "weights='imagenet_384'" in str(told.value)
+    with pytest.raises(ValueError, match="convnext has no weights of this name"):
+        keras_convnext.ConvNeXt((1,), (8,), weights="imagenet")
+
+
+def test_weights_without_a_classifier_are_for_a_model_without_one():
+    with pytest.raises(ValueError, match="include_top=False"):
+        keras_convnext.ConvNeXtTiny(weights="dinov3")
+
+
+def test_listing():
+    assert [row.tag for row in list_weights("convnext_atto")] == ["imagenet"]
+    all_rows, with_copies = list_weights(), list_weights(copies=True)
+    assert len({(row.model, row.tag) for row in all_rows}) == len(all_rows)
+    assert with_copies == list(CATALOG)
+    assert {row.source for row in all_rows} == {"official", "timm", "huggingface"}
+
+
+def test_the_builders_name_the_tags_that_they_have():
+    for name, builder in cli.BUILDERS.items():
+        told = re.search(r"weights: str.*?\n        input_tensor", builder.__doc__, re.DOTALL)[0]
+        assert set(re.findall('"([a-z0-9_]+)"', told)) == {row.tag for row in list_weights(name)}
+
+
+def test_the_page_of_the_weights_is_the_table():
+    """`keras-convnext list --files --markdown` makes it."""
+    printed = CliRunner().invoke(cli.app, ["list", "--files", "--markdown"]).stdout
+    table = [line.rstrip() for line in printed.splitlines() if line.strip()]
+    assert len(table) == 2 + len(CATALOG)
+    page = PAGE.read_text().splitlines()
+    assert [line for line in page if line.startswith("|")] == table
+    for tag, meaning in TAGS.items():
+        assert f"- `{tag}`: {meaning}" in page
