@@ -1,0 +1,224 @@
+"""A pickle out for harm runs nothing and takes no memory to speak of; a damaged one is refused."""
+
+import argparse
+import os
+import re
+import struct
+import subprocess
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from crafted_archives import (
+    ONES,
+    Call,
+    Storage,
+    archive_of,
+    pickled,
+    read_or_told,
+    refusal,
+    tensor,
+    write,
+)
+
+from keras_convnext.pretrained.torch_file import read_torch_file
+
+
+def test_the_crafted_archive_is_sound(tmp_path):
+    """Else each of the tests below would pass for the wrong reason."""
+    path = write(tmp_path, archive_of(pickled({"model": {"w": tensor()}})))
+    np.testing.assert_array_equal(read_torch_file(path)["model"]["w"].read(), ONES)
+
+
+CODE = {
+    "os.system": (os.system, "touch {trace}"),
+    "eval": (eval, "open({trace!r}, 'w')"),
+    "exec": (exec, "open({trace!r}, 'w')"),
+    "open": (open, "{trace}", "w"),
+    "popen": (subprocess.Popen, ["touch", "{trace}"]),
+    "getattr": (getattr, argparse.Namespace, "__init__"),
+    "torch.load": (torch.load, "{trace}"),
+    "storage": (torch.FloatStorage.from_file, "{trace}", True, 4),
+}
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 4])
+@pytest.mark.parametrize("attempt", CODE.values(), ids=CODE)
+def test_no_code_runs(attempt, protocol, tmp_path):
+    trace = str(tmp_path / "trace")
+    function, *arguments = attempt
+    arguments = [a.format(trace=trace) if isinstance(a, str) else a for a in arguments]
+    call = Call(function, *arguments)
+    message = refusal(write(tmp_path, archive_of(pickled({"model": call}, protocol))))
+    assert "that may run code" in message or "torch.save never does" in message
+    assert "state_dict() alone" in message
+    assert not os.path.exists(trace)
+
+
+RAW_CODE = {
+    "inst": b"(X\x01\x00\x00\x00xios\nsystem\n.",
+    "obj": b"(cos\nsystem\nX\x01\x00\x00\x00xo.",
+    "newobj": b"cos\nsystem\nX\x01\x00\x00\x00x\x85\x81.",
+    "name as text": b"X\x09\x00\x00\x00os.systemX\x01\x00\x00\x00x\x85R.",
+    "ext": b"\x82\x01.",
+    "dunder": b"ctorch._utils\n__class__\n.",
+    "namespace call": b"cargparse\nNamespace\n)R.",
+    "build on name": b"ctorch\nSize\n}b.",
+    "build on tensor": b"ctorch\nSize\n)\x85R}X\x01\x00\x00\x00xNsb.",
+}
+
+
+@pytest.mark.parametrize("description", RAW_CODE.values(), ids=RAW_CODE)
+def test_no_other_operation_is_obeyed(description, tmp_path):
+    refusal(write(tmp_path, archive_of(b"\x80\x02" + description)))
+
+
+def test_a_state_lands_in_its_namespace_alone(tmp_path):
+    namespace = argparse.Namespace()
+    vars(namespace).update({"__class__": "x", "__dict__": {"y": 1}})
+    loaded = read_torch_file(write(tmp_path, archive_of(pickled(namespace))))
+    assert type(loaded) is argparse.Namespace
+    assert vars(loaded) == vars(namespace)
+    assert vars(argparse.Namespace()) == {}
+
+
+def large(number):
+    return b"(" + b"".join(b"M" + struct.pack("<H", i) for i in range(number))
+
+
+# Each makes something large once and then asks for it again and again, a few bytes a time, or puts
+# it into itself: copied or printed, it would take hundreds of megabytes.
+BOMBS = {
+    "size": b"ctorch\nSize\nq\x00" + large(9000) + b"tq\x01" + b"h\x00h\x01\x85R" * 5000,
+    "size of text": b"ctorch\nSize\nq\x00X\x40\x42\x0f\x00" + b"x" * 1_000_000 + b"\x85q\x01"
+                    + b"h\x00h\x01R" * 50,
+    "set": b"c__builtin__\nset\nq\x00]" + large(9000) + b"e\x85q\x01" + b"h\x00h\x01R" * 5000,
+    "device": b"ctorch\ndevice\nq\x00X\x40\x42\x0f\x00" + b"x" * 1_000_000 + b"q\x01"
+              + b"h\x00h\x01h\x01\x86R" * 200,
+    "namespace": b"cargparse\nNamespace\nq\x00}" + large(9000) + b"uq\x01"
+                 + b"h\x00)\x81h\x01b" * 3000,
+    "laughs in device": b")q\x00" + b"h\x00h\x00\x86q\x00" * 24
+                        + b"ctorch\ndevice\nh\x00K\x01\x86R",
+    "laughs in storage": b")q\x00" + b"h\x00h\x00\x86q\x00" * 24
+                         + b"(X\x00\x00\x00\x00ctorch\nFloatStorage\nh\x00X\x00\x00\x00\x00K\x04tQ",
+    "laughs in shape": b")q\x00" + b"h\x00h\x00\x86q\x00" * 24
+                       + b"ctorch._utils\n_rebuild_tensor_v2\n((X\x00\x00\x00\x00ctorch\n"
+                       + b"FloatStorage\nX\x01\x00\x00\x000X\x00\x00\x00\x00K\x04tQK\x00h\x00h\x00"
+                       + b"\x89NtR",
+    "memo": b"N" + b"".join(b"r" + struct.pack("<I", i << 20) for i in range(4000)),
+    "long": b"\x8b" + struct.pack("<i", 2**31 - 1) + b"\xff",
+    "text": b"X\xff\xff\xff\xffx",
+    "int": b"I" + b"9" * 100_000 + b"\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("bomb", BOMBS.values(), ids=BOMBS)
+def test_memory_is_bounded_by_the_file(bomb, tmp_path):
+    path = write(tmp_path, archive_of(b"\x80\x02(" + bomb + b"t."))
+    tracemalloc.start()
+    told = read_or_told(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 16 << 20
+    assert len(told) < 1000
+
+
+DEPTH = 200_000  # a hash of this exhausts the usual 8 MiB
+DEEP = {
+    "tuple": b")" + b"\x85" * DEPTH,
+    "list": b"]" * DEPTH + b"a" * (DEPTH - 1),
+    "dict": b"}" + b"K\x00}" * DEPTH + b"s" * DEPTH,
+    "namespace": b"cargparse\nNamespace\nq\x00)\x81" + b"}K\x00h\x00)\x81" * (DEPTH // 4)
+                 + b"sb" * (DEPTH // 4),
+    "key": b"})" + b"\x85" * DEPTH + b"Ns",
+    "set": b"c__builtin__\nset\n])" + b"\x85" * DEPTH + b"a\x85R",
+    "device": b"ctorch\ndevice\n)" + b"\x85" * DEPTH + b"\x85R",
+    "dtype": b"(X\x00\x00\x00\x00)" + b"\x85" * DEPTH + b"X\x01\x00\x00\x000NNtQ",
+    "storage": b"(X\x00\x00\x00\x00ctorch\nFloatStorage\n)" + b"\x85" * DEPTH + b"NNtQ",
+    "arguments": b"cargparse\nNamespace\n)" + b"\x85" * DEPTH + b"\x81",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("deep", DEEP.values(), ids=DEEP)
+def test_depth_does_not_exhaust_the_stack(deep, tmp_path):
+    path = write(tmp_path, archive_of(b"\x80\x02" + deep + b"."))
+    assert len(read_or_told(path)) < 1000
+
+
+def test_what_contains_itself_is_read(tmp_path):
+    items = []
+    items.append((items, {"again": items}))
+    loaded = read_torch_file(write(tmp_path, archive_of(pickled(items))))
+    assert loaded[0][0] is loaded
+    assert loaded[0][1]["again"] is loaded
+
+
+def test_keys_that_hash_alike_are_refused(tmp_path):
+    """A dict of them takes time that grows with the square of their number."""
+    modulus = 2**61 - 1
+    description = pickled({i * modulus**2: None for i in range(1, 100)})
+    assert "for a key" in refusal(write(tmp_path, archive_of(description)))
+
+
+PICKLES = {
+    "empty": (b"", "exhausted"),
+    "no end": (b"\x80\x02N", "exhausted"),
+    "no result": (b"\x80\x02.", "pop from empty"),
+    "two results": (b"\x80\x02NN.", "leaves something over"),
+    "mark for result": (b"\x80\x02(.", "an item is lacking"),
+    "odd items": (b"\x80\x02}(Nu.", "damaged"),
+    "no such memo": (b"\x80\x02h\x07.", "damaged"),
+    "append to dict": (b"\x80\x02}Na.", "takes a dict for a list"),
+    "unknown operation": (b"\x80\x02\xff.", "damaged"),
+    "not utf-8": (b"\x80\x02X\x01\x00\x00\x00\xff.", "damaged"),
+    "name not ascii": (b"\x80\x02c\xff\n\xff\n.", "damaged"),
+    "escape code in name": (b"\x80\x02c\x1b[2J\nx\n.", re.escape(r"'\x1b[2J.x'")),
+    "long name": (b"\x80\x02c" + b"x" * 10_000 + b"\ny\n.", "state_dict"),
+    "long number": (b"\x80\x02F" + b"x" * 10_000 + b"\n.", "to float: b'xxx"),
+    "too large": (b"\x80\x02" + b"N" * (3 << 20), "3145730 bytes, far more than"),
+}
+
+
+@pytest.mark.parametrize(("description", "told"), PICKLES.values(), ids=PICKLES)
+def test_a_damaged_pickle_is_refused(description, told, tmp_path):
+    assert re.search(told, refusal(write(tmp_path, archive_of(description))))
+
+
+TENSORS = {
+    "negative side": (tensor((-1,)), r"impossible shape \(-1,\)"),
+    "negative stride": (tensor((2,), (-1,)), "impossible shape"),
+    "negative offset": (tensor(offset=-1), "impossible shape"),
+    "past the end": (tensor((5,)), "reaches past its storage of 4 elements"),
+    "offset past the end": (tensor(offset=1), "reaches past its storage"),
+    "stride past the end": (tensor((2, 2), (3, 1)), "reaches past its storage"),
+    "empty past the end": (tensor((0,), offset=5), "reaches past its storage"),
+    "2**40 elements": (tensor((2**40,)), "reaches past its storage"),
+    "2**63 bytes of stride 0": (tensor((2**40, 2**40), (0, 0)), "impossible shape"),
+    "2**63 bytes beside a 0": (tensor((0, 2**40, 2**40), (1, 1, 1)), "impossible shape"),
+    "huge stride": (tensor((1, 4), (2**62, 1)), "impossible shape"),
+    "huge number": (tensor((2**1900,)), "impossible shape"),
+    "float side": (tensor((4.0,)), "makes no sense"),
+    "bool side": (tensor((True,)), "makes no sense"),
+    "none": (tensor(None, None), "makes no sense"),
+    "text": (tensor("ab", "ab"), "makes no sense"),
+    "dict": (tensor({4: 0}, {1: 0}), "makes no sense"),
+    "fewer strides": (tensor((2, 2), (1,)), "makes no sense"),
+    "33 axes": (tensor((1,) * 33, (1,) * 33), "makes no sense"),
+    "no storage": (tensor(storage="float32"), "makes no sense"),
+    "few arguments": (Call(torch._utils._rebuild_tensor_v2, Storage()), "damaged"),
+    "absent storage": (tensor(storage=Storage(key="7")), "lacks the storage '7'"),
+    "storage outside": (tensor(storage=Storage(key="../data.pkl")), "lacks the storage"),
+    "key no text": (tensor(storage=Storage(key=0)), "storage makes no sense"),
+    "dtype object": (tensor(storage=Storage(kind="O")), "storage makes no sense"),
+    "dtype of no size": (tensor(storage=Storage(kind="V0")), "storage makes no sense"),
+    "dtype of fields": (tensor(storage=Storage(kind="i4,f8")), "storage makes no sense"),
+    "dtype list": (tensor(storage=Storage(kind=["f4"])), "storage makes no sense"),
+    "complex": (tensor(storage=Storage(kind=torch.ComplexFloatStorage)), "ComplexFloatStorage"),
+}
+
+
+@pytest.mark.parametrize(("described", "told"), TENSORS.values(), ids=TENSORS)
+def test_an_impossible_tensor_is_refused(described, told, tmp_path):
+    path = write(tmp_path, archive_of(pickled({"model": {"w": described}})))
+    assert re.search(told, refusal(path))
