@@ -1,9 +1,9 @@
 """Archives and pickles as nobody would save them, made by hand for the tests of the reader."""
 
-import argparse
 import io
-import math
 import pickle
+import re
+import struct
 import zipfile
 from collections import OrderedDict
 from typing import NamedTuple
@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from keras_convnext.pretrained.errors import CheckpointError
-from keras_convnext.pretrained.torch_file import StoredTensor, read_torch_file
+from keras_convnext.pretrained.torch_file import read_torch_file
 
 ONES = np.ones(4, np.float32)
 
@@ -89,12 +89,39 @@ def read_or_told(path, then=lambda saved: None):
     return ""
 
 
-def read_all(value, depth=0):
-    if isinstance(value, StoredTensor):
-        if math.prod(value.shape) < 1 << 20:
-            value.read().tobytes()
-    elif isinstance(value, argparse.Namespace):
-        read_all(vars(value), depth + 1)
-    elif isinstance(value, dict | list | tuple) and depth < 10:
-        for item in value.values() if isinstance(value, dict) else value:
-            read_all(item, depth + 1)
+GOOD_PICKLE = pickled({"model": {"w": tensor()}})
+GOOD = archive_of(GOOD_PICKLE)
+DIRECTORY = [match.start() for match in re.finditer(b"PK\x01\x02", GOOD)]
+END = GOOD.rindex(b"PK\x05\x06")
+
+
+def patched(position, layout, *values):
+    """The good archive with other numbers at one position."""
+    patch = struct.pack(layout, *values)
+    return GOOD[:position] + patch + GOOD[position + len(patch) :]
+
+
+def in_directory(entry, field, layout, *values):
+    return patched(DIRECTORY[entry] + field, layout, *values)
+
+
+def with_zip64_end(size, offset):
+    """The good archive with a zip64 record of where its directory stands."""
+    record = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 2, 2, size, offset)
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, END, 1)
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, 2**32 - 1, 2**32 - 1, 0)
+    return GOOD[:END] + record + locator + end
+
+
+def with_zip64_entry(size, offset):
+    """The good archive with the place and size of its last entry in 64 bits."""
+    start = DIRECTORY[1]
+    entry = bytearray(GOOD[start:END])
+    entry[20:28] = b"\xff" * 8
+    entry[42:46] = b"\xff" * 4
+    extra = struct.pack("<HHQQQ", 1, 24, size, size, offset)
+    entry[30:32] = struct.pack("<H", len(extra))
+    content = GOOD[:start] + bytes(entry) + extra
+    end = bytearray(GOOD[END:])
+    end[12:16] = struct.pack("<I", len(content) - DIRECTORY[0])
+    return content + bytes(end)

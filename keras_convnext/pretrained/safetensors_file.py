@@ -11,6 +11,7 @@ import safetensors
 import safetensors.numpy
 
 from keras_convnext.pretrained.errors import CheckpointError
+from keras_convnext.pretrained.torch_file import is_possible
 
 DTYPES = {
     "F64": np.dtype("float64"),
@@ -50,7 +51,7 @@ def read_safetensors(path: str | Path) -> dict[str, SafeTensor]:
     path = Path(path)
     try:
         with safetensors.safe_open(path, "np") as file:
-            return {
+            tensors = {
                 key: SafeTensor(path, key, tuple(tensor.get_shape()), DTYPES[tensor.get_dtype()])
                 for key in file.keys()  # noqa: SIM118  (the file is no dict)
                 if (tensor := file.get_slice(key))
@@ -59,8 +60,16 @@ def read_safetensors(path: str | Path) -> dict[str, SafeTensor]:
         raise CheckpointError(f"Weights are not kept as {error} (file: {path})") from error
     except safetensors.SafetensorError as error:
         raise CheckpointError(
-            f"Not a safetensors file, or a damaged one: {error}. Fetch it again (file: {path})"
+            f"Not a safetensors file, or a damaged one: {str(error)!a:.200}. Fetch it again "
+            f"(file: {path})"
         ) from error
+    for tensor in tensors.values():
+        if not is_possible(tensor.shape):
+            raise CheckpointError(
+                f"A tensor has the impossible shape {tensor.shape!s:.200}. Fetch the file again "
+                f"(file: {path})"
+            )
+    return tensors
 
 
 def write_safetensors(path: str | Path, tensors: Iterable[tuple[str, np.ndarray]]) -> None:

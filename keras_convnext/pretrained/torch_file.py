@@ -259,11 +259,7 @@ def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> Stor
         and all(type(number) is int for number in (offset, *shape, *strides))
     ):
         raise CheckpointError(f"The description of a tensor makes no sense. {_FETCH}")
-    # The second: numpy multiplies the other sides of a shape that has a 0 all the same.
-    if (
-        not all(0 <= number < _MAX_ELEMENTS for number in (offset, *shape, *strides))
-        or math.prod(side or 1 for side in shape) >= _MAX_ELEMENTS
-    ):
+    if not is_possible(shape) or not all(0 <= n < _MAX_ELEMENTS for n in (offset, *strides)):
         raise CheckpointError(
             f"A tensor has the impossible shape {shape!s:.200}, strides {strides!s:.200}. {_FETCH}"
         )
@@ -273,6 +269,16 @@ def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> Stor
             f"A tensor of shape {shape} reaches past its storage of {available} elements. {_FETCH}"
         )
     return StoredTensor(storage, offset, shape, strides)
+
+
+def is_possible(shape: tuple[int, ...]) -> bool:
+    """Whether numpy can make an array of a shape, which needs no memory if a side is 0."""
+    return (
+        len(shape) <= _MAX_AXES
+        and all(0 <= side < _MAX_ELEMENTS for side in shape)
+        # numpy multiplies the other sides of a shape that has a 0 all the same.
+        and math.prod(side or 1 for side in shape) < _MAX_ELEMENTS
+    )
 
 
 def _what_it_is_instead(path: Path) -> str:

@@ -106,6 +106,10 @@ BOMBS = {
                        + b"ctorch._utils\n_rebuild_tensor_v2\n((X\x00\x00\x00\x00ctorch\n"
                        + b"FloatStorage\nX\x01\x00\x00\x000X\x00\x00\x00\x00K\x04tQK\x00h\x00h\x00"
                        + b"\x89NtR",
+    "laughs in axes": b"ctorch._utils\n_rebuild_tensor_v2\n(("
+                      + b"X\x00\x00\x00\x00ctorch\nFloatStorage\nX\x01\x00\x00\x000NK\x04tQK\x00"
+                      + b"(\x8a\xff" + b"\x7f" * 255 + b"q\x00" + b"h\x00" * 200_000 + b"tq\x01"
+                      + b"h\x01\x89NtR",
     "memo": b"N" + b"".join(b"r" + struct.pack("<I", i << 20) for i in range(4000)),
     "long": b"\x8b" + struct.pack("<i", 2**31 - 1) + b"\xff",
     "text": b"X\xff\xff\xff\xffx",

@@ -1,0 +1,34 @@
+"""What a safetensors file says of its tensors is not believed before it is looked at."""
+
+import json
+
+import pytest
+from mutations import safe_file_of
+
+from keras_convnext.pretrained.errors import CheckpointError
+from keras_convnext.pretrained.safetensors_file import read_safetensors
+
+
+def refusal(tmp_path, key="x", shape=(1,), offsets=(0, 4)):
+    path = tmp_path / "x.safetensors"
+    header = {key: {"dtype": "F32", "shape": shape, "data_offsets": offsets}}
+    path.write_bytes(safe_file_of(json.dumps(header).encode(), bytes(offsets[-1])))
+    with pytest.raises(CheckpointError) as caught:
+        read_safetensors(path)
+    assert str(caught.value).count(str(path)) == 1
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("shape", "offsets"), [((2**62, 0), (0, 0)), ((1,) * 65, (0, 4))], ids=["empty", "65 axes"]
+)
+def test_a_shape_that_numpy_cannot_have_is_refused(shape, offsets, tmp_path):
+    assert "impossible shape" in refusal(tmp_path, "x", shape, offsets)
+
+
+@pytest.mark.parametrize("key", ["x" * 5000, "\x1b[2J\n"], ids=["long", "escape code"])
+def test_a_name_does_not_spoil_the_message(key, tmp_path):
+    told = refusal(tmp_path, key, offsets=(4, 0))
+    assert "a damaged one" in told
+    assert told.isprintable()
+    assert len(told) < 600
