@@ -4,6 +4,7 @@ A port is strict both ways: a tensor without a variable, a variable without a te
 that is off is an error that lists both sides, found before the first number is copied.
 """
 
+import inspect
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -215,10 +216,22 @@ def _left_out(sources: Mapping[Place, Source], variables: Mapping[Place, Any]) -
             warnings.warn(
                 f"The checkpoint has {theirs} classes and the model {ours}: the head keeps the "
                 "weights it had, all the rest is loaded",
-                stacklevel=4,
+                stacklevel=_level_of_the_user(),
             )
             left_out += [place for place in sources if place.layer == HEAD_KERNEL.layer]
     return left_out
+
+
+def _level_of_the_user() -> int:
+    """The `stacklevel` with which the caller's warning names the line that called this package.
+
+    It may have called `load_checkpoint`, a builder or `load_model`.
+    """
+    package = __name__.partition(".")[0]
+    level, frame = 0, inspect.currentframe()
+    while frame is not None and frame.f_globals["__name__"].partition(".")[0] == package:
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _check_same(sources: Mapping[Place, Source], variables: Mapping[Place, Any]) -> None:

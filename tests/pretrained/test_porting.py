@@ -1,6 +1,8 @@
 """Official checkpoints into toy models and out again, against PyTorch networks of the same size."""
 
 import argparse
+import linecache
+import os
 import re
 import warnings
 from collections import OrderedDict
@@ -203,6 +205,23 @@ def test_other_classes_keep_their_fresh_head_with_a_warning(path):
 
 
 def test_one_channel_sees_a_grey_image_as_three_equal_ones(path):
+@pytest.mark.parametrize(
+    "load",
+    [
+        lambda path: load_checkpoint(toy(), path),
+        lambda path: keras_convnext.ConvNeXt((1, 1), (8, 16), classes=5, weights=path),
+        lambda path: keras_convnext.load_model(path, classes=5),
+    ],
+    ids=["load_checkpoint", "builder", "load_model"],
+)
+def test_the_warning_names_the_line_that_called(load, path):
+    torch_reference.save(reference(classes=7), path)
+    with pytest.warns(UserWarning, match="7 classes and the model 5") as caught:
+        load(path)
+    assert caught[0].filename == __file__
+    assert linecache.getline(__file__, caught[0].lineno).lstrip().startswith("lambda path:")
+
+
     network = reference()
     model = toy(input_shape=(32, 32, 1), weights=torch_reference.save(network, path))
     grey = images((32, 32, 1))
