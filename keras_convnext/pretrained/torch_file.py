@@ -314,7 +314,8 @@ def write_torch_file(
             "model", as in the official files.
 
     Raises:
-        OSError: If the file cannot be written; nothing is left of it.
+        ValueError: If an array is of a dtype that cannot be written.
+        OSError: If the file cannot be written; nothing is left of it in either case.
     """
     path = Path(path)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
@@ -322,7 +323,12 @@ def write_torch_file(
         with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
             described = []
             for index, (name, tensor) in enumerate(tensors):
-                array = np.require(tensor, requirements="C")
+                if tensor.dtype.name not in _DTYPES:
+                    raise ValueError(
+                        f"A .pth file takes {', '.join(_DTYPES)}. "
+                        f"Received: {name} of dtype {tensor.dtype.name}"
+                    )
+                array = np.require(tensor, _DTYPES[tensor.dtype.name], "C")
                 described.append((name, str(index), array.dtype.name, array.shape))
                 with archive.open(f"archive/data/{index}", "w", force_zip64=True) as entry:
                     entry.write(array.reshape(-1).view(np.uint8).data)

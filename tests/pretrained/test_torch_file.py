@@ -182,3 +182,16 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path):
         write_torch_file(path, tensors())
     assert path.read_text() == "older"
     assert list(tmp_path.iterdir()) == [path]
+def test_another_byte_order_is_written_as_ours(tmp_path):
+    write_torch_file(tmp_path / "written.pth", [("x", ONES.astype(">f4"))], key=None)
+    assert torch.load(tmp_path / "written.pth")["x"].tolist() == ONES.tolist()
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "float8_e4m3fn", "uint32", "O", "U3"])
+def test_a_dtype_without_a_place_in_the_file_is_told(dtype, tmp_path):
+    array = ONES.astype(getattr(ml_dtypes, dtype, dtype))
+    with pytest.raises(ValueError, match=r"takes float64, .* bool\. Received: x of dtype \w"):
+        write_torch_file(tmp_path / "written.pth", [("first", ONES), ("x", array)])
+    assert not list(tmp_path.iterdir())
+
+
