@@ -42,7 +42,7 @@ class _Storage:
     path: Path
     start: int
     size: int
-    crc: int
+    crc: int | None
     dtype: np.dtype
 
 
@@ -70,8 +70,8 @@ class StoredTensor:
         """Reads the part of the storage that the tensor covers, and no more.
 
         Args:
-            verify: bool. Whether to compare the checksum, which a whole storage has. Defaults to
-                True.
+            verify: bool. Whether to compare the checksum, which a whole storage has, unless torch
+                was told to leave it out. Defaults to True.
 
         Raises:
             CheckpointError: If a whole storage was read and its checksum is not the file's.
@@ -82,8 +82,9 @@ class StoredTensor:
             file.seek(self.storage.start + self.offset * itemsize)
             data = np.fromfile(file, np.uint8, count * itemsize)
         if data.nbytes < count * itemsize:
-            raise CheckpointError(f"{self.storage.path} was cut while it was read. {_FETCH}")
-        if verify and data.nbytes == self.storage.size and zlib.crc32(data) != self.storage.crc:
+            raise _cut()
+        verify &= self.storage.crc is not None and data.nbytes == self.storage.size
+        if verify and zlib.crc32(data) != self.storage.crc:
             raise self._damaged()
         strides = tuple(stride * itemsize for stride in self.strides)
         return np.lib.stride_tricks.as_strided(
@@ -111,6 +112,7 @@ class StoredTensor:
             flat = self.read(verify).reshape(-1)
             yield from (flat[start : start + elements] for start in range(0, count, elements))
             return
+        verify &= self.storage.crc is not None
         piece, crc = np.empty(min(elements, count), self.dtype), 0
         with open(self.storage.path, "rb", buffering=0) as file:
             file.seek(self.storage.start)
@@ -192,6 +194,11 @@ def _checked_entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.Z
             "alone"
         )
     entries = {}
+    if not any(entry.CRC for entry in archive.infolist()):
+        for entry in archive.infolist():
+            # `torch.serialization.set_crc32_options(False)` leaves out all checksums. zipfile, too,
+            # takes None for none.
+            entry.CRC = None
     for name, entry in zip(names, archive.infolist()):
         if ".." in entry.filename.split("/") or entry.filename.startswith("/"):
             raise CheckpointError(f"An entry would leave its folder: {entry.filename!r}. {_FETCH}")

@@ -60,6 +60,7 @@ ARCHIVES = {
     "unknown method": (in_directory(1, 10, "<H", 99), "neither compresses nor encrypts"),
     "two sizes": (in_directory(1, 20, "<I", 3), "neither compresses nor encrypts"),
     "wrong checksum": (in_directory(0, 16, "<I", 1), "cut or damaged"),
+    "no checksum": (in_directory(0, 16, "<I", 0), "cut or damaged"),  # where others have one
     "later version": (in_directory(0, 6, "<H", 255), "cut or damaged"),
     "1 GiB claimed": (in_directory(1, 20, "<II", 2**30, 2**30), "claims more bytes"),
     "header at the end": (in_directory(1, 42, "<I", len(GOOD) - 20), "claims more bytes"),

@@ -128,6 +128,22 @@ def test_tensors_are_read_when_asked_and_only_their_part(tmp_path):
     assert peak < 4 << 20
 
 
+def test_a_file_without_checksums_is_read(tmp_path):
+    path = tmp_path / "saved.pth"
+    recorded = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(False)
+    try:
+        torch.save(SAVED["training"], path)
+    finally:
+        torch.serialization.set_crc32_options(recorded)
+    assert not any(entry.CRC for entry in zipfile.ZipFile(path).infolist())
+    saved = read_torch_file(path)
+    assert_same(saved, SAVED["training"])
+    for tensor in saved["model"].values():
+        pieces = b"".join(piece.tobytes() for piece in tensor.pieces(3))
+        assert pieces == tensor.read().tobytes()
+
+
 def test_a_file_cut_after_it_was_opened_is_refused(tmp_path):
     path = tmp_path / "saved.pth"
     torch.save(MATRIX, path)
