@@ -74,13 +74,13 @@ def load_checkpoint(model: keras.Model, path: str | Path, entry: str | None = No
         with ThreadPoolExecutor(2) as threads:  # each holds one tensor
             dtypes = (np.dtype(variables[place].dtype) for place in sources)
             list(threads.map(Source.check, sources.values(), dtypes))
+        for place, source in sources.items():
+            array = source.read()
+            if place == STEM_KERNEL:
+                array = _for_channels(array, variables[place].shape[2])
+            variables[place].assign(array)
     except CheckpointError as error:
         raise CheckpointError(f"{error} (file: {path})") from error
-    for place, source in sources.items():
-        array = source.read()
-        if place == STEM_KERNEL:
-            array = _for_channels(array, variables[place].shape[2])
-        variables[place].assign(array)
 
 
 def save_checkpoint(

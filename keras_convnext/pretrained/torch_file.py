@@ -85,7 +85,7 @@ class StoredTensor:
             raise _cut()
         verify &= self.storage.crc is not None and data.nbytes == self.storage.size
         if verify and zlib.crc32(data) != self.storage.crc:
-            raise self._damaged()
+            raise _damaged()
         strides = tuple(stride * itemsize for stride in self.strides)
         return np.lib.stride_tricks.as_strided(
             data.view(self.dtype), self.shape, strides, writeable=False
@@ -119,18 +119,19 @@ class StoredTensor:
             for start in range(0, count, elements):
                 piece = piece[: count - start]
                 if file.readinto(piece.view(np.uint8)) < piece.nbytes:
-                    raise CheckpointError(
-                        f"{self.storage.path} was cut while it was read. {_FETCH}"
-                    )
+                    raise _cut()
                 crc = zlib.crc32(piece.view(np.uint8), crc) if verify else crc
                 yield piece
         if verify and crc != self.storage.crc:
-            raise self._damaged()
+            raise _damaged()
 
-    def _damaged(self) -> CheckpointError:
-        return CheckpointError(
-            f"The numbers in {self.storage.path} are damaged: a checksum does not match. {_FETCH}"
-        )
+
+def _damaged() -> CheckpointError:
+    return CheckpointError(f"The numbers are damaged: a checksum does not match. {_FETCH}")
+
+
+def _cut() -> CheckpointError:
+    return CheckpointError(f"The file was cut while it was read. {_FETCH}")
 
 
 def _extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
@@ -193,12 +194,12 @@ def _checked_entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.Z
             "A TorchScript archive, which is a program. Take a file of the model's state_dict() "
             "alone"
         )
-    entries = {}
     if not any(entry.CRC for entry in archive.infolist()):
         for entry in archive.infolist():
             # `torch.serialization.set_crc32_options(False)` leaves out all checksums. zipfile, too,
             # takes None for none.
             entry.CRC = None
+    entries = {}
     for name, entry in zip(names, archive.infolist()):
         if ".." in entry.filename.split("/") or entry.filename.startswith("/"):
             raise CheckpointError(f"An entry would leave its folder: {entry.filename!r}. {_FETCH}")

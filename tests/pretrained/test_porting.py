@@ -15,6 +15,7 @@ import torch_reference
 
 import keras_convnext
 from keras_convnext import CheckpointError, load_checkpoint, save_checkpoint
+from keras_convnext.pretrained.checkpoint import Source
 
 TOLERANCE = 1e-5  # of the largest value
 PLAIN = {"include_preprocessing": False, "classifier_activation": None}
@@ -204,7 +205,6 @@ def test_other_classes_keep_their_fresh_head_with_a_warning(path):
     assert not changed({name: weights(model)[name] for name in before.keys() - head}, whole)
 
 
-def test_one_channel_sees_a_grey_image_as_three_equal_ones(path):
 @pytest.mark.parametrize(
     "load",
     [
@@ -222,6 +222,7 @@ def test_the_warning_names_the_line_that_called(load, path):
     assert linecache.getline(__file__, caught[0].lineno).lstrip().startswith("lambda path:")
 
 
+def test_one_channel_sees_a_grey_image_as_three_equal_ones(path):
     network = reference()
     model = toy(input_shape=(32, 32, 1), weights=torch_reference.save(network, path))
     grey = images((32, 32, 1))
@@ -354,8 +355,16 @@ def test_damaged_numbers_are_found_before_any_is_loaded(path):
     before = weights(model)
     with pytest.raises(CheckpointError, match="checksum") as caught:
         load_checkpoint(model, path)
-    assert str(path) in str(caught.value)
+    assert str(caught.value).count(str(path)) == 1
     assert not changed(before, weights(model))
+
+
+def test_a_file_cut_while_it_is_loaded_is_named(path, monkeypatch):
+    torch_reference.save(reference(), path)
+    monkeypatch.setattr(Source, "check", lambda source, dtype: os.truncate(path, 100))
+    with pytest.raises(CheckpointError, match="was cut while it was read") as caught:
+        load_checkpoint(toy(), path)
+    assert str(caught.value).count(str(path)) == 1
 
 
 def test_a_file_that_is_no_checkpoint_is_told_once(path):

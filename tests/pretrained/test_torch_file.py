@@ -149,7 +149,7 @@ def test_a_file_cut_after_it_was_opened_is_refused(tmp_path):
     torch.save(MATRIX, path)
     tensor = read_torch_file(path)
     os.truncate(path, 100)
-    with pytest.raises(CheckpointError, match=r"saved\.pth was cut while it was read"):
+    with pytest.raises(CheckpointError, match="was cut while it was read"):
         tensor.read()
 
 
@@ -184,6 +184,19 @@ def test_torch_loads_what_is_written_to_the_bit(tmp_path):
     assert all(ours[key].read().tobytes() == array.tobytes() for key, array in arrays.items())
 
 
+def test_another_byte_order_is_written_as_ours(tmp_path):
+    write_torch_file(tmp_path / "written.pth", [("x", ONES.astype(">f4"))], key=None)
+    assert torch.load(tmp_path / "written.pth")["x"].tolist() == ONES.tolist()
+
+
+@pytest.mark.parametrize("dtype", ["complex64", "float8_e4m3fn", "uint32", "O", "U3"])
+def test_a_dtype_without_a_place_in_the_file_is_told(dtype, tmp_path):
+    array = ONES.astype(getattr(ml_dtypes, dtype, dtype))
+    with pytest.raises(ValueError, match=r"takes float64, .* bool\. Received: x of dtype \w"):
+        write_torch_file(tmp_path / "written.pth", [("first", ONES), ("x", array)])
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_write_that_fails_leaves_what_was_there(tmp_path):
     def tensors():
         yield "first", ONES
@@ -198,16 +211,3 @@ def test_a_write_that_fails_leaves_what_was_there(tmp_path):
         write_torch_file(path, tensors())
     assert path.read_text() == "older"
     assert list(tmp_path.iterdir()) == [path]
-def test_another_byte_order_is_written_as_ours(tmp_path):
-    write_torch_file(tmp_path / "written.pth", [("x", ONES.astype(">f4"))], key=None)
-    assert torch.load(tmp_path / "written.pth")["x"].tolist() == ONES.tolist()
-
-
-@pytest.mark.parametrize("dtype", ["complex64", "float8_e4m3fn", "uint32", "O", "U3"])
-def test_a_dtype_without_a_place_in_the_file_is_told(dtype, tmp_path):
-    array = ONES.astype(getattr(ml_dtypes, dtype, dtype))
-    with pytest.raises(ValueError, match=r"takes float64, .* bool\. Received: x of dtype \w"):
-        write_torch_file(tmp_path / "written.pth", [("first", ONES), ("x", array)])
-    assert not list(tmp_path.iterdir())
-
-
