@@ -85,7 +85,7 @@ def fuzz(kind, seeds, folder):
             largest = max(largest, tracemalloc.get_traced_memory()[1] - before)
             deeds = [event for event in events if not is_reading(*event, path)]
             assert not deeds, (kind, seed)
-            assert told is None or told.count(str(path)) == 1, (kind, seed)
+            assert told is None or told.count(str(path)) < 2, (kind, seed)
             assert told is None or (told.isprintable() and len(told) < 1000), (kind, seed)
             assert slowest < MAX_SECONDS, (kind, seed)
             assert largest < MAX_MEMORY, (kind, seed)
