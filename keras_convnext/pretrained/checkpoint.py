@@ -109,10 +109,15 @@ def check_numbers(path: str | Path) -> None:
     """Reads a checkpoint through.
 
     Raises:
-        CheckpointError: If a checksum in it is wrong, or a number not finite.
+        CheckpointError: If a checksum in it is wrong, or a number not finite; the message names the
+            file.
     """
-    for source in open_checkpoint(path).values():
-        source.check("float32")
+    sources = open_checkpoint(path)
+    try:
+        for source in sources.values():
+            source.check("float32")
+    except CheckpointError as error:
+        raise CheckpointError(f"{error} (file: {path})") from error
 
 
 def _state_dict(saved: Any, entry: str | None) -> dict[str, StoredTensor]:
