@@ -27,10 +27,9 @@ _DOCSTRING = """Makes {title}.
             itself; without it, it takes them normalised with ImageNet's mean and deviation. A
             grey image is normalised with the average of the three channels' figures, and channels
             past the third start over with red's. Defaults to True.
-        weights: str, path or None. The path of a checkpoint in a published layout (`.pth` or
-            `.safetensors`, as `load_checkpoint` reads; PyTorch is not needed) or of weights saved
-            by Keras (`.weights.h5`); None for random weights, as at the start of the published
-            training.
+        weights: str, path or None. The path of a checkpoint in a published layout (`.pth`,
+            `.safetensors`, `.weights.h5` or `.h5`, as `load_checkpoint` reads; PyTorch is not
+            needed); None for random weights, as at the start of the published training.
         input_tensor: Keras tensor or None. What to use as the image. Defaults to None.
         input_shape: tuple (height, width, channels) or None. Height and width may differ and may
             be None, for any; each is {min_size} or more. With a channel count other than 3, a
@@ -107,7 +106,7 @@ def _builder(variant: Variant) -> Callable[..., keras.Model]:
         sources = keras.utils.get_source_inputs(image)
         model = keras.Model(sources[0] if len(sources) == 1 else sources, x, name=name)
         if weights is not None:
-            if weights.suffix in (".h5", ".keras"):
+            if weights.suffix == ".keras":
                 model.load_weights(weights)
             else:
                 load_checkpoint(model, weights)

@@ -18,7 +18,7 @@ from keras_convnext.complexity import parts
 from keras_convnext.conversion import convert, load_model
 from keras_convnext.prediction import Prediction, draw_predictions, find_images, predict_files
 from keras_convnext.pretrained.layouts import LAYOUTS
-from keras_convnext.pretrained.porting import checkpoint_keys, save_checkpoint
+from keras_convnext.pretrained.porting import checkpoint_keys, default_layout, save_checkpoint
 from keras_convnext.variants import VARIANTS
 
 app = typer.Typer(
@@ -160,8 +160,6 @@ def _network(model: str | None, weights: Path | None, size: int) -> keras.Model:
     shape = (size, size, 3)
     if weights is None:
         return _random_network(model or "convnext_tiny", shape)
-    if weights.suffix == ".h5" and model is None:
-        raise typer.BadParameter("name the network of these weights with --model")
     network = load_model(weights, model, input_shape=shape)
     if not any(layer.name == "head" for layer in network.layers):
         raise ValueError(f"This checkpoint has no classifier. Received: {weights}")
@@ -176,12 +174,13 @@ def convert_weights(
         str | None,
         typer.Option(
             callback=lambda name: name and _variant_name(name),
-            help="As `list` names it; only a .weights.h5 does not tell.",
+            help="As `list` names it, to be compared with the file's.",
         ),
     ] = None,
     layout: Annotated[
-        str, typer.Option(help=f"Of a .pth or .safetensors target: {', '.join(LAYOUTS)}.")
-    ] = "official",
+        str | None,
+        typer.Option(help=f"{', '.join(LAYOUTS)}.  (default: keras for .h5, else official)"),
+    ] = None,
     top: Annotated[bool, typer.Option("--top/--no-top", help="Keep the classifier.")] = True,
     dtype: Annotated[str | None, typer.Option(help="Round to float16 or bfloat16.")] = None,
     entry: Annotated[
@@ -193,6 +192,7 @@ def convert_weights(
     with messages.status(f"Converting {source}"):
         converted = convert(source, target, model, layout, top, dtype, entry)
     if verbose:
+        layout = layout or default_layout(target)
         table = Table("in Keras", "shape", f"{layout} name", box=box.SIMPLE_HEAD, pad_edge=False)
         for (layer, variable), (key, shape) in checkpoint_keys(converted, layout).items():
             table.add_row(f"{layer}/{variable}", " x ".join(map(str, shape)), key)

@@ -35,7 +35,7 @@ def identify(path: str | Path, entry: str | None = None) -> Identity:
     ```
 
     Args:
-        path: str or path. A `.pth` or `.safetensors` file in any of the layouts.
+        path: str or path. A `.pth`, `.safetensors` or HDF5 file in any of the layouts.
         entry: str or None. Which dict of tensors of a `.pth` to take, as in `load_checkpoint`.
 
     Raises:
