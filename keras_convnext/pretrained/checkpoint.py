@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_convnext.pretrained.addresses import named
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.h5_file import SUFFIXES, H5Tensor, read_h5
 from keras_convnext.pretrained.layouts import KINDS, LAYOUTS, Place, Row
@@ -13,6 +14,7 @@ from keras_convnext.pretrained.memory import Unshared
 from keras_convnext.pretrained.names import Form, is_skipped, place_of
 from keras_convnext.pretrained.safetensors_file import SafeTensor, read_safetensors
 from keras_convnext.pretrained.torch_file import StoredTensor, read_torch_file
+from keras_convnext.variants import Variant
 
 MATRIX_AXES = KINDS["linear"]["kernel"][1]
 
@@ -73,23 +75,31 @@ class Source(NamedTuple):
                 raise CheckpointError(f"{self.key} holds NaN or infinite numbers, in {dtype}")
 
 
-def open_checkpoint(path: str | Path, entry: str | None = None) -> dict[Place, Source]:
+def open_checkpoint(
+    path: str | Path, entry: str | None = None, expected: Variant | None = None
+) -> dict[Place, Source]:
     """Reads the names and shapes in a checkpoint; the numbers stay in the file until asked for.
 
     Args:
         path: str or path. A `.pth`, `.safetensors` or HDF5 file in any of the layouts.
         entry: str or None. Which dict of tensors of a `.pth` to take. Defaults to `model`, else
             `state_dict`, else `model_ema`, else the file is the dict.
+        expected: Variant or None. What to take the network for where a `.weights.h5` leaves it
+            open. Defaults to None.
 
     Raises:
         CheckpointError: If the file is damaged or is no ConvNeXt; the message names the file.
         FileNotFoundError: If there is no such file.
     """
+    suffix = Path(path).suffix
     readers = {".safetensors": read_safetensors} | dict.fromkeys(SUFFIXES, read_h5)
-    read = readers.get(Path(path).suffix)
-    saved = read(path) if read else read_torch_file(path)
+    saved = readers.get(suffix, read_torch_file)(path)
     try:
-        return _sources(saved if read else _state_dict(saved, entry))
+        if suffix in SUFFIXES:
+            saved = named(saved, expected)
+        elif suffix not in readers:
+            saved = _state_dict(saved, entry)
+        return _sources(saved)
     except CheckpointError as error:
         raise CheckpointError(f"{error} (file: {path})") from error
 

@@ -1,9 +1,8 @@
 """HDF5 files of weights that Keras saved, read a tensor at a time.
 
-Keras 3 (`.weights.h5`) addresses a layer by its class and its number in that class, and puts its
-name beside it: `layers/dense_2/vars/0`. The legacy form (`.h5`) addresses it by its name:
-`head/head/kernel`. Both come from here as `head.0`: the name of the layer, and the place of the
-variable in it.
+Keras 3 (`.weights.h5`) has a layer by its class and its number in that class, a variable by its
+place in the layer: `layers/dense_2/vars/0`. This comes from here as it is. The legacy form (`.h5`)
+has both by name: `head/head/kernel`, which comes from here as `head.0`.
 """
 
 import io
@@ -27,7 +26,6 @@ BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
 # What the tensors of a file may claim, in files: weights compress to half of their size at best.
 _MAX_EXPANSION = 16
-_MAX_NAME = 200
 _PLAIN = "Write it anew with `h5repack -f NONE -l CONTI in.h5 out.h5`"
 _NO_WEIGHTS = {"optimizer", "optimizer_weights"}
 _FETCH = "Fetch the file again, from its publisher"
@@ -141,8 +139,8 @@ def read_h5(path: str | Path) -> dict[str, H5Tensor]:
     try:
         with h5py.File(path, "r") as file:
             room = _MAX_EXPANSION * path.stat().st_size
-            for address, group, dataset in _datasets(file.id):
-                key = _key(address, group)
+            for address, dataset in _datasets(file.id):
+                key = _key(address)
                 if key in tensors:
                     raise CheckpointError(
                         f"{tensors[key].address!r:.200} and {address!r:.200} are of layers with "
@@ -165,8 +163,8 @@ def read_h5(path: str | Path) -> dict[str, H5Tensor]:
     return tensors
 
 
-def _datasets(root: h5py.h5g.GroupID) -> Iterator[tuple[str, h5py.Group, h5py.Dataset]]:
-    """The datasets with weights, each with its address and the group it is in."""
+def _datasets(root: h5py.h5g.GroupID) -> Iterator[tuple[str, h5py.Dataset]]:
+    """The datasets with weights, each after its address."""
     groups, seen = [("", root)], {root}
     while groups:
         place, group = groups.pop()
@@ -180,7 +178,7 @@ def _datasets(root: h5py.h5g.GroupID) -> Iterator[tuple[str, h5py.Group, h5py.Da
                 continue
             member = h5py.h5o.open(group, name)
             if isinstance(member, h5py.h5d.DatasetID):
-                yield address, h5py.Group(group), h5py.Dataset(member)
+                yield address, h5py.Dataset(member)
             elif not isinstance(member, h5py.h5g.GroupID) or member in seen:
                 raise CheckpointError(f"{address!r:.200} is not what Keras saves. {_FETCH}")
             else:
@@ -188,31 +186,14 @@ def _datasets(root: h5py.h5g.GroupID) -> Iterator[tuple[str, h5py.Group, h5py.Da
                 groups.append((f"{address}/", member))
 
 
-def _key(address: str, group: h5py.Group) -> str:
-    """The name of the layer, and the place of the variable in it."""
+def _key(address: str) -> str:
+    """The address, or in the legacy form the layer's name and the variable's place in it."""
     *_, layer, variable = ["", *address.split("/")]
-    if layer == "vars" and variable.isdecimal():
-        name = _text(group, "name")
-        if name is None:
-            raise CheckpointError(
-                f"{address!r:.200} has no layer's name, as Keras saves it since version 3.6. Load "
-                "the file into its model with a newer Keras, and save it again"
-            )
-        return f"{name}.{variable}"
+    if layer == "vars":
+        return address
     variable = variable.removesuffix(":0")
     nameless = re.fullmatch(r"[Vv]ariable(_\d+)?", variable)
     return f"{layer}.{'0' if nameless else _PLACES.get(variable, variable)}"
-
-
-def _text(item: h5py.Group | h5py.Dataset, name: str) -> str | None:
-    """A short string among the attributes, if it is there."""
-    if not h5py.h5a.exists(item.id, name.encode()):
-        return None
-    attribute = item.attrs.get_id(name)
-    if attribute.shape != () or h5py.check_string_dtype(attribute.dtype) is None:
-        return None
-    text = item.attrs[name]
-    return (text.decode("utf-8", "replace") if isinstance(text, bytes) else text)[:_MAX_NAME]
 
 
 def _tensor(path: Path, address: str, dataset: h5py.Dataset) -> H5Tensor:
@@ -245,9 +226,9 @@ def _claimed(dataset: h5py.Dataset) -> int:
 
 
 def _dtype(dataset: h5py.Dataset) -> np.dtype | None:
-    """The dtype of numbers that numpy has as they are stored; Keras marks bfloat16."""
+    """The dtype of numbers that numpy has as they are stored; bfloat16 are two bytes of nothing."""
     dtype = dataset.dtype
-    if dtype.kind == "V" and dtype.itemsize == 2 and _text(dataset, "dtype") == BFLOAT16.name:
+    if dtype in (BFLOAT16, np.dtype("V2")):
         return BFLOAT16
     plain = dtype.kind in "fiu" and dtype.byteorder in "<=|"
     return dtype if plain and dataset.id.get_type().equal(h5py.h5t.py_create(dtype)) else None

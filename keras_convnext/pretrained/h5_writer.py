@@ -1,7 +1,6 @@
 """HDF5 files of weights as Keras saves them, written whole; `h5_file.py` tells their two forms."""
 
 import os
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -9,6 +8,7 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
+from keras_convnext.pretrained.addresses import Addresses
 from keras_convnext.pretrained.h5_file import BFLOAT16
 
 
@@ -41,6 +41,7 @@ def write_h5(path: str | Path, entries: Iterable[H5Entry]) -> None:
             generator saves memory.
 
     Raises:
+        ValueError: If the legacy form does not hold the dtype.
         OSError: If the file cannot be written; nothing is left of it.
     """
     path = Path(path)
@@ -56,20 +57,11 @@ def write_h5(path: str | Path, entries: Iterable[H5Entry]) -> None:
 
 def _write(file: h5py.File, entries: Iterable[H5Entry]) -> None:
     file.create_group("vars")
-    groups: dict[tuple[str, ...], h5py.Group] = {}
-    used: Counter[str] = Counter()
+    addresses = Addresses()
     for entry in entries:
-        group = file
-        for depth, name in enumerate(entry.layers, 1):
-            kind = entry.kind if depth == len(entry.layers) else "sequential"
-            if entry.layers[:depth] not in groups:
-                address = f"{group.name.rstrip('/')}/layers/{kind}"
-                number, used[address] = used[address], used[address] + 1
-                group = file.create_group(f"{address}_{number}" if number else address)
-                group.create_group("vars").attrs["name"] = name
-                groups[entry.layers[:depth]] = group
-            group = groups[entry.layers[:depth]]
-        dataset = group["vars"].create_dataset(entry.place, data=entry.array)
+        group = file.require_group(f"{addresses.of(entry.layers, entry.kind)}/vars")
+        group.attrs["name"] = entry.layers[-1]
+        dataset = group.create_dataset(entry.place, data=entry.array)
         if entry.array.dtype == BFLOAT16:
             dataset.attrs["dtype"] = BFLOAT16.name
 
@@ -77,6 +69,8 @@ def _write(file: h5py.File, entries: Iterable[H5Entry]) -> None:
 def _write_legacy(file: h5py.File, entries: Iterable[H5Entry]) -> None:
     weights: dict[str, list[str]] = {}
     for entry in entries:
+        if entry.array.dtype == BFLOAT16:
+            raise ValueError("Only a .weights.h5 holds bfloat16. Received: a legacy .h5 to write")
         weight = "/".join((*entry.layers, entry.name))
         file.create_dataset(f"{entry.layers[0]}/{weight}", data=entry.array)
         weights.setdefault(entry.layers[0], []).append(weight)

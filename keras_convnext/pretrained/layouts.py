@@ -7,7 +7,8 @@ to right to write a file, right to left to read one.
 
 In the layouts of Keras' own files a module is a layer by its name, after the Sequential it is in;
 `{name}` is the name of the model, and `{_n}` a number that Keras may have put there. The kind is
-the class of the layer, by which Keras 3 finds it: `h5_file.py` tells how.
+the class of the layer. Legacy files have the names; a `.weights.h5` has the third of a class as
+`layers/class_2/vars`, in the order of the network, as `addresses.py` counts.
 """
 
 from typing import NamedTuple
@@ -181,17 +182,17 @@ _STEM = "{name}_stem/{name}_stem"
 _DOWN = "{name}_downsampling_block_{s-1}/{name}_downsampling"
 _BLOCK = "{name}_stage_{s}_block_{b}"
 KERAS_APPLICATIONS = (
-    Row("stem_conv",                           f"{_STEM}_conv",             "conv2d"),
-    Row("stem_norm",                           f"{_STEM}_layernorm",        "layer_normalization"),
-    Row("downsample_{s}_norm",                 f"{_DOWN}_layernorm_{{s-1}}",  "layer_normalization"),
-    Row("downsample_{s}_conv",                 f"{_DOWN}_conv_{{s-1}}",     "conv2d"),
-    Row("stages_{s}_blocks_{b}_dwconv",        f"{_BLOCK}_depthwise_conv",  "conv2d grouped"),
-    Row("stages_{s}_blocks_{b}_norm",          f"{_BLOCK}_layernorm",       "layer_normalization"),
-    Row("stages_{s}_blocks_{b}_pwconv1",       f"{_BLOCK}_pointwise_conv_1",  "dense"),
-    Row("stages_{s}_blocks_{b}_pwconv2",       f"{_BLOCK}_pointwise_conv_2",  "dense"),
-    Row("stages_{s}_blocks_{b}_layer_scale",   f"{_BLOCK}_layer_scale",     "layer_scale"),
-    Row("norm",                                "{name}_head_layernorm",     "layer_normalization"),
-    Row("head",                                "{name}_head_dense",         "dense"),
+    Row("stem_conv",                          f"{_STEM}_conv",             "conv2d"),
+    Row("stem_norm",                          f"{_STEM}_layernorm",        "layer_normalization"),
+    Row("downsample_{s}_norm",                f"{_DOWN}_layernorm_{{s-1}}", "layer_normalization"),
+    Row("downsample_{s}_conv",                f"{_DOWN}_conv_{{s-1}}",     "conv2d"),
+    Row("stages_{s}_blocks_{b}_dwconv",       f"{_BLOCK}_depthwise_conv",  "conv2d grouped"),
+    Row("stages_{s}_blocks_{b}_norm",         f"{_BLOCK}_layernorm",       "layer_normalization"),
+    Row("stages_{s}_blocks_{b}_pwconv1",      f"{_BLOCK}_pointwise_conv_1", "dense"),
+    Row("stages_{s}_blocks_{b}_pwconv2",      f"{_BLOCK}_pointwise_conv_2", "dense"),
+    Row("stages_{s}_blocks_{b}_layer_scale",  f"{_BLOCK}_layer_scale",     "layer_scale"),
+    Row("norm",                               "{name}_head_layernorm",     "layer_normalization"),
+    Row("head",                               "{name}_head_dense",         "dense"),
 )  # fmt: skip
 
 # The same without its head, where the norm goes by its class, and a number if it is not the first.

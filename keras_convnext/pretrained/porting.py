@@ -17,7 +17,7 @@ from keras_convnext.pretrained.checkpoint import Source, listed, open_checkpoint
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.h5_file import SUFFIXES
 from keras_convnext.pretrained.h5_writer import H5Entry, write_h5
-from keras_convnext.pretrained.identify import check_same_network
+from keras_convnext.pretrained.identify import check_same_network, network_of
 from keras_convnext.pretrained.layouts import (
     ENTRIES,
     HDF5_LAYOUTS,
@@ -62,13 +62,11 @@ def load_checkpoint(model: keras.Model, path: str | Path, entry: str | None = No
         FileNotFoundError: If there is no such file.
     """
     variables = _variables(model)
-    sources = open_checkpoint(path, entry)
+    shapes = {place: tuple(variable.shape) for place, variable in variables.items()}
+    sources = open_checkpoint(path, entry, network_of(shapes))
     try:
-        check_same_network(
-            {place: source.shape for place, source in sources.items()},
-            {place: tuple(variable.shape) for place, variable in variables.items()},
-            model.name,
-        )
+        theirs = {place: source.shape for place, source in sources.items()}
+        check_same_network(theirs, shapes, model.name)
         for place in _left_out(sources, variables):
             del sources[place]
             variables.pop(place, None)
