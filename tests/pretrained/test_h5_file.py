@@ -221,7 +221,7 @@ from keras_convnext.pretrained.h5_file import read_h5
 path = Path(sys.argv[1])
 whole = path.read_bytes()
 damage = random.Random(0)
-for _ in range(300):
+for _ in range(60):
     data = bytearray(whole)
     for _ in range(damage.choice((1, 2, 20))):
         data[damage.randrange(len(data))] = damage.randrange(256)

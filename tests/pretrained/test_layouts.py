@@ -70,25 +70,10 @@ OWNERS = {
 }
 
 
-def with_random_weights(network):
-    """As `torch_reference.randomize`, by the shapes alone, since here names differ."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            parameter.normal_(generator=generator)
-            if "gamma" in name or "scale" in name:
-                parameter.mul_(0.3)
-            elif parameter.ndim > 1:
-                parameter.mul_(parameter[0].numel() ** -0.5)
-            else:
-                parameter.mul_(0.1).add_(1.0 if "weight" in name else 0.0)
-    return network.eval()
-
-
 @pytest.fixture(params=OWNERS)
 def owner(request):
     return SimpleNamespace(
-        layout=request.param, network=with_random_weights(OWNERS[request.param]())
+        layout=request.param, network=torch_reference.randomize(OWNERS[request.param]())
     )
 
 
@@ -184,7 +169,7 @@ def test_openmmlab_has_its_names_and_its_entry(tmp_path):
 
 @pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "module.backbone.", "backbone."])
 def test_wrappers_before_the_names_are_seen_through(wrapper, tmp_path):
-    network = with_random_weights(official())
+    network = torch_reference.randomize(official())
     state = {f"{wrapper}{key}": tensor for key, tensor in network.state_dict().items()}
     plain, wrapped = keras_model("official"), keras_model("official")
     load_checkpoint(plain, write(network.state_dict(), tmp_path / "plain.pth"))
