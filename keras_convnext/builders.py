@@ -32,9 +32,9 @@ _DOCSTRING = """Makes {title}.
             grey image is normalised with the average of the three channels' figures, and channels
             past the third start over with red's. Defaults to True.
         weights: str, path or None. {weights}
-            Or the path of a checkpoint in a published layout (`.pth` or `.safetensors`, as
-            `load_checkpoint` reads; PyTorch is not needed) or of weights saved by Keras
-            (`.weights.h5`). Or None for random weights, as at the start of the published training.
+            Or the path of a checkpoint in a published layout (`.pth`, `.safetensors`, `.weights.h5`
+            or `.h5`, as `load_checkpoint` reads; PyTorch is not needed). Or None for random
+            weights, as at the start of the published training.
         input_tensor: Keras tensor or None. What to use as the image. Defaults to None.
         input_shape: tuple (height, width, channels) or None. Height and width may differ and may
             be None, for any; each is {min_size} or more. With a channel count other than 3, a
@@ -108,7 +108,8 @@ def _builder(variant: Variant) -> Callable[..., keras.Model]:
         _check_image_shape(image.shape[1:], variant)
         path = ported_weights(published) if published else weights and Path(weights)
         if classes is None:
-            classes = _classes_in(path) or 1000
+            told = path and path.suffix != ".keras" and identify(path).classes
+            classes = told or 1000
 
         x = network.normalization(image) if include_preprocessing else image
         with about_to_load() if path else nullcontext():
@@ -122,7 +123,7 @@ def _builder(variant: Variant) -> Callable[..., keras.Model]:
             x = network.pooled(x, pooling)
         sources = keras.utils.get_source_inputs(image)
         model = keras.Model(sources[0] if len(sources) == 1 else sources, x, name=name)
-        if path and path.suffix in (".h5", ".keras"):
+        if path and path.suffix == ".keras":
             model.load_weights(path)
         elif path:
             load_checkpoint(model, path)
@@ -176,12 +177,6 @@ def _published(weights: str | Path | None, variant: Variant) -> tuple[Checkpoint
     if isinstance(weights, Path) or Path(weights).suffix:
         raise FileNotFoundError(f"There is no such file. Received: weights={weights}")
     return find(variant.name, weights)
-
-
-def _classes_in(path: Path | None) -> int | None:
-    if path is None or path.suffix in (".h5", ".keras"):
-        return None
-    return identify(path).classes
 
 
 def _published_weights(name: str) -> str:

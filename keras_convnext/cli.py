@@ -20,7 +20,7 @@ from keras_convnext.conversion import convert, load_model
 from keras_convnext.prediction import Prediction, draw_predictions, find_images, predict_files
 from keras_convnext.pretrained.catalog import list_weights
 from keras_convnext.pretrained.layouts import LAYOUTS
-from keras_convnext.pretrained.porting import checkpoint_keys, save_checkpoint
+from keras_convnext.pretrained.porting import checkpoint_keys, default_layout, save_checkpoint
 from keras_convnext.variants import VARIANTS
 from keras_convnext.verification import verify
 
@@ -32,6 +32,7 @@ app = typer.Typer(
     "Begin with `keras-convnext list`, then `keras-convnext predict PHOTO.jpg`.",
 )
 output = Console()
+wide = Console(width=400)  # for names that must not be broken
 messages = Console(stderr=True, soft_wrap=True)
 
 RANDOM_WEIGHTS = "Random weights: these labels mean nothing. Name a checkpoint with --weights."
@@ -65,7 +66,7 @@ def list_variants(
     table = _weights_table(files, markdown) if weights or files else _variants_table()
     if markdown:
         table.box = box.MARKDOWN
-    (Console(width=400) if files or markdown else output).print(table)
+    (wide if files or markdown else output).print(table)
 
 
 def _weights_table(files: bool, links: bool) -> Table:
@@ -195,8 +196,6 @@ def _network(model: str | None, weights: str | None, size: int | None) -> keras.
     shape = {} if size is None else {"input_shape": (size, size, 3)}
     if weights is None:
         return _random_network(model or "convnext_tiny", shape)
-    if weights.endswith(".h5") and model is None:
-        raise typer.BadParameter("name the network of these weights with --model")
     network = load_model(weights, model, **shape)
     if not any(layer.name == "head" for layer in network.layers):
         raise ValueError(f"This checkpoint has no classifier. Received: {weights}")
@@ -216,12 +215,13 @@ def convert_weights(
         str | None,
         typer.Option(
             callback=lambda name: name and _variant_name(name),
-            help="As `list` names it; published weights and a .weights.h5 do not tell.",
+            help="As `list` names it: of published weights; else to be compared with the file's.",
         ),
     ] = None,
     layout: Annotated[
-        str, typer.Option(help=f"Of a .pth or .safetensors target: {', '.join(LAYOUTS)}.")
-    ] = "official",
+        str | None,
+        typer.Option(help=f"{', '.join(LAYOUTS)}.  (default: keras for .h5, else official)"),
+    ] = None,
     top: Annotated[bool, typer.Option("--top/--no-top", help="Keep the classifier.")] = True,
     dtype: Annotated[str | None, typer.Option(help="Round to float16 or bfloat16.")] = None,
     entry: Annotated[
@@ -233,10 +233,11 @@ def convert_weights(
     with messages.status(f"Converting {source}"):
         converted = convert(source, target, model, layout, top, dtype, entry)
     if verbose:
+        layout = layout or default_layout(target)
         table = Table("in Keras", "shape", f"{layout} name", box=box.SIMPLE_HEAD, pad_edge=False)
         for (layer, variable), (key, shape) in checkpoint_keys(converted, layout).items():
             table.add_row(f"{layer}/{variable}", " x ".join(map(str, shape)), key)
-        output.print(table)
+        wide.print(table)
     messages.print(
         f"Wrote {target}: {converted.name}, {converted.count_params():,} parameters.", markup=False
     )

@@ -12,9 +12,9 @@ from keras_convnext.layers import about_to_load
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.identify import identify
 from keras_convnext.pretrained.porting import load_checkpoint, save_checkpoint
-from keras_convnext.variants import Variant
+from keras_convnext.variants import VARIANTS, Variant
 
-TARGETS = (".weights.h5", ".keras", ".safetensors", ".pth")
+TARGETS = (".h5", ".keras", ".safetensors", ".pth")
 
 
 def load_model(
@@ -33,11 +33,10 @@ def load_model(
     ```
 
     Args:
-        source: str or path. A `.pth` or `.safetensors` file in any layout, a `.weights.h5`, or a
-            `.keras` model; or the name of published weights, such as "imagenet".
-        model: str or None. The network, such as "convnext_tiny": needed for published weights and
-            for `.weights.h5`, which do not tell, and otherwise compared with the file. Defaults to
-            None.
+        source: str or path. A `.pth`, `.safetensors`, `.weights.h5` or legacy `.h5` file in any
+            layout, or a `.keras` model; or the name of published weights, such as "imagenet".
+        model: str or None. The network, such as "convnext_tiny": needed for published weights, and
+            otherwise compared with the file's. Defaults to None.
         include_top: bool. Whether to keep the head. Without it, and if the file has none, the model
             ends in the pooled and normalised features. Defaults to True.
         entry: str or None. Which dict of tensors of a `.pth` to take, as in `load_checkpoint`.
@@ -47,29 +46,24 @@ def load_model(
         A keras.Model.
 
     Raises:
-        ValueError: If the network is neither told nor in the file, or has no such published
-            weights.
+        ValueError: If the network has no such published weights.
         CheckpointError: If the file is damaged, or is none of this network.
         DownloadError: If published weights cannot be fetched.
         FileNotFoundError: If there is no such file.
     """
     source = Path(source)
     if not source.is_file():
-        if model is None or source.suffix:
+        if source.suffix or model is None:
             raise FileNotFoundError(
-                f"There is no such file; for published weights, name the network too. "
+                "There is no such file; of published weights, name the network too. "
                 f"Received: {source}"
             )
-        return _build(model, include_top, weights=str(source), **options)
+        if model not in VARIANTS:
+            raise ValueError(f"model is one of {', '.join(VARIANTS)}. Received: model={model}")
+        return _build(VARIANTS[model], include_top, weights=str(source), **options)
     if source.suffix == ".keras":
         loaded = keras.models.load_model(source)
         return loaded if include_top else keras.Model(loaded.input, loaded.get_layer("norm").output)
-    if source.suffix == ".h5":
-        if model is None:
-            raise ValueError(
-                f"A .weights.h5 does not tell its network: name it. Received: {source}"
-            )
-        return _build(model, include_top, weights=source, **options)
     variant, classes = identify(source, entry)
     if model not in (None, variant.name):
         raise CheckpointError(f"This is a {variant.name} checkpoint, not {model} (file: {source})")
@@ -86,13 +80,12 @@ def load_model(
     return built
 
 
-def _build(network: str | Variant, include_top: bool, **options: Any) -> keras.Model:
+def _build(network: Variant, include_top: bool, **options: Any) -> keras.Model:
     options = {"weights": None, "include_top": include_top, **options}
     if not include_top:
         options = {"pooling": "avg", **options}
-    name = network if isinstance(network, str) else network.name
-    if name in BUILDERS:
-        return BUILDERS[name](**options)
+    if network.name in BUILDERS:
+        return BUILDERS[network.name](**options)
     sizes = {"patch_size": network.patch_size, "kernel_size": network.kernel_size}
     if network.isotropic:
         return ConvNeXtIsotropic(network.depths[0], network.dims[0], **sizes, **options)
@@ -103,7 +96,7 @@ def convert(
     source: str | Path,
     target: str | Path,
     model: str | None = None,
-    layout: str = "official",
+    layout: str | None = None,
     include_top: bool = True,
     dtype: str | None = None,
     entry: str | None = None,
@@ -118,11 +111,10 @@ def convert(
 
     Args:
         source: as in `load_model`.
-        target: str or path. Ends in `.weights.h5`, `.keras`, `.safetensors` or `.pth`. The file
-            appears under its name once it is whole.
+        target: str or path. Ends in `.weights.h5`, the legacy `.h5`, `.keras`, `.safetensors` or
+            `.pth`. The file appears under its name once it is whole.
         model: as in `load_model`.
-        layout: str. Of a `.pth` or `.safetensors` target, as in `save_checkpoint`. Defaults to
-            "official".
+        layout: str or None. As in `save_checkpoint`; a `.keras` target has none. Defaults to None.
         include_top: bool. Whether to keep the head. Defaults to True.
         dtype: str or None. What to round the weights to, such as "float16". Defaults to None, as
             they are.
@@ -132,14 +124,14 @@ def convert(
         The keras.Model that was written.
 
     Raises:
-        ValueError: If `target` ends in something else, or as in `load_model`.
+        ValueError: If `target` ends in something else, or has no such layout.
         CheckpointError: As in `load_model`, or if the layout has no place for a weight.
         OSError: If the target cannot be written; nothing is left of it.
     """
     target = Path(target)
     if not target.name.endswith(TARGETS):
         raise ValueError(f"target ends in {', '.join(TARGETS)}. Received: target={target}")
-    if target.name.endswith((".safetensors", ".pth")):
+    if target.suffix != ".keras":
         converted = load_model(source, model, include_top, entry)
         save_checkpoint(converted, target, layout, dtype)
         return converted
@@ -149,10 +141,7 @@ def convert(
         converted = load_model(source, model, include_top, entry)
     partial = target.with_name(f"partial.{target.name}")
     try:
-        if target.suffix == ".keras":
-            converted.save(partial)
-        else:
-            converted.save_weights(partial)
+        converted.save(partial)
         partial.replace(target)
     finally:
         partial.unlink(missing_ok=True)

@@ -74,12 +74,7 @@ def test_predict_loads_what_keras_saved(checkpoint, tmp_path):
     model.save_weights(tmp_path / "atto.weights.h5")
     expected = run("predict", PHOTOS, "--weights", checkpoint).stdout
     assert run("predict", PHOTOS, "--weights", tmp_path / "atto.keras").stdout == expected
-    weights = tmp_path / "atto.weights.h5"
-    result = run("predict", PHOTOS, "--weights", weights, "--model", "convnext_atto")
-    assert result.stdout == expected
-    result = run("predict", PHOTOS, "--weights", weights)
-    assert result.exit_code == 2
-    assert "--model" in result.stderr
+    assert run("predict", PHOTOS, "--weights", tmp_path / "atto.weights.h5").stdout == expected
 
 
 def test_a_corrupt_image_in_a_folder_is_skipped_and_the_exit_code_says_so(checkpoint, tmp_path):
@@ -140,5 +135,14 @@ def test_convert_writes_another_layout_and_shows_what_went_where(checkpoint, tmp
     assert "3,695,520 parameters" in result.stderr
     for cell in ("stages_0_blocks_0_pwconv1", "160 x 40 x 1 x 1", "stages.3.blocks.1.mlp.fc2"):
         assert cell in result.stdout.replace("\n", "")
+    found = keras_convnext.identify(target)
+    assert (found.variant.name, found.classes) == ("convnext_atto", 1000)
+
+
+def test_convert_writes_what_keras_applications_loads_and_shows_its_names(checkpoint, tmp_path):
+    target = tmp_path / "x.weights.h5"
+    result = run("convert", checkpoint, target, "--layout", "keras_applications", "--verbose")
+    assert result.exit_code == 0
+    assert "convnext_atto_stage_0_block_0_pointwise_conv_1.0" in result.stdout.replace("\n", "")
     found = keras_convnext.identify(target)
     assert (found.variant.name, found.classes) == ("convnext_atto", 1000)

@@ -11,6 +11,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+# As the owners of the layouts call it.
+LAYER_SCALES = ("gamma", "layer_scale", "layer_scale_parameter")
+
 
 class ChannelsFirstNorm(nn.LayerNorm):
     def forward(self, x):
@@ -113,7 +116,7 @@ def randomize(model, seed=0):
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         parameter.normal_(generator=generator)
-        if name.endswith("gamma"):
+        if name.endswith(LAYER_SCALES):
             parameter.mul_(0.3)
         elif parameter.ndim > 1:
             parameter.mul_(parameter[0].numel() ** -0.5)

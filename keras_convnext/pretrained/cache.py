@@ -46,7 +46,7 @@ def ported_weights(copies: Sequence[Checkpoint]) -> Path:
         CheckpointError: If a file in the cache or from a server is not the published one.
         DownloadError: If the weights are not there and cannot be fetched.
     """
-    ports = [cache_folder() / f"{copy.stem}.weights.safetensors" for copy in copies]
+    ports = [cache_folder() / f"{copy.stem}.weights.h5" for copy in copies]
     with nullcontext() if any(map(Path.is_file, ports)) else _lock(copies):
         for port in ports:
             if port.is_file():

@@ -1,18 +1,24 @@
 """A checkpoint as a dict from our variables to its tensors, whatever names it uses for them."""
 
-import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from keras_convnext.pretrained.addresses import named
 from keras_convnext.pretrained.errors import CheckpointError
-from keras_convnext.pretrained.layouts import KINDS, LAYOUTS, Place, Row, place_of
+from keras_convnext.pretrained.h5_file import SUFFIXES, H5Tensor, read_h5
+from keras_convnext.pretrained.layouts import KINDS, LAYOUTS, Place, Row
+from keras_convnext.pretrained.memory import Unshared
+from keras_convnext.pretrained.names import Form, is_skipped, place_of
 from keras_convnext.pretrained.safetensors_file import SafeTensor, read_safetensors
 from keras_convnext.pretrained.torch_file import StoredTensor, read_torch_file
+from keras_convnext.variants import Variant
 
 MATRIX_AXES = KINDS["linear"]["kernel"][1]
+
+Tensor = StoredTensor | SafeTensor | H5Tensor
 
 # Where dicts of tensors stand in a file, the first that is there being taken.
 ENTRY_NAMES = ("model", "state_dict", "model_ema")
@@ -23,12 +29,12 @@ class Source(NamedTuple):
 
     Args:
         key: str. Its name in the file.
-        tensor: StoredTensor or SafeTensor.
+        tensor: StoredTensor, SafeTensor or H5Tensor.
         axes: tuple of int. The axes of the tensor in the order of ours.
     """
 
     key: str
-    tensor: StoredTensor | SafeTensor
+    tensor: Tensor
     axes: tuple[int, ...]
 
     @property
@@ -39,12 +45,14 @@ class Source(NamedTuple):
     def read(self) -> np.ndarray:
         """Reads the numbers, in our order of axes, without checking them again."""
         shape = self.tensor.shape[: len(self.axes)]
+        if self.axes == tuple(range(len(self.axes))):
+            return self.tensor.read(verify=False).reshape(shape)
         if self.axes != MATRIX_AXES:
             array = self.tensor.read(verify=False).reshape(shape)
             return np.ascontiguousarray(array.transpose(self.axes))
         # A matrix is transposed strip by strip while it is read: each stays in the cache, and
         # there is no second copy of the whole.
-        array = _Unshared.empty(shape[::-1], self.tensor.dtype)
+        array = Unshared.empty(shape[::-1], self.tensor.dtype)
         rows, columns = 16, shape[1]
         for index, piece in enumerate(self.tensor.pieces(rows * columns, verify=False)):
             strip = piece.reshape(-1, columns).T
@@ -67,40 +75,31 @@ class Source(NamedTuple):
                 raise CheckpointError(f"{self.key} holds NaN or infinite numbers, in {dtype}")
 
 
-class _Unshared(np.ndarray):
-    """An array that is handed over for good, so that a backend may keep its memory as a tensor's.
-
-    TensorFlow copies an array twice, once lest somebody change it and once to align it; for the
-    weights of a large network that takes as long as reading them.
-    """
-
-    @classmethod
-    def empty(cls, shape: tuple[int, ...], dtype: np.dtype) -> "_Unshared":
-        size, alignment = math.prod(shape) * dtype.itemsize, 64
-        memory = np.empty(size + alignment, np.uint8)
-        start = -memory.ctypes.data % alignment
-        return memory[start : start + size].view(dtype).reshape(shape).view(cls)
-
-    def copy(self, order: str = "C") -> "_Unshared":
-        return self
-
-
-def open_checkpoint(path: str | Path, entry: str | None = None) -> dict[Place, Source]:
+def open_checkpoint(
+    path: str | Path, entry: str | None = None, expected: Variant | None = None
+) -> dict[Place, Source]:
     """Reads the names and shapes in a checkpoint; the numbers stay in the file until asked for.
 
     Args:
-        path: str or path. A `.pth` or `.safetensors` file in any of the layouts.
+        path: str or path. A `.pth`, `.safetensors` or HDF5 file in any of the layouts.
         entry: str or None. Which dict of tensors of a `.pth` to take. Defaults to `model`, else
             `state_dict`, else `model_ema`, else the file is the dict.
+        expected: Variant or None. What to take the network for where a `.weights.h5` leaves it
+            open. Defaults to None.
 
     Raises:
         CheckpointError: If the file is damaged or is no ConvNeXt; the message names the file.
         FileNotFoundError: If there is no such file.
     """
-    safe = Path(path).suffix == ".safetensors"
-    saved = read_safetensors(path) if safe else read_torch_file(path)
+    suffix = Path(path).suffix
+    readers = {".safetensors": read_safetensors} | dict.fromkeys(SUFFIXES, read_h5)
+    saved = readers.get(suffix, read_torch_file)(path)
     try:
-        return _sources(saved if safe else _state_dict(saved, entry))
+        if suffix in SUFFIXES:
+            saved = named(saved, expected)
+        elif suffix not in readers:
+            saved = _state_dict(saved, entry)
+        return _sources(saved)
     except CheckpointError as error:
         raise CheckpointError(f"{error} (file: {path})") from error
 
@@ -141,8 +140,9 @@ def _state_dict(saved: Any, entry: str | None) -> dict[str, StoredTensor]:
     return state
 
 
-def _sources(state: Mapping[str, StoredTensor | SafeTensor]) -> dict[Place, Source]:
+def _sources(state: Mapping[str, Tensor]) -> dict[Place, Source]:
     """The tensors under our names, by the layout that knows most of them."""
+    state = {key: tensor for key, tensor in state.items() if not is_skipped(key)}
 
     def known(layout: tuple[Row, ...]) -> list:
         return [place_of(key, layout) for key in state]
@@ -165,8 +165,15 @@ def _sources(state: Mapping[str, StoredTensor | SafeTensor]) -> dict[Place, Sour
             )
         if place in sources:
             raise CheckpointError(f"{sources[place].key} and {form.key} are the same tensor")
-        sources[place] = Source(form.key, tensor, form.axes)
+        sources[place] = Source(form.key, tensor, _axes(form, tensor.shape))
     return sources
+
+
+def _axes(form: Form, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes of theirs in the order of ours, for either kernel of a depthwise convolution."""
+    if form.kind == "conv2d grouped" and len(shape) == 4 and shape[2] > 1:
+        return KINDS["depthwise_conv2d"]["kernel"][1]
+    return form.axes
 
 
 def listed(names: Iterable) -> str:

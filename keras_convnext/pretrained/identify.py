@@ -37,7 +37,7 @@ def identify(path: str | Path, entry: str | None = None) -> Identity:
     ```
 
     Args:
-        path: str or path. A `.pth` or `.safetensors` file in any of the layouts.
+        path: str or path. A `.pth`, `.safetensors` or HDF5 file in any of the layouts.
         entry: str or None. Which dict of tensors of a `.pth` to take, as in `load_checkpoint`.
 
     Raises:
@@ -45,7 +45,7 @@ def identify(path: str | Path, entry: str | None = None) -> Identity:
         FileNotFoundError: If there is no such file.
     """
     shapes = {place: source.shape for place, source in open_checkpoint(path, entry).items()}
-    variant = _variant(shapes)
+    variant = network_of(shapes)
     if variant is None:
         raise CheckpointError(f"The checkpoint lacks whole parts of a ConvNeXt (file: {path})")
     return Identity(variant, shapes[HEAD_KERNEL][-1] if HEAD_KERNEL in shapes else None)
@@ -80,8 +80,8 @@ def check_network(path: str | Path, model: str, classes: int | None) -> int:
     return theirs
 
 
-def _variant(shapes: Shapes) -> Variant | None:
-    """The network that has weights of these shapes, if that can be told."""
+def network_of(shapes: Shapes) -> Variant | None:
+    """Tells the network that has weights of these shapes, if that can be told."""
     depths: dict[int, int] = {}
     dims: dict[int, int] = {}
     kernel_size = None
@@ -118,7 +118,7 @@ def check_same_network(theirs: Shapes, ours: Shapes, model_name: str) -> None:
     Raises:
         CheckpointError: If they differ; the message names both, and what to do.
     """
-    checkpoint, model = _variant(theirs), _variant(ours)
+    checkpoint, model = network_of(theirs), network_of(ours)
     if checkpoint is None or model is None:
         return
     if not _same_network(checkpoint, model):

@@ -4,10 +4,13 @@ A row pairs a layer of ours with a module of theirs and the kind of both; `{s}` 
 the block. A kind says, for each variable, the last part of their key, the order of axes that turns
 their tensor into ours, and how many axes of length 1 they put behind it. The tables are read left
 to right to write a file, right to left to read one.
+
+In the layouts of Keras' own files a module is a layer by its name, after the Sequential it is in;
+`{name}` is the name of the model, and `{_n}` a number that Keras may have put there. The kind is
+the class of the layer. Legacy files have the names; a `.weights.h5` has the third of a class as
+`layers/class_2/vars`, in the order of the network, as `addresses.py` counts.
 """
 
-import re
-from functools import cache
 from typing import NamedTuple
 
 # kind: {our variable: (their parameter, axes of theirs in the order of ours, axes of 1 behind)}
@@ -20,6 +23,15 @@ KINDS = {
     "gamma":   {"gamma": ("gamma", (0,), 0)},
     "scale11": {"gamma": ("layer_scale", (0,), 2)},
     "scale":   {"gamma": ("layer_scale_parameter", (0,), 0)},
+    # Of Keras: the first word is the class, a variable goes by its place in the layer.
+    "patch_conv2d":        {"kernel": ("0", (0, 1, 2, 3), 0), "bias": ("1", (0,), 0)},
+    "depthwise_conv2d":    {"kernel": ("0", (0, 1, 2, 3), 0), "bias": ("1", (0,), 0)},
+    "conv2d":              {"kernel": ("0", (0, 1, 2, 3), 0), "bias": ("1", (0,), 0)},
+    "conv2d grouped":      {"kernel": ("0", (0, 1, 3, 2), 0), "bias": ("1", (0,), 0)},  # HW1C
+    "pointwise_dense":     {"kernel": ("0", (0, 1), 0),       "bias": ("1", (0,), 0)},
+    "dense":               {"kernel": ("0", (0, 1), 0),       "bias": ("1", (0,), 0)},
+    "layer_normalization": {"gamma": ("0", (0,), 0),          "beta": ("1", (0,), 0)},
+    "layer_scale":         {"gamma": ("0", (0,), 0)},
 }  # fmt: skip
 
 
@@ -36,20 +48,6 @@ class Row(NamedTuple):
     ours: str
     theirs: str
     kind: str
-
-
-class Form(NamedTuple):
-    """How they keep one variable of ours.
-
-    Args:
-        key: str. Its name there.
-        axes: tuple of int. The axes of theirs in the order of ours.
-        ones: int. How many axes of length 1 come after those.
-    """
-
-    key: str
-    axes: tuple[int, ...]
-    ones: int
 
 
 # facebookresearch/ConvNeXt, models/convnext.py
@@ -159,6 +157,54 @@ TORCHVISION = (
     Row("head",                               "classifier.2",                   "linear"),
 )  # fmt: skip
 
+# Keras, of our own networks
+KERAS = tuple(Row(ours, ours, kind) for ours, kind in (
+    ("stem_conv",                          "patch_conv2d"),
+    ("stem_norm",                          "layer_normalization"),
+    ("downsample_{s}_norm",                "layer_normalization"),
+    ("downsample_{s}_conv",                "patch_conv2d"),
+    ("stages_{s}_blocks_{b}_dwconv",       "depthwise_conv2d"),
+    ("stages_{s}_blocks_{b}_norm",         "layer_normalization"),
+    ("stages_{s}_blocks_{b}_pwconv1",      "pointwise_dense"),
+    ("stages_{s}_blocks_{b}_pwconv2",      "pointwise_dense"),
+    ("stages_{s}_blocks_{b}_layer_scale",  "layer_scale"),
+    ("blocks_{b}_dwconv",                  "depthwise_conv2d"),
+    ("blocks_{b}_norm",                    "layer_normalization"),
+    ("blocks_{b}_pwconv1",                 "pointwise_dense"),
+    ("blocks_{b}_pwconv2",                 "pointwise_dense"),
+    ("blocks_{b}_layer_scale",             "layer_scale"),
+    ("norm",                               "layer_normalization"),
+    ("head",                               "dense"),
+))  # fmt: skip
+
+# keras-team/keras, keras/src/applications/convnext.py: two layers between stages in a Sequential
+_STEM = "{name}_stem/{name}_stem"
+_DOWN = "{name}_downsampling_block_{s-1}/{name}_downsampling"
+_BLOCK = "{name}_stage_{s}_block_{b}"
+KERAS_APPLICATIONS = (
+    Row("stem_conv",                          f"{_STEM}_conv",             "conv2d"),
+    Row("stem_norm",                          f"{_STEM}_layernorm",        "layer_normalization"),
+    Row("downsample_{s}_norm",                f"{_DOWN}_layernorm_{{s-1}}", "layer_normalization"),
+    Row("downsample_{s}_conv",                f"{_DOWN}_conv_{{s-1}}",     "conv2d"),
+    Row("stages_{s}_blocks_{b}_dwconv",       f"{_BLOCK}_depthwise_conv",  "conv2d grouped"),
+    Row("stages_{s}_blocks_{b}_norm",         f"{_BLOCK}_layernorm",       "layer_normalization"),
+    Row("stages_{s}_blocks_{b}_pwconv1",      f"{_BLOCK}_pointwise_conv_1", "dense"),
+    Row("stages_{s}_blocks_{b}_pwconv2",      f"{_BLOCK}_pointwise_conv_2", "dense"),
+    Row("stages_{s}_blocks_{b}_layer_scale",  f"{_BLOCK}_layer_scale",     "layer_scale"),
+    Row("norm",                               "{name}_head_layernorm",     "layer_normalization"),
+    Row("head",                               "{name}_head_dense",         "dense"),
+)  # fmt: skip
+
+# The same without its head, where the norm goes by its class, and a number if it is not the first.
+KERAS_APPLICATIONS_NOTOP = tuple(
+    row._replace(theirs="layer_normalization{_n}") if row.ours == "norm" else row
+    for row in KERAS_APPLICATIONS
+    if row.ours != "head"
+)
+
+# What is no weight though it stands among them: the constants that normalise the pixels.
+SKIPPED = ("{name}_prestem_normalization",)
+
 LAYOUTS = {
     "official": OFFICIAL,
     "official_isotropic": OFFICIAL_ISOTROPIC,
@@ -168,7 +214,13 @@ LAYOUTS = {
     "transformers": TRANSFORMERS,
     "dinov3": DINOV3,
     "torchvision": TORCHVISION,
+    "keras": KERAS,
+    "keras_applications": KERAS_APPLICATIONS,
+    "keras_applications_notop": KERAS_APPLICATIONS_NOTOP,
 }
+
+# Which of them are of HDF5 files, and of no others.
+HDF5_LAYOUTS = ("keras", "keras_applications", "keras_applications_notop")
 
 # The entry of a `.pth` file that the dict of tensors stands under, where it is not the file.
 ENTRIES = {"official": "model", "official_isotropic": "model", "openmmlab": "state_dict"}
@@ -179,63 +231,3 @@ WRAPPERS = ("module.", "_orig_mod.", "backbone.", "model.", "convnext.")
 # What tells patch and channels, and the number of classes.
 STEM_KERNEL = Place("stem_conv", "kernel")
 HEAD_KERNEL = Place("head", "kernel")
-
-# A number in a pattern as it is written there: {factor * number + offset}.
-_NUMBERS = {"{s}": ("s", 1, 0), "{2s}": ("s", 2, 0), "{2s+1}": ("s", 2, 1), "{b}": ("b", 1, 0)}
-
-
-def form_of(place: Place, layout: tuple[Row, ...]) -> Form | None:
-    """Returns how they keep a variable of ours, if they do."""
-    for row in layout:
-        numbers = _read(row.ours, place.layer)
-        if numbers is not None and place.variable in KINDS[row.kind]:
-            parameter, axes, ones = KINDS[row.kind][place.variable]
-            return Form(f"{_written(row.theirs, numbers)}.{parameter}", axes, ones)
-    return None
-
-
-def place_of(key: str, layout: tuple[Row, ...]) -> tuple[Place, Form] | None:
-    """Returns our variable for a key of theirs and how they keep it, if it is one of theirs."""
-    for row in layout:
-        for variable, (parameter, axes, ones) in KINDS[row.kind].items():
-            numbers = _read(f"{_bare(row.theirs)}.{parameter}", _bare(key))
-            if numbers is not None:
-                return Place(_written(row.ours, numbers), variable), Form(key, axes, ones)
-    return None
-
-
-@cache
-def _bare(key: str) -> str:
-    """The key without the wrappers at its start."""
-    while wrapper := next(filter(key.startswith, WRAPPERS), None):
-        key = key.removeprefix(wrapper)
-    return key
-
-
-def _read(pattern: str, name: str) -> dict[str, int] | None:
-    """The stage and the block that `name` has in the places of `pattern`, if it is of this form."""
-    match = _compiled(pattern).fullmatch(name)
-    if match is None:
-        return None
-    numbers = {}
-    for token, (letter, factor, offset) in _NUMBERS.items():
-        if token in pattern:
-            numbers[letter], rest = divmod(int(match[letter]) - offset, factor)
-            if rest or numbers[letter] < 0:
-                return None
-    return numbers
-
-
-@cache
-def _compiled(pattern: str) -> re.Pattern:
-    regex = re.escape(pattern)
-    for token, (letter, _, _) in _NUMBERS.items():
-        regex = regex.replace(re.escape(token), f"(?P<{letter}>0|[1-9][0-9]{{0,3}})")
-    return re.compile(regex)
-
-
-def _written(pattern: str, numbers: dict[str, int]) -> str:
-    for token, (letter, factor, offset) in _NUMBERS.items():
-        if token in pattern:
-            pattern = pattern.replace(token, str(factor * numbers[letter] + offset))
-    return pattern

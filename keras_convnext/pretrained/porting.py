@@ -6,7 +6,7 @@ that is off is an error that lists both sides, found before the first number is 
 
 import inspect
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -15,18 +15,21 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_convnext.pretrained.addresses import layers_of
 from keras_convnext.pretrained.checkpoint import Source, listed, open_checkpoint
 from keras_convnext.pretrained.errors import CheckpointError
-from keras_convnext.pretrained.identify import check_same_network
+from keras_convnext.pretrained.h5_file import SUFFIXES
+from keras_convnext.pretrained.h5_writer import H5Entry, write_h5
+from keras_convnext.pretrained.identify import check_same_network, network_of
 from keras_convnext.pretrained.layouts import (
     ENTRIES,
+    HDF5_LAYOUTS,
     HEAD_KERNEL,
     LAYOUTS,
     STEM_KERNEL,
-    Form,
     Place,
-    form_of,
 )
+from keras_convnext.pretrained.names import Form, form_of
 from keras_convnext.pretrained.safetensors_file import write_safetensors
 from keras_convnext.pretrained.torch_file import write_torch_file
 
@@ -35,7 +38,8 @@ def load_checkpoint(model: keras.Model, path: str | Path, entry: str | None = No
     """Fills a model with the weights of a published checkpoint. PyTorch is not needed.
 
     The layout is recognised from the names of the tensors: that of the official code, of OpenMMLab,
-    timm, transformers (DINOv3's too) or torchvision, behind a wrapper such as `module.` or not.
+    timm, transformers (DINOv3's too) or torchvision, behind a wrapper such as `module.` or not; of
+    Keras, for these models or those of `keras.applications`.
 
     The head is skipped if the model has none, and left as it is, with a warning, if it has another
     number of classes. A stem for other than 3 channels gets the kernel summed over its channels
@@ -50,7 +54,8 @@ def load_checkpoint(model: keras.Model, path: str | Path, entry: str | None = No
 
     Args:
         model: keras.Model. Made by one of the builders.
-        path: str or path. A `.pth` or `.safetensors` file. Nothing in it is run.
+        path: str or path. A `.pth`, `.safetensors`, `.weights.h5` or legacy `.h5` file. Nothing in
+            it is run.
         entry: str or None. Which dict of tensors to take from a `.pth` that holds several. Defaults
             to `model`, else `state_dict`, else `model_ema`, else the file is the dict.
 
@@ -60,13 +65,11 @@ def load_checkpoint(model: keras.Model, path: str | Path, entry: str | None = No
         FileNotFoundError: If there is no such file.
     """
     variables = _variables(model)
-    sources = open_checkpoint(path, entry)
+    shapes = {place: tuple(variable.shape) for place, variable in variables.items()}
+    sources = open_checkpoint(path, entry, network_of(shapes))
     try:
-        check_same_network(
-            {place: source.shape for place, source in sources.items()},
-            {place: tuple(variable.shape) for place, variable in variables.items()},
-            model.name,
-        )
+        theirs = {place: source.shape for place, source in sources.items()}
+        check_same_network(theirs, shapes, model.name)
         for place in _left_out(sources, variables):
             del sources[place]
             variables.pop(place, None)
@@ -84,14 +87,17 @@ def load_checkpoint(model: keras.Model, path: str | Path, entry: str | None = No
 
 
 def save_checkpoint(
-    model: keras.Model, path: str | Path, layout: str = "official", dtype: str | None = None
+    model: keras.Model,
+    path: str | Path,
+    layout: str | None = None,
+    dtype: str | None = None,
 ) -> None:
     """Writes the weights of a model as a checkpoint for other programs. PyTorch is not needed.
 
     A `.pth` loads with `torch.load(path, weights_only=True)`, which gives `{"model": tensors}` in
     the official layout, `{"state_dict": tensors}` in OpenMMLab's, the tensors themselves in the
-    others. They fit the network of the same shape there, strictly. The file appears under its name
-    once it is whole.
+    others. A `.weights.h5` and a legacy `.h5` load with `model.load_weights(path)`. They fit the
+    network of the same shape there, strictly. The file appears under its name once it is whole.
 
     Example:
 
@@ -101,15 +107,18 @@ def save_checkpoint(
 
     Args:
         model: keras.Model. Made by one of the builders, with or without its top.
-        path: str or path. The file to write, `.safetensors` or else a `.pth`.
-        layout: str. One of `keras_convnext.pretrained.layouts.LAYOUTS`; "official" is, for an
-            isotropic model, that of the isotropic ones. Defaults to "official".
+        path: str or path. The file to write: `.safetensors`, `.weights.h5`, legacy `.h5`, or else a
+            `.pth`.
+        layout: str or None. One of `keras_convnext.pretrained.layouts.LAYOUTS`. Of an HDF5 file it
+            is "keras", for these models, or "keras_applications"; of others any but these.
+            "official" is, for an isotropic model, that of the isotropic ones. Defaults to None,
+            which is "keras" for HDF5 and "official" for others.
         dtype: str or None. What to round the weights to, such as "float16". Defaults to None, as
             they are.
 
     Raises:
         CheckpointError: If the model has weights that the layout has no place for.
-        ValueError: If there is no such layout.
+        ValueError: If there is no such layout for such a file.
         OSError: If the file cannot be written; nothing is left of it.
     """
     variables = _variables(model)
@@ -117,13 +126,13 @@ def save_checkpoint(
         place: partial(keras.ops.convert_to_numpy, variable)
         for place, variable in variables.items()
     }
-    _write(path, arrays, layout, dtype)
+    _write(path, arrays, layout, dtype, model.name)
 
 
 def rewrite_checkpoint(
     source: str | Path,
     target: str | Path,
-    layout: str = "official",
+    layout: str | None = None,
     dtype: str | None = None,
     entry: str | None = None,
 ) -> None:
@@ -139,26 +148,49 @@ def rewrite_checkpoint(
     Raises:
         CheckpointError: If the source is damaged or is no ConvNeXt, or if the layout has no place
             for something in it.
+        ValueError: As in `save_checkpoint`.
         OSError: If the target cannot be written; nothing is left of it.
     """
     sources = open_checkpoint(source, entry)
-    _write(target, {place: tensor.read for place, tensor in sources.items()}, layout, dtype)
+    network = network_of({place: tensor.shape for place, tensor in sources.items()})
+    if network is None:
+        raise CheckpointError(f"The checkpoint lacks whole parts of a ConvNeXt (file: {source})")
+    order = list(layers_of(network))
+    places = sorted(sources, key=lambda place: order.index(place.layer))
+    arrays = {place: sources[place].read for place in places}
+    _write(target, arrays, layout, dtype, network.name)
 
 
 def _write(
     path: str | Path,
     arrays: Mapping[Place, Callable[[], np.ndarray]],
-    layout: str,
+    layout: str | None,
     dtype: str | None,
+    model_name: str,
 ) -> None:
-    tensors = (
-        (form.key, _theirs(arrays[place](), form, dtype))
-        for place, form in _forms(arrays, layout).items()
-    )
+    """Writes arrays, which are asked for one at a time, in the order of the network."""
+    layout = layout or default_layout(path)
+    hdf5 = Path(path).suffix in SUFFIXES
+    if layout in LAYOUTS and hdf5 != (layout in HDF5_LAYOUTS):
+        raise ValueError(
+            f"An HDF5 file has one of the layouts {', '.join(HDF5_LAYOUTS)}, and no other file "
+            f"has. Received: layout={layout}, path={path}"
+        )
+    forms = _forms(arrays, layout, model_name)
+    theirs = (_theirs(arrays[place](), form, dtype) for place, form in forms.items())
+    if hdf5:
+        write_h5(path, map(_h5_entry, forms, forms.values(), theirs))
+        return
+    tensors = zip((form.key for form in forms.values()), theirs)
     if Path(path).suffix == ".safetensors":
         write_safetensors(path, tensors)
     else:
         write_torch_file(path, tensors, ENTRIES.get(layout))
+
+
+def default_layout(path: str | Path) -> str:
+    """Tells the layout that a file gets when none is asked for: by its suffix."""
+    return "keras" if Path(path).suffix in (*SUFFIXES, ".keras") else "official"
 
 
 def checkpoint_keys(
@@ -173,20 +205,32 @@ def checkpoint_keys(
     variables = _variables(model)
     return {
         place: (form.key, _shape_of_theirs(tuple(variables[place].shape), form))
-        for place, form in _forms(variables, layout).items()
+        for place, form in _forms(variables, layout, model.name).items()
     }
 
 
-def _forms(places: Iterable[Place], layout: str) -> dict[Place, Form]:
+def _forms(places: Collection[Place], layout: str, model_name: str) -> dict[Place, Form]:
     if layout not in LAYOUTS:
         raise ValueError(f"layout is one of {', '.join(LAYOUTS)}. Received: layout={layout}")
     if layout == "official" and any(place.layer.startswith("blocks_") for place in places):
         layout = "official_isotropic"
-    forms = {place: form_of(place, LAYOUTS[layout]) for place in places}
+    if layout == "keras_applications" and HEAD_KERNEL not in places:
+        layout = "keras_applications_notop"
+    forms = {place: form_of(place, LAYOUTS[layout], model_name) for place in places}
     homeless = ["/".join(place) for place, form in forms.items() if form is None]
     if homeless:
         raise CheckpointError(f"The layout {layout} has no place for {listed(homeless)}")
+    if layout == "keras_applications_notop" and Place("norm", "gamma") not in places:
+        raise CheckpointError(
+            "Every network of keras.applications ends in a norm, and this one in a map: build it "
+            "with pooling='avg'"
+        )
     return forms
+
+
+def _h5_entry(place: Place, form: Form, array: np.ndarray) -> H5Entry:
+    layers, _, index = form.key.rpartition(".")
+    return H5Entry(tuple(layers.split("/")), form.kind.split()[0], index, place.variable, array)
 
 
 def _shape_of_theirs(shape: tuple[int, ...], form: Form) -> tuple[int, ...]:

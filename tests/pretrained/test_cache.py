@@ -16,7 +16,7 @@ from keras_convnext.pretrained import cache, catalog, download
 from keras_convnext.pretrained.catalog import Checkpoint
 
 ROW = Checkpoint("convnext_atto", "toy", "official", "toy.pth", 10, 224)
-PORT = "toy.weights.safetensors"
+PORT = "toy.weights.h5"
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +99,7 @@ def test_a_copy_is_taken_where_the_first_source_fails(server, folder, published,
     server.files = {copy.file: published}
     with pytest.warns(UserWarning, match=r"toy\.pth answers 404.*Took timm's copy"):
         atto()
-    assert f"{copy.stem}.weights.safetensors" in files_in(folder)
+    assert f"{copy.stem}.weights.h5" in files_in(folder)
     atto()
     assert len(server.requests) == 2
 

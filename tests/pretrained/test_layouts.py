@@ -11,7 +11,7 @@ import torch_reference
 
 import keras_convnext
 from keras_convnext import CheckpointError, identify, load_checkpoint, save_checkpoint
-from keras_convnext.pretrained.layouts import LAYOUTS
+from keras_convnext.pretrained.layouts import HDF5_LAYOUTS, LAYOUTS
 
 TOLERANCE = 1e-5  # of the largest value
 DEPTHS, DIMS = (2, 1, 2, 1), (8, 16, 24, 32)
@@ -70,31 +70,16 @@ OWNERS = {
 }
 
 
-def with_random_weights(network):
-    """As `torch_reference.randomize`, by the shapes alone, since here names differ."""
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            parameter.normal_(generator=generator)
-            if "gamma" in name or "scale" in name:
-                parameter.mul_(0.3)
-            elif parameter.ndim > 1:
-                parameter.mul_(parameter[0].numel() ** -0.5)
-            else:
-                parameter.mul_(0.1).add_(1.0 if "weight" in name else 0.0)
-    return network.eval()
-
-
 @pytest.fixture(params=OWNERS)
 def owner(request):
     return SimpleNamespace(
-        layout=request.param, network=with_random_weights(OWNERS[request.param]())
+        layout=request.param, network=torch_reference.randomize(OWNERS[request.param]())
     )
 
 
 def keras_model(layout, **options):
     options = {"include_preprocessing": False, "input_shape": (64, 64, 3), "classes": 5} | options
-    if layout == "dinov3":
+    if layout in ("dinov3", "keras_applications_notop"):
         options |= {"include_top": False, "pooling": "avg"}
     else:
         options |= {"classifier_activation": None}
@@ -144,14 +129,18 @@ def test_a_file_of_the_owner_gives_its_numbers_and_comes_back_to_the_bit(owner, 
         assert torch.equal(back[key], tensor), key
 
 
-@pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "official_isotropic"])
-def test_a_file_of_ours_comes_back_to_the_bit(layout, tmp_path):
+@pytest.mark.parametrize(
+    ("layout", "suffix"),
+    [(name, ".pth") for name in LAYOUTS if name not in ("official_isotropic", *HDF5_LAYOUTS)]
+    + [(name, suffix) for name in HDF5_LAYOUTS for suffix in (".weights.h5", ".h5")],
+)
+def test_a_file_of_ours_comes_back_to_the_bit(layout, suffix, tmp_path):
     model, again = keras_model(layout), keras_model(layout)
-    save_checkpoint(model, tmp_path / "x.pth", layout=layout)
-    load_checkpoint(again, tmp_path / "x.pth")
+    save_checkpoint(model, tmp_path / f"x{suffix}", layout=layout)
+    load_checkpoint(again, tmp_path / f"x{suffix}")
     for ours, theirs in zip(again.get_weights(), model.get_weights()):
         np.testing.assert_array_equal(ours, theirs)
-    found = identify(tmp_path / "x.pth")
+    found = identify(tmp_path / f"x{suffix}")
     assert (found.variant.depths, found.variant.dims) == (DEPTHS, DIMS)
 
 
@@ -180,7 +169,7 @@ def test_openmmlab_has_its_names_and_its_entry(tmp_path):
 
 @pytest.mark.parametrize("wrapper", ["module.", "_orig_mod.", "module.backbone.", "backbone."])
 def test_wrappers_before_the_names_are_seen_through(wrapper, tmp_path):
-    network = with_random_weights(official())
+    network = torch_reference.randomize(official())
     state = {f"{wrapper}{key}": tensor for key, tensor in network.state_dict().items()}
     plain, wrapped = keras_model("official"), keras_model("official")
     load_checkpoint(plain, write(network.state_dict(), tmp_path / "plain.pth"))
@@ -222,8 +211,26 @@ def test_what_a_layout_has_no_place_for_is_not_written(tmp_path):
         save_checkpoint(keras_model("official_isotropic"), tmp_path / "x.pth", layout="timm")
     with pytest.raises(CheckpointError, match="head/kernel"):
         save_checkpoint(keras_model("official"), tmp_path / "x.pth", layout="dinov3")
+    trunk = keras_model("official", include_top=False)
+    with pytest.raises(CheckpointError, match="pooling='avg'"):
+        save_checkpoint(trunk, tmp_path / "x.h5", layout="keras_applications")
     with pytest.raises(ValueError, match="layout=onnx"):
         save_checkpoint(keras_model("official"), tmp_path / "x.pth", layout="onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("layout", "name"),
+    [
+        ("timm", "x.weights.h5"),
+        ("official", "x.h5"),
+        ("keras", "x.pth"),
+        ("keras", "x.safetensors"),
+    ],
+)
+def test_a_layout_is_of_one_kind_of_file(layout, name, tmp_path):
+    with pytest.raises(ValueError, match=f"layout={layout}, path=.*{name}"):
+        save_checkpoint(keras_model("official"), tmp_path / name, layout=layout)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,0 +1,197 @@
+"""Files of `keras.applications.ConvNeXt*` into models, and a model's into theirs."""
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from keras.src.applications.convnext import ConvNeXt as Theirs
+from keras.src.legacy.saving import legacy_h5_format
+
+import keras_convnext
+from keras_convnext import CheckpointError, identify, load_checkpoint, load_model, save_checkpoint
+
+TOLERANCE = 1e-5  # of the largest value
+DEPTHS, DIMS = (1, 2, 1, 1), (8, 16, 24, 32)
+TOPS = {"top": {}, "no top": {"include_top": False, "pooling": "avg"}}
+
+
+def theirs(depths=DEPTHS, dims=DIMS, name="mine", seed=0, **options):
+    options = {"classes": 5, "input_shape": (64, 64, 3), "weights": None, **options}
+    model = Theirs(depths, dims, name=name, classifier_activation=None, **options)
+    return with_random_weights(model, seed)
+
+
+def ours(depths=DEPTHS, dims=DIMS, **options):
+    options = {"classes": 5, "input_shape": (64, 64, 3), "classifier_activation": None, **options}
+    return keras_convnext.ConvNeXt(depths, dims, **options)
+
+
+def with_random_weights(model, seed=0):
+    """As `torch_reference.randomize`: layer scales of order 0.3, norms other than 1."""
+    generator = np.random.default_rng(seed)
+    for weight in model.weights:
+        value = generator.normal(size=weight.shape)
+        if "layer_scale" in weight.path:
+            value *= 0.3
+        elif value.ndim > 1:
+            value *= np.prod(value.shape[:-1]) ** -0.5
+        else:
+            value = 0.1 * value + ("gamma" in weight.path)
+        weight.assign(value)
+    return model
+
+
+def save(model, path):
+    """As `model.save_weights`, which writes no legacy form any more."""
+    if path.name.endswith(".weights.h5"):
+        model.save_weights(path)
+    else:
+        with h5py.File(path, "w") as file:
+            legacy_h5_format.save_weights_to_hdf5_group(file, model)
+    return path
+
+
+def datasets(path):
+    found = {}
+    with h5py.File(path) as file:
+        file.visititems(
+            lambda name, item: found.update({name: item[()]} if hasattr(item, "shape") else {})
+        )
+    return found
+
+
+def pixels(side=64):
+    return np.random.default_rng(0).uniform(0, 255, (1, side, side, 3)).astype("float32")
+
+
+def assert_same_outputs(model, other, side=64):
+    expected = keras.ops.convert_to_numpy(other(pixels(side)))
+    found = keras.ops.convert_to_numpy(model(pixels(side)))
+    assert np.abs(found - expected).max() < TOLERANCE * np.abs(expected).max()
+
+
+def assert_same_weights(one, other):
+    """The layers come in one order; depthwise kernels differ by an axis of length 1."""
+    for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b.reshape(a.shape))
+
+
+@pytest.fixture(params=[".weights.h5", ".h5"])
+def path(request, tmp_path):
+    return tmp_path / f"theirs{request.param}"
+
+
+@pytest.mark.parametrize("options", TOPS.values(), ids=TOPS)
+def test_a_file_of_theirs_gives_its_numbers_and_comes_back_to_the_bit(options, path):
+    network, model = theirs(**options), ours(name="mine", **options)
+    load_checkpoint(model, save(network, path))
+    assert_same_outputs(model, network)
+
+    written = path.with_name(path.name.replace("theirs", "ours"))
+    save_checkpoint(model, written, layout="keras_applications")
+    again = theirs(seed=1, **options)
+    again.load_weights(written)
+    assert_same_weights(again, network)
+    back, original = datasets(written), datasets(path)
+    if path.suffixes == [".weights", ".h5"]:
+        assert back.keys() == original.keys()
+    else:  # where layers have names of their own: a scale's variable, a last norm without a head
+        own = {name for name in original if "layer_scale" in name or "/layer_norm" in f"/{name}"}
+        assert original.keys() - back.keys() <= own
+        assert len(back) == len(original)
+    assert all(
+        back[name].tobytes() == original[name].tobytes() for name in back if name in original
+    )
+
+
+def test_layers_may_be_looked_up_by_their_names(tmp_path):
+    model = with_random_weights(ours(name="mine"))
+    save_checkpoint(model, tmp_path / "x.h5", layout="keras_applications")
+    network, again = theirs(seed=1), ours()
+    network.load_weights(tmp_path / "x.h5", by_name=True)
+    load_checkpoint(again, save(network, tmp_path / "theirs.h5"))
+    assert_same_weights(again, model)
+
+
+def test_the_file_tells_its_network(path):
+    found = identify(save(theirs(), path))
+    assert (found.variant.depths, found.variant.dims, found.classes) == (DEPTHS, DIMS, 5)
+    assert load_model(path, input_shape=(64, 64, 3)).output_shape == (None, 5)
+
+
+@pytest.mark.parametrize("scale", [None, 0.3])
+def test_layer_scale_may_be_missing(scale, path):
+    network = theirs(layer_scale_init_value=scale)
+    assert_same_weights(ours(weights=save(network, path), layer_scale_init_value=scale), network)
+
+
+def test_stages_of_one_width(path):
+    network = theirs((1, 2, 1, 1), (8, 8, 8, 16))
+    model = ours((1, 2, 1, 1), (8, 8, 8, 16))
+    load_checkpoint(model, save(network, path))
+    assert_same_weights(model, network)
+
+
+def test_kernels_of_a_depthwise_convolution_are_taken_too(path):
+    network = theirs()
+    save(network, path)
+    with h5py.File(path, "a") as file:
+        grouped = [name for name, array in datasets(path).items() if array.shape[:3] == (7, 7, 1)]
+        assert len(grouped) == sum(DEPTHS)
+        for name in grouped:
+            kernel = file[name][()]
+            del file[name]
+            file[name] = kernel.transpose(0, 1, 3, 2)
+    assert_same_weights(ours(weights=path), network)
+
+
+def test_the_constants_of_their_normalization_are_skipped_and_no_others(path):
+    network = theirs()
+    save(network, path)
+    legacy = path.name == "theirs.h5"
+    place = "mine_prestem_normalization" if legacy else "layers/normalization/vars"
+    names = ("mean:0", "variance:0", "count:0") if legacy else ("0", "1", "2")
+    with h5py.File(path, "a") as file:
+        for name, value in zip(names, (np.zeros(3, "f4"), np.ones(3, "f4"), np.int64(7))):
+            file[f"{place}/{name}"] = value
+    assert_same_weights(ours(weights=path), network)
+    with h5py.File(path, "a") as file:
+        file["other/other/kernel" if legacy else "layers/other/vars/0"] = np.zeros(3, "f4")
+    with pytest.raises(CheckpointError, match=r"no place for the tensors .*other"):
+        ours(weights=path)
+
+
+def test_the_names_of_published_files(tmp_path):
+    """Keras 2 wrote them: a number behind each variable, and no name for that of a scale."""
+    network, model = (
+        theirs(include_top=False, pooling="avg"),
+        ours(include_top=False, pooling="avg"),
+    )
+    save_checkpoint(with_random_weights(model), tmp_path / "x.h5", layout="keras_applications")
+    with h5py.File(tmp_path / "x.h5") as old, h5py.File(tmp_path / "y.h5", "w") as new:
+        for name, array in datasets(tmp_path / "x.h5").items():
+            group, _, rest = name.partition("/")
+            rest = rest.removeprefix(f"{group}/") if group.endswith(("stem", "_0", "_1")) else rest
+            name = f"{group}/Variable:0" if "layer_scale" in name else f"{group}/{rest}:0"
+            new[name.replace("layer_normalization", "layer_normalization_7")] = array
+        new.attrs.update(old.attrs)
+    again = ours(weights=tmp_path / "y.h5", include_top=False, pooling="avg")
+    assert_same_weights(again, model)
+    assert len(network.weights) == len(again.weights)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", TOPS.values(), ids=TOPS)
+def test_tiny_at_its_own_size(options, path):
+    network = with_random_weights(
+        keras.applications.ConvNeXtTiny(weights=None, classifier_activation=None, **options)
+    )
+    model = keras_convnext.ConvNeXtTiny(
+        weights=save(network, path), classifier_activation=None, **options
+    )
+    assert_same_outputs(model, network, side=224)
+    written = path.with_name(path.name.replace("theirs", "ours"))
+    save_checkpoint(model, written, layout="keras_applications")
+    again = keras.applications.ConvNeXtTiny(weights=None, **options)
+    again.load_weights(written)
+    assert_same_weights(again, network)
