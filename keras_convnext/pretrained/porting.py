@@ -122,10 +122,7 @@ def save_checkpoint(
         OSError: If the file cannot be written; nothing is left of it.
     """
     variables = _variables(model)
-    arrays = {
-        place: partial(keras.ops.convert_to_numpy, variable)
-        for place, variable in variables.items()
-    }
+    arrays = {place: partial(np.asarray, variable) for place, variable in variables.items()}
     _write(path, arrays, layout, dtype, model.name)
 
 
@@ -239,7 +236,7 @@ def _shape_of_theirs(shape: tuple[int, ...], form: Form) -> tuple[int, ...]:
 
 def _theirs(array: np.ndarray, form: Form, dtype: str | None) -> np.ndarray:
     array = array.astype(dtype or array.dtype, copy=False).transpose(np.argsort(form.axes))
-    return np.ascontiguousarray(array).reshape(array.shape + (1,) * form.ones)
+    return array.reshape(array.shape + (1,) * form.ones)
 
 
 def _variables(model: keras.Model) -> dict[Place, Any]:

@@ -81,7 +81,8 @@ def write_safetensors(path: str | Path, tensors: Iterable[tuple[str, np.ndarray]
     path = Path(path)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        safetensors.numpy.save_file(dict(tensors), partial, metadata={"format": "pt"})
+        arrays = {name: np.require(array, requirements="C") for name, array in tensors}
+        safetensors.numpy.save_file(arrays, partial, metadata={"format": "pt"})
         os.replace(partial, path)
     except safetensors.SafetensorError as error:
         raise OSError(f"{path} could not be written: {error}") from error

@@ -336,13 +336,30 @@ def write_torch_file(
                         f"A .pth file takes {', '.join(_DTYPES)}. "
                         f"Received: {name} of dtype {tensor.dtype.name}"
                     )
-                array = np.require(tensor, _DTYPES[tensor.dtype.name], "C")
+                array = np.asarray(tensor, _DTYPES[tensor.dtype.name])
                 described.append((name, str(index), array.dtype.name, array.shape))
                 with archive.open(f"archive/data/{index}", "w", force_zip64=True) as entry:
-                    entry.write(array.reshape(-1).view(np.uint8).data)
+                    for strip in _strips(array):
+                        entry.write(strip.reshape(-1).view(np.uint8).data)
             archive.writestr("archive/data.pkl", torch_pickle.dump(described, key))
             archive.writestr("archive/byteorder", "little")
             archive.writestr("archive/version", "3\n")
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def _strips(array: np.ndarray) -> Iterator[np.ndarray]:
+    """The numbers in C order: the array itself or, if they lie otherwise, some rows at a time."""
+    if array.flags.c_contiguous or array.ndim < 2:
+        yield np.ascontiguousarray(array)
+        return
+    for start in range(0, len(array), 64):
+        rows = array[start : start + 64]
+        strip = np.empty(rows.shape, rows.dtype)
+        for column in range(0, rows.shape[1], 128):
+            # Copied as it lies first: the rows of a large matrix are a power of two apart, and so
+            # share the same few lines of the cache.
+            block = rows[:, column : column + 128].copy("K")
+            strip[:, column : column + 128] = block
+        yield strip
