@@ -13,7 +13,8 @@ from keras_convnext.pretrained.layouts import KINDS, LAYOUTS, Place, Row
 from keras_convnext.pretrained.memory import Unshared
 from keras_convnext.pretrained.names import Form, is_skipped, place_of
 from keras_convnext.pretrained.safetensors_file import SafeTensor, read_safetensors
-from keras_convnext.pretrained.torch_file import StoredTensor, read_torch_file
+from keras_convnext.pretrained.stored_tensor import StoredTensor
+from keras_convnext.pretrained.torch_file import read_torch_file
 from keras_convnext.variants import Variant
 
 MATRIX_AXES = KINDS["linear"]["kernel"][1]

@@ -11,7 +11,7 @@ import safetensors
 import safetensors.numpy
 
 from keras_convnext.pretrained.errors import CheckpointError
-from keras_convnext.pretrained.torch_file import is_possible
+from keras_convnext.pretrained.stored_tensor import is_possible
 
 DTYPES = {
     "F64": np.dtype("float64"),

@@ -5,13 +5,10 @@ each storage lie in an entry `data/KEY` of their own.
 """
 
 import io
-import math
 import os
 import struct
 import zipfile
-import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,125 +17,25 @@ import numpy as np
 
 from keras_convnext.pretrained import torch_pickle
 from keras_convnext.pretrained.errors import CheckpointError
+from keras_convnext.pretrained.stored_tensor import (
+    FETCH,
+    MAX_AXES,
+    MAX_ELEMENTS,
+    Storage,
+    StoredTensor,
+    extent,
+    is_possible,
+)
 
 # A training checkpoint of the largest network describes itself in 0.2 MB, and lists its entries in
 # as much. What a description can be made to take in memory is some seventy times its size.
 _MAX_DESCRIPTION_BYTES = 2 << 20
-_MAX_AXES = 32  # of an array in numpy 1
-_MAX_ELEMENTS = 2**48
 _ENCRYPTED_OR_PATCHED = 0x61
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
-_FETCH = "Fetch the file again, from its publisher"
 _DTYPES = {
     name: np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
     for name in torch_pickle.STORAGE_DTYPES.values()
 }
-
-
-@dataclass(frozen=True)
-class _Storage:
-    """The place of a storage's numbers in the file."""
-
-    path: Path
-    start: int
-    size: int
-    crc: int | None
-    dtype: np.dtype
-
-
-@dataclass(frozen=True)
-class StoredTensor:
-    """A tensor of a PyTorch file whose numbers are still in it.
-
-    Args:
-        shape: tuple of int.
-        strides: tuple of int, in elements.
-        offset: int. First element in the storage.
-    """
-
-    storage: _Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
-
-    @property
-    def dtype(self) -> np.dtype:
-        """The dtype of the numbers, `ml_dtypes.bfloat16` among them."""
-        return self.storage.dtype
-
-    def read(self, verify: bool = True) -> np.ndarray:
-        """Reads the part of the storage that the tensor covers, and no more.
-
-        Args:
-            verify: bool. Whether to compare the checksum, which a whole storage has, unless torch
-                was told to leave it out. Defaults to True.
-
-        Raises:
-            CheckpointError: If a whole storage was read and its checksum is not the file's.
-        """
-        itemsize = self.dtype.itemsize
-        count = _extent(self.shape, self.strides)
-        with open(self.storage.path, "rb") as file:
-            file.seek(self.storage.start + self.offset * itemsize)
-            data = np.fromfile(file, np.uint8, count * itemsize)
-        if data.nbytes < count * itemsize:
-            raise _cut()
-        verify &= self.storage.crc is not None and data.nbytes == self.storage.size
-        if verify and zlib.crc32(data) != self.storage.crc:
-            raise _damaged()
-        strides = tuple(stride * itemsize for stride in self.strides)
-        return np.lib.stride_tricks.as_strided(
-            data.view(self.dtype), self.shape, strides, writeable=False
-        )
-
-    def pieces(self, elements: int, verify: bool = True) -> Iterator[np.ndarray]:
-        """Reads the numbers in C order, so many at a time, which the caches like better than all.
-
-        Args:
-            elements: int. How many numbers a piece has; the last may have fewer.
-            verify: bool. As in `read`.
-
-        Returns:
-            Iterator of flat arrays. Each is overwritten by the next.
-
-        Raises:
-            CheckpointError: As `read` does, after the last piece.
-        """
-        count = math.prod(self.shape)
-        dense = self.strides == tuple(
-            math.prod(self.shape[i + 1 :]) for i in range(len(self.shape))
-        )
-        if not dense or self.offset or count * self.dtype.itemsize != self.storage.size:
-            flat = self.read(verify).reshape(-1)
-            yield from (flat[start : start + elements] for start in range(0, count, elements))
-            return
-        verify &= self.storage.crc is not None
-        piece, crc = np.empty(min(elements, count), self.dtype), 0
-        with open(self.storage.path, "rb", buffering=0) as file:
-            file.seek(self.storage.start)
-            for start in range(0, count, elements):
-                piece = piece[: count - start]
-                if file.readinto(piece.view(np.uint8)) < piece.nbytes:
-                    raise _cut()
-                crc = zlib.crc32(piece.view(np.uint8), crc) if verify else crc
-                yield piece
-        if verify and crc != self.storage.crc:
-            raise _damaged()
-
-
-def _damaged() -> CheckpointError:
-    return CheckpointError(f"The numbers are damaged: a checksum does not match. {_FETCH}")
-
-
-def _cut() -> CheckpointError:
-    return CheckpointError(f"The file was cut while it was read. {_FETCH}")
-
-
-def _extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
-    """Number of elements from the first that a tensor reaches to the last."""
-    if 0 in shape:
-        return 0
-    return 1 + sum((side - 1) * stride for side, stride in zip(shape, strides))
 
 
 def read_torch_file(path: str | Path) -> Any:
@@ -202,7 +99,7 @@ def _checked_entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.Z
     entries = {}
     for name, entry in zip(names, archive.infolist()):
         if ".." in entry.filename.split("/") or entry.filename.startswith("/"):
-            raise CheckpointError(f"An entry would leave its folder: {entry.filename!r}. {_FETCH}")
+            raise CheckpointError(f"An entry would leave its folder: {entry.filename!r}. {FETCH}")
         if (
             entry.compress_type != zipfile.ZIP_STORED
             or entry.file_size != entry.compress_size
@@ -210,15 +107,15 @@ def _checked_entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.Z
         ):
             raise CheckpointError(
                 f"torch.save neither compresses nor encrypts, but {entry.filename!r} is not plain. "
-                f"{_FETCH}"
+                f"{FETCH}"
             )
         last_start = size - _LOCAL_HEADER.size - entry.file_size
         if not 0 <= entry.header_offset <= last_start:
             raise CheckpointError(
-                f"{entry.filename!r} claims more bytes than the file has. {_FETCH}"
+                f"{entry.filename!r} claims more bytes than the file has. {FETCH}"
             )
         if name in entries:
-            raise CheckpointError(f"There are two entries {entry.filename!r}. {_FETCH}")
+            raise CheckpointError(f"There are two entries {entry.filename!r}. {FETCH}")
         entries[name] = entry
     for name in entries.keys() & {"data.pkl", "byteorder"}:
         if entries[name].file_size > _MAX_DESCRIPTION_BYTES:
@@ -235,17 +132,17 @@ def _checked_entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.Z
 
 def _storage(
     path: Path, file: io.BufferedReader, entries: dict[str, zipfile.ZipInfo], identity: tuple
-) -> _Storage:
+) -> Storage:
     _, dtype, key, _, _ = identity
     if not isinstance(dtype, str) or dtype not in _DTYPES or not isinstance(key, str):
-        raise CheckpointError(f"The description of a storage makes no sense. {_FETCH}")
+        raise CheckpointError(f"The description of a storage makes no sense. {FETCH}")
     entry = entries.get(f"data/{key}")
     if entry is None:
         raise CheckpointError(
-            f"The archive lacks the storage {key!r:.100}, which it describes. {_FETCH}"
+            f"The archive lacks the storage {key!r:.100}, which it describes. {FETCH}"
         )
     start = _start(file, entry)
-    return _Storage(path, start, entry.file_size, entry.CRC, _DTYPES[dtype])
+    return Storage(path, start, entry.file_size, entry.CRC, _DTYPES[dtype])
 
 
 def _start(file: io.BufferedReader, entry: zipfile.ZipInfo) -> int:
@@ -254,50 +151,40 @@ def _start(file: io.BufferedReader, entry: zipfile.ZipInfo) -> int:
     magic, name_length, extra_length = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
     start = entry.header_offset + _LOCAL_HEADER.size + name_length + extra_length
     if magic != b"PK\x03\x04" or start + entry.file_size > os.fstat(file.fileno()).st_size:
-        raise CheckpointError(f"The archive is damaged at {entry.filename!r}. {_FETCH}")
+        raise CheckpointError(f"The archive is damaged at {entry.filename!r}. {FETCH}")
     return start
 
 
 def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> StoredTensor:
     if not (
-        isinstance(storage, _Storage)
+        isinstance(storage, Storage)
         and isinstance(shape, tuple)
         and isinstance(strides, tuple)
-        and len(shape) == len(strides) <= _MAX_AXES
+        and len(shape) == len(strides) <= MAX_AXES
         and all(type(number) is int for number in (offset, *shape, *strides))
     ):
-        raise CheckpointError(f"The description of a tensor makes no sense. {_FETCH}")
-    if not is_possible(shape) or not all(0 <= n < _MAX_ELEMENTS for n in (offset, *strides)):
+        raise CheckpointError(f"The description of a tensor makes no sense. {FETCH}")
+    if not is_possible(shape) or not all(0 <= n < MAX_ELEMENTS for n in (offset, *strides)):
         raise CheckpointError(
-            f"A tensor has the impossible shape {shape!s:.200}, strides {strides!s:.200}. {_FETCH}"
+            f"A tensor has the impossible shape {shape!s:.200}, strides {strides!s:.200}. {FETCH}"
         )
     available = storage.size // storage.dtype.itemsize
-    if offset + _extent(shape, strides) > available:
+    if offset + extent(shape, strides) > available:
         raise CheckpointError(
-            f"A tensor of shape {shape} reaches past its storage of {available} elements. {_FETCH}"
+            f"A tensor of shape {shape} reaches past its storage of {available} elements. {FETCH}"
         )
     return StoredTensor(storage, offset, shape, strides)
-
-
-def is_possible(shape: tuple[int, ...]) -> bool:
-    """Whether numpy can make an array of a shape, which needs no memory if a side is 0."""
-    return (
-        len(shape) <= _MAX_AXES
-        and all(0 <= side < _MAX_ELEMENTS for side in shape)
-        # numpy multiplies the other sides of a shape that has a 0 all the same.
-        and math.prod(side or 1 for side in shape) < _MAX_ELEMENTS
-    )
 
 
 def _what_it_is_instead(path: Path) -> str:
     with open(path, "rb") as file:
         start = file.read(512).lstrip()
     if not start:
-        return f"The file is empty. {_FETCH}"
+        return f"The file is empty. {FETCH}"
     if start.startswith(b"<"):
         return "This is a web page, not a checkpoint: the download went wrong. Fetch it again"
     if start.startswith(b"PK"):
-        return f"The file is cut or damaged, though it begins as a zip archive. {_FETCH}"
+        return f"The file is cut or damaged, though it begins as a zip archive. {FETCH}"
     if start.startswith(b"version https://git-lfs"):
         return "This is a pointer of Git LFS, not what it points to: run `git lfs pull`"
     if start.startswith(b"\x80"):

@@ -16,7 +16,8 @@ from mutations import KINDS, archives, mutated, safe_file
 
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.safetensors_file import SafeTensor, read_safetensors
-from keras_convnext.pretrained.torch_file import StoredTensor, read_torch_file
+from keras_convnext.pretrained.stored_tensor import StoredTensor
+from keras_convnext.pretrained.torch_file import read_torch_file
 
 MANY = int(os.environ.get("KERAS_CONVNEXT_FUZZ_FILES", 20_000))
 MAX_SECONDS = 1.0

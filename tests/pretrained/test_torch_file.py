@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from keras_convnext.pretrained.errors import CheckpointError
-from keras_convnext.pretrained.torch_file import StoredTensor, read_torch_file, write_torch_file
+from keras_convnext.pretrained.stored_tensor import StoredTensor
+from keras_convnext.pretrained.torch_file import read_torch_file, write_torch_file
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32,
           torch.int16, torch.int8, torch.uint8, torch.bool]  # fmt: skip
