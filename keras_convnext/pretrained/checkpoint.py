@@ -24,6 +24,8 @@ Tensor = StoredTensor | SafeTensor | H5Tensor
 # Where dicts of tensors stand in a file, the first that is there being taken.
 ENTRY_NAMES = ("model", "state_dict", "model_ema")
 
+MAX_KEY = 200  # wrappers are taken off one by one, of which a hostile name has a million
+
 
 class Source(NamedTuple):
     """A tensor of a checkpoint, whose numbers are still in the file.
@@ -146,7 +148,7 @@ def _sources(state: Mapping[str, Tensor]) -> dict[Place, Source]:
     state = {key: tensor for key, tensor in state.items() if not is_skipped(key)}
 
     def known(layout: tuple[Row, ...]) -> list:
-        return [place_of(key, layout) for key in state]
+        return [place_of(key, layout) if len(key) <= MAX_KEY else None for key in state]
 
     found = max(map(known, LAYOUTS.values()), key=lambda places: len(places) - places.count(None))
     unknown = [key for key, place in zip(state, found) if place is None]

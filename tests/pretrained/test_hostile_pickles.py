@@ -5,6 +5,7 @@ import os
 import re
 import struct
 import subprocess
+import time
 import tracemalloc
 
 import numpy as np
@@ -22,6 +23,8 @@ from crafted_archives import (
     write,
 )
 
+from keras_convnext.pretrained.checkpoint import open_checkpoint
+from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.torch_file import read_torch_file
 
 
@@ -226,3 +229,12 @@ TENSORS = {
 def test_an_impossible_tensor_is_refused(described, told, tmp_path):
     path = write(tmp_path, archive_of(pickled({"model": {"w": described}})))
     assert re.search(told, refusal(path))
+
+
+def test_a_name_of_countless_wrappers_is_refused_at_once(tmp_path):
+    """Taken off one by one, they take time that grows with the square of their number."""
+    path = write(tmp_path, archive_of(pickled({"module." * 250_000 + "x": tensor()})))
+    began = time.perf_counter()
+    with pytest.raises(CheckpointError, match="Not a ConvNeXt"):
+        open_checkpoint(path)
+    assert time.perf_counter() - began < 1
