@@ -3,6 +3,7 @@
 import json
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -230,8 +231,8 @@ def convert_weights(
     verbose: Annotated[bool, typer.Option(help="Show what went where.")] = False,
 ) -> None:
     """Turn a file of weights into one for Keras, PyTorch, timm and others."""
-    with messages.status(f"Converting {source}"):
-        converted = convert(source, target, model, layout, top, dtype, entry)
+    progress = partial(track, description="Converting", console=messages, transient=True)
+    converted = convert(source, target, model, layout, top, dtype, entry, progress)
     if verbose:
         layout = layout or default_layout(target)
         table = Table("in Keras", "shape", f"{layout} name", box=box.SIMPLE_HEAD, pad_edge=False)

@@ -11,7 +11,7 @@ from keras_convnext.builders import BUILDERS, ConvNeXt, ConvNeXtIsotropic
 from keras_convnext.layers import about_to_load
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.identify import identify
-from keras_convnext.pretrained.porting import load_checkpoint, save_checkpoint
+from keras_convnext.pretrained.porting import Progress, load_checkpoint, save_checkpoint
 from keras_convnext.variants import VARIANTS, Variant
 
 TARGETS = (".h5", ".keras", ".safetensors", ".pth")
@@ -22,6 +22,7 @@ def load_model(
     model: str | None = None,
     include_top: bool = True,
     entry: str | None = None,
+    progress: Progress = iter,
     **options: Any,
 ) -> keras.Model:
     """Builds the network that a file of weights is of, with those weights.
@@ -40,6 +41,7 @@ def load_model(
         include_top: bool. Whether to keep the head. Without it, and if the file has none, the model
             ends in the pooled and normalised features. Defaults to True.
         entry: str or None. Which dict of tensors of a `.pth` to take, as in `load_checkpoint`.
+        progress: function. As in `load_checkpoint`.
         **options: Other arguments of the builder, such as `input_shape`.
 
     Returns:
@@ -76,7 +78,7 @@ def load_model(
             layer_scale_init_value=variant.layer_scale,
             **options,
         )
-    load_checkpoint(built, source, entry)
+    load_checkpoint(built, source, entry, progress)
     return built
 
 
@@ -100,6 +102,7 @@ def convert(
     include_top: bool = True,
     dtype: str | None = None,
     entry: str | None = None,
+    progress: Progress = iter,
 ) -> keras.Model:
     """Turns a file of weights into one of another kind or another layout.
 
@@ -119,6 +122,7 @@ def convert(
         dtype: str or None. What to round the weights to, such as "float16". Defaults to None, as
             they are.
         entry: as in `load_model`.
+        progress: function. As in `load_checkpoint`, for what is read and again for what is written.
 
     Returns:
         The keras.Model that was written.
@@ -132,13 +136,13 @@ def convert(
     if not target.name.endswith(TARGETS):
         raise ValueError(f"target ends in {', '.join(TARGETS)}. Received: target={target}")
     if target.suffix != ".keras":
-        converted = load_model(source, model, include_top, entry)
-        save_checkpoint(converted, target, layout, dtype)
+        converted = load_model(source, model, include_top, entry, progress)
+        save_checkpoint(converted, target, layout, dtype, progress)
         return converted
     if dtype is not None and Path(source).suffix == ".keras":
         raise ValueError(f"A .keras model keeps its dtypes. Received: dtype={dtype}")
     with _policy(dtype):
-        converted = load_model(source, model, include_top, entry)
+        converted = load_model(source, model, include_top, entry, progress)
     partial = target.with_name(f"partial.{target.name}")
     try:
         converted.save(partial)

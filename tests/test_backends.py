@@ -58,5 +58,6 @@ def test_the_package_adds_little_to_the_import_of_keras():
     assert {name for name in added if not name.startswith("_")} <= {
         "keras_convnext",
         "PIL",
+        "rich",
         "safetensors",
     }

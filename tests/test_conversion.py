@@ -106,3 +106,14 @@ def test_a_target_that_cannot_be_written_leaves_nothing(checkpoint, suffix, tmp_
     with pytest.raises(OSError):  # noqa: PT011  (the system's own message)
         convert(checkpoint, folder / f"x{suffix}")
     assert [path.name for path in folder.iterdir()] == [f"x{suffix}"]
+
+
+def test_progress_is_shown_of_what_is_read_and_of_what_is_written(checkpoint, tmp_path):
+    shown = []
+
+    def progress(tensors):
+        shown.append(len(tensors))
+        return tensors
+
+    model = convert(checkpoint, tmp_path / "x.safetensors", progress=progress)
+    assert shown == [len(model.weights)] * 2

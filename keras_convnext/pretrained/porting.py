@@ -6,7 +6,7 @@ that is off is an error that lists both sides, found before the first number is 
 
 import inspect
 import warnings
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -33,8 +33,13 @@ from keras_convnext.pretrained.names import Form, form_of
 from keras_convnext.pretrained.safetensors_file import write_safetensors
 from keras_convnext.pretrained.torch_file import write_torch_file
 
+# What tensors are drawn through, one at a time: `iter`, or a bar that shows how many are done.
+Progress = Callable[[list], Iterable]
 
-def load_checkpoint(model: keras.Model, path: str | Path, entry: str | None = None) -> None:
+
+def load_checkpoint(
+    model: keras.Model, path: str | Path, entry: str | None = None, progress: Progress = iter
+) -> None:
     """Fills a model with the weights of a published checkpoint. PyTorch is not needed.
 
     The layout is recognised from the names of the tensors: that of the official code, of OpenMMLab,
@@ -58,6 +63,9 @@ def load_checkpoint(model: keras.Model, path: str | Path, entry: str | None = No
             it is run.
         entry: str or None. Which dict of tensors to take from a `.pth` that holds several. Defaults
             to `model`, else `state_dict`, else `model_ema`, else the file is the dict.
+        progress: function. What the tensors are drawn through, such as `tqdm.tqdm` or
+            `rich.progress.track`, to show how many are read. Defaults to `iter`, which shows
+            nothing.
 
     Raises:
         CheckpointError: If the file is damaged, is no ConvNeXt of this shape, lacks a tensor, or
@@ -77,7 +85,7 @@ def load_checkpoint(model: keras.Model, path: str | Path, entry: str | None = No
         with ThreadPoolExecutor(2) as threads:  # each holds one tensor
             dtypes = (np.dtype(variables[place].dtype) for place in sources)
             list(threads.map(Source.check, sources.values(), dtypes))
-        for place, source in sources.items():
+        for place, source in progress(list(sources.items())):
             array = source.read()
             if place == STEM_KERNEL:
                 array = _for_channels(array, variables[place].shape[2])
@@ -91,6 +99,7 @@ def save_checkpoint(
     path: str | Path,
     layout: str | None = None,
     dtype: str | None = None,
+    progress: Progress = iter,
 ) -> None:
     """Writes the weights of a model as a checkpoint for other programs. PyTorch is not needed.
 
@@ -115,6 +124,7 @@ def save_checkpoint(
             which is "keras" for HDF5 and "official" for others.
         dtype: str or None. What to round the weights to, such as "float16". Defaults to None, as
             they are.
+        progress: function. As in `load_checkpoint`, for the tensors that are written.
 
     Raises:
         CheckpointError: If the model has weights that the layout has no place for.
@@ -123,7 +133,7 @@ def save_checkpoint(
     """
     variables = _variables(model)
     arrays = {place: partial(np.asarray, variable) for place, variable in variables.items()}
-    _write(path, arrays, layout, dtype, model.name)
+    _write(path, arrays, layout, dtype, model.name, progress)
 
 
 def rewrite_checkpoint(
@@ -164,6 +174,7 @@ def _write(
     layout: str | None,
     dtype: str | None,
     model_name: str,
+    progress: Progress = iter,
 ) -> None:
     """Writes arrays, which are asked for one at a time, in the order of the network."""
     layout = layout or default_layout(path)
@@ -174,7 +185,9 @@ def _write(
             f"has. Received: layout={layout}, path={path}"
         )
     forms = _forms(arrays, layout, model_name)
-    theirs = (_theirs(arrays[place](), form, dtype) for place, form in forms.items())
+    theirs = (
+        _theirs(arrays[place](), form, dtype) for place, form in progress(list(forms.items()))
+    )
     if hdf5:
         write_h5(path, map(_h5_entry, forms, forms.values(), theirs))
         return
