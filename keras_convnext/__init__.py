@@ -1,6 +1,6 @@
 """ConvNeXt for Keras 3: the official networks and checkpoints, with the same numbers."""
 
-from keras_convnext import preprocessing
+from keras_convnext import export, preprocessing
 from keras_convnext.builders import (
     ConvNeXt,
     ConvNeXtAtto,
@@ -42,6 +42,7 @@ __all__ = [
     "ConvNeXtTiny",
     "ConvNeXtXLarge",
     "convert",
+    "export",
     "identify",
     "load_checkpoint",
     "load_model",

@@ -64,15 +64,15 @@ def fuse(model: keras.Model) -> keras.Model:
     }
 
     def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
+        if isinstance(layer, keras.layers.Activation):  # of any callable, also one without config
+            return keras.layers.Activation(
+                layer.activation, dtype=layer.dtype_policy, name=layer.name
+            )
         config = layer.get_config()
         if isinstance(layer, keras.layers.LayerNormalization):
             affine = layer.name not in taken.values()
             config |= {"center": affine, "scale": affine}
             return InferenceLayerNormalization.from_config(config)
-        if isinstance(layer, keras.layers.Activation):  # any callable, which no config may hold
-            return keras.layers.Activation(
-                layer.activation, dtype=layer.dtype_policy, name=layer.name
-            )
         return layer.__class__.from_config(config)
 
     def call(layer: keras.layers.Layer, x: Any, *args: Any, **kwargs: Any) -> Any:
