@@ -1,6 +1,6 @@
 """ConvNeXt for Keras 3: the official networks and checkpoints, with the same numbers."""
 
-from keras_convnext import preprocessing
+from keras_convnext import export, preprocessing
 from keras_convnext.builders import (
     ConvNeXt,
     ConvNeXtAtto,
@@ -45,6 +45,7 @@ __all__ = [
     "ConvNeXtXLarge",
     "DownloadError",
     "convert",
+    "export",
     "identify",
     "list_weights",
     "load_checkpoint",
