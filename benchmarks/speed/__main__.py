@@ -20,6 +20,7 @@ import argparse
 import importlib.util
 import json
 import os
+import shlex
 import sys
 import tempfile
 from datetime import datetime, timezone
@@ -36,9 +37,8 @@ from rounds import Race  # noqa: E402
 BATCHES = {"cpu": (8, 1, 32), "gpu": (128,)}
 SIZES = {"cpu": ("tiny-224", "base-224", "tiny-384"), "gpu": ("tiny-224", "base-224")}
 QUICK = {
-    "cpu": (f"{OURS} predict", f"{OURS} tf.function", f"{OURS} fused", f"{OURS} SavedModel",
-            f"{OURS} train_on_batch", "kimm tf.function", "kecam tf.function", "timm eager",
-            "ONNX Runtime", "OpenVINO", f"{MATRIX} NumPy"),
+    "cpu": (f"{OURS} predict", f"{OURS} fused", f"{OURS} SavedModel", f"{OURS} train_on_batch",
+            "kimm tf.function", "timm eager", "ONNX Runtime", "OpenVINO", f"{MATRIX} NumPy"),
     "gpu": (OURS, "timm eager", MATRIX),
 }  # fmt: skip
 
@@ -59,7 +59,7 @@ def options() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
-    parser.add_argument("--cases", nargs="+", metavar="NETWORK-SIZE-BATCH")
+    parser.add_argument("--cases", nargs="+", metavar="NETWORK-SIZE-BATCH", help="tiny-224-8 ...")
     parser.add_argument("--modes", nargs="+", default=list(report.PASSES), choices=report.PASSES)
     parser.add_argument("--dtypes", nargs="+", choices=("float32", "bfloat16"))
     parser.add_argument("--contestants", nargs="+", metavar="LIBRARY or NAME")
@@ -71,7 +71,7 @@ def options() -> argparse.Namespace:
     chosen = parser.parse_args()
     gpu = chosen.device == "gpu"
     if chosen.cases is None:
-        chosen.cases = ["tiny-64-2"] if chosen.quick else [
+        chosen.cases = ["atto-64-2"] if chosen.quick else [
             f"{size}-{batch}" for batch in BATCHES[chosen.device] for size in SIZES[chosen.device]
         ]  # fmt: skip
     chosen.dtypes = chosen.dtypes or (["bfloat16", "float32"] if gpu else ["float32"])
@@ -118,7 +118,7 @@ def main() -> None:
     chosen = options()
     results = {
         "started": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
-        "command": "`python benchmarks/speed " + " ".join(sys.argv[1:]) + "`.",
+        "command": f"`{shlex.join(['python', 'benchmarks/speed', *sys.argv[1:]])}`.",
         "device": chosen.device,
         "notes": chosen.note,
         "machine": machine.description(),

@@ -23,6 +23,12 @@ def keras_convnext(case, folder):
     )
 
 
+def fused(case, folder):
+    from keras_convnext.export import fuse
+
+    return fuse(keras_convnext(case, folder))
+
+
 def keras_applications(case, folder):
     import keras
 
@@ -104,4 +110,6 @@ def openvino(case, folder):
 
 def matrix_side(case, folder):
     """Rows of the square matrix that is multiplied with itself: large enough for the full rate."""
-    return 512 if case.size < 128 else 4096
+    if case.size < 128:
+        return 512
+    return 4096 if case.batch < 64 else 8192

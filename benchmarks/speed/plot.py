@@ -1,7 +1,7 @@
 """Bars of images per second, one panel for inference and one for training."""
 
 from contestants import MATRIX, OURS, Case
-from report import PASSES, main_case
+from report import PASSES, main_case, notes
 
 COLOURS = {True: "#c8102e", False: "#9aa5b1"}
 
@@ -39,5 +39,5 @@ def draw(results, path):
         axis.set_title(str(Case(**panel["case"])).capitalize(), loc="left", fontsize="medium")
     machine = results["machine"]
     caption = f"{machine['gpu'] or machine['cpu']}, {machine['cores']} cores, {results['started']}"
-    figure.supxlabel(". ".join([caption, *results["notes"]]), fontsize="small", color="#555555")
+    figure.supxlabel(". ".join([caption, *notes(results)]), fontsize="small", color="#555555")
     figure.savefig(path, dpi=150, metadata={"Software": None})

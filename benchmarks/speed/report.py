@@ -10,6 +10,9 @@ MAIN = ("tiny", 224, 8, "float32")  # the case that the ratios and the plot are 
 PASSES = {"inference": 1, "training": 3}  # forward; and the gradients of input and weight
 
 
+MEMORY = ("peak_mb", "peak_above_imports_mb", "device_peak_mb")
+
+
 class Aim(NamedTuple):
     mode: str
     way: str
@@ -137,23 +140,31 @@ def case_table(result: dict[str, Any]) -> str:
     for name, figures in result["contestants"].items():
         if "images_per_s" in figures:
             least, most = figures["slowest_and_fastest"]
-            peak, above = (figures.get(k) for k in ("peak_mb", "peak_above_imports_mb"))
+            memory = (figures.get(k) for k in MEMORY)
             share = figures.get("matrix_share")
             rows.append((figures["images_per_s"], (
                 f"**{name}**" if name.startswith(OURS) else name,
                 number(figures["images_per_s"]),
                 f"{number(least)} to {number(most)}",
                 "" if share is None else f"{share:.0%}",
-                *("" if megabytes is None else f"{megabytes:,}" for megabytes in (peak, above)),
+                *("" if megabytes is None else f"{megabytes:,}" for megabytes in memory),
                 *(number(figures[k]) for k in ("import_s", "build_s", "first_s")),
                 str(figures["batch"]),
                 str(len(figures["turns"])),
             )))  # fmt: skip
         elif not name.startswith(MATRIX):
-            failed.append((name, f"not measured: {figures['error']}", *[""] * 9))
-    head = ("", "images/s", "range", "of matrix rate", "peak MB", "above imports MB", "import s",
-            "build s", "first call s", "batch", "turns")  # fmt: skip
+            failed.append((name, f"not measured: {figures['error']}", *[""] * 10))
+    head = ("", "images/s", "range", "of matrix rate", "peak MB", "above imports MB", "GPU MB",
+            "import s", "build s", "first call s", "batch", "turns")  # fmt: skip
     return _table(head, [row for _, row in sorted(rows, reverse=True)] + failed)
+
+
+def notes(results: dict[str, Any]) -> list[str]:
+    """What must be read with the figures."""
+    devices = {f.get("device") for r in results["cases"] for f in r["contestants"].values()}
+    if results["device"] == "gpu" and devices <= {"cpu", None}:
+        return [*results["notes"], "Not measured: run on a CPU, to see that the script works."]
+    return results["notes"]
 
 
 def markdown(results: dict[str, Any]) -> str:
@@ -162,14 +173,15 @@ def markdown(results: dict[str, Any]) -> str:
     parts = [
         "# Speed",
         f"Run of {results['started']}, {results['command']}"
-        + "".join(f" **{note}**" for note in results["notes"]),
-        f"{machine['gpu'] or machine['cpu']}, {machine['cores']} cores ({machine['flags']}), "
-        f"{machine['memory_gb']} GB, {machine['system']}, Python {machine['python']}: {versions}.",
+        + "".join(f" **{note}**" for note in notes(results)),
+        f"{machine['gpu'] or machine['cpu']}, {machine['cores']} cores "
+        f"({' '.join(machine['flags'])}), {machine['memory_gb']} GB, {machine['system']}, "
+        f"Python {machine['python']}: {versions}.",
         "Medians over the turns that the contestants took one after the other, each in a process "
         "of its own. Random weights. The share is that of the fastest square matrix product of "
-        "the three libraries, measured in the same rounds; a training step counts as three "
-        "forward passes. The Keras networks of this package, keras.applications, kimm and kecam "
-        "normalise the pixels themselves, timm's do not.",
+        "the libraries, measured in the same rounds; a training step counts as three forward "
+        "passes. The networks of this package, keras.applications and kimm normalise the pixels "
+        "themselves, the others do not. kecam is keras_cv_attention_models, on Keras 2.",
     ]
     for result in results["cases"]:
         limit = result["matrix_gflop_per_s"]

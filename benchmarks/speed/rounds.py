@@ -66,7 +66,8 @@ class Worker:
         answer = json.loads(line) if line else {"error": self._last_words()}
         if "error" in answer:
             self.stop()
-            raise Failure(answer["error"].strip().splitlines()[0][:160])
+            first = answer["error"].strip().splitlines()[0]
+            raise Failure(first.replace(sys.prefix, "...")[:160])
         return answer
 
     def _last_words(self) -> str:

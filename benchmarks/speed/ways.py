@@ -41,6 +41,8 @@ def _train(keras, model, case, put=np.asarray, **options):
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         **options,
     )
+    # As `fit` does. Else the first call makes its variables inside the graph and traces it twice.
+    model.optimizer.build(model.trainable_variables)
     x, y = put(pixels(case)), put(labels(case))
     return lambda: model.train_on_batch(x, y)
 
@@ -86,15 +88,6 @@ def tf_function(model, case):
     x = tf.constant(pixels(case))
     function = tf.function(lambda x: model(x, training=False))
     return lambda: function(x).numpy()
-
-
-def fused(model, case):
-    import tensorflow as tf
-    from keras_convnext.export import fuse
-
-    x = tf.constant(pixels(case))
-    network = fuse(model)
-    return lambda: np.asarray(network(x))
 
 
 # JAX
