@@ -110,9 +110,10 @@ def main():
     row = next(row for row in CONTESTANTS[device_name, case.mode] if row.name == name)
     try:
         {"compete": compete, "write": write}[task](row, case, folder, answer)
+    except ModuleNotFoundError as error:
+        answer({"error": f"not installed: {error.name}"})
     except Exception as error:
         answer({"error": f"{type(error).__name__}: {error}"})
-        raise
 
 
 if __name__ == "__main__":
