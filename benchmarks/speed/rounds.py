@@ -60,6 +60,7 @@ class Worker:
 
     def _answer(self) -> dict[str, Any]:
         timer = threading.Timer(START_TIMEOUT, self.process.kill)
+        timer.daemon = True  # or an interrupt would wait for it
         timer.start()
         line = self.process.stdout.readline()
         timer.cancel()
