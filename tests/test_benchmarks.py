@@ -83,38 +83,57 @@ def test_a_contestant_whose_library_is_absent_is_not_started(speed, monkeypatch,
     assert figures[row.name]["error"] == "not installed: no_such_library"
 
 
-def test_on_a_cpu_everyone_has_a_turn_in_each_round_and_on_a_gpu_one_after_the_other(
-    speed, monkeypatch, tmp_path
-):
+@pytest.fixture
+def race(speed, monkeypatch, tmp_path):
+    """Runs two contestants, a and b, for three rounds on a device that has room for some images."""
     rounds, contestants = speed("rounds"), speed("contestants")
-    order = []
+    events = []
 
     class Worker:
         ready = {"first_s": 1}  # noqa: RUF012
 
         def __init__(self, task, device, row, case, folder):
+            if case.batch > 32:
+                raise rounds.Failure("OutOfMemoryError: CUDA out of memory")
+            events.append(row.way.upper())
             self.name = row.way
 
         def turn(self, seconds):
-            order.append(self.name)
-            return {"seconds": [3, 1, 2]}
+            events.append(self.name)
+            return {"seconds": [3, 1, 2], "peak_mb": 100}
 
         def stop(self):
-            pass
+            events.append("-")
 
     monkeypatch.setattr(rounds, "Worker", Worker)
     monkeypatch.setattr(rounds, "SETTLE", 0)
-    rows = [
-        contestants.Contestant("json", way, contestants.Stack(("json",)), None, None)
-        for way in "ab"
-    ]
-    case = contestants.Case("tiny", 224, 8, "inference")
-    figures = rounds.Race("cpu", case, rows, str(tmp_path)).run(3, 0)
-    assert "".join(order) == "ababab"
+    stack = contestants.Stack(("json",))
+    rows = [contestants.Contestant("json", way, stack, None, None) for way in "ab"]
+
+    def run(device, batch=8, free_mb=1e9):
+        monkeypatch.setattr(rounds, "free_mb", lambda: free_mb)
+        events.clear()
+        case = contestants.Case("tiny", 224, batch, "inference")
+        return rounds.Race(device, case, rows, str(tmp_path)).run(3, 0), "".join(events)
+
+    return run
+
+
+def test_on_a_cpu_everyone_has_a_turn_in_each_round(race):
+    figures, events = race("cpu")
+    assert events == "AaBbabab--"
     assert figures["json a"]["turns"] == [2, 2, 2]
-    order.clear()
-    rounds.Race("gpu", case, rows, str(tmp_path)).run(3, 0)
-    assert "".join(order) == "aaabbb"
+
+
+def test_where_memory_is_short_who_ran_last_makes_room(race):
+    assert race("cpu", free_mb=0)[1] == "Aa-Bb-Aa-Bb-Aa-Bb-"
+
+
+def test_on_a_gpu_one_runs_after_the_other_with_the_batch_that_fits(race):
+    figures, events = race("gpu", batch=128)
+    assert events == "Aaaa-Bbbb-"
+    assert figures["json b"]["batch"] == 32
+    assert "out of memory" in race("cpu", batch=128)[0]["json a"]["error"]
 
 
 def test_shares_and_ratios_follow_from_the_times(speed):
