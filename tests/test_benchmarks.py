@@ -93,7 +93,7 @@ def race(speed, monkeypatch, tmp_path):
         ready = {"first_s": 1}  # noqa: RUF012
 
         def __init__(self, task, device, row, case, folder):
-            if case.batch > 32:
+            if case.batch > 48:
                 raise rounds.Failure("OutOfMemoryError: CUDA out of memory")
             events.append(row.way.upper())
             self.name = row.way
