@@ -1,4 +1,4 @@
-"""The benchmarks run: on the smallest network, once, so that they do not rot."""
+"""The benchmark of porting runs: on the smallest network, once, so that it does not rot."""
 
 import json
 import subprocess

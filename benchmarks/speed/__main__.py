@@ -1,0 +1,139 @@
+"""Speed and memory of ConvNeXt in this package and in its peers, side by side in one run.
+
+Command: `pip install -e ".[bench]"`, then `python benchmarks/speed [--cases tiny-224-8]`. With all
+cases it takes hours, with one about half an hour on two cores. Each contestant of a case runs in a
+process of its own, which builds the network, warms up and waits for its turn; in every round each
+has one. One that is not installed, or fails, is a line that says so. Writes speed.json, speed.md
+and speed.png to `benchmarks/results/`; with `--device gpu`, for JAX and PyTorch, speed_gpu.*; with
+`--quick`, which only shows that all works, nothing unless `--output` says where to.
+
+    contestants.py  who takes part, one row each
+    networks.py     how each library builds the network
+    ways.py         how each is run
+    worker.py       the process of one contestant
+    rounds.py       who runs when
+    machine.py      what the figures depend on
+    report.py       figures and tables; plot.py, the picture
+"""
+
+import argparse
+import importlib.util
+import json
+import os
+import shlex
+import sys
+import tempfile
+from datetime import datetime, timezone
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
+sys.path += [str(REPOSITORY)]
+
+import machine  # noqa: E402
+import report  # noqa: E402
+from contestants import CONTESTANTS, MATRIX, OURS, Case  # noqa: E402
+from rounds import Race  # noqa: E402
+
+BATCHES = {"cpu": (8, 1, 32), "gpu": (128,)}
+SIZES = {"cpu": ("tiny-224", "base-224", "tiny-384"), "gpu": ("tiny-224", "base-224")}
+QUICK = {
+    "cpu": (f"{OURS} predict", f"{OURS} fused", f"{OURS} SavedModel", f"{OURS} train_on_batch",
+            "kimm tf.function", "timm eager", "ONNX Runtime", "OpenVINO", f"{MATRIX} NumPy"),
+    "gpu": (OURS, "timm eager", MATRIX),
+}  # fmt: skip
+
+
+def macs(case: Case) -> int:
+    # The package is not run, since it imports Keras, whose backend might take hold of a GPU.
+    package = importlib.util.module_from_spec(importlib.util.find_spec(OURS))
+    sys.modules.setdefault(OURS, package)
+    from keras_convnext.complexity import parts
+    from keras_convnext.variants import VARIANTS
+
+    variant = VARIANTS[f"convnext_{case.network}"]
+    return sum(part.macs for part in parts(variant, (case.size, case.size)))
+
+
+def options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
+    parser.add_argument("--cases", nargs="+", metavar="NETWORK-SIZE-BATCH", help="tiny-224-8 ...")
+    parser.add_argument("--modes", nargs="+", default=list(report.PASSES), choices=report.PASSES)
+    parser.add_argument("--dtypes", nargs="+", choices=("float32", "bfloat16"))
+    parser.add_argument("--contestants", nargs="+", metavar="LIBRARY or NAME")
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--seconds", type=float, help="of a turn, which has one call or more")
+    parser.add_argument("--note", action="append", default=[], help="printed with the figures")
+    parser.add_argument("--quick", action="store_true", help="a minute, to see that it works")
+    parser.add_argument("--output", type=Path, metavar="FOLDER")
+    chosen = parser.parse_args()
+    gpu = chosen.device == "gpu"
+    if chosen.cases is None:
+        chosen.cases = ["atto-64-2"] if chosen.quick else [
+            f"{size}-{batch}" for batch in BATCHES[chosen.device] for size in SIZES[chosen.device]
+        ]  # fmt: skip
+    chosen.dtypes = chosen.dtypes or (["bfloat16", "float32"] if gpu else ["float32"])
+    if chosen.quick:
+        chosen.contestants = chosen.contestants or QUICK[chosen.device]
+    chosen.rounds = chosen.rounds or (1 if chosen.quick else 7)
+    if chosen.seconds is None:
+        chosen.seconds = 0.0 if chosen.quick else 1.0
+    if chosen.output is None and not chosen.quick:
+        chosen.output = REPOSITORY / "benchmarks" / "results"
+    return chosen
+
+
+def measure(chosen: argparse.Namespace, case: Case) -> dict:
+    print(case, flush=True)
+    rows = [
+        row
+        for row in CONTESTANTS[chosen.device, case.mode]
+        if not chosen.contestants
+        or (row.library == MATRIX and not chosen.quick)
+        or {row.library, row.name} & set(chosen.contestants)
+    ]
+    before = round(os.getloadavg()[0], 1)
+    with tempfile.TemporaryDirectory() as folder:
+        figures = Race(chosen.device, case, rows, folder).run(chosen.rounds, chosen.seconds)
+    load = [before, round(os.getloadavg()[0], 1)]
+    return {**report.derived(case, figures, macs(case)), "load_average": load}
+
+
+def write(results: dict, folder: Path) -> None:
+    stem = {"cpu": "speed", "gpu": "speed_gpu"}[results["device"]]
+    folder.mkdir(exist_ok=True, parents=True)
+    (folder / f"{stem}.json").write_text(json.dumps(results, indent=1) + "\n", "utf-8")
+    (folder / f"{stem}.md").write_text(report.markdown(results), "utf-8")
+    try:
+        import plot
+
+        plot.draw(results, folder / f"{stem}.png")
+    except ImportError as error:
+        print(f"No picture: {error}")
+
+
+def main() -> None:
+    chosen = options()
+    results = {
+        "started": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
+        "command": f"`{shlex.join(['python', 'benchmarks/speed', *sys.argv[1:]])}`.",
+        "device": chosen.device,
+        "notes": chosen.note,
+        "machine": machine.description(),
+        "cases": [],
+    }
+    for dtype in chosen.dtypes:
+        for name in chosen.cases:
+            network, size, batch = name.split("-")
+            for mode in chosen.modes:
+                case = Case(network, int(size), int(batch), mode, dtype)
+                results["cases"].append(measure(chosen, case))
+                if chosen.output:
+                    write(results, chosen.output)
+    print("\n" + report.markdown(results))
+
+
+if __name__ == "__main__":
+    main()

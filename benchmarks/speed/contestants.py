@@ -1,0 +1,129 @@
+"""Who takes part: one row each, and the cases in which they meet."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import networks as n
+import ways as w
+
+
+class Case(NamedTuple):
+    network: str  # tiny, base ...
+    size: int  # of a side, in pixels
+    batch: int
+    mode: str  # inference or training
+    dtype: str = "float32"  # or bfloat16: of the arithmetic, the weights stay float32
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        return (self.size, self.size, 3)
+
+    def __str__(self) -> str:
+        return f"{self.mode}, {self.network}, {self.size} px, batch {self.batch}, {self.dtype}"
+
+
+class Stack(NamedTuple):
+    modules: tuple[str, ...]  # imported in this order before the rest; the import is timed
+    environment: dict[str, str] = {}  # noqa: RUF012
+
+
+class Contestant(NamedTuple):
+    library: str
+    way: str
+    stack: Stack
+    network: Callable[[Case, str], Any]  # from the case and a folder for files
+    step: Callable[[Any, Case], Callable[[], Any]]  # from the network and the case: what is timed
+
+    @property
+    def name(self) -> str:
+        return f"{self.library} {self.way}"
+
+
+OURS, APPLICATIONS, MATRIX = "keras_convnext", "keras.applications", "matrix product"
+
+TF = Stack(("tensorflow",))
+KERAS_TF = Stack(("tensorflow", "keras"))
+OURS_TF = Stack(("tensorflow", "keras", "keras_convnext"))
+KIMM_TF = Stack(("tensorflow", "keras", "kimm"))
+KECAM_TF = Stack(
+    ("tensorflow", "tf_keras", "keras_cv_attention_models"), {"TF_USE_LEGACY_KERAS": "1"}
+)
+NUMPY, TORCH, JAX = Stack(("numpy",)), Stack(("torch",)), Stack(("jax",))
+TIMM = Stack(("torch", "any_torchvision", "timm"))
+ORT, OPENVINO = Stack(("onnxruntime",)), Stack(("openvino",))
+OURS_JAX = Stack(("jax", "keras", "keras_convnext"), {"KERAS_BACKEND": "jax"})
+OURS_TORCH = Stack(("torch", "keras", "keras_convnext"), {"KERAS_BACKEND": "torch"})
+KERAS_JAX, KERAS_TORCH = (stack._replace(modules=stack.modules[:2]) for stack in
+                          (OURS_JAX, OURS_TORCH))  # fmt: skip
+
+C = Contestant
+MATRICES = (
+    C(MATRIX, "NumPy",      NUMPY, n.matrix_side, w.numpy_product),
+    C(MATRIX, "TensorFlow", TF,    n.matrix_side, w.tensorflow_product),
+    C(MATRIX, "PyTorch",    TORCH, n.matrix_side, w.torch_product),
+)  # fmt: skip
+GPU_MATRICES = (
+    C(MATRIX, "JAX",        JAX,   n.matrix_side, w.jax_product),
+    C(MATRIX, "PyTorch",    TORCH, n.matrix_side, w.torch_product),
+)  # fmt: skip
+
+# XLA is what Keras 3 takes by itself for `predict` and `fit`, and slow at a depthwise convolution
+# on a CPU: tf.function and "without XLA" show what a peer can do.
+CONTESTANTS = {
+    ("cpu", "inference"): (
+        C(OURS,           "predict",        OURS_TF,     n.keras_convnext,     w.predict),
+        C(OURS,           "tf.function",    OURS_TF,     n.keras_convnext,     w.tf_function),
+        C(OURS,           "model(x)",       OURS_TF,     n.keras_convnext,     w.call),
+        C(OURS,           "fused",          OURS_TF,     n.fused,              w.tf_function),
+        C(OURS,           "fused predict",  OURS_TF,     n.fused,              w.predict),
+        C(OURS,           "SavedModel",     TF,          n.saved_model,        w.call),
+        C(APPLICATIONS,   "predict",        KERAS_TF,    n.keras_applications, w.predict),
+        C(APPLICATIONS,   "tf.function",    KERAS_TF,    n.keras_applications, w.tf_function),
+        C("kimm",         "predict",        KIMM_TF,     n.kimm,               w.predict),
+        C("kimm",         "tf.function",    KIMM_TF,     n.kimm,               w.tf_function),
+        C("kecam",        "predict",        KECAM_TF,    n.kecam,              w.predict),
+        C("kecam",        "tf.function",    KECAM_TF,    n.kecam,              w.tf_function),
+        C("timm",         "eager",          TIMM,        n.timm,               w.timm_call),
+        C("timm",         "torch.compile",  TIMM,        n.timm,               w.timm_compiled),
+        C("ONNX Runtime", "from timm",      ORT,         n.onnx_runtime,       w.runtime),
+        C("OpenVINO",     "from timm",      OPENVINO,    n.openvino,           w.runtime),
+        *MATRICES,
+    ),
+    ("cpu", "training"): (
+        C(OURS,           "train_on_batch", OURS_TF,     n.keras_convnext,     w.train_on_batch),
+        C(APPLICATIONS,   "train_on_batch", KERAS_TF,    n.keras_applications, w.train_on_batch),
+        C(APPLICATIONS,   "without XLA",    KERAS_TF,    n.keras_applications, w.train_without_xla),
+        C("kimm",         "train_on_batch", KIMM_TF,     n.kimm,               w.train_on_batch),
+        C("kimm",         "without XLA",    KIMM_TF,     n.kimm,               w.train_without_xla),
+        C("kecam",        "train_on_batch", KECAM_TF,    n.kecam,              w.train_in_keras_2),
+        C("timm",         "eager",          TIMM,        n.timm,               w.timm_fit),
+        C("timm",         "torch.compile",  TIMM,        n.timm,               w.timm_fit_compiled),
+        *MATRICES,
+    ),
+    ("gpu", "inference"): (
+        C(OURS,           "JAX",            OURS_JAX,    n.keras_convnext,     w.jax_jit),
+        C(OURS,           "PyTorch",        OURS_TORCH,  n.keras_convnext,     w.torch_call),
+        C(OURS,           "torch.compile",  OURS_TORCH,  n.keras_convnext,     w.torch_compiled),
+        C(APPLICATIONS,   "JAX",            KERAS_JAX,   n.keras_applications, w.jax_jit),
+        C(APPLICATIONS,   "PyTorch",        KERAS_TORCH, n.keras_applications, w.torch_call),
+        C("timm",         "eager",          TIMM,        n.timm,               w.timm_call),
+        C("timm",         "torch.compile",  TIMM,        n.timm,               w.timm_compiled),
+        *GPU_MATRICES,
+    ),
+    ("gpu", "training"): (
+        C(OURS,           "JAX",            OURS_JAX,    n.keras_convnext,     w.train_on_device),
+        C(OURS,           "PyTorch",        OURS_TORCH,  n.keras_convnext,     w.train_on_device),
+        C(APPLICATIONS,   "JAX",            KERAS_JAX,   n.keras_applications, w.train_on_device),
+        C(APPLICATIONS,   "PyTorch",        KERAS_TORCH, n.keras_applications, w.train_on_device),
+        C("timm",         "eager",          TIMM,        n.timm,               w.timm_fit),
+        C("timm",         "torch.compile",  TIMM,        n.timm,               w.timm_fit_compiled),
+        *GPU_MATRICES,
+    ),
+}  # fmt: skip
+
+# What writes the files that a network is read from, in a process that is not measured.
+WRITERS = {
+    n.saved_model: (OURS_TF, n.write_saved_model),
+    n.onnx_runtime: (TIMM, n.write_onnx),
+    n.openvino: (TIMM, n.write_onnx),
+}

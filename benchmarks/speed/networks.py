@@ -1,0 +1,115 @@
+"""How each library builds its ConvNeXt: random weights, logits, no stochastic depth.
+
+Each function takes a case and a folder for files, and imports what it needs itself.
+"""
+
+import os
+
+CLASSES = 1000
+
+
+def _keras_policy(case):
+    import keras
+
+    keras.config.set_dtype_policy("float32" if case.dtype == "float32" else f"mixed_{case.dtype}")
+
+
+def keras_convnext(case, folder):
+    from keras_convnext.builders import BUILDERS
+
+    _keras_policy(case)
+    return BUILDERS[f"convnext_{case.network}"](
+        weights=None, input_shape=case.input_shape, classifier_activation=None
+    )
+
+
+def fused(case, folder):
+    from keras_convnext.export import fuse
+
+    return fuse(keras_convnext(case, folder))
+
+
+def keras_applications(case, folder):
+    import keras
+
+    _keras_policy(case)
+    return getattr(keras.applications, f"ConvNeXt{case.network.title()}")(
+        weights=None, input_shape=case.input_shape, classifier_activation=None
+    )
+
+
+def kimm(case, folder):
+    import kimm
+
+    _keras_policy(case)
+    return getattr(kimm.models, f"ConvNeXt{case.network.title()}")(
+        weights=None, input_shape=case.input_shape, classifier_activation=None
+    )
+
+
+def kecam(case, folder):
+    from keras_cv_attention_models import convnext
+
+    return getattr(convnext, f"ConvNeXt{case.network.title()}")(
+        pretrained=None, input_shape=case.input_shape, classifier_activation=None,
+        drop_connect_rate=0,
+    )  # fmt: skip
+
+
+def timm(case, folder):
+    import timm
+    import torch
+
+    # On a GPU: matrix products in TF32, as JAX computes them unless told otherwise.
+    torch.set_float32_matmul_precision("high")
+    model = timm.create_model(f"convnext_{case.network}", num_classes=CLASSES)
+    if torch.cuda.is_available():
+        model = model.to("cuda", memory_format=torch.channels_last)
+    return model
+
+
+def write_saved_model(case, folder):
+    keras_convnext(case, folder).export(os.path.join(folder, "saved_model"), verbose=False)
+
+
+def saved_model(case, folder):
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(os.path.join(folder, "saved_model"))
+    return lambda image: loaded.serve(image)  # which lives no longer than what it belongs to
+
+
+def write_onnx(case, folder):
+    import torch
+
+    image = torch.zeros(case.batch, 3, case.size, case.size)
+    torch.onnx.export(
+        timm(case, folder).eval(), (image,), os.path.join(folder, "timm.onnx"), dynamo=True
+    )
+
+
+def onnx_runtime(case, folder):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(
+        os.path.join(folder, "timm.onnx"), providers=["CPUExecutionProvider"]
+    )
+    name = session.get_inputs()[0].name
+    return lambda image: session.run(None, {name: image})[0]
+
+
+def openvino(case, folder):
+    import openvino
+
+    # OpenVINO would take bfloat16 by itself where the processor has it.
+    compiled = openvino.Core().compile_model(
+        os.path.join(folder, "timm.onnx"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
+    return lambda image: compiled(image)[0]
+
+
+def matrix_side(case, folder):
+    """Rows of the square matrix that is multiplied with itself: large enough for the full rate."""
+    if case.size < 128:
+        return 512
+    return 4096 if case.batch < 64 else 8192

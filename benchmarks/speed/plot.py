@@ -1,0 +1,43 @@
+"""Bars of images per second, one panel for inference and one for training."""
+
+from contestants import MATRIX, OURS, Case
+from report import PASSES, main_case, notes
+
+COLOURS = {True: "#c8102e", False: "#9aa5b1"}
+
+
+def draw(results, path):
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    panels = [result for mode in PASSES if (result := main_case(results, mode))]
+    heights = [sum(not n.startswith(MATRIX) for n in panel["contestants"]) for panel in panels]
+    figure, axes = pyplot.subplots(
+        len(panels), figsize=(8, 1.1 * len(panels) + 0.27 * sum(heights)), squeeze=False,
+        height_ratios=heights, layout="constrained",
+    )  # fmt: skip
+    for axis, panel in zip(axes.flat, panels):
+        contestants = {
+            name: figures.get("images_per_s", 0)
+            for name, figures in panel["contestants"].items()
+            if not name.startswith(MATRIX)
+        }
+        names = sorted(contestants, key=contestants.get)
+        speeds = [contestants[name] for name in names]
+        bars = axis.barh(names, speeds, color=[COLOURS[n.startswith(OURS)] for n in names])
+        axis.bar_label(bars, [f"{s:.3g}" if s else "not measured" for s in speeds], padding=4)
+        if limit := panel["matrix_gflop_per_s"]:
+            speed = limit / (2 * panel["gmacs_of_an_image"] * PASSES[panel["case"]["mode"]])
+            axis.axvline(speed, color="black", linestyle=":", linewidth=1)
+            axis.text(speed, -0.4, "matrix product ", ha="right", fontsize="small")
+        axis.margins(x=0.12, y=0.02)
+        axis.spines[["top", "right", "left"]].set_visible(False)
+        axis.tick_params(left=False)
+        axis.set_xlabel("images/s")
+        axis.set_title(str(Case(**panel["case"])).capitalize(), loc="left", fontsize="medium")
+    machine = results["machine"]
+    caption = f"{machine['gpu'] or machine['cpu']}, {machine['cores']} cores, {results['started']}"
+    figure.supxlabel(". ".join([caption, *notes(results)]), fontsize="small", color="#555555")
+    figure.savefig(path, dpi=150, metadata={"Software": None})

@@ -1,0 +1,198 @@
+"""From raw times to figures, and from figures to the tables."""
+
+import statistics
+from typing import Any, NamedTuple
+
+from contestants import APPLICATIONS, MATRIX, OURS, Case
+from networks import matrix_side
+
+MAIN = ("tiny", 224, 8, "float32")  # the case that the ratios and the plot are of
+PASSES = {"inference": 1, "training": 3}  # forward; and the gradients of input and weight
+
+
+MEMORY = ("peak_mb", "peak_above_imports_mb", "device_peak_mb")
+
+
+class Aim(NamedTuple):
+    mode: str
+    way: str
+    peers: tuple[str, ...]  # libraries or names: the best of them counts
+    figure: str
+    bound: float
+    at_most: bool = False
+
+
+PLAIN = ("predict", "tf.function", "model(x)")
+AIMS = (
+    *(Aim("inference", way, (APPLICATIONS,), "images_per_s", 6) for way in PLAIN),
+    *(Aim("inference", way, ("kimm", "kecam"), "images_per_s", 1.2) for way in PLAIN),
+    *(Aim("inference", way, ("timm torch.compile",), "images_per_s", 0.97) for way in PLAIN),
+    Aim("inference", "fused", ("timm torch.compile",), "images_per_s", 1.12),
+    Aim("inference", "fused", ("OpenVINO",), "images_per_s", 0.95),
+    Aim("inference", "fused", (), "matrix_share", 0.68),
+    Aim("training", "train_on_batch", (APPLICATIONS,), "images_per_s", 4),
+    Aim("training", "train_on_batch", ("timm eager",), "images_per_s", 1.05),
+    Aim("training", "train_on_batch", ("timm eager",), "peak_mb", 1, at_most=True),
+    Aim("training", "train_on_batch", ("timm eager",), "peak_above_imports_mb", 1, at_most=True),
+)
+
+
+def derived(case: Case, contestants: dict[str, Any], macs: int) -> dict[str, Any]:
+    """Adds to the raw figures what follows from them, and finds the rate of matrix products."""
+    rates = {
+        name: 2 * matrix_side(case, "") ** 3 / statistics.median(figures["turns"]) / 1e9
+        for name, figures in contestants.items()
+        if name.startswith(MATRIX) and "turns" in figures
+    }
+    limit = max(rates.values(), default=None)
+    for name, figures in contestants.items():
+        if "turns" not in figures or "error" in figures:
+            continue
+        if name in rates:
+            figures["gflop_per_s"] = round(rates[name], 1)
+            continue
+        flop = 2 * macs * PASSES[case.mode]
+        speeds = [figures["batch"] / seconds for seconds in figures["turns"]]
+        figures["images_per_s"] = figures["batch"] / statistics.median(figures["turns"])
+        figures["slowest_and_fastest"] = [min(speeds), max(speeds)]
+        if limit:
+            figures["matrix_share"] = figures["images_per_s"] * flop / 1e9 / limit
+        if figures["peak_mb"]:
+            figures["peak_above_imports_mb"] = figures["peak_mb"] - figures["imported_mb"]
+    return {
+        "case": case._asdict(),
+        "gmacs_of_an_image": macs / 1e9,
+        "matrix_gflop_per_s": limit and round(limit, 1),
+        "contestants": contestants,
+    }
+
+
+def main_case(results: dict[str, Any], mode: str) -> dict[str, Any] | None:
+    """The case of MAIN in a mode, or the first that was run."""
+    of_mode = [result for result in results["cases"] if result["case"]["mode"] == mode]
+    of_main = [r for r in of_mode if Case(**r["case"]) == Case(*MAIN[:3], mode, MAIN[3])]
+    return next(iter(of_main or of_mode), None)
+
+
+def best(result: dict[str, Any], peers: tuple[str, ...], figure: str) -> float | None:
+    found = [
+        figures[figure]
+        for name, figures in result["contestants"].items()
+        if any(name == peer or name.startswith(f"{peer} ") for peer in peers) and figure in figures
+    ]
+    return max(found, default=None)
+
+
+def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) + ("---:",) * (len(head) - 1), *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def aims(results: dict[str, Any]) -> str:
+    """The ratios that the project aims at, and what they are in this run."""
+    rows = []
+    for aim in AIMS:
+        result = main_case(results, aim.mode)
+        if result is None:
+            continue
+        ours = best(result, (f"{OURS} {aim.way}",), aim.figure)
+        theirs = best(result, aim.peers, aim.figure) if aim.peers else 1
+        ratio = ours / theirs if ours and theirs else None
+        reached = ratio and (ratio <= aim.bound if aim.at_most else ratio >= aim.bound)
+        what = {"images_per_s": "speed", "matrix_share": "speed"}.get(
+            aim.figure, aim.figure.removesuffix("_mb").replace("_", " ") + " memory"
+        )
+        rows.append((
+            f"{aim.mode}, {aim.way}: {what} / {' or '.join(aim.peers) or MATRIX}",
+            f"{'≤' if aim.at_most else '≥'} {aim.bound:.2f}",
+            "not measured" if ratio is None else f"{ratio:.2f}",
+            {None: "", True: "yes", False: "no"}[reached],
+        ))  # fmt: skip
+    return _table(("ratio", "aim", "found", "reached"), rows)
+
+
+def ratios(results: dict[str, Any]) -> str:
+    """Our speed over each peer's, at the best of its ways; the essence, for the README."""
+    peers = {
+        APPLICATIONS: (APPLICATIONS,), "kimm": ("kimm",), "kecam": ("kecam",),
+        "timm": ("timm eager",), "timm, torch.compile": ("timm torch.compile",),
+        "ONNX Runtime": ("ONNX Runtime",), "OpenVINO": ("OpenVINO",),
+    }  # fmt: skip
+    rows = []
+    for mode in PASSES:
+        result = main_case(results, mode)
+        for name in result["contestants"] if result else ():
+            ours = best(result, (name,), "images_per_s")
+            if not name.startswith(OURS) or ours is None:
+                continue
+            theirs = [best(result, of_peer, "images_per_s") for of_peer in peers.values()]
+            rows.append((
+                f"{mode}, {name.removeprefix(OURS)[1:]}",
+                *(f"{ours / speed:.2f}" if speed else "" for speed in theirs),
+            ))  # fmt: skip
+    return _table(("", *peers), rows)
+
+
+def case_table(result: dict[str, Any]) -> str:
+    """All figures of one case, the fastest first; who was not measured says why."""
+    number = "{:,.1f}".format
+    rows, failed = [], []
+    for name, figures in result["contestants"].items():
+        if "images_per_s" in figures:
+            least, most = figures["slowest_and_fastest"]
+            memory = (figures.get(k) for k in MEMORY)
+            share = figures.get("matrix_share")
+            rows.append((figures["images_per_s"], (
+                f"**{name}**" if name.startswith(OURS) else name,
+                number(figures["images_per_s"]),
+                f"{number(least)} to {number(most)}",
+                "" if share is None else f"{share:.0%}",
+                *("" if megabytes is None else f"{megabytes:,}" for megabytes in memory),
+                *(number(figures[k]) for k in ("import_s", "build_s", "first_s")),
+                str(figures["batch"]),
+                str(len(figures["turns"])),
+            )))  # fmt: skip
+        elif not name.startswith(MATRIX):
+            failed.append((name, f"not measured: {figures['error']}", *[""] * 10))
+    head = ("", "images/s", "range", "of matrix rate", "peak MB", "above imports MB", "GPU MB",
+            "import s", "build s", "first call s", "batch", "turns")  # fmt: skip
+    return _table(head, [row for _, row in sorted(rows, reverse=True)] + failed)
+
+
+def notes(results: dict[str, Any]) -> list[str]:
+    """What must be read with the figures."""
+    devices = {f.get("device") for r in results["cases"] for f in r["contestants"].values()}
+    if results["device"] == "gpu" and devices <= {"cpu", None}:
+        return [*results["notes"], "Not measured: run on a CPU, to see that the script works."]
+    return results["notes"]
+
+
+def markdown(results: dict[str, Any]) -> str:
+    machine = results["machine"]
+    versions = ", ".join(f"{name} {v}" for name, v in machine["versions"].items() if v)
+    parts = [
+        "# Speed",
+        f"Run of {results['started']}, {results['command']}"
+        + "".join(f" **{note}**" for note in notes(results)),
+        f"{machine['gpu'] or machine['cpu']}, {machine['cores']} cores "
+        f"({' '.join(machine['flags'])}), {machine['memory_gb']} GB, {machine['system']}, "
+        f"Python {machine['python']}: {versions}.",
+        "Medians over the turns that the contestants took one after the other, each in a process "
+        "of its own. Random weights. The share is that of the fastest square matrix product of "
+        "the libraries, measured in the same rounds; a training step counts as three forward "
+        "passes. The networks of this package, keras.applications and kimm normalise the pixels "
+        "themselves, the others do not. kecam is keras_cv_attention_models, on Keras 2.",
+    ]
+    for result in results["cases"]:
+        limit = result["matrix_gflop_per_s"]
+        parts += [
+            f"## {str(Case(**result['case'])).capitalize()}",
+            f"Matrix product: {limit or 'not measured'} GFLOP/s. Load average before and after: "
+            f"{' and '.join(map(str, result['load_average']))}.",
+            case_table(result),
+        ]
+    if results["device"] == "cpu":
+        titles = [str(Case(**r["case"])) for m in PASSES if (r := main_case(results, m))]
+        parts += ["## Speed of keras_convnext over that of its peers", "; ".join(titles) + ".",
+                  ratios(results), "## Aims", aims(results)]  # fmt: skip
+    return "\n\n".join(parts) + "\n"

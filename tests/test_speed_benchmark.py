@@ -1,0 +1,180 @@
+"""The benchmark of speed: its quick run, its failures and its arithmetic."""
+
+import importlib
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+SPEED = ROOT / "benchmarks" / "speed"
+
+
+@pytest.fixture
+def speed(monkeypatch):
+    """Imports a module of the benchmark, which runs as a folder."""
+    monkeypatch.syspath_prepend(str(SPEED))
+    return importlib.import_module
+
+
+def test_the_quick_run_measures_what_is_installed_and_says_what_is_not(tmp_path):
+    subprocess.run(
+        [sys.executable, str(SPEED), "--quick", "--output", str(tmp_path)],
+        check=True, capture_output=True, timeout=900,
+    )  # fmt: skip
+    cases = json.loads((tmp_path / "speed.json").read_text())["cases"]
+    assert [result["case"]["mode"] for result in cases] == ["inference", "training"]
+    table = (tmp_path / "speed.md").read_text()
+    for result in cases:
+        for name, figures in result["contestants"].items():
+            assert name.startswith("matrix product") or name in table
+            if "error" in figures:
+                assert f"{name} | not measured: {figures['error']}" in table
+                assert figures["error"].startswith("not installed: "), name
+            elif "gflop_per_s" not in figures:
+                assert 0 < figures["images_per_s"] < 1e5
+                assert figures["matrix_share"] > 0
+                assert figures["imported_mb"] < figures["peak_mb"]
+    measured = [
+        name for result in cases for name, f in result["contestants"].items() if "turns" in f
+    ]
+    assert {"keras_convnext predict", "keras_convnext SavedModel", "keras_convnext train_on_batch",
+            "timm eager", "matrix product NumPy"} <= set(measured)  # fmt: skip
+    drawn = importlib.util.find_spec("matplotlib") is not None
+    assert (tmp_path / "speed.png").exists() == drawn
+
+
+@pytest.mark.parametrize(
+    ("worker", "reason"),
+    [
+        ("import sys; sys.exit('no such kernel')", "ended with code 1: no such kernel"),
+        ("import os; os.kill(os.getpid(), 9)", "killed: no memory left, or no answer in 1800 s"),
+        ('print(\'{"error": "ValueError: too large"}\')', "ValueError: too large"),
+        # Ready, and dead before its turn.
+        ("print('{\"first_s\": 1}', flush=True); raise SystemExit", "ended with code 0: no reason"),
+    ],
+)
+def test_a_contestant_that_dies_is_a_line_with_its_last_words(
+    speed, worker, reason, tmp_path, monkeypatch
+):
+    rounds, contestants = speed("rounds"), speed("contestants")
+    (tmp_path / "worker.py").write_text(worker)
+    monkeypatch.setattr(rounds, "WORKER", tmp_path / "worker.py")
+    case = contestants.Case("tiny", 224, 8, "inference")
+    row = contestants.CONTESTANTS["cpu", "inference"][-1]._replace(
+        stack=contestants.Stack(("json",))
+    )
+    figures = rounds.Race("cpu", case, [row], str(tmp_path)).run(2, 0)
+    assert figures[row.name]["error"].startswith(reason)
+
+    table = speed("report").case_table(
+        {"contestants": {"kimm predict": figures[row.name] | {"turns": []}}}
+    )
+    assert f"| kimm predict | not measured: {reason}" in table
+
+
+def test_a_contestant_whose_library_is_absent_is_not_started(speed, monkeypatch, tmp_path):
+    rounds, contestants = speed("rounds"), speed("contestants")
+    monkeypatch.setattr(rounds, "Worker", None)
+    row = contestants.CONTESTANTS["cpu", "inference"][0]
+    row = row._replace(stack=contestants.Stack(("json", "no_such_library")))
+    figures = rounds.Race("cpu", None, [row], str(tmp_path)).run(2, 0)
+    assert figures[row.name]["error"] == "not installed: no_such_library"
+
+
+@pytest.fixture
+def race(speed, monkeypatch, tmp_path):
+    """Runs two contestants, a and b, for three rounds on a device that has room for some images."""
+    rounds, contestants = speed("rounds"), speed("contestants")
+    events = []
+
+    class Worker:
+        ready = {"first_s": 1}  # noqa: RUF012
+
+        def __init__(self, task, device, row, case, folder):
+            if case.batch > 48:
+                raise rounds.Failure("OutOfMemoryError: CUDA out of memory")
+            events.append(row.way.upper())
+            self.name = row.way
+
+        def turn(self, seconds):
+            events.append(self.name)
+            return {"seconds": [3, 1, 2], "peak_mb": 100}
+
+        def stop(self):
+            events.append("-")
+
+    monkeypatch.setattr(rounds, "Worker", Worker)
+    monkeypatch.setattr(rounds, "SETTLE", 0)
+    stack = contestants.Stack(("json",))
+    rows = [contestants.Contestant("json", way, stack, None, None) for way in "ab"]
+
+    def run(device, batch=8, free_mb=1e9):
+        monkeypatch.setattr(rounds, "free_mb", lambda: free_mb)
+        events.clear()
+        case = contestants.Case("tiny", 224, batch, "inference")
+        return rounds.Race(device, case, rows, str(tmp_path)).run(3, 0), "".join(events)
+
+    return run
+
+
+def test_on_a_cpu_everyone_has_a_turn_in_each_round(race):
+    figures, events = race("cpu")
+    assert events == "AaBbabab--"
+    assert figures["json a"]["turns"] == [2, 2, 2]
+
+
+def test_where_memory_is_short_who_ran_last_makes_room(race):
+    assert race("cpu", free_mb=0)[1] == "Aa-Bb-Aa-Bb-Aa-Bb-"
+
+
+def test_on_a_gpu_one_runs_after_the_other_with_the_batch_that_fits(race):
+    figures, events = race("gpu", batch=128)
+    assert events == "Aaaa-Bbbb-"
+    assert figures["json b"]["batch"] == 32
+    assert "out of memory" in race("cpu", batch=128)[0]["json a"]["error"]
+
+
+def test_shares_and_ratios_follow_from_the_times(speed):
+    report, contestants = speed("report"), speed("contestants")
+    raw = {"batch": 8, "peak_mb": 900, "imported_mb": 700}
+    # A product of 4096 x 4096 matrices is 137.4 GFLOP; the faster of two is the limit.
+    result = report.derived(
+        contestants.Case("tiny", 224, 8, "training"),
+        {
+            "keras_convnext train_on_batch": {**raw, "turns": [1.0, 4.0, 2.0]},
+            "timm eager": {**raw, "turns": [4.0], "peak_mb": 1000},
+            "kimm train_on_batch": {"error": "not installed: kimm"},
+            "matrix product NumPy": {"turns": [1.0]},
+            "matrix product PyTorch": {"turns": [0.5]},
+        },
+        macs=4_000_000_000,
+    )
+    assert result["matrix_gflop_per_s"] == 274.9
+    ours = result["contestants"]["keras_convnext train_on_batch"]
+    assert ours["images_per_s"] == 4
+    assert ours["slowest_and_fastest"] == [2, 8]
+    assert ours["matrix_share"] == pytest.approx(4 * 3 * 8 / 274.88, rel=1e-4)
+    assert ours["peak_above_imports_mb"] == 200
+
+    results = {"device": "cpu", "cases": [result]}
+    aims = report.aims(results).splitlines()
+    assert "| training, train_on_batch: speed / timm eager | ≥ 1.05 | 2.00 | yes |" in aims
+    assert "| training, train_on_batch: peak memory / timm eager | ≤ 1.00 | 0.90 | yes |" in aims
+    assert (
+        "| training, train_on_batch: speed / keras.applications | ≥ 4.00 | not measured |  |"
+        in aims
+    )
+    assert report.ratios(results).splitlines()[-1] == (
+        "| training, train_on_batch |  |  |  | 2.00 |  |  |  |"
+    )
+
+
+def test_the_ratios_of_the_readme_are_those_of_the_last_run(speed):
+    results = json.loads((ROOT / "benchmarks" / "results" / "speed.json").read_text())
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert speed("report").ratios(results) in readme
+    assert results["started"] in readme
