@@ -1,5 +1,11 @@
 """ConvNeXt for Keras 3: the official networks and checkpoints, with the same numbers."""
 
+import os
+
+# TensorFlow's oneDNN kernels, which are faster by a third here, are off by default on processors
+# without AVX-512, and switched on only while TensorFlow is imported.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
 from keras_convnext import export, preprocessing
 from keras_convnext.builders import (
     ConvNeXt,

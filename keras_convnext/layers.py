@@ -12,6 +12,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_convnext.graph import is_symbolic, made, makers, tensorflow_on_cpu, trains_on_cpu
+
 _register = keras.saving.register_keras_serializable(package="keras_convnext")
 
 _about_to_load: ContextVar[bool] = ContextVar("about_to_load", default=False)
@@ -72,7 +74,7 @@ class PatchConv2D(keras.layers.Conv2D):
         )
         self.patch_size = patch_size
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Convolves `inputs`, of shape `(N, H, W, C)`."""
         if any(isinstance(side, int) and side < self.patch_size for side in inputs.shape[1:3]):
             raise ValueError(
@@ -80,6 +82,11 @@ class PatchConv2D(keras.layers.Conv2D):
                 f"{self.name}. Received: a map of {tuple(inputs.shape[1:3])} where at least "
                 f"{self.patch_size} x {self.patch_size} is needed"
             )
+        if trains_on_cpu(inputs, training) and self.padding == "valid":
+            from keras_convnext import tensorflow_cpu
+
+            outputs = tensorflow_cpu.patch_conv2d(inputs, self.kernel)
+            return self.activation(outputs if self.bias is None else outputs + self.bias)
         return super().call(inputs)
 
     def get_config(self) -> dict[str, Any]:
@@ -102,10 +109,44 @@ class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if keras.config.backend() == "tensorflow":
-            import tensorflow as tf
+            self.supports_jit = not tensorflow_on_cpu()
 
-            accelerators = [d for d in tf.config.list_physical_devices() if d.device_type != "CPU"]
-            self.supports_jit = bool(accelerators)
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Convolves `inputs`, of shape `(N, H, W, C)`."""
+        plain = (self.padding, *self.strides, *self.dilation_rate, self.depth_multiplier)
+        if plain == ("same", 1, 1, 1, 1, 1) and trains_on_cpu(inputs, training):
+            from keras_convnext import tensorflow_cpu
+
+            outputs = tensorflow_cpu.depthwise_conv2d(inputs, self.kernel)
+            outputs = self.activation(outputs if self.bias is None else outputs + self.bias)
+        else:
+            outputs = super().call(inputs)
+        return made(outputs, self, inputs)
+
+
+@_register
+class LayerNormalization(keras.layers.LayerNormalization):
+    """Layer normalization over the channels, with a faster gradient where that can be had.
+
+    Input shape: `(..., C)`. Output shape: the same.
+    """
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Normalizes `inputs`, of shape `(..., C)`."""
+        if self.is_plain and trains_on_cpu(inputs, training):
+            from keras_convnext import tensorflow_cpu
+
+            outputs = tensorflow_cpu.layer_normalization(
+                inputs, self.gamma, self.beta, self.epsilon
+            )
+        else:
+            outputs = super().call(inputs)
+        return made(outputs, self, inputs)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is over the channels, with scale and shift, as the network has it."""
+        return self.axis in (-1, [-1]) and self.center and self.scale and not self.rms_scaling
 
 
 @_register
@@ -122,40 +163,10 @@ class PointwiseDense(keras.layers.Dense):
         """Applies the dense layer to `inputs`, of shape `(N, H, W, C)`."""
         *positions, channels = ops.shape(inputs)
         rows = super().call(ops.reshape(inputs, (-1, channels)))
-        return ops.reshape(rows, (*positions, self.units))
-
-
-@_register
-class InferenceLayerNormalization(keras.layers.LayerNormalization):
-    """Layer normalization over the channels in as few passes over memory as there can be.
-
-    On a CPU a norm costs what reading and writing its map costs. TensorFlow has one operation that
-    squares and sums without a map of squares in between, so the variance is taken by that; its
-    gradient is not worth having.
-
-    Input shape: `(..., C)`. Output shape: the same.
-    """
-
-    def call(self, inputs: Any) -> Any:
-        """Normalizes `inputs`, of shape `(..., C)`."""
-        x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
-        x = x - ops.mean(x, axis=-1, keepdims=True)
-        x = x * ops.rsqrt(_mean_square(x) + self.epsilon)
-        if self.scale:
-            x = x * self.gamma
-        if self.center:
-            x = x + self.beta
-        return ops.cast(x, self.compute_dtype)
-
-
-def _mean_square(x: Any) -> Any:
-    """The mean of the squares over the last axis, which stays with length 1."""
-    if keras.config.backend() == "tensorflow":
-        import tensorflow as tf
-
-        norm = tf.raw_ops.EuclideanNorm(input=x, axis=[-1], keep_dims=True)
-        return tf.square(norm) / x.shape[-1]
-    return ops.mean(ops.square(x), axis=-1, keepdims=True)
+        outputs = made(ops.reshape(rows, (*positions, self.units)), self, inputs)
+        if trains_on_cpu(inputs, training) and (branch := _branch(outputs)) is not None:
+            return made(branch, self, inputs)
+        return outputs
 
 
 @_register
@@ -187,10 +198,12 @@ class LayerScale(keras.layers.Layer):
             autocast=False,
         )
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Scales `inputs`, of shape `(..., C)`."""
-        scaled = ops.cast(inputs, self.variable_dtype) * self.gamma
-        return ops.cast(scaled, self.compute_dtype)
+        outputs = _branch(inputs, self.gamma) if trains_on_cpu(inputs, training) else None
+        if outputs is None:
+            outputs = ops.cast(inputs, self.variable_dtype) * self.gamma
+        return made(ops.cast(outputs, self.compute_dtype), self, inputs)
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Returns `input_shape`."""
@@ -226,3 +239,74 @@ class DropPath(keras.layers.Dropout):
         config = super().get_config()
         del config["noise_shape"]
         return config
+
+
+@_register
+class Remat(keras.layers.Layer):
+    """Lets training keep the input of a branch alone, and compute the rest again for the gradient.
+
+    Takes the memory of a step from every map of a block to one, for a third more arithmetic. It
+    stands at the end of the branch, goes back to its depthwise convolution and hands on what it
+    gets. It has an effect with TensorFlow alone.
+
+    Input shape: any. Output shape: the same.
+
+    References:
+        Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv 1604.06174.
+    """
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Returns a tensor equal to `inputs`."""
+        if not training or not is_symbolic(inputs):
+            return inputs
+        branch = makers(inputs, DepthwiseConv2D)
+        if branch is None:
+            return inputs
+        import tensorflow as tf
+
+        layers, start = branch
+
+        def compute(x: Any) -> Any:
+            for layer in layers:
+                x = layer(x, training=True)
+            return x
+
+        return tf.recompute_grad(compute)(start)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Returns `input_shape`."""
+        return input_shape
+
+
+def _branch(output: Any, gamma: Any = None) -> Any:
+    """The same map as `output`, or as `output * gamma`, computed from the start of the branch.
+
+    What a step of training keeps falls by half when norm, GELU and both pointwise layers of a block
+    are one operation. Each stays a layer of its own, so that models, files and weights are as they
+    look; what the layers made one by one is not asked for any more, and TensorFlow drops it from
+    the graph.
+
+    Returns:
+        A tensor, or None if `output` was not made by such layers.
+    """
+    layers, inputs = makers(output, LayerNormalization) or ([], None)
+    if [type(layer) for layer in layers] != [LayerNormalization, PointwiseDense, PointwiseDense]:
+        return None
+    norm, pwconv1, pwconv2 = layers
+    if (
+        not norm.is_plain
+        or pwconv1.activation is not keras.activations.gelu
+        or pwconv2.activation is not keras.activations.linear
+        or any(dense.bias is None or dense.quantization_mode for dense in (pwconv1, pwconv2))
+    ):
+        return None
+    from keras_convnext import tensorflow_cpu
+
+    return tensorflow_cpu.branch(
+        inputs,
+        (norm.gamma, norm.beta),
+        (pwconv1.kernel, pwconv1.bias),
+        (pwconv2.kernel, pwconv2.bias),
+        gamma,
+        norm.epsilon,
+    )

@@ -12,9 +12,11 @@ import numpy as np
 from keras_convnext.layers import (
     DepthwiseConv2D,
     DropPath,
+    LayerNormalization,
     LayerScale,
     PatchConv2D,
     PointwiseDense,
+    Remat,
     TruncatedNormal,
 )
 from keras_convnext.variants import Variant
@@ -29,7 +31,7 @@ def _initializer(scale: float = 1.0) -> keras.initializers.Initializer:
 
 
 def _norm(name: str) -> keras.layers.Layer:
-    return keras.layers.LayerNormalization(epsilon=1e-6, name=name)
+    return LayerNormalization(epsilon=1e-6, name=name)
 
 
 def at_least_float32() -> str:
@@ -73,7 +75,12 @@ def downsample(x: Any, dim: int, name: str) -> Any:
 
 
 def block(
-    x: Any, kernel_size: int, layer_scale: float | None, drop_path_rate: float, name: str
+    x: Any,
+    kernel_size: int,
+    layer_scale: float | None,
+    drop_path_rate: float,
+    remat: bool,
+    name: str,
 ) -> Any:
     """Depthwise convolution, norm, and two pointwise layers around one GELU: figure 4."""
     shortcut, dim = x, x.shape[-1]
@@ -96,12 +103,14 @@ def block(
     )  # (N, H/4, W/4, C)
     if layer_scale is not None:
         x = LayerScale(layer_scale, name=f"{name}_layer_scale")(x)
+    if remat:
+        x = Remat(name=f"{name}_remat")(x)
     if drop_path_rate > 0:
         x = DropPath(drop_path_rate, name=f"{name}_drop_path")(x)
     return keras.layers.Add(name=f"{name}_add")([shortcut, x])
 
 
-def trunk(x: Any, variant: Variant, drop_path_rate: float = 0.0) -> Any:
+def trunk(x: Any, variant: Variant, drop_path_rate: float = 0.0, remat: bool = False) -> Any:
     """Stem and stages: from normalised pixels to the last map.
 
     The drop rate rises linearly from 0 at the first block to `drop_path_rate` at the last.
@@ -113,7 +122,7 @@ def trunk(x: Any, variant: Variant, drop_path_rate: float = 0.0) -> Any:
             x = downsample(x, dim, f"downsample_{stage}")
         for index in range(depth):
             name = f"blocks_{index}" if variant.isotropic else f"stages_{stage}_blocks_{index}"
-            x = block(x, variant.kernel_size, variant.layer_scale, next(rates), name)
+            x = block(x, variant.kernel_size, variant.layer_scale, next(rates), remat, name)
     return x  # (N, H/32, W/32, 8C)
 
 

@@ -6,7 +6,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_convnext.layers import DropPath, InferenceLayerNormalization, LayerScale
+from keras_convnext.export.inference_norm import InferenceLayerNormalization
+from keras_convnext.layers import DropPath, LayerScale, Remat
 
 # Neighbours that become one, in the order of the graph: the one with a kernel takes in the other.
 # The norm of the stem is in no row, since the first shortcut takes its output as it is, and the
@@ -59,7 +60,7 @@ def fuse(model: keras.Model) -> keras.Model:
     gone = {
         name
         for name, layer in layers.items()
-        if isinstance(layer, DropPath)
+        if isinstance(layer, (DropPath, Remat))
         or (name in taken.values() and not isinstance(layer, keras.layers.LayerNormalization))
     }
 

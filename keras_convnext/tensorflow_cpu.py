@@ -1,0 +1,199 @@
+"""The pointwise half of a block as one operation with a gradient of its own: TensorFlow on a CPU.
+
+TensorFlow runs each step of a norm, of GELU and of their gradients as a pass over memory, and keeps
+what each of them read. Here XLA makes one pass of each chain, and two maps are kept: the normalised
+one, and the one before GELU. The scales and shifts of the norm and of the layer scale go into the
+weights, which are small, and their gradients come out of the weights' gradients.
+"""
+
+from typing import Any
+
+import tensorflow as tf
+
+
+def _one_pass(function: Any) -> Any:
+    """Compiles a chain of elementwise steps by XLA, which is slow at a convolution only."""
+    return tf.function(function, jit_compile=True, autograph=False)
+
+
+@_one_pass
+def _normalized(x: tf.Tensor, epsilon: float) -> tuple[tf.Tensor, tf.Tensor]:
+    centered = x - tf.reduce_mean(x, -1, keepdims=True)
+    variance = tf.reduce_mean(tf.square(centered), -1, keepdims=True)
+    inverse = tf.math.rsqrt(variance + epsilon)
+    return centered * inverse, inverse
+
+
+@_one_pass
+def _normalized_gradient(
+    normalized: tf.Tensor, inverse: tf.Tensor, gradient: tf.Tensor
+) -> tf.Tensor:
+    along = tf.reduce_mean(gradient * normalized, -1, keepdims=True)
+    return inverse * (gradient - tf.reduce_mean(gradient, -1, keepdims=True) - along * normalized)
+
+
+@_one_pass
+def _gelu(x: tf.Tensor) -> tf.Tensor:
+    return x * _normal_cdf(x)
+
+
+@_one_pass
+def _gelu_and_gradient(x: tf.Tensor, gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    cdf = _normal_cdf(x)
+    density = tf.exp(-0.5 * tf.square(x)) * 0.3989422804014327  # 1 / sqrt(2 pi)
+    return x * cdf, gradient * (cdf + x * density)
+
+
+def _normal_cdf(x: tf.Tensor) -> tf.Tensor:
+    return 0.5 + 0.5 * tf.math.erf(x * 0.7071067811865476)
+
+
+def layer_normalization(x: tf.Tensor, gamma: Any, beta: Any, epsilon: float) -> tf.Tensor:
+    """Layer normalization over the channels.
+
+    Args:
+        x: tensor of shape `(..., C)`.
+        gamma: of shape `(C,)`.
+        beta: of shape `(C,)`.
+        epsilon: float. What is added to the variance.
+
+    Returns:
+        A tensor of the shape of `x`.
+    """
+
+    @tf.custom_gradient
+    def normalize(rows):  # noqa: ANN202
+        normalized, inverse = _normalized(rows, epsilon)
+        return normalized, lambda d_output: _normalized_gradient(normalized, inverse, d_output)
+
+    rows = normalize(tf.reshape(x, (-1, x.shape[-1])))
+    return _shaped_as(x, rows * gamma + beta)
+
+
+def branch(
+    x: tf.Tensor,
+    norm: tuple[Any, Any],
+    pwconv1: tuple[Any, Any],
+    pwconv2: tuple[Any, Any],
+    layer_scale: Any,
+    epsilon: float,
+) -> tf.Tensor:
+    """Norm, pointwise layer, GELU, pointwise layer and layer scale.
+
+    Args:
+        x: tensor of shape `(N, H, W, C)`.
+        norm: `gamma` and `beta`, each of shape `(C,)`.
+        pwconv1: kernel and bias, of shapes `(C, 4C)` and `(4C,)`.
+        pwconv2: kernel and bias, of shapes `(4C, C)` and `(C,)`.
+        layer_scale: of shape `(C,)`, or None.
+        epsilon: float. What is added to the variance.
+
+    Returns:
+        A tensor of the shape of `x`.
+    """
+
+    @tf.custom_gradient
+    def of_rows(x, gamma, beta, kernel1, bias1, kernel2, bias2, scale):  # noqa: ANN202
+        normalized, inverse = _normalized(x, epsilon)
+        folded1, folded2 = gamma[:, None] * kernel1, kernel2 * scale
+        folded_bias1 = bias1 + tf.linalg.matvec(kernel1, beta, transpose_a=True)
+        hidden = tf.nn.bias_add(normalized @ folded1, folded_bias1)
+        output = tf.nn.bias_add(_gelu(hidden) @ folded2, bias2 * scale)
+
+        def gradients(d_output):  # noqa: ANN202
+            d_activated = tf.matmul(d_output, folded2, transpose_b=True)
+            activated, d_hidden = _gelu_and_gradient(hidden, d_activated)
+            d_folded2 = tf.matmul(activated, d_output, transpose_a=True)
+            d_folded_bias2 = _sum_of_rows(d_output)
+            d_folded1 = tf.matmul(normalized, d_hidden, transpose_a=True)
+            d_bias1 = _sum_of_rows(d_hidden)
+            d_normalized = tf.matmul(d_hidden, folded1, transpose_b=True)
+            return (
+                _normalized_gradient(normalized, inverse, d_normalized),
+                tf.reduce_sum(kernel1 * d_folded1, 1),
+                tf.linalg.matvec(kernel1, d_bias1),
+                gamma[:, None] * d_folded1 + beta[:, None] * d_bias1,
+                d_bias1,
+                d_folded2 * scale,
+                d_folded_bias2 * scale,
+                tf.reduce_sum(kernel2 * d_folded2, 0) + bias2 * d_folded_bias2,
+            )
+
+        return output, gradients
+
+    if layer_scale is None:
+        layer_scale = tf.ones(x.shape[-1])
+    weights = map(tf.convert_to_tensor, (*norm, *pwconv1, *pwconv2, layer_scale))
+    rows = of_rows(tf.reshape(x, (-1, x.shape[-1])), *weights)
+    return _shaped_as(x, rows)
+
+
+def _shaped_as(x: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
+    return tf.ensure_shape(tf.reshape(rows, tf.shape(x)), x.shape)
+
+
+def _sum_of_rows(x: tf.Tensor) -> tf.Tensor:
+    """By a product with a vector of ones, which is twice as fast as a reduction."""
+    return tf.linalg.matvec(x, tf.ones(tf.shape(x)[:1]), transpose_a=True)
+
+
+def depthwise_conv2d(x: tf.Tensor, kernel: Any) -> tf.Tensor:
+    """Depthwise convolution with stride 1 and "same" padding.
+
+    Args:
+        x: tensor of shape `(N, H, W, C)`.
+        kernel: of shape `(K, K, C, 1)`, K odd.
+
+    Returns:
+        A tensor of the shape of `x`.
+    """
+
+    @tf.custom_gradient
+    def convolve(x, kernel):  # noqa: ANN202
+        unit = {"strides": (1, 1, 1, 1)}
+
+        def gradients(d_output):  # noqa: ANN202
+            before = [(side - 1) // 2 for side in kernel.shape[:2]]
+            return (
+                tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
+                    input_sizes=tf.shape(x),
+                    filter=kernel,
+                    out_backprop=d_output,
+                    padding="SAME",
+                    **unit,
+                ),
+                # Padding that is spelled out keeps it from oneDNN, which is slower at this one.
+                tf.raw_ops.DepthwiseConv2dNativeBackpropFilter(
+                    input=x,
+                    filter_sizes=kernel.shape,
+                    out_backprop=d_output,
+                    padding="EXPLICIT",
+                    explicit_paddings=[0, 0, *before, *before, 0, 0],
+                    **unit,
+                ),
+            )
+
+        output = tf.raw_ops.DepthwiseConv2dNative(input=x, filter=kernel, padding="SAME", **unit)
+        return output, gradients
+
+    return convolve(x, tf.convert_to_tensor(kernel))
+
+
+def patch_conv2d(x: tf.Tensor, kernel: Any) -> tf.Tensor:
+    """Convolution over patches that do not overlap, as a matrix product, whose gradient is faster.
+
+    Args:
+        x: tensor of shape `(N, H, W, C)`.
+        kernel: of shape `(P, P, C, filters)`.
+
+    Returns:
+        A tensor of shape `(N, H // P, W // P, filters)`.
+    """
+    kernel = tf.convert_to_tensor(kernel)
+    patch_size, _, channels, filters = kernel.shape
+    height, width = (tf.shape(x)[axis] // patch_size for axis in (1, 2))
+    x = x[:, : height * patch_size, : width * patch_size]
+    x = tf.reshape(x, (-1, patch_size, width, patch_size * channels))
+    patches = tf.reshape(tf.transpose(x, (0, 2, 1, 3)), (-1, patch_size**2 * channels))
+    rows = patches @ tf.reshape(kernel, (-1, filters))
+    return tf.reshape(rows, (-1, height, width, filters))
