@@ -14,13 +14,17 @@ def _keras_policy(case):
     keras.config.set_dtype_policy("float32" if case.dtype == "float32" else f"mixed_{case.dtype}")
 
 
-def keras_convnext(case, folder):
+def keras_convnext(case, folder, **options):
     from keras_convnext.builders import BUILDERS
 
     _keras_policy(case)
     return BUILDERS[f"convnext_{case.network}"](
-        weights=None, input_shape=case.input_shape, classifier_activation=None
+        weights=None, input_shape=case.input_shape, classifier_activation=None, **options
     )
+
+
+def rematerialized(case, folder):
+    return keras_convnext(case, folder, remat=True)
 
 
 def fused(case, folder):
@@ -69,7 +73,7 @@ def timm(case, folder):
 
 
 def write_saved_model(case, folder):
-    keras_convnext(case, folder).export(os.path.join(folder, "saved_model"), verbose=False)
+    fused(case, folder).export(os.path.join(folder, "saved_model"), verbose=False)
 
 
 def saved_model(case, folder):

@@ -24,7 +24,7 @@ class Aim(NamedTuple):
 
 PLAIN = ("predict", "tf.function", "model(x)")
 AIMS = (
-    *(Aim("inference", way, (APPLICATIONS,), "images_per_s", 6) for way in PLAIN),
+    *(Aim("inference", way, (f"{APPLICATIONS} {way}",), "images_per_s", 6) for way in PLAIN),
     *(Aim("inference", way, ("kimm", "kecam"), "images_per_s", 1.2) for way in PLAIN),
     *(Aim("inference", way, ("timm torch.compile",), "images_per_s", 0.97) for way in PLAIN),
     Aim("inference", "fused", ("timm torch.compile",), "images_per_s", 1.12),
