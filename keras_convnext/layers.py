@@ -113,8 +113,7 @@ class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Convolves `inputs`, of shape `(N, H, W, C)`."""
-        plain = (self.padding, *self.strides, *self.dilation_rate, self.depth_multiplier)
-        if plain == ("same", 1, 1, 1, 1, 1) and trains_on_cpu(inputs, training):
+        if self.is_plain and trains_on_cpu(inputs, training):
             from keras_convnext import tensorflow_cpu
 
             outputs = tensorflow_cpu.depthwise_conv2d(inputs, self.kernel)
@@ -122,6 +121,15 @@ class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
         else:
             outputs = super().call(inputs)
         return made(outputs, self, inputs)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it keeps the size and the channels of its map, as the network has it."""
+        return (self.padding, self.data_format) == ("same", "channels_last") and {
+            *self.strides,
+            *self.dilation_rate,
+            self.depth_multiplier,
+        } == {1}
 
 
 @_register

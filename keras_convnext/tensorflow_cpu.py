@@ -3,7 +3,7 @@
 TensorFlow runs each step of a norm, of GELU and of their gradients as a pass over memory, and keeps
 what each of them read. Here XLA makes one pass of each chain, and two maps are kept: the normalised
 one, and the one before GELU. The scales and shifts of the norm and of the layer scale go into the
-weights, which are small, and their gradients come out of the weights' gradients.
+weights, and their gradients come out of the weights' gradients.
 """
 
 from typing import Any
@@ -26,8 +26,9 @@ def _normalized(x: tf.Tensor, epsilon: float) -> tuple[tf.Tensor, tf.Tensor]:
 
 @_one_pass
 def _normalized_gradient(
-    normalized: tf.Tensor, inverse: tf.Tensor, gradient: tf.Tensor
+    normalized: tf.Tensor, inverse: tf.Tensor, d_affine: tf.Tensor, gamma: tf.Tensor
 ) -> tf.Tensor:
+    gradient = d_affine * gamma
     along = tf.reduce_mean(gradient * normalized, -1, keepdims=True)
     return inverse * (gradient - tf.reduce_mean(gradient, -1, keepdims=True) - along * normalized)
 
@@ -62,12 +63,20 @@ def layer_normalization(x: tf.Tensor, gamma: Any, beta: Any, epsilon: float) -> 
     """
 
     @tf.custom_gradient
-    def normalize(rows):  # noqa: ANN202
-        normalized, inverse = _normalized(rows, epsilon)
-        return normalized, lambda d_output: _normalized_gradient(normalized, inverse, d_output)
+    def of_rows(x, gamma, beta):  # noqa: ANN202
+        normalized, inverse = _normalized(x, epsilon)
 
-    rows = normalize(tf.reshape(x, (-1, x.shape[-1])))
-    return _shaped_as(x, rows * gamma + beta)
+        def gradients(d_output):  # noqa: ANN202
+            return (
+                _normalized_gradient(normalized, inverse, d_output, gamma),
+                _sum_of_rows(d_output * normalized),
+                _sum_of_rows(d_output),
+            )
+
+        return normalized * gamma + beta, gradients
+
+    rows = tf.reshape(x, (-1, x.shape[-1]))
+    return _shaped_as(x, of_rows(rows, tf.convert_to_tensor(gamma), tf.convert_to_tensor(beta)))
 
 
 def branch(
@@ -95,21 +104,22 @@ def branch(
     @tf.custom_gradient
     def of_rows(x, gamma, beta, kernel1, bias1, kernel2, bias2, scale):  # noqa: ANN202
         normalized, inverse = _normalized(x, epsilon)
-        folded1, folded2 = gamma[:, None] * kernel1, kernel2 * scale
+        with tf.control_dependencies([x]):  # or all blocks' would be made, and lie, at the start
+            folded1, folded2 = gamma[:, None] * kernel1, kernel2 * scale
         folded_bias1 = bias1 + tf.linalg.matvec(kernel1, beta, transpose_a=True)
         hidden = tf.nn.bias_add(normalized @ folded1, folded_bias1)
         output = tf.nn.bias_add(_gelu(hidden) @ folded2, bias2 * scale)
 
         def gradients(d_output):  # noqa: ANN202
-            d_activated = tf.matmul(d_output, folded2, transpose_b=True)
+            d_activated = tf.matmul(d_output * scale, kernel2, transpose_b=True)
             activated, d_hidden = _gelu_and_gradient(hidden, d_activated)
             d_folded2 = tf.matmul(activated, d_output, transpose_a=True)
             d_folded_bias2 = _sum_of_rows(d_output)
             d_folded1 = tf.matmul(normalized, d_hidden, transpose_a=True)
             d_bias1 = _sum_of_rows(d_hidden)
-            d_normalized = tf.matmul(d_hidden, folded1, transpose_b=True)
+            d_affine = tf.matmul(d_hidden, kernel1, transpose_b=True)
             return (
-                _normalized_gradient(normalized, inverse, d_normalized),
+                _normalized_gradient(normalized, inverse, d_affine, gamma),
                 tf.reduce_sum(kernel1 * d_folded1, 1),
                 tf.linalg.matvec(kernel1, d_bias1),
                 gamma[:, None] * d_folded1 + beta[:, None] * d_bias1,
@@ -142,7 +152,7 @@ def depthwise_conv2d(x: tf.Tensor, kernel: Any) -> tf.Tensor:
 
     Args:
         x: tensor of shape `(N, H, W, C)`.
-        kernel: of shape `(K, K, C, 1)`, K odd.
+        kernel: of shape `(K, K, C, 1)`.
 
     Returns:
         A tensor of the shape of `x`.
@@ -153,7 +163,7 @@ def depthwise_conv2d(x: tf.Tensor, kernel: Any) -> tf.Tensor:
         unit = {"strides": (1, 1, 1, 1)}
 
         def gradients(d_output):  # noqa: ANN202
-            before = [(side - 1) // 2 for side in kernel.shape[:2]]
+            paddings = [((side - 1) // 2, side // 2) for side in kernel.shape[:2]]
             return (
                 tf.raw_ops.DepthwiseConv2dNativeBackpropInput(
                     input_sizes=tf.shape(x),
@@ -168,7 +178,7 @@ def depthwise_conv2d(x: tf.Tensor, kernel: Any) -> tf.Tensor:
                     filter_sizes=kernel.shape,
                     out_backprop=d_output,
                     padding="EXPLICIT",
-                    explicit_paddings=[0, 0, *before, *before, 0, 0],
+                    explicit_paddings=[0, 0, *paddings[0], *paddings[1], 0, 0],
                     **unit,
                 ),
             )
@@ -189,11 +199,13 @@ def patch_conv2d(x: tf.Tensor, kernel: Any) -> tf.Tensor:
     Returns:
         A tensor of shape `(N, H // P, W // P, filters)`.
     """
-    kernel = tf.convert_to_tensor(kernel)
+    kernel, shape = tf.convert_to_tensor(kernel), x.shape
     patch_size, _, channels, filters = kernel.shape
     height, width = (tf.shape(x)[axis] // patch_size for axis in (1, 2))
     x = x[:, : height * patch_size, : width * patch_size]
     x = tf.reshape(x, (-1, patch_size, width, patch_size * channels))
     patches = tf.reshape(tf.transpose(x, (0, 2, 1, 3)), (-1, patch_size**2 * channels))
     rows = patches @ tf.reshape(kernel, (-1, filters))
-    return tf.reshape(rows, (-1, height, width, filters))
+    outputs = tf.reshape(rows, (-1, height, width, filters))
+    sides = [side and side // patch_size for side in shape[1:3]]
+    return tf.ensure_shape(outputs, (shape[0], *sides, filters))

@@ -222,7 +222,7 @@ def test_keras_file_loads_in_a_process_that_only_imported_the_package(tmp_path):
         [
             sys.executable,
             "-c",
-            "import keras, numpy as np, keras_convnext\n"
+            "import keras_convnext, keras, numpy as np\n"
             "model = keras.models.load_model('toy.keras')\n"
             "found = model.predict(np.load('pixels.npy'), verbose=0)\n"
             "np.testing.assert_allclose(found, np.load('expected.npy'), rtol=1e-6)\n",
