@@ -253,8 +253,7 @@ class DropPath(keras.layers.Dropout):
 class Remat(keras.layers.Layer):
     """Lets training keep the input of a branch alone, and compute the rest again for the gradient.
 
-    Takes the memory of a step from every map of a block to one, for a third more arithmetic. It
-    stands at the end of the branch, goes back to its depthwise convolution and hands on what it
+    It stands at the end of the branch, goes back to its depthwise convolution and hands on what it
     gets. It has an effect with TensorFlow alone.
 
     Input shape: any. Output shape: the same.

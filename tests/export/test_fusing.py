@@ -47,6 +47,7 @@ OPTIONS = [
     {"classifier_activation": None},
     {"classifier_activation": lambda logits: 2 * logits},
     {"drop_path_rate": 0.3},
+    {"remat": True},
     {"layer_scale_init_value": None},
     {"include_preprocessing": False},
     {"include_top": False},
