@@ -1,0 +1,12 @@
+"""What goes wrong with data, under one name."""
+
+
+class DataError(ValueError):
+    """The images or the labels are not what a run needs; the message names the culprit."""
+
+
+def missing_extra(package: str, purpose: str) -> ImportError:
+    """Makes the error for an optional package that is not there."""
+    return ImportError(
+        f'{purpose} need {package}: pip install "keras-convnext[train]"', name=package
+    )

@@ -1,0 +1,166 @@
+"""Folders of TFRecord or ArrayRecord shards, with or without a list of classes beside them."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import tensorflow as tf
+
+from keras_convnext.data.errors import DataError
+from keras_convnext.data.record_files import ArrayRecordFiles, Part, TFRecordFiles
+from keras_convnext.data.records import Parser, RecordSource
+from keras_convnext.data.splits import resolve_split, split_of_file, split_word
+from keras_convnext.preprocessing import class_labels
+
+# `a.tfrecord`, `a.tfrecords-00000-of-00008`, `a.array_record-00000-of-00008`, and the
+# `train-00000-of-01024` of the classic ImageNet scripts, which are TFRecords.
+_SHARD = re.compile(r"\.(tfrecords?|array_?record)\b|-\d{5,}-of-\d{5,}$", re.IGNORECASE)
+_NUMBERED = re.compile(r"(.*)-(\d{5,})-of-(\d{5,})(.*)")
+CLASS_FILES = ("classes.txt", "labels.txt")
+# Names of the features, and the label of the first class where nothing else says it. The scripts
+# that write the first kind keep 0 for a background class.
+_FEATURES = (("image/encoded", "image/class/label", 1), ("image", "label", 0))
+
+
+def is_shard(path: Path) -> bool:
+    """Tells by its name whether a file is a shard."""
+    return bool(_SHARD.search(path.name)) and path.is_file()
+
+
+def open_shards(
+    paths: Sequence[Path],
+    name: str,
+    split: str | None,
+    classes: Sequence[str] | None,
+    first_label: int | None,
+) -> RecordSource:
+    """Opens those of some shards that belong to a split.
+
+    The classes are, in this order of preference: `classes`; the lines of a `classes.txt` or
+    `labels.txt` beside the shards or, where they lie in `train/` and the like, above that;
+    ImageNet-1K's, if the records carry its WordNet identifiers as `image/class/synset`. The label
+    of the first of them is `first_label`, or the number that the list begins with where its lines
+    are as `0:daisy`, or 1 for records with `image/class/label` and 0 for records with `label`.
+
+    Raises:
+        DataError: If shards are missing, the split or the classes are not to be found, or a label
+            lies outside them.
+    """
+    splits = {}
+    for path in sorted(paths):
+        word = split_of_file(path.name) or split_word(path.parent.name) or "train"
+        splits.setdefault(word, []).append(path)
+    found = resolve_split(split, list(splits), name)
+    shards = splits[found]
+    _refuse_gaps(shards)
+    kinds = {"array" in _SHARD.search(path.name).group().lower() for path in shards}
+    if len(kinds) > 1:
+        raise DataError(f"TFRecord and ArrayRecord shards side by side: give one. Received: {name}")
+    files = (ArrayRecordFiles if kinds.pop() else TFRecordFiles)([Part(path) for path in shards])
+    if not len(files):
+        raise DataError(f"There is not one record. Received: {name}, split {found!r}")
+    example = _example(files[0], shards[0])
+    image, label, usual_first_label = _features_of(example, shards[0])
+    listed, number = _listed_classes(shards[0].parent)
+    if classes is None:
+        classes, written = listed or _imagenet_classes(example, shards[0]), number
+    else:
+        written = None
+    firsts = (first_label, written, usual_first_label)
+    first_label = next(first for first in firsts if first is not None)
+    _compare_synset(example, classes, label, first_label, shards[0])
+    return RecordSource(name, found, classes, files, example_parser(image, label), first_label)
+
+
+def _refuse_gaps(shards: Sequence[Path]) -> None:
+    present = {}
+    for path in shards:
+        if match := _NUMBERED.fullmatch(path.name):
+            before, number, total, after = match.groups()
+            present.setdefault((path.parent, before, total, after), set()).add(int(number))
+    for (folder, before, total, after), numbers in present.items():
+        missing = sorted(set(range(int(total))) - numbers)
+        if missing:
+            path = folder / f"{before}-{missing[0]:0{len(total)}}-of-{total}{after}"
+            raise DataError(f"{len(missing)} of {int(total)} shards are missing, such as {path}")
+
+
+def _example(record: bytes, path: Path) -> tf.train.Features:
+    try:
+        features = tf.train.Example.FromString(record).features.feature
+    except Exception as error:
+        raise DataError(f"The records are no tf.train.Example. Received: {path}") from error
+    return features
+
+
+def _features_of(example: tf.train.Features, path: Path) -> tuple[str, str, int]:
+    for image, label, first_label in _FEATURES:
+        if image in example and label in example:
+            return image, label, first_label
+    raise DataError(
+        "Records have the features image/encoded and image/class/label, or image and label. "
+        f"Received: {', '.join(sorted(example)) or 'none'} in {path}"
+    )
+
+
+def example_parser(image: str, label: str) -> Parser:
+    """Makes the function that takes two features, an image file and a label, out of records."""
+    features = {
+        image: tf.io.FixedLenFeature((), tf.string),
+        label: tf.io.FixedLenFeature((), tf.int64),
+    }
+
+    def parse(records: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        parsed = tf.io.parse_example(records, features)
+        return parsed[image], parsed[label]
+
+    return parse
+
+
+def _listed_classes(folder: Path) -> tuple[list[str] | None, int | None]:
+    """Reads the list of classes, and the label of the first if the lines have numbers."""
+    places = (folder, folder.parent) if split_word(folder.name) else (folder,)
+    for path in (place / name for place in places for name in CLASS_FILES):
+        if not path.is_file():
+            continue
+        lines = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+        numbered = [re.fullmatch(r"(\d+):\s*(.+)", line) for line in lines]
+        if not lines or not all(numbered):
+            return lines or None, None
+        first = int(numbered[0][1])
+        if [int(line[1]) for line in numbered] != list(range(first, first + len(lines))):
+            raise DataError(f"The numbers of the classes are not one after another: {path}")
+        return [line[2] for line in numbered], first
+    return None, None
+
+
+def _synset(example: tf.train.Features) -> str | None:
+    synset = (
+        example["image/class/synset"].bytes_list.value if "image/class/synset" in example else ()
+    )
+    return synset[0].decode() if synset else None
+
+
+def _imagenet_classes(example: tf.train.Features, path: Path) -> list[str]:
+    wnids = [wnid for wnid, _ in class_labels(1000)]
+    if _synset(example) not in wnids:
+        raise DataError(
+            "The classes of these shards have no names: write them in a classes.txt beside the "
+            f"shards, one a line in the order of the labels, or give classes=. Received: {path}"
+        )
+    return wnids
+
+
+def _compare_synset(
+    example: tf.train.Features, classes: Sequence[str], label: str, first: int, path: Path
+) -> None:
+    """Refuses an offset that would shift every label by one."""
+    synset = _synset(example)
+    if synset not in classes:
+        return
+    value = example[label].int64_list.value[0]
+    if list(classes).index(synset) + first != value:
+        raise DataError(
+            f"Label {value} is class {synset}, which is number {list(classes).index(synset)} of "
+            f"the list: give first_label=. Received: first_label={first}, {path}"
+        )

@@ -1,0 +1,110 @@
+"""Datasets of TensorFlow Datasets, with their images left as files."""
+
+import difflib
+import importlib
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from keras_convnext.data.errors import DataError, missing_extra
+from keras_convnext.data.record_files import ArrayRecordFiles, Part, TFRecordFiles
+from keras_convnext.data.records import RecordSource
+from keras_convnext.data.shards import example_parser
+from keras_convnext.data.splits import resolve_split
+
+_FILES = {"array_record": ArrayRecordFiles, "tfrecord": TFRecordFiles}
+_DATASETS_OF_OURS = ("imagenet22k",)
+
+
+def open_tfds(name: str, split: str | None) -> RecordSource:
+    """Opens a dataset by its name in TensorFlow Datasets, and prepares it before if need be.
+
+    Raises:
+        DataError: If there is no such dataset, or it holds no images with one label each.
+        ImportError: If tensorflow-datasets is not installed.
+    """
+    tfds = _import_tfds(f"Datasets by name, as {name},")
+    plain = name.split(":")[0].split("/")[0]
+    if plain in _DATASETS_OF_OURS:
+        importlib.import_module(f"keras_convnext.data.{plain}")
+    try:
+        builder = tfds.builder(name)
+    except tfds.core.DatasetNotFoundError as error:
+        raise DataError(
+            f"Neither a file or folder {Path(name).absolute()} nor a dataset of TensorFlow "
+            f"Datasets{_alike(name, plain, tfds)}. Received: {name}"
+        ) from error
+    except (AssertionError, ValueError) as error:
+        raise DataError(f"{error}. Received: {name}") from error
+    if not builder.info.splits:
+        try:
+            # At random access if it has to be written anyway.
+            builder = tfds.builder(name, file_format="array_record")
+            builder.download_and_prepare()
+        except AssertionError as error:  # so TensorFlow Datasets asks for files to be fetched
+            raise DataError(f"{name} is not prepared yet. {error}") from error
+    return _open(builder, name, split)
+
+
+def open_prepared(folder: Path, split: str | None) -> RecordSource:
+    """Opens what TensorFlow Datasets has prepared, by the folder it lies in."""
+    tfds = _import_tfds("Datasets prepared by TensorFlow Datasets")
+    return _open(tfds.builder_from_directory(folder), str(folder), split)
+
+
+def _import_tfds(purpose: str) -> ModuleType:
+    try:
+        import tensorflow_datasets
+    except ImportError as error:
+        raise missing_extra("tensorflow-datasets", purpose) from error
+    return tensorflow_datasets
+
+
+def _alike(name: str, plain: str, tfds: ModuleType) -> str:
+    known = tfds.list_builders(with_community_datasets=False)
+    alike = difflib.get_close_matches(plain, [*known, *_DATASETS_OF_OURS], cutoff=0.7)
+    parent = Path(name).absolute().parent
+    if parent.is_dir():
+        here = difflib.get_close_matches(Path(name).name, [path.name for path in parent.iterdir()])
+        alike += [str(parent / match) for match in here]
+    return f". Alike are {', '.join(alike)}" if alike else ""
+
+
+def _open(builder: Any, name: str, split: str | None) -> RecordSource:
+    image, label = _keys(builder, name)
+    classes = builder.info.features[label].names
+    # A part of a split, as "train[:1%]", is for TensorFlow Datasets to resolve.
+    base, bracket, part = (split or "").partition("[")
+    split = resolve_split(base or None, list(builder.info.splits), name) + bracket + part
+    file_format = builder.info.file_format.value
+    if file_format not in _FILES:
+        raise DataError(
+            "Only ArrayRecord and TFRecord files can be read: prepare it again with "
+            f'file_format="array_record". Received: {file_format} in {builder.data_dir}'
+        )
+    instructions = builder.info.splits[split].file_instructions
+    parts = [Part(Path(each.filename), each.skip, each.take) for each in instructions]
+    if not parts:
+        raise DataError(f"There is not one image. Received: {name}, split {split!r}")
+    files = _FILES[file_format](parts)
+    return RecordSource(name, split, classes, files, example_parser(image, label))
+
+
+def _keys(builder: Any, name: str) -> tuple[str, str]:
+    """Returns the names of the features that hold the image and the class."""
+    tfds = _import_tfds(name)
+    features = builder.info.features
+    keys = [
+        [key for key in features if isinstance(features[key], kind)]
+        for kind in (tfds.features.Image, tfds.features.ClassLabel)
+    ]
+    image, label = keys
+    supervised = builder.info.supervised_keys
+    if supervised and supervised[0] in image and supervised[1] in label:
+        return supervised[0], supervised[1]
+    if len(image) != 1 or len(label) != 1:
+        raise DataError(
+            "A dataset to classify has one image and one class an example. "
+            f"Received: {name} with {', '.join(features)}"
+        )
+    return image[0], label[0]
