@@ -19,7 +19,7 @@ def encoded_image(value, size=(24, 16), mode="RGB", file_format="JPEG"):
 def write_folder(root, images):
     """Writes {class: number of images}; the file of image i is `00i.jpg`."""
     for name, number in images.items():
-        (root / name).mkdir(parents=True)
+        (root / name).mkdir(parents=True, exist_ok=True)
         for i in range(number):
             (root / name / f"{i:03}.jpg").write_bytes(encoded_image(i))
     return root

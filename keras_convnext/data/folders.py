@@ -124,7 +124,8 @@ def _images(folder: Path) -> Iterable[os.DirEntry]:
 
 def _list_images(folder: Path) -> tuple[bytes, np.ndarray, list[str]]:
     """Returns the sorted names in one string, their lengths, and the paths of empty files."""
-    images = list(_images(folder))
+    # A class of the training images need not have any among the others.
+    images = list(_images(folder)) if folder.is_dir() else []
     empty = sorted(image.path for image in images if not image.stat().st_size)
     start = len(os.fsencode(folder)) + 1
     names = sorted(os.fsencode(image.path)[start:] for image in images)
