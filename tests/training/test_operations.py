@@ -1,0 +1,104 @@
+"""Each operation of RandAugment against timm's function, on photographs, at many magnitudes."""
+
+import io
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from torch_reference import declare_torchvision_operators
+
+from keras_convnext.training.operations import FILL
+from keras_convnext.training.rand_augment import OPERATIONS, apply_operation
+
+declare_torchvision_operators()
+from timm.data import auto_augment
+
+REPOSITORY = Path(__file__).parents[2]
+PHOTOGRAPHS = sorted((REPOSITORY / "examples" / "photos").glob("*.jpg"))
+NAMES = [row.name for row in OPERATIONS]
+# Pillow reckons its coordinates in double precision. Elsewhere it is the same to the bit.
+TOLERANCE = {"Rotate": 1, "ShearX": 1, "ShearY": 1, "TranslateXRel": 1, "TranslateYRel": 1}
+
+
+@cache
+def photographs():
+    """Crops that are not square, and images that are hard on an operation."""
+    images = [np.asarray(Image.open(path))[40:200, 60:250] for path in PHOTOGRAPHS]
+    ramp = np.linspace(30, 200, 64 * 48 * 3).reshape(64, 48, 3).astype("u1")
+    even = np.full((32, 40, 3), (9, 120, 255), "u1")
+    sharp = np.random.default_rng(0).integers(0, 2, (40, 50, 3)).astype("u1") * 255
+    return [*images, ramp, even, sharp]
+
+
+def reference(name, increasing, image, level, positive, monkeypatch):
+    monkeypatch.setattr(auto_augment.random, "random", lambda: 0.1 if positive else 0.9)
+    variants = ("Posterize", "Solarize", "Color", "Contrast", "Brightness", "Sharpness")
+    hparams = {"img_mean": FILL, "interpolation": Image.Resampling.BICUBIC}
+    operation = auto_augment.AugmentOp(
+        name + "Increasing" if increasing and name in variants else name,
+        prob=1.0, magnitude=level, hparams=hparams,
+    )  # fmt: skip
+    return np.asarray(operation(Image.fromarray(image)))
+
+
+def difference(name, increasing, image, level, positive, monkeypatch):
+    theirs = reference(name, increasing, image, level, positive, monkeypatch).astype(int)
+    ours = apply_operation(
+        tf.constant(image), NAMES.index(name), tf.constant(level, tf.float32),
+        1.0 if positive else -1.0, increasing,
+    )  # fmt: skip
+    assert ours.dtype == tf.uint8
+    assert ours.shape == image.shape
+    return np.abs(ours.numpy() - theirs)
+
+
+def test_table_is_timms():
+    names = [name.removesuffix("Increasing") for name in auto_augment._RAND_INCREASING_TRANSFORMS]
+    assert names == NAMES
+    assert auto_augment._RAND_TRANSFORMS == NAMES
+
+
+def test_fill_is_the_mean_colour():
+    assert FILL == (124, 116, 104)
+
+
+@pytest.mark.parametrize("increasing", [True, False])
+@pytest.mark.parametrize("name", NAMES)
+def test_equals_timm(name, increasing, monkeypatch):
+    for image in photographs():
+        for level in (0.0, 0.7, 3.0, 6.2, 8.4, 9.0, 9.55, 10.0):
+            for positive in (True, False):
+                different = difference(name, increasing, image, level, positive, monkeypatch)
+                assert different.max() <= TOLERANCE.get(name, 0), (level, positive)
+                # Of a sharp edge in double precision, hardly a pixel falls to the other level.
+                assert (different > 0).mean() < 1e-3, (level, positive)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_equals_timm_on_imagenet(name, imagenet_jpegs, monkeypatch):
+    for encoded in imagenet_jpegs[:8]:
+        image = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB").resize((224, 224)))
+        for level in (8.5, 9.3):
+            different = difference(name, True, image, level, level > 9, monkeypatch)
+            assert different.max() <= TOLERANCE.get(name, 0)
+            assert (different > 0).mean() < 1e-3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_in_a_graph_without_static_sides(name):
+    image = photographs()[0]
+    index = NAMES.index(name)
+
+    @tf.function(input_signature=[tf.TensorSpec((None, None, 3), tf.uint8)])
+    def graph(image):
+        return apply_operation(image, index, 9.1, -1.0)
+
+    assert np.array_equal(graph(image), apply_operation(tf.constant(image), index, 9.1, -1.0))
+
+
+def test_no_operation():
+    image = photographs()[0]
+    assert np.array_equal(apply_operation(tf.constant(image), -1, 9.0, 1.0), image)
