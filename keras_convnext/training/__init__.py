@@ -1,0 +1,1 @@
+"""A recipe run: data, augmentation, optimizer, `model.fit`."""

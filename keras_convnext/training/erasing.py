@@ -1,0 +1,74 @@
+"""Random erasing as in the official code: a box of noise in place of a part of the image.
+
+References:
+    - "Random Erasing Data Augmentation", Zhong et al., arXiv 1708.04896.
+    - timm, data/random_erasing.py, mode "pixel".
+"""
+
+import math
+
+import tensorflow as tf
+
+from keras_convnext.network import IMAGENET_MEAN, IMAGENET_STD
+
+AREA = (0.02, 1 / 3)  # share of the image
+ASPECT = (0.3, 1 / 0.3)  # height to width
+TRIES = 10  # boxes that are drawn until one is smaller than the image
+
+
+def random_erasing(image: tf.Tensor, seed: tf.Tensor, probability: float = 0.25) -> tf.Tensor:
+    """Replaces a random box of the image, now and then, by noise.
+
+    The noise is normally distributed, with the mean and the deviation of ImageNet's pixels: once
+    the network has normalised it, that is the official code's standard normal noise.
+
+    Example:
+
+    ```python
+    image = random_erasing(tf.cast(image, tf.float32), seed=(1, 2))
+    ```
+
+    Args:
+        image: float32 tensor (H, W, 3). RGB in 0..255.
+        seed: int tensor (2,). The same seed erases the same box with the same noise.
+        probability: float. Share of the images that lose a box. Defaults to 0.25.
+
+    Returns:
+        float32 tensor (H, W, 3). The noise is not clipped to 0..255.
+    """
+    sides = tf.shape(image)[:2]
+    seeds = tf.random.split(seed, 2)
+    box = erased_box(sides, seeds[0], probability)
+
+    def erased() -> tf.Tensor:
+        top, left, height, width = tf.unstack(box)
+        noise = tf.random.stateless_normal((height, width, 3), seeds[1], alg="philox")
+        noise = 255.0 * (tf.constant(IMAGENET_MEAN) + tf.constant(IMAGENET_STD) * noise)
+        rows = image[top : top + height]
+        middle = tf.concat([rows[:, :left], noise, rows[:, left + width :]], axis=1)
+        return tf.concat([image[:top], middle, image[top + height :]], axis=0)
+
+    result = tf.cond(box[2] > 0, erased, lambda: tf.identity(image))
+    return tf.ensure_shape(result, image.shape)
+
+
+def erased_box(sides: tf.Tensor, seed: tf.Tensor, probability: float) -> tf.Tensor:
+    """Draws the box of `random_erasing` in an image of those sides, int32 (2,).
+
+    Returns:
+        int32 tensor (4,): top, left, height, width; zeros where nothing is to be erased.
+    """
+    sides = tf.cast(sides, tf.float32)
+    # One draw of the first row decides whether; the others of it are not looked at.
+    draws = tf.random.stateless_uniform((5, TRIES), seed, alg="philox")
+    areas = (AREA[0] + (AREA[1] - AREA[0]) * draws[1]) * sides[0] * sides[1]
+    logs = math.log(ASPECT[0]), math.log(ASPECT[1])
+    aspects = tf.exp(logs[0] + (logs[1] - logs[0]) * draws[2])
+    heights, widths = tf.round(tf.sqrt(areas * aspects)), tf.round(tf.sqrt(areas / aspects))
+    fits = (heights < sides[0]) & (widths < sides[1])
+    tops = tf.floor(draws[3] * (sides[0] - heights + 1))
+    lefts = tf.floor(draws[4] * (sides[1] - widths + 1))
+    boxes = tf.stack([tops, lefts, heights, widths], axis=1)  # (TRIES, 4)
+    first = boxes[tf.argmax(tf.cast(fits, tf.int32))]
+    erases = (draws[0, 0] < probability) & tf.reduce_any(fits)
+    return tf.cast(tf.where(erases, first, 0.0), tf.int32)

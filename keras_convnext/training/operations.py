@@ -1,0 +1,212 @@
+"""The operations of RandAugment on one image, equal to Pillow's.
+
+Each takes a uint8 tensor (H, W, 3) and, where it has a strength, a float32 scalar, and returns a
+uint8 tensor of the same shape. Pillow truncates what it blends and moves to whole grey levels, and
+so does this.
+"""
+
+import math
+
+import tensorflow as tf
+
+from keras_convnext.network import IMAGENET_MEAN
+
+# Where there is no image: the mean colour, in whole grey levels.
+FILL = tuple(round(255 * mean) for mean in IMAGENET_MEAN)
+
+# Weights of red, green and blue in Pillow's grey, in parts of 65536.
+_GREY = (19595, 38470, 7471)
+
+
+def auto_contrast(image: tf.Tensor) -> tf.Tensor:
+    """Stretches each channel so that its darkest pixel is 0 and its brightest 255."""
+    low = tf.cast(tf.reduce_min(image, (0, 1)), tf.float64)[:, None]
+    high = tf.cast(tf.reduce_max(image, (0, 1)), tf.float64)[:, None]
+    levels = tf.range(256, dtype=tf.float64)[None]  # (1, 256)
+    scale = 255 / (high - low)
+    stretched = tf.clip_by_value(levels * scale + -low * scale, 0, 255)
+    return _look_up(image, tf.where(high > low, stretched, levels))
+
+
+def equalize(image: tf.Tensor) -> tf.Tensor:
+    """Maps each channel's grey levels so that all of them are about equally frequent."""
+    counts = tf.reshape(
+        tf.math.bincount(tf.reshape(_channel_levels(image), (-1,)), minlength=768, maxlength=768),
+        (3, 256),
+    )
+    levels = tf.range(256)[None]  # (1, 256)
+    brightest = tf.reduce_max(tf.where(counts > 0, levels, 0), 1)
+    last = tf.gather(counts, brightest, batch_dims=1)
+    step = ((tf.reduce_sum(counts, 1) - last) // 255)[:, None]
+    darker = tf.cumsum(counts, axis=1, exclusive=True)
+    equalized = tf.minimum((step // 2 + darker) // tf.maximum(step, 1), 255)
+    return _look_up(image, tf.where(step > 0, equalized, levels))
+
+
+def invert(image: tf.Tensor) -> tf.Tensor:
+    """Makes light dark and dark light."""
+    return 255 - image
+
+
+def posterize(image: tf.Tensor, bits: tf.Tensor) -> tf.Tensor:
+    """Keeps the `bits` most significant bits of each pixel."""
+    dropped = tf.bitwise.left_shift(1, 8 - tf.cast(bits, tf.int32)) - 1
+    return tf.bitwise.bitwise_and(image, tf.cast(255 - dropped, tf.uint8))
+
+
+def solarize(image: tf.Tensor, threshold: tf.Tensor) -> tf.Tensor:
+    """Inverts what is at least as bright as `threshold`, in 0..256."""
+    bright = tf.cast(image, tf.int16) >= tf.cast(threshold, tf.int16)  # uint8 holds no 256
+    return tf.bitwise.bitwise_xor(image, 255 * tf.cast(bright, tf.uint8))
+
+
+def solarize_add(image: tf.Tensor, added: tf.Tensor) -> tf.Tensor:
+    """Brightens what is darker than 128 by `added`, at most 128."""
+    return image + tf.cast(added, tf.uint8) * tf.cast(image < 128, tf.uint8)
+
+
+def color(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    """Scales the distance of each pixel to its grey by `factor`."""
+    pixels = tf.cast(image, tf.float32)
+    return _blend(_grey(pixels), pixels, factor)
+
+
+def contrast(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    """Scales the distance of each pixel to the image's mean grey by `factor`."""
+    pixels = tf.cast(image, tf.float32)
+    grey = tf.cast(_grey(pixels)[..., 0], tf.int32)
+    # In whole numbers, as a sum in float32 rounds differently with every order of adding up.
+    mean = tf.reduce_sum(grey) / tf.size(grey)
+    return _blend(tf.cast(tf.floor(mean + 0.5), tf.float32), pixels, factor)
+
+
+def brightness(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    """Scales each pixel by `factor`."""
+    return _blend(0.0, tf.cast(image, tf.float32), factor)
+
+
+def sharpness(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    """Scales the distance of each pixel to the smoothed image by `factor`; the rim stays."""
+    pixels = tf.cast(image, tf.float32)
+    centre = pixels[1:-1, 1:-1]
+    rows = pixels[:-2] + pixels[1:-1] + pixels[2:]
+    box = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
+    smooth = tf.floor((box + 4 * centre) / 13 + 0.5)
+    inner = _blend(smooth, centre, factor)
+    inner = tf.concat([image[1:-1, :1], inner, image[1:-1, -1:]], axis=1)
+    return tf.concat([image[:1], inner, image[-1:]], axis=0)
+
+
+def shear_x(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    """Shifts each row by `factor` times its distance from the top, to the left if positive."""
+    return _shift_rows(image, factor * (tf.range(_sides(image)[0], dtype=tf.float32) + 0.5))
+
+
+def shear_y(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    """Shifts each column by `factor` times its distance from the left, up if positive."""
+    return _transposed(shear_x(_transposed(image), factor))
+
+
+def translate_x(image: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
+    """Shifts the image by `share` of its width, to the left if positive."""
+    height, width = _sides(image)
+    return _shift_rows(image, tf.repeat(share * tf.cast(width, tf.float32), height))
+
+
+def translate_y(image: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
+    """Shifts the image by `share` of its height, up if positive."""
+    return _transposed(translate_x(_transposed(image), share))
+
+
+def rotate(image: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
+    """Turns the image about its centre, counter-clockwise."""
+    height, width = _sides(image)
+    # From each pixel's centre in the result to where it lies in the image.
+    angle = -degrees * (math.pi / 180)
+    cosine, sine = tf.cos(angle), tf.sin(angle)
+    right = tf.range(width, dtype=tf.float32)[None] + 0.5 - tf.cast(width, tf.float32) / 2
+    down = tf.range(height, dtype=tf.float32)[:, None] + 0.5 - tf.cast(height, tf.float32) / 2
+    x = tf.reshape(cosine * right + sine * down, (-1, 1)) + tf.cast(width, tf.float32) / 2
+    y = tf.reshape(cosine * down - sine * right, (-1, 1)) + tf.cast(height, tf.float32) / 2
+    left, top = tf.floor(x - 0.5), tf.floor(y - 0.5)
+    inside = (x >= 0) & (x < tf.cast(width, tf.float32))
+    inside &= (y >= 0) & (y < tf.cast(height, tf.float32))  # (H W, 1)
+
+    # Four pixels of a row side by side, so that one look-up finds them all.
+    padded = tf.concat([image[:, :1]] * 2 + [image] + [image[:, -1:]] * 2, axis=1)
+    fours = tf.concat([padded[:, shift : shift + width + 1] for shift in range(4)], axis=2)
+    fours = tf.reshape(fours, (-1, 12))
+    column = tf.clip_by_value(tf.cast(left, tf.int32) + 1, 0, width)
+    across = x - 0.5 - left
+    rows = []
+    for shift in range(-1, 3):
+        row = tf.clip_by_value(tf.cast(top, tf.int32) + shift, 0, height - 1)
+        found = tf.gather(fours, tf.reshape(row * (width + 1) + column, (-1,)))
+        rows.append(_cubic(tf.split(tf.cast(found, tf.float32), 4, axis=1), across))
+    turned = tf.where(inside, _to_levels(_cubic(rows, y - 0.5 - top)), FILL)
+    return tf.reshape(turned, tf.shape(image))
+
+
+def _shift_rows(image: tf.Tensor, shifts: tf.Tensor) -> tf.Tensor:
+    """Moves each row to the left by as many pixels, and parts of one, as `shifts` (H,) says."""
+    height, width = _sides(image)
+    whole = tf.floor(shifts)
+    columns = tf.cast(whole, tf.int32)[:, None] + tf.range(-1, width + 2)
+    columns = tf.clip_by_value(columns, 0, width - 1) + width * tf.range(height)[:, None]
+    pixels = tf.gather(tf.reshape(image, (-1, 3)), columns)  # (H, W + 3, 3)
+    pixels = tf.cast(tf.reshape(pixels, (height, -1)), tf.float32)
+    neighbours = [pixels[:, 3 * shift : 3 * (shift + width)] for shift in range(4)]  # (H, 3 W)
+    moved = _to_levels(_cubic(neighbours, (shifts - whole)[:, None]))
+
+    x = tf.repeat(tf.range(width, dtype=tf.float32) + 0.5, 3) + shifts[:, None]
+    inside = tf.cast((x >= 0) & (x < tf.cast(width, tf.float32)), tf.uint8)
+    fill = tf.tile(tf.constant(FILL, tf.uint8), [width])
+    return tf.reshape(inside * moved + (1 - inside) * fill, tf.shape(image))
+
+
+def _cubic(neighbours: list[tf.Tensor], t: tf.Tensor) -> tf.Tensor:
+    """Interpolates between the second and the third of four, `t` in 0..1, as Pillow's transforms.
+
+    Their kernel is not that of Pillow's resizing: the cubic's parameter is -1, not -0.5. Written in
+    differences, it leaves an even area exactly as it is.
+    """
+    before, here, after, beyond = neighbours
+    rest = 1 - t
+    change = (t * rest * rest) * (here - before)
+    change += (t * (1 + t * rest)) * (after - here)
+    return here + change + (t * t * rest) * (here - beyond)
+
+
+def _blend(base: tf.Tensor | float, pixels: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    return _to_levels(base + factor * (pixels - base))
+
+
+def _to_levels(pixels: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tf.clip_by_value(pixels, 0, 255), tf.uint8)
+
+
+def _grey(pixels: tf.Tensor) -> tf.Tensor:
+    """Pillow's grey of float32 (H, W, 3), in whole levels, in each of the three channels."""
+    weights = tf.constant([[part / 65536] * 3 for part in _GREY])
+    grey = tf.matmul(tf.reshape(pixels, (-1, 3)), weights)
+    return tf.reshape(tf.floor(grey + 0.5), tf.shape(pixels))
+
+
+def _look_up(image: tf.Tensor, levels: tf.Tensor) -> tf.Tensor:
+    """Replaces each grey level by that of its channel's row in `levels` (3, 256)."""
+    return tf.gather(tf.reshape(tf.cast(levels, tf.uint8), (-1,)), _channel_levels(image))
+
+
+def _channel_levels(image: tf.Tensor) -> tf.Tensor:
+    return tf.cast(image, tf.int32) + tf.constant((0, 256, 512))
+
+
+def _transposed(image: tf.Tensor) -> tf.Tensor:
+    return tf.transpose(image, (1, 0, 2))
+
+
+def _sides(image: tf.Tensor) -> tuple[int | tf.Tensor, int | tf.Tensor]:
+    """Height and width: numbers where they are known while a graph is built."""
+    dynamic = tf.shape(image)
+    height, width = image.shape[:2]
+    return height or dynamic[0], width or dynamic[1]

@@ -1,0 +1,201 @@
+"""RandAugment as the official code runs it: timm's, with operations that grow with the magnitude.
+
+References:
+    - "RandAugment: Practical automated data augmentation", Cubuk et al., arXiv 1909.13719.
+    - timm, data/auto_augment.py, `rand_augment_transform`.
+"""
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from keras_convnext.training import operations
+
+HIGHEST = 10.0  # magnitude
+
+
+class Config(NamedTuple):
+    """What a string such as "rand-m9-mstd0.5-inc1" says."""
+
+    magnitude: float = HIGHEST
+    layers: int = 2
+    deviation: float = 0.0
+    increasing: bool = False
+    probability: float = 0.5
+
+
+class Operation(NamedTuple):
+    """A row of the table: what is done, and how strongly at a level in 0..1 and a sign of 1 or -1.
+
+    `strength` is that of "inc1", `plain_strength` that of "inc0". None is an operation without one.
+    """
+
+    name: str
+    apply: Callable[..., tf.Tensor]
+    strength: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None
+    plain_strength: Callable[[tf.Tensor, tf.Tensor], tf.Tensor] | None = None
+
+
+def _signed(most: float) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    return lambda level, sign: sign * level * most
+
+
+def _whole(most: float) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    return lambda level, _: tf.floor(level * most)
+
+
+def _whole_falling(most: float) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    return lambda level, _: most - tf.floor(level * most)
+
+
+def _away_from_1(level: tf.Tensor, sign: tf.Tensor) -> tf.Tensor:
+    return tf.maximum(1 + sign * level * 0.9, 0.1)
+
+
+def _from_0_1_to_1_9(level: tf.Tensor, _: tf.Tensor) -> tf.Tensor:
+    return level * 1.8 + 0.1
+
+
+# In timm's order.
+OPERATIONS = (
+    Operation("AutoContrast", operations.auto_contrast),
+    Operation("Equalize", operations.equalize),
+    Operation("Invert", operations.invert),
+    Operation("Rotate", operations.rotate, _signed(30), _signed(30)),  # degrees
+    Operation("Posterize", operations.posterize, _whole_falling(4), _whole(4)),  # bits
+    Operation("Solarize", operations.solarize, _whole_falling(256), _whole(256)),  # threshold
+    Operation("SolarizeAdd", operations.solarize_add, _whole(110), _whole(110)),
+    Operation("Color", operations.color, _away_from_1, _from_0_1_to_1_9),
+    Operation("Contrast", operations.contrast, _away_from_1, _from_0_1_to_1_9),
+    Operation("Brightness", operations.brightness, _away_from_1, _from_0_1_to_1_9),
+    Operation("Sharpness", operations.sharpness, _away_from_1, _from_0_1_to_1_9),
+    Operation("ShearX", operations.shear_x, _signed(0.3), _signed(0.3)),
+    Operation("ShearY", operations.shear_y, _signed(0.3), _signed(0.3)),
+    Operation("TranslateXRel", operations.translate_x, _signed(0.45), _signed(0.45)),
+    Operation("TranslateYRel", operations.translate_y, _signed(0.45), _signed(0.45)),
+)
+
+
+def rand_augment(
+    image: tf.Tensor, seed: tf.Tensor, config: str = "rand-m9-mstd0.5-inc1"
+) -> tf.Tensor:
+    """Distorts an image by a few operations drawn from fifteen.
+
+    Each layer draws an operation, with replacement, applies it with the probability of the config,
+    at a magnitude that is normally distributed and clipped to 0..10, and where an operation goes
+    two ways, in either. Geometric operations interpolate bicubically and fill with the mean colour.
+
+    Example:
+
+    ```python
+    image = rand_augment(image, seed=(1, 2), config="rand-m9-mstd0.5-inc1")
+    ```
+
+    Args:
+        image: uint8 tensor (H, W, 3). RGB in 0..255, at least 3 x 3 pixels.
+        seed: int tensor (2,). The same seed draws the same operations.
+        config: str. timm's notation: "rand", then in any order "m" the magnitude, "n" the number of
+            layers, "mstd" the magnitude's standard deviation, "inc" 1 for operations that distort
+            more at a larger magnitude, "p" the probability of each layer. What is left out is m10,
+            n2, mstd0, inc0, p0.5. Defaults to that of the paper, "rand-m9-mstd0.5-inc1".
+
+    Returns:
+        uint8 tensor (H, W, 3).
+
+    Raises:
+        ValueError: If the config has a part that is not known, or out of its range.
+    """
+    parsed = parse_config(config)
+    choices, magnitudes, signs = draw(seed, parsed)
+    for layer in range(parsed.layers):
+        image = apply_operation(
+            image, choices[layer], magnitudes[layer], signs[layer], parsed.increasing
+        )
+    return image
+
+
+def draw(seed: tf.Tensor, config: Config) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Draws what happens to one image.
+
+    Returns:
+        For each layer: int32, the index in `OPERATIONS`, or -1 where the layer is not applied;
+        float32, the magnitude in 0..10; float32, the sign.
+    """
+    seeds = tf.random.split(seed, 2)
+    uniform = tf.random.stateless_uniform((3, config.layers), seeds[0], alg="philox")
+    normal = tf.random.stateless_normal((config.layers,), seeds[1], alg="philox")
+    choices = tf.cast(uniform[0] * len(OPERATIONS), tf.int32)
+    choices = tf.where(uniform[1] < config.probability, choices, -1)
+    magnitudes = tf.clip_by_value(config.magnitude + config.deviation * normal, 0, HIGHEST)
+    return choices, magnitudes, tf.where(uniform[2] < 0.5, -1.0, 1.0)
+
+
+def apply_operation(
+    image: tf.Tensor,
+    index: tf.Tensor,
+    magnitude: tf.Tensor,
+    sign: tf.Tensor,
+    increasing: bool = True,
+) -> tf.Tensor:
+    """Applies one row of `OPERATIONS`, or none if the index is -1; only that one is computed.
+
+    Args:
+        image: uint8 tensor (H, W, 3).
+        index: int32 tensor (). The row, or -1.
+        magnitude: float32 tensor (). In 0..10.
+        sign: float32 tensor (). 1 or -1.
+        increasing: bool. Which of the two columns of strengths holds. Defaults to True.
+
+    Returns:
+        uint8 tensor (H, W, 3).
+    """
+    level = magnitude / HIGHEST
+
+    def branch(row: Operation) -> Callable[[], tf.Tensor]:
+        strength = row.strength if increasing else row.plain_strength
+        arguments = () if strength is None else (strength,)
+        return lambda: row.apply(image, *(argument(level, sign) for argument in arguments))
+
+    branches = [lambda: tf.identity(image), *(branch(row) for row in OPERATIONS)]
+    chosen = tf.convert_to_tensor(index) + 1
+    return tf.ensure_shape(tf.switch_case(chosen, branches), image.shape)
+
+
+def parse_config(config: str) -> Config:
+    """Reads a string such as "rand-m9-mstd0.5-inc1".
+
+    Raises:
+        ValueError: As `rand_augment` does.
+    """
+    name, *parts = config.split("-")
+    if name != "rand":
+        raise ValueError(f'A RandAugment config begins with "rand". Received: {config!r}')
+    known = {
+        "m": ("magnitude", float, lambda value: 0 <= value <= HIGHEST, "from 0 to 10"),
+        "n": ("layers", int, lambda value: value >= 0, "a whole number from 0 up"),
+        # timm takes a deviation past 100 to mean a uniform magnitude, which no recipe here does.
+        "mstd": ("deviation", float, lambda value: 0 <= value <= 100, "from 0 to 100"),
+        "inc": ("increasing", int, lambda value: value in (0, 1), "0 or 1"),
+        "p": ("probability", float, lambda value: 0 <= value <= 1, "from 0 to 1"),
+    }
+    fields = {}
+    for part in parts:
+        key, number = re.fullmatch(r"([a-z]*)(.*)", part, re.DOTALL).groups()
+        if key not in known:
+            raise ValueError(
+                f"RandAugment knows of {', '.join(known)}, each with a number after it. "
+                f"Received: {part!r} in {config!r}"
+            )
+        field, kind, allowed, range_ = known[key]
+        if field in fields:
+            raise ValueError(f"RandAugment's {key} is given twice. Received: {config!r}")
+        try:
+            value = kind(number)
+        except ValueError:
+            value = None
+        if value is None or not allowed(value):
+            raise ValueError(f"RandAugment's {key} is {range_}. Received: {part!r} in {config!r}")
+        fields[field] = bool(value) if field == "increasing" else value
+    return Config(**fields)

@@ -1,0 +1,17 @@
+from pathlib import Path
+
+import pytest
+
+SAMPLES = Path(__file__).parents[3] / "shared" / "data" / "imagenet_samples.tar"
+
+
+@pytest.fixture(scope="session")
+def imagenet_jpegs():
+    """The bytes of full-size ImageNet photographs, where they are at hand."""
+    import tarfile
+
+    if not SAMPLES.is_file():
+        pytest.skip(f"needs {SAMPLES.name} in the folder beside the repository")
+    with tarfile.open(SAMPLES) as archive:
+        members = sorted((m for m in archive if m.isfile()), key=lambda member: member.name)
+        return [archive.extractfile(member).read() for member in members]
