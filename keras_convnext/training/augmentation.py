@@ -2,9 +2,9 @@
 
 import tensorflow as tf
 
+from keras_convnext.data.images import training_crop
 from keras_convnext.training import operations
 from keras_convnext.training.erasing import random_erasing as erase
-from keras_convnext.training.images import training_crop
 from keras_convnext.training.rand_augment import rand_augment as distort
 
 

@@ -1,0 +1,109 @@
+"""Batches for training and for its evaluation: encoded images in, pixels and targets out."""
+
+import math
+
+import tensorflow as tf
+
+from keras_convnext.data.images import evaluation_image
+from keras_convnext.data.source import Source
+from keras_convnext.training.augmentation import training_image
+from keras_convnext.training.layout import Layout
+from keras_convnext.training.mixing import mix, smoothed_targets
+from keras_convnext.training.recipes import Recipe
+
+
+def training_batches(
+    source: Source, recipe: Recipe, layout: Layout, first_update: int = 0
+) -> tf.data.Dataset:
+    """Reads and augments the images of this process, endlessly, from any update on.
+
+    An image is a function of the seed, the epoch and its place in it, and so is what it is mixed
+    with. So a run that resumes sees what it would have seen, and so do runs on other devices, as
+    long as `mixing_batch` divides the batch of each process.
+
+    Args:
+        source: Source.
+        recipe: Recipe. For the network that is trained.
+        layout: Layout. How the batch is shared out.
+        first_update: int. How many updates were made before. Defaults to 0.
+
+    Returns:
+        Dataset of (images, targets): float32 (N, size, size, 3), RGB in 0..255, and float32
+        (N, classes), with N images for each of the process's devices together.
+    """
+    classes = len(source.classes)
+    batch = layout.process_batch
+    mixes = recipe.mixup > 0 or recipe.cutmix > 0
+    group = math.gcd(batch, recipe.mixing_batch) if mixes else batch
+
+    def augmented(
+        encoded: tf.Tensor, label: tf.Tensor, epoch: tf.Tensor, position: tf.Tensor
+    ) -> tuple[tf.Tensor, ...]:
+        image = training_image(
+            encoded,
+            _seed(recipe, epoch, position),
+            recipe.size,
+            scale=recipe.crop_scale,
+            ratio=recipe.crop_ratio,
+            horizontal_flip=recipe.horizontal_flip,
+            rand_augment=recipe.rand_augment,
+            color_jitter=recipe.color_jitter,
+            random_erasing=recipe.random_erasing,
+        )
+        targets = smoothed_targets(label, classes, recipe.label_smoothing)
+        return image, targets, epoch, position
+
+    def mixed(
+        images: tf.Tensor, targets: tf.Tensor, epochs: tf.Tensor, positions: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        if not mixes:
+            return images, targets
+        # Images have the seeds of their positions, which are none of these.
+        seed = _seed(recipe, epochs[0], -1 - positions[0])
+        chances = recipe.mixing_probability, recipe.mixing_switch
+        return mix(images, targets, seed, recipe.mixup, recipe.cutmix, *chances)
+
+    parallel = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
+    records = source.stream(
+        recipe.seed,
+        first_update * recipe.batch_size,
+        (layout.process, layout.processes),
+        recipe.batch_size,
+    )
+    groups = records.map(augmented, **parallel).batch(group, drop_remainder=True)
+    batches = groups.map(mixed, **parallel)
+    if group != batch:
+        batches = batches.rebatch(batch, drop_remainder=True)
+    return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def _seed(recipe: Recipe, epoch: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
+    of_epoch = tf.stack([tf.constant(recipe.seed, tf.int64), epoch])
+    return tf.random.experimental.stateless_fold_in(of_epoch, position)
+
+
+def evaluation_batches(source: Source, recipe: Recipe, layout: Layout) -> tf.data.Dataset:
+    """Reads the images of this process once each, by the rule of the published evaluation.
+
+    Every process has equally many batches of equal size: the last are filled up with black images
+    of weight 0.
+
+    Returns:
+        Dataset of (images, targets, weights): uint8 (N, size, size, 3), float32 (N, classes) and
+        float32 (N,).
+    """
+    whole_batch = layout.process_batch * layout.processes
+    count = -(-source.size // whole_batch)
+
+    def decoded(encoded: tf.Tensor, label: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        image = evaluation_image(encoded, recipe.size)
+        return image, smoothed_targets(label, len(source.classes), 0.0), tf.ones(())
+
+    images = source.records(
+        shuffled=False, shard=(layout.process, layout.processes), batch=whole_batch
+    ).map(decoded, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    blank = tf.data.Dataset.from_tensors(
+        tuple(tf.zeros(spec.shape, spec.dtype) for spec in images.element_spec)
+    )
+    batches = images.concatenate(blank.repeat()).batch(layout.process_batch).take(count)
+    return batches.prefetch(tf.data.AUTOTUNE)

@@ -1,0 +1,201 @@
+"""What a run does beside the steps of `fit`: measure, keep, stop in time, and go on."""
+
+import csv
+import io
+import math
+import signal
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_convnext.training.layout import Layout
+from keras_convnext.training.recipes import Recipe
+from keras_convnext.training.state import Progress, save_state, state_of, write_whole
+
+RAW, EMA = "", "ema_"  # what the measurements of either kind of weights are called by
+
+
+class Interrupted(Exception):
+    """The run was asked to stop, has saved its state, and can be resumed."""
+
+
+class NonFiniteLossError(ArithmeticError):
+    """The loss is no number any more."""
+
+
+class Journal(keras.callbacks.Callback):
+    """Keeps the log, the checkpoints and the best weights of a run.
+
+    Args:
+        output: path. The folder of the run.
+        recipe: Recipe.
+        layout: Layout.
+        progress: Progress. Where the run stands; it is moved on.
+        updates_per_epoch: int.
+        validation: tuple (dataset, number of its batches) or None.
+        keep: function of a path. Writes the weights that the model has to a file.
+    """
+
+    def __init__(
+        self,
+        output: Path,
+        recipe: Recipe,
+        layout: Layout,
+        progress: Progress,
+        updates_per_epoch: int,
+        validation: Any,
+        keep: Callable[[Path], None],
+    ) -> None:
+        super().__init__()
+        self.output = output
+        self.recipe = recipe
+        self.layout = layout
+        self.progress = progress
+        self.updates_per_epoch = updates_per_epoch
+        self.validation = validation
+        self.keep = keep
+        self.signal = None
+        self._batches = 0
+        self._measured = None
+
+    def resume_metrics(self) -> None:
+        """Has the metrics go on from what they are now, which `fit` sets to zero at first."""
+        self._measured = [keras.ops.convert_to_numpy(v) for v in self._metric_variables()]
+
+    def _metric_variables(self) -> list[keras.Variable]:
+        return [variable for metric in self.model.metrics for variable in metric.variables]
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Restores the metrics of an epoch that was interrupted."""
+        for variable, value in zip(self._metric_variables(), self._measured or ()):
+            variable.assign(value)
+        self._measured = None
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Counts the updates; checks the loss, the clock of checkpoints and the signals."""
+        loss = (logs or {}).get("loss", 0.0)
+        if not math.isfinite(loss):
+            raise NonFiniteLossError(self._on_non_finite_loss(loss))
+        self._batches += 1
+        if self._batches % self.layout.accumulated:
+            return
+        self.progress.updates += 1
+        within = self.progress.updates % self.updates_per_epoch
+        if within and self.signal:
+            self.save()
+            self.model.stop_training = True
+        elif within and self.recipe.save_steps and within % self.recipe.save_steps == 0:
+            self.save()
+
+    def _on_non_finite_loss(self, loss: float) -> str:
+        return (
+            f"The loss is {loss} after update {self.progress.updates:,}. The last good state is in "
+            f"{self.output / 'checkpoints'}: the same command goes on from it and comes to the same "
+            "loss; lower learning_rate, set clip_norm=1, or precision=float32, in a new folder. "
+            f"Received: learning_rate={self.recipe.learning_rate}, clip_norm="
+            f"{self.recipe.clip_norm}, precision={self.recipe.precision}"
+        )
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Evaluates, logs and saves, unless the epoch was broken off."""
+        if self.progress.updates % self.updates_per_epoch:
+            return
+        row = {"epoch": epoch + 1, "update": self.progress.updates}
+        row.update(_rounded({"learning_rate": self.model.optimizer.learning_rate}))
+        measured = self.model.get_metrics_result()
+        row.update(_rounded({name: measured[name] for name in ("loss", "accuracy")}))
+        if self.validation is not None:
+            row.update(self._evaluate(RAW))
+            if self.recipe.ema_decay is not None:
+                with averaged_weights(self.model):
+                    row.update(self._evaluate(EMA))
+        self.progress.rows.append(row)
+        logs.update(row)
+        self.save()
+        if self.signal:
+            self.model.stop_training = True
+
+    def _evaluate(self, kind: str) -> dict[str, float]:
+        batches, steps = self.validation
+        measured = self.model.evaluate(batches, steps=steps, verbose=0, return_dict=True)
+        accuracy = float(measured["accuracy"])
+        if accuracy > self.progress.best.get(kind, -1.0):
+            self.progress.best[kind] = accuracy
+            if self.layout.is_chief:
+                self.keep(self.output / f"best{'_ema' * (kind == EMA)}.keras")
+        measured["loss"] = measured.pop("cross_entropy")
+        return {f"val_{kind}{name}": value for name, value in _rounded(measured).items()}
+
+    def save(self) -> None:
+        """Writes the state of the run, and the log as far as it goes."""
+        values = state_of(self.model)
+        if self.layout.is_chief:
+            save_state(self.output / "checkpoints", values, self.progress)
+            self.write_log()
+
+    def write_log(self) -> None:
+        """Writes `log.csv` anew, from the rows that the state holds."""
+        if not self.progress.rows or not self.layout.is_chief:
+            return
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(self.progress.rows[-1]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.progress.rows)
+        write_whole(self.output / "log.csv", lambda part: part.write_text(text.getvalue(), "utf-8"))
+
+    @contextmanager
+    def stopping_on(self, *signals: signal.Signals) -> Any:
+        """Has the first of some signals save and stop at the next update, instead of at once."""
+
+        def note(number: int, frame: FrameType | None) -> None:
+            self.signal = signal.Signals(number)
+            for other, handler in before.items():  # the second time, at once
+                signal.signal(other, handler)
+
+        before = {}
+        try:
+            for number in signals:
+                before[number] = signal.signal(number, note)
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def _rounded(measured: dict[str, Any]) -> dict[str, float]:
+    """Numbers to seven digits, which is what float32 has of them."""
+    return {name: float(f"{float(value):.7g}") for name, value in measured.items()}
+
+
+@contextmanager
+def averaged_weights(model: keras.Model) -> Any:
+    """Has the model hold the averages of its weights for a while."""
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    weights = [keras.ops.convert_to_numpy(weight) for weight in model.trainable_variables]
+    try:
+        for weight, average in zip(model.trainable_variables, optimizer.averages):
+            weight.assign(keras.ops.convert_to_numpy(average))
+        yield
+    finally:
+        for weight, value in zip(model.trainable_variables, weights):
+            weight.assign(value)
+
+
+class Charts(keras.callbacks.Callback):
+    """Writes each epoch's measurements for TensorBoard."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self._writer = tf.summary.create_file_writer(str(folder))
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        """Writes a point of each curve."""
+        with self._writer.as_default():
+            for name, value in (logs or {}).items():
+                tf.summary.scalar(name, value, step=epoch + 1)
+        self._writer.flush()

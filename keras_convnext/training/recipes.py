@@ -1,0 +1,228 @@
+"""The settings of training, one row a recipe.
+
+Liu et al., "A ConvNet for the 2020s" (arXiv 2201.03545), tables 5 and 6, and the commands of the
+official TRAINING.md; what neither says and this package chose is marked "ours".
+"""
+
+from typing import NamedTuple
+
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+
+
+class Recipe(NamedTuple):
+    """All that a training run does, but for the network, the data and the place.
+
+    In `RECIPES`, a field that depends on the network is a dict by its name, where "" stands for the
+    others; `recipe_for` picks from it.
+
+    Args:
+        name: str.
+        source: str. Where the settings come from.
+        epochs: int.
+        batch_size: int. Images an update of the weights, over all devices and accumulated batches.
+        learning_rate: float. The highest, for that batch.
+        weight_decay: float. Decoupled, on tensors of rank 2 and more.
+        warmup_epochs: float. Epochs of linear warmup, from 0.
+        min_learning_rate: float. What the cosine ends at.
+        layer_decay: float. Factor on the learning rate from one group of layers to the one before
+            it; 1 for none.
+        frozen_epochs: float. Epochs at the start in which the head alone learns.
+        clip_norm: float or None. Largest norm of all gradients together.
+        ema_decay: float or None. Decay of the average of the weights.
+        drop_path_rate: float. Stochastic depth at the last block.
+        layer_scale: float or None. What layer scale starts from.
+        head_init_scale: float. Factor on the random start of the head.
+        start: str or None. The published weights to start from.
+        published: str or None. The published weights that this made, which tell its accuracy.
+        size: int. Side of the images, in pixels.
+        crop_scale: tuple of two floats. Share of the image that a random crop covers.
+        crop_ratio: tuple of two floats. Width over height of a random crop.
+        horizontal_flip: float. Probability.
+        rand_augment: str or None. timm's name of a RandAugment.
+        color_jitter: float or None. Of brightness, contrast and saturation; without RandAugment.
+        random_erasing: float. Probability.
+        mixup: float. Alpha of mixup; 0 for none.
+        cutmix: float. Alpha of CutMix; 0 for none.
+        mixing_probability: float. That a batch is mixed.
+        mixing_switch: float. That it is by CutMix, where both are on.
+        mixing_batch: int. Images that share one draw of mixing: the batch of one device in the
+            reference layout. Taken as the largest divisor of a process's batch up to it.
+        label_smoothing: float.
+        device_batch: int. Images a device at a time, in the reference layout.
+        devices: int. How many devices that is.
+        precision: str. One of `PRECISIONS`.
+        remat: bool. Whether blocks are computed again for the gradient.
+        save_steps: int or None. Updates between checkpoints; one is saved after each epoch too.
+        seed: int. Of the weights, the order and the augmentation.
+    """
+
+    name: str
+    source: str
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    weight_decay: float
+    warmup_epochs: float = 0
+    min_learning_rate: float = 1e-6
+    layer_decay: float = 1.0
+    frozen_epochs: float = 0
+    clip_norm: float | None = None
+    ema_decay: float | None = None
+    drop_path_rate: float = 0.0
+    layer_scale: float | None = 1e-6
+    head_init_scale: float = 1.0
+    start: str | None = None
+    published: str | None = None
+    size: int = 224
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    horizontal_flip: float = 0.5
+    rand_augment: str | None = "rand-m9-mstd0.5-inc1"
+    color_jitter: float | None = None
+    random_erasing: float = 0.25
+    mixup: float = 0.0
+    cutmix: float = 0.0
+    mixing_probability: float = 1.0
+    mixing_switch: float = 0.5
+    mixing_batch: int = 128
+    label_smoothing: float = 0.1
+    device_batch: int = 128
+    devices: int = 1
+    precision: str = "float32"
+    remat: bool = False
+    save_steps: int | None = None
+    seed: int = 0
+
+
+_FROM_SCRATCH = Recipe(
+    "imagenet1k",
+    "table 5; TRAINING.md, ImageNet-1K training",
+    epochs=300,
+    warmup_epochs=20,
+    batch_size=4096,
+    learning_rate=4e-3,
+    weight_decay=0.05,
+    ema_decay=0.9999,
+    drop_path_rate={
+        "convnext_tiny": 0.1,
+        "convnext_small": 0.4,
+        "convnext_base": 0.5,
+        "convnext_large": 0.5,
+    },
+    mixup=0.8,
+    cutmix=1.0,
+    device_batch={"convnext_large": 64, "": 128},
+    devices={"convnext_large": 64, "": 32},
+    published="imagenet",
+)
+
+_FINE_TUNE = Recipe(
+    "imagenet22k_to_1k",
+    "table 6; TRAINING.md, ImageNet-1K fine-tuning",
+    epochs=30,
+    batch_size=512,
+    learning_rate=5e-5,
+    weight_decay=1e-8,
+    layer_decay=0.8,
+    ema_decay={"convnext_xlarge": 0.9999, "": None},
+    drop_path_rate={
+        "convnext_tiny": 0.0,
+        "convnext_small": 0.1,
+        "convnext_base": 0.2,
+        "convnext_large": 0.3,
+        "convnext_xlarge": 0.4,
+    },
+    head_init_scale=0.001,
+    start="imagenet22k",
+    published="imagenet22k_ft",
+    device_batch={"convnext_large": 16, "convnext_xlarge": 8, "": 32},
+    devices={"convnext_large": 32, "convnext_xlarge": 64, "": 16},
+)
+
+RECIPES = {
+    row.name: row
+    for row in (
+        _FROM_SCRATCH,
+        _FROM_SCRATCH._replace(
+            name="imagenet1k_isotropic",
+            source="appendix A.1; TRAINING.md, isotropic ConvNeXt",
+            warmup_epochs=50,
+            drop_path_rate={
+                "convnext_isotropic_small": 0.1,
+                "convnext_isotropic_base": 0.2,
+                "convnext_isotropic_large": 0.5,
+            },
+            layer_scale={"convnext_isotropic_large": 1e-6, "": None},
+            device_batch={"convnext_isotropic_large": 64, "": 128},
+            devices={"convnext_isotropic_large": 64, "": 32},
+        ),
+        _FROM_SCRATCH._replace(
+            name="imagenet22k",
+            source="table 5; TRAINING.md, ImageNet-22K pre-training",
+            epochs=90,
+            warmup_epochs=5,
+            ema_decay=None,
+            drop_path_rate={
+                "convnext_tiny": 0.0,
+                "convnext_small": 0.0,
+                "convnext_base": 0.1,
+                "convnext_large": 0.1,
+                "convnext_xlarge": 0.2,
+            },
+            mixing_batch=32,
+            device_batch=32,
+            devices=128,
+            published="imagenet22k",
+        ),
+        _FINE_TUNE,
+        _FINE_TUNE._replace(name="imagenet22k_to_1k_384", size=384, published="imagenet22k_ft_384"),
+        _FINE_TUNE._replace(
+            name="imagenet1k_384",
+            layer_decay=0.7,
+            ema_decay=None,
+            drop_path_rate={"convnext_base": 0.8, "convnext_large": 0.95},
+            start="imagenet",
+            size=384,
+            published="imagenet_384",
+        ),
+        # Ours: hundreds to thousands of images of a user's own, on whatever there is. The head
+        # learns alone at first, since what it says at random would only disturb the trunk.
+        _FINE_TUNE._replace(
+            name="finetune_small",
+            source="ours, after table 6",
+            epochs=20,
+            warmup_epochs=2,
+            frozen_epochs=2,
+            batch_size=64,
+            learning_rate=2e-4,
+            weight_decay=0.05,
+            ema_decay=None,
+            drop_path_rate=0.1,
+            head_init_scale=1.0,
+            crop_scale=(0.35, 1.0),
+            start={"convnext_cifar": "cifar10", "": "imagenet"},
+            size={"convnext_cifar": 32, "": 224},
+            published=None,
+            device_batch=64,
+            devices=1,
+        ),
+        # Ours: the weights that ship with the package. A short run, so the distortions are mild.
+        Recipe(
+            "cifar10",
+            "ours",
+            epochs=24,
+            warmup_epochs=2,
+            batch_size=128,
+            learning_rate=2.5e-3,
+            weight_decay=0.05,
+            ema_decay=0.999,
+            layer_scale=0.1,
+            size=32,
+            crop_scale=(0.5, 1.0),
+            rand_augment=None,
+            color_jitter=0.2,
+            random_erasing=0.1,
+            published="cifar10",
+        ),
+    )
+}

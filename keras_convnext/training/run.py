@@ -1,0 +1,284 @@
+"""A recipe, a network and data: trained, kept, and resumed where it was stopped."""
+
+import json
+import platform
+import signal
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_convnext.builders import BUILDERS
+from keras_convnext.data.source import Source
+from keras_convnext.data.sources import open_source
+from keras_convnext.training.fitted import FittedModel
+from keras_convnext.training.input import evaluation_batches, training_batches
+from keras_convnext.training.journal import Interrupted, Journal
+from keras_convnext.training.layout import Layout, find_strategy, layout_of
+from keras_convnext.training.optimizer import AdamW, LossScaleOptimizer
+from keras_convnext.training.recipes import Recipe
+from keras_convnext.training.schedule import WarmupCosine
+from keras_convnext.training.settings import recipe_for
+from keras_convnext.training.state import Progress, restore_state, saved_states, write_whole
+
+
+def train(
+    recipe: str | Recipe,
+    model: str,
+    data: str | Path,
+    output: str | Path,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    validation_data: str | Path | None = None,
+    strategy: tf.distribute.Strategy | None = None,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> keras.Model:
+    """Trains a network, or goes on with a run that was stopped.
+
+    The folder of the run gets `run.json` (what is run, with every setting), `classes.txt`,
+    `log.csv`, `checkpoints/` (the last three states) and, by accuracy on the validation images,
+    `best.keras` and `best_ema.keras`; `final.keras` at the end. The same call on the same folder
+    goes on where the last state is, and ends with the same numbers as if it had not been stopped.
+
+    Example:
+
+    ```python
+    model = train("finetune_small", "convnext_tiny", "photos", "runs/photos", {"epochs": 10})
+    ```
+
+    Args:
+        recipe: str or Recipe. One of `RECIPES` by name, or one as it is to be run.
+        model: str. The network, as `keras-convnext list` names it.
+        data: str or path. As `open_source` takes it, with a split "train", and "validation" or
+            "test".
+        output: str or path. The folder of the run. On several machines, one they all see.
+        settings: dict or None. Fields of the recipe to override.
+        validation_data: str or path or None. Other data to validate on. Defaults to None.
+        strategy: tf.distribute.Strategy or None. Defaults to None: all devices there are.
+        callbacks: sequence of keras.callbacks.Callback. More of them. Defaults to none.
+
+    Returns:
+        The trained keras.Model, which takes pixels and returns probabilities.
+
+    Raises:
+        ValueError: If a setting is wrong, the data has something wrong with it, or `output`
+            belongs to another run.
+        Interrupted: If SIGTERM or SIGINT came. The state is saved.
+        NonFiniteLossError: If the loss is no number any more. The last good state is kept.
+    """
+    if isinstance(recipe, str):
+        recipe = recipe_for(recipe, model, settings)
+    train_source = open_source(data, "train")
+    validation_source = _validation_source(data, validation_data, train_source)
+    output = Path(output)
+    # A strategy for several machines has to be there before any other use of TensorFlow.
+    strategy = strategy or find_strategy()
+    layout = layout_of(strategy, recipe)
+    description = _description(recipe, model, data, train_source)
+    _claim(output, description, layout.is_chief)
+
+    keras.utils.set_random_seed(recipe.seed)
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(recipe.precision)
+    try:
+        with strategy.scope():
+            network = _network(recipe, model, len(train_source.classes))
+            fitted = FittedModel(network.inputs, network.outputs, name=network.name)
+            updates_per_epoch = train_source.size // recipe.batch_size
+            _compile(fitted, recipe, layout, updates_per_epoch, len(train_source.classes))
+    finally:
+        keras.config.set_dtype_policy(policy)
+    progress = _restored(output / "checkpoints", fitted)
+
+    journal = Journal(
+        output,
+        recipe,
+        layout,
+        progress,
+        updates_per_epoch,
+        validation_source and _validation(strategy, validation_source, recipe, layout),
+        lambda path: write_whole(path, partial(_save_classifier, network)),
+    )
+    journal.set_model(fitted)
+    journal.write_log()
+    with journal.stopping_on(signal.SIGTERM, signal.SIGINT):
+        while (epoch := progress.updates // updates_per_epoch) < recipe.epochs:
+            # What is left of an epoch that was broken off is a `fit` of its own.
+            done = progress.updates % updates_per_epoch
+            if done:
+                journal.resume_metrics()
+            batches = training_batches(train_source, recipe, layout, progress.updates)
+            fitted.fit(
+                _distributed(strategy, layout, batches),
+                initial_epoch=epoch,
+                epochs=epoch + 1 if done else recipe.epochs,
+                steps_per_epoch=(updates_per_epoch - done) * layout.accumulated,
+                callbacks=[journal, *callbacks],
+                shuffle=False,
+                verbose=0,
+            )
+            if journal.signal:
+                raise Interrupted(
+                    f"Stopped by {journal.signal.name} after update {progress.updates:,}; the same "
+                    f"command goes on from there. Received: output={output}"
+                )
+    if layout.is_chief:
+        write_whole(output / "final.keras", partial(_save_classifier, network))
+    network.get_layer("head").activation = keras.activations.softmax
+    return network
+
+
+def _validation_source(
+    data: str | Path, validation_data: str | Path | None, train_source: Source
+) -> Source | None:
+    """The images to validate on; none if the data has one split alone."""
+    if validation_data is None and train_source.split in ("", "all"):
+        return None
+    source = open_source(validation_data or data, "validation")
+    if source.classes != train_source.classes:
+        raise ValueError(
+            "Training and validation images have the same classes. "
+            f"Received: {train_source.classes[:5]}... and {source.classes[:5]}..."
+        )
+    return source
+
+
+def _validation(
+    strategy: tf.distribute.Strategy, source: Source, recipe: Recipe, layout: Layout
+) -> tuple[Any, int]:
+    """The batches to validate on, and how many they are."""
+    batches = evaluation_batches(source, recipe, layout)
+    return _distributed(strategy, layout, batches), int(batches.cardinality())
+
+
+def _description(recipe: Recipe, model: str, data: str | Path, source: Source) -> dict[str, Any]:
+    """What tells one run from another."""
+    return {
+        "model": model,
+        "data": str(data),
+        "images": source.size,
+        "classes": len(source.classes),
+        "recipe": json.loads(json.dumps(recipe._asdict())),
+    }
+
+
+def _claim(output: Path, description: dict[str, Any], is_chief: bool) -> None:
+    """Makes a folder the run's own, or finds that it is."""
+    path = output / "run.json"
+    if path.is_file():
+        before = json.loads(path.read_text("utf-8"))
+        ours, theirs = ({**d, **d["recipe"]} for d in (description, before))
+        other = [
+            f"{key}={theirs.get(key)!r} there, {ours[key]!r} here"
+            for key in ours
+            if key != "recipe" and ours[key] != theirs.get(key)
+        ]
+        if other:
+            raise ValueError(
+                "This folder belongs to another run: name a new one, or give the settings of that "
+                f"run to go on with it. {'; '.join(other)}. Received: output={output}"
+            )
+    elif output.is_dir() and any(output.iterdir()):
+        raise ValueError(
+            f"This folder holds something else: name a new one. Received: output={output}"
+        )
+    elif is_chief:
+        output.mkdir(parents=True, exist_ok=True)
+        versions = {
+            "python": platform.python_version(),
+            "keras": keras.__version__,
+            "tensorflow": tf.__version__,
+        }
+        text = json.dumps({**description, "versions": versions}, indent=2) + "\n"
+        write_whole(path, lambda part: part.write_text(text, "utf-8"))
+
+
+def _network(recipe: Recipe, model: str, classes: int) -> keras.Model:
+    """The network with logits, which the loss takes."""
+    kept = {"layer_scale_init_value": recipe.layer_scale} if recipe.start is None else {}
+    return BUILDERS[model](
+        weights=recipe.start,
+        input_shape=(recipe.size, recipe.size, 3),
+        classes=classes,
+        classifier_activation=None,
+        drop_path_rate=recipe.drop_path_rate,
+        head_init_scale=recipe.head_init_scale,
+        remat=recipe.remat,
+        **kept,
+    )
+
+
+def _save_classifier(network: keras.Model, path: Path) -> None:
+    """Saves a network with logits as one with probabilities, as the builders make it."""
+    head = network.get_layer("head")
+    head.activation = keras.activations.softmax
+    network.save(path)
+    head.activation = keras.activations.linear
+
+
+def _compile(
+    model: FittedModel, recipe: Recipe, layout: Layout, updates_per_epoch: int, classes: int
+) -> None:
+    schedule = WarmupCosine(
+        recipe.learning_rate,
+        recipe.epochs * updates_per_epoch,
+        round(recipe.warmup_epochs * updates_per_epoch),
+        recipe.min_learning_rate,
+    )
+    optimizer = AdamW(
+        schedule,
+        recipe.weight_decay,
+        layer_decay=recipe.layer_decay,
+        frozen_steps=round(recipe.frozen_epochs * updates_per_epoch),
+        global_clipnorm=recipe.clip_norm,
+        use_ema=recipe.ema_decay is not None,
+        ema_momentum=recipe.ema_decay if recipe.ema_decay is not None else 0.99,
+        gradient_accumulation_steps=layout.accumulated if layout.accumulated > 1 else None,
+    )
+    if recipe.precision == "mixed_float16":
+        optimizer = LossScaleOptimizer(optimizer)
+    model.compile(
+        optimizer,
+        keras.losses.CategoricalCrossentropy(from_logits=True),
+        weighted_metrics=[
+            keras.metrics.CategoricalAccuracy(name="accuracy"),
+            keras.metrics.TopKCategoricalAccuracy(min(5, classes), name="top5_accuracy"),
+            keras.metrics.CategoricalCrossentropy(from_logits=True, name="cross_entropy"),
+        ],
+        auto_scale_loss=False,
+        # XLA with a strategy and mixed precision is broken (keras issue 20763).
+        jit_compile="auto" if layout.devices * layout.processes == 1 else False,
+    )
+    side = recipe.size
+    batch = layout.device_batch
+    model.build_for(
+        (
+            tf.TensorSpec((batch, side, side, 3)),
+            tf.TensorSpec((batch, classes)),
+            tf.TensorSpec((batch,)),
+        )
+    )
+
+
+def _restored(folder: Path, model: keras.Model) -> Progress:
+    """Goes back to the newest state that can be read."""
+    states = saved_states(folder)
+    for state in states:
+        try:
+            return restore_state(state, model)
+        except ValueError as error:
+            if state is states[-1]:
+                raise
+            print(f"{error}; going back to the one before.")
+    return Progress()
+
+
+def _distributed(strategy: tf.distribute.Strategy, layout: Layout, batches: tf.data.Dataset) -> Any:
+    if layout.devices * layout.processes == 1:
+        return batches
+    return strategy.distribute_datasets_from_function(
+        lambda context: batches.rebatch(layout.device_batch)
+    )

@@ -1,0 +1,65 @@
+"""The learning rate, update by update."""
+
+import math
+from typing import Any
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_convnext")
+class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
+    """Linear warmup from 0, then half a cosine down to the end.
+
+    Update `i` of the warmup has `linspace(0, learning_rate, warmup_steps)[i]`; the `i`-th of the `n`
+    updates after it has `end + (learning_rate - end) (1 + cos(pi i / n)) / 2`.
+
+    Args:
+        learning_rate: float. The highest.
+        steps: int. Updates in all.
+        warmup_steps: int. Updates of the warmup. Defaults to 0.
+        end_learning_rate: float. Defaults to 1e-6.
+
+    Raises:
+        ValueError: If the warmup is longer than the run.
+
+    References:
+        facebookresearch/ConvNeXt, utils.py, `cosine_scheduler`.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float,
+        steps: int,
+        warmup_steps: int = 0,
+        end_learning_rate: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        if not 0 <= warmup_steps <= steps:
+            raise ValueError(
+                "The warmup is part of the run. "
+                f"Received: steps={steps}, warmup_steps={warmup_steps}"
+            )
+        self.learning_rate = learning_rate
+        self.steps = steps
+        self.warmup_steps = warmup_steps
+        self.end_learning_rate = end_learning_rate
+
+    def __call__(self, step: Any) -> Any:
+        """Returns the learning rate of an update, a float32 scalar. Past the end it is the last."""
+        step = ops.cast(step, "float32")
+        warmup = self.learning_rate * step / max(self.warmup_steps - 1, 1)
+        share = ops.clip((step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1), 0, 1)
+        # cos(x / 2) ** 2 is (1 + cos x) / 2 without its cancellation where the cosine nears -1.
+        falling = ops.square(ops.cos(share * (math.pi / 2)))
+        cosine = self.end_learning_rate + (self.learning_rate - self.end_learning_rate) * falling
+        return ops.where(step < self.warmup_steps, warmup, cosine)
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor."""
+        return {
+            "learning_rate": self.learning_rate,
+            "steps": self.steps,
+            "warmup_steps": self.warmup_steps,
+            "end_learning_rate": self.end_learning_rate,
+        }
