@@ -4,6 +4,7 @@ import csv
 import io
 import math
 import signal
+import time
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,6 @@ from types import FrameType
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from keras_convnext.training.layout import Layout
 from keras_convnext.training.recipes import Recipe
@@ -59,6 +59,7 @@ class Journal(keras.callbacks.Callback):
         self.updates_per_epoch = updates_per_epoch
         self.validation = validation
         self.keep = keep
+        self.updates = recipe.epochs * updates_per_epoch
         self.signal = None
         self._batches = 0
         self._measured = None
@@ -75,6 +76,7 @@ class Journal(keras.callbacks.Callback):
         for variable, value in zip(self._metric_variables(), self._measured or ()):
             variable.assign(value)
         self._measured = None
+        self._began = time.perf_counter(), self.progress.updates
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         """Counts the updates; checks the loss, the clock of checkpoints and the signals."""
@@ -94,9 +96,9 @@ class Journal(keras.callbacks.Callback):
 
     def _on_non_finite_loss(self, loss: float) -> str:
         return (
-            f"The loss is {loss} after update {self.progress.updates:,}. The last good state is in "
-            f"{self.output / 'checkpoints'}: the same command goes on from it and comes to the same "
-            "loss; lower learning_rate, set clip_norm=1, or precision=float32, in a new folder. "
+            f"The loss is {loss} after update {self.progress.updates:,}. The last good state is "
+            f"kept in {self.output / 'checkpoints'}. From there the same command comes to the same "
+            "loss: lower learning_rate, set clip_norm=1, or precision=float32, in a new folder. "
             f"Received: learning_rate={self.recipe.learning_rate}, clip_norm="
             f"{self.recipe.clip_norm}, precision={self.recipe.precision}"
         )
@@ -105,6 +107,9 @@ class Journal(keras.callbacks.Callback):
         """Evaluates, logs and saves, unless the epoch was broken off."""
         if self.progress.updates % self.updates_per_epoch:
             return
+        began, updates_then = self._began
+        images = (self.progress.updates - updates_then) * self.recipe.batch_size
+        speed = images / (time.perf_counter() - began)
         row = {"epoch": epoch + 1, "update": self.progress.updates}
         row.update(_rounded({"learning_rate": self.model.optimizer.learning_rate}))
         measured = self.model.get_metrics_result()
@@ -115,7 +120,7 @@ class Journal(keras.callbacks.Callback):
                 with averaged_weights(self.model):
                     row.update(self._evaluate(EMA))
         self.progress.rows.append(row)
-        logs.update(row)
+        logs.update(row, images_per_second=speed)
         self.save()
         if self.signal:
             self.model.stop_training = True
@@ -184,18 +189,3 @@ def averaged_weights(model: keras.Model) -> Any:
     finally:
         for weight, value in zip(model.trainable_variables, weights):
             weight.assign(value)
-
-
-class Charts(keras.callbacks.Callback):
-    """Writes each epoch's measurements for TensorBoard."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__()
-        self._writer = tf.summary.create_file_writer(str(folder))
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        """Writes a point of each curve."""
-        with self._writer.as_default():
-            for name, value in (logs or {}).items():
-                tf.summary.scalar(name, value, step=epoch + 1)
-        self._writer.flush()

@@ -10,11 +10,11 @@ HEAD = GROUPS + 1
 def layer_groups(paths: Sequence[str]) -> list[int]:
     """Numbers the group of each variable, from 0 at the stem to 13 at the final norm and the head.
 
-    The official rule, for tiny too: stem 0; stage 1 is 1; the downsampling before a stage goes with
-    it; stage 2 is 2; block `b` of stage 3 is `3 + b // 3`, so that tiny's nine blocks make groups 3
-    to 5 and leave those up to 11 empty; stage 4 is 12. Ours, where the official code has none: block
-    `b` of an isotropic network of `d` blocks is `1 + 12 b // d`. What is none of these, such as a
-    head of the user's own, goes with the head.
+    The official rule, for tiny too: the stem is 0, stage 1 is 1, stage 2 is 2, block `b` of stage 3
+    is `3 + b // 3` and stage 4 is 12, each with the downsampling before it; tiny's nine blocks in
+    stage 3 make groups 3 to 5 and leave those up to 11 empty. Ours, where the official code has
+    none: block `b` of an isotropic network of `d` blocks is `1 + 12 b // d`. What is none of these,
+    such as a head of the user's own, goes with the head.
 
     Args:
         paths: sequence of str. Paths of all the variables, as in

@@ -67,7 +67,7 @@ class AdamW(keras.optimizers.Optimizer):
         self.frozen_steps = frozen_steps
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
-        """Makes the state: two moments of each variable, and what averaging and accumulation need."""
+        """Makes the state: two moments of each variable, its average and its accumulator."""
         if self.built:
             return
         super().build(variables)
@@ -150,8 +150,8 @@ class AdamW(keras.optimizers.Optimizer):
     def _corrected(self, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """The factor on the learning rate, and the epsilon, that undo the bias of the moments.
 
-        In float64, and of the betas as float32 holds them, since the update applies those: 1 - 0.999
-        has lost four digits there.
+        In float64, and of the betas as float32 holds them, since the update applies those: there
+        1 - 0.999 has lost four digits.
         """
         count = tf.cast(steps + 1, tf.float64)
         first, second = (
@@ -173,8 +173,8 @@ class AdamW(keras.optimizers.Optimizer):
         dtype = variable.dtype
         if self.weight_decay and self._use_weight_decay(self._trainable_variables[index]):
             variable.assign_sub(variable * tf.cast(rate * self.weight_decay, dtype))
-        # One kernel that changes variable and moments in place: what Keras does in eight operations,
-        # each with a temporary of the variable's size.
+        # One kernel that changes variable and moments in place: what Keras does in eight
+        # operations, each with a temporary of the variable's size.
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=self._momentums[index].value.handle,

@@ -210,7 +210,7 @@ RECIPES = {
         Recipe(
             "cifar10",
             "ours",
-            epochs=24,
+            epochs=36,
             warmup_epochs=2,
             batch_size=128,
             learning_rate=2.5e-3,
@@ -220,7 +220,6 @@ RECIPES = {
             size=32,
             crop_scale=(0.5, 1.0),
             rand_augment=None,
-            color_jitter=0.2,
             random_erasing=0.1,
             published="cifar10",
         ),

@@ -3,17 +3,19 @@
 import json
 import platform
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
+from rich.console import Console
 
 from keras_convnext.builders import BUILDERS
 from keras_convnext.data.source import Source
 from keras_convnext.data.sources import open_source
+from keras_convnext.training.display import Charts, ProgressBar, draw_run, is_installed
 from keras_convnext.training.fitted import FittedModel
 from keras_convnext.training.input import evaluation_batches, training_batches
 from keras_convnext.training.journal import Interrupted, Journal
@@ -34,13 +36,14 @@ def train(
     *,
     validation_data: str | Path | None = None,
     strategy: tf.distribute.Strategy | None = None,
-    callbacks: Sequence[keras.callbacks.Callback] = (),
+    console: Console | None = None,
 ) -> keras.Model:
     """Trains a network, or goes on with a run that was stopped.
 
     The folder of the run gets `run.json` (what is run, with every setting), `classes.txt`,
     `log.csv`, `checkpoints/` (the last three states) and, by accuracy on the validation images,
-    `best.keras` and `best_ema.keras`; `final.keras` at the end. The same call on the same folder
+    `best.keras` and `best_ema.keras`; `final.keras` and `run.png` at the end; `tensorboard/` if that
+    is installed. The same call on the same folder
     goes on where the last state is, and ends with the same numbers as if it had not been stopped.
 
     Example:
@@ -58,7 +61,7 @@ def train(
         settings: dict or None. Fields of the recipe to override.
         validation_data: str or path or None. Other data to validate on. Defaults to None.
         strategy: tf.distribute.Strategy or None. Defaults to None: all devices there are.
-        callbacks: sequence of keras.callbacks.Callback. More of them. Defaults to none.
+        console: rich.console.Console or None. Where to show how far it is. Defaults to none.
 
     Returns:
         The trained keras.Model, which takes pixels and returns probabilities.
@@ -91,7 +94,7 @@ def train(
             _compile(fitted, recipe, layout, updates_per_epoch, len(train_source.classes))
     finally:
         keras.config.set_dtype_policy(policy)
-    progress = _restored(output / "checkpoints", fitted)
+    progress = _restored(output / "checkpoints", fitted, console or Console(stderr=True))
 
     journal = Journal(
         output,
@@ -116,7 +119,7 @@ def train(
                 initial_epoch=epoch,
                 epochs=epoch + 1 if done else recipe.epochs,
                 steps_per_epoch=(updates_per_epoch - done) * layout.accumulated,
-                callbacks=[journal, *callbacks],
+                callbacks=[journal, *_spectators(journal, console)],
                 shuffle=False,
                 verbose=0,
             )
@@ -127,6 +130,9 @@ def train(
                 )
     if layout.is_chief:
         write_whole(output / "final.keras", partial(_save_classifier, network))
+        if is_installed("matplotlib"):
+            title = f"{model}, {recipe.name}, {data}"
+            write_whole(output / "run.png", partial(draw_run, progress.rows, title=title))
     network.get_layer("head").activation = keras.activations.softmax
     return network
 
@@ -263,7 +269,16 @@ def _compile(
     )
 
 
-def _restored(folder: Path, model: keras.Model) -> Progress:
+def _spectators(journal: Journal, console: Console | None) -> list[keras.callbacks.Callback]:
+    spectators = []
+    if journal.layout.is_chief and is_installed("tensorboard"):
+        spectators.append(Charts(journal.output / "tensorboard"))
+    if console is not None:
+        spectators.append(ProgressBar(console, journal))
+    return spectators
+
+
+def _restored(folder: Path, model: keras.Model, console: Console) -> Progress:
     """Goes back to the newest state that can be read."""
     states = saved_states(folder)
     for state in states:
@@ -272,7 +287,7 @@ def _restored(folder: Path, model: keras.Model) -> Progress:
         except ValueError as error:
             if state is states[-1]:
                 raise
-            print(f"{error}; going back to the one before.")
+            console.print(f"{error} Going back to the one before.", style="yellow", markup=False)
     return Progress()
 
 

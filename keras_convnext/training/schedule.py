@@ -11,8 +11,8 @@ from keras import ops
 class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
     """Linear warmup from 0, then half a cosine down to the end.
 
-    Update `i` of the warmup has `linspace(0, learning_rate, warmup_steps)[i]`; the `i`-th of the `n`
-    updates after it has `end + (learning_rate - end) (1 + cos(pi i / n)) / 2`.
+    Update `i` of the warmup has `linspace(0, learning_rate, warmup_steps)[i]`; the `i`-th of the
+    `n` updates after it has `end + (learning_rate - end) (1 + cos(pi i / n)) / 2`.
 
     Args:
         learning_rate: float. The highest.
@@ -49,9 +49,9 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         """Returns the learning rate of an update, a float32 scalar. Past the end it is the last."""
         step = ops.cast(step, "float32")
         warmup = self.learning_rate * step / max(self.warmup_steps - 1, 1)
-        share = ops.clip((step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1), 0, 1)
-        # cos(x / 2) ** 2 is (1 + cos x) / 2 without its cancellation where the cosine nears -1.
-        falling = ops.square(ops.cos(share * (math.pi / 2)))
+        left = ops.clip((self.steps - step) / max(self.steps - self.warmup_steps, 1), 0, 1)
+        # (1 + cos x) / 2 without its cancellation where the cosine nears -1.
+        falling = ops.square(ops.sin(left * (math.pi / 2)))
         cosine = self.end_learning_rate + (self.learning_rate - self.end_learning_rate) * falling
         return ops.where(step < self.warmup_steps, warmup, cosine)
 

@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from keras_convnext.training.recipes import PRECISIONS, RECIPES, Recipe
@@ -70,39 +70,10 @@ def _one_of(name: str, names: Mapping[str, Any] | tuple[str, ...]) -> str:
     return f"one of {', '.join(names)}" + (f"; did you mean {close[0]}?" if close else "")
 
 
-_SHARES = ("horizontal_flip", "random_erasing", "mixing_probability", "mixing_switch")
-_FROM_ZERO = ("weight_decay", "warmup_epochs", "min_learning_rate", "frozen_epochs", "mixup",
-              "cutmix", "head_init_scale", "seed")  # fmt: skip
-_WHOLE = ("epochs", "batch_size", "size", "mixing_batch", "device_batch", "devices")
-
-
 def _checked(row: Recipe, model: str) -> Recipe:
     if model not in VARIANTS:
         raise ValueError(f"model is {_one_of(model, VARIANTS)}. Received: model={model}")
-
-    def number(value: Any) -> bool:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-
-    rules = [
-        *((field, "a whole number from 1 up", lambda v: type(v) is int and v >= 1)
-          for field in _WHOLE),
-        *((field, "a number from 0 to 1", lambda v: number(v) and 0 <= v <= 1)
-          for field in _SHARES),
-        *((field, "a number from 0 up", lambda v: number(v) and v >= 0) for field in _FROM_ZERO),
-        ("learning_rate", "a number above 0", lambda v: number(v) and v > 0),
-        ("layer_decay", "a number above 0, up to 1", lambda v: number(v) and 0 < v <= 1),
-        ("label_smoothing", "a number from 0, below 1", lambda v: number(v) and 0 <= v < 1),
-        ("drop_path_rate", "a number from 0, below 1", lambda v: number(v) and 0 <= v < 1),
-        ("ema_decay", "None, or a number from 0 to 1", lambda v: v is None or (number(v) and 0 <= v <= 1)),
-        ("clip_norm", "None, or a number above 0", lambda v: v is None or (number(v) and v > 0)),
-        ("save_steps", "None, or a whole number from 1 up", lambda v: v is None or (type(v) is int and v >= 1)),
-        ("precision", f"one of {', '.join(PRECISIONS)}", lambda v: v in PRECISIONS),
-        ("remat", "True or False", lambda v: isinstance(v, bool)),
-        *((field, "two numbers above 0, the smaller first",
-           lambda v: isinstance(v, tuple) and len(v) == 2 and all(map(number, v)) and 0 < v[0] <= v[1])
-          for field in ("crop_scale", "crop_ratio")),
-    ]  # fmt: skip
-    for field, meaning, holds in rules:
+    for field, (meaning, holds) in _RULES.items():
         value = getattr(row, field)
         if not holds(value):
             raise ValueError(f"{field} is {meaning}. Received: {field}={value!r}")
@@ -112,3 +83,54 @@ def _checked(row: Recipe, model: str) -> Recipe:
             f"Received: size={row.size}"
         )
     return row
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 1
+
+
+def _is_range(value: Any) -> bool:
+    return (
+        isinstance(value, tuple)
+        and len(value) == 2
+        and all(map(_is_number, value))
+        and 0 < value[0] <= value[1]
+    )
+
+
+_COUNT = ("a whole number from 1 up", _is_count)
+_SHARE = ("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1)
+_BELOW_ONE = ("a number from 0, below 1", lambda value: _is_number(value) and 0 <= value < 1)
+_FROM_ZERO = ("a number from 0 up", lambda value: _is_number(value) and value >= 0)
+_ABOVE_ZERO = ("a number above 0", lambda value: _is_number(value) and value > 0)
+_RANGE = ("two numbers above 0, the smaller first", _is_range)
+
+
+def _or_none(rule: tuple[str, Callable]) -> tuple[str, Callable]:
+    meaning, holds = rule
+    return f"None, or {meaning}", lambda value: value is None or holds(value)
+
+
+_RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    **dict.fromkeys(("epochs", "batch_size", "size", "device_batch", "devices"), _COUNT),
+    **dict.fromkeys(("horizontal_flip", "random_erasing", "mixing_probability"), _SHARE),
+    **dict.fromkeys(("label_smoothing", "drop_path_rate"), _BELOW_ONE),
+    **dict.fromkeys(("weight_decay", "warmup_epochs", "frozen_epochs"), _FROM_ZERO),
+    **dict.fromkeys(("mixup", "cutmix", "min_learning_rate", "head_init_scale"), _FROM_ZERO),
+    **dict.fromkeys(("crop_scale", "crop_ratio"), _RANGE),
+    **dict.fromkeys(("layer_scale", "color_jitter"), _or_none(_FROM_ZERO)),
+    "mixing_switch": _SHARE,
+    "mixing_batch": _COUNT,
+    "learning_rate": _ABOVE_ZERO,
+    "layer_decay": ("a number above 0, up to 1", lambda v: _is_number(v) and 0 < v <= 1),
+    "clip_norm": _or_none(_ABOVE_ZERO),
+    "ema_decay": _or_none(_SHARE),
+    "save_steps": _or_none(_COUNT),
+    "seed": ("a whole number from 0 up", lambda value: type(value) is int and value >= 0),
+    "precision": (f"one of {', '.join(PRECISIONS)}", lambda value: value in PRECISIONS),
+    "remat": ("True or False", lambda value: isinstance(value, bool)),
+}
