@@ -15,7 +15,7 @@ from typing import Any
 import tensorflow as tf
 import tensorflow_datasets as tfds
 from etils import epath
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from keras_convnext.data.imagenet22k_release import ClassFiles, find_release
 from keras_convnext.preprocessing import class_labels, open_image
@@ -148,8 +148,11 @@ def rgb_jpeg(data: bytes) -> tuple[bytes, str | None]:
     """
     if not data:
         raise ValueError("no bytes at all")
-    with Image.open(io.BytesIO(data)) as image:
-        kind = f"{image.format} {image.mode}"
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            kind = f"{image.format} {image.mode}"
+    except UnidentifiedImageError as error:
+        raise ValueError("no image") from error
     if kind in ("JPEG RGB", "JPEG L"):
         # An eighth of the size: the whole file is read, but little is computed.
         tf.io.decode_jpeg(data, channels=3, ratio=8)

@@ -61,6 +61,12 @@ class Source(ABC):
     def name_of(self, index: int) -> str:
         """Says where image `index` lies, for a message."""
 
+    def example(self, index: int) -> tuple[bytes, int]:
+        """Returns one image, encoded, and its label, at once."""
+        indices = np.array([index], np.int64)
+        parsed, label = self.parse(tf.constant(self.find(indices)), tf.constant(indices))
+        return self.load(parsed[0]).numpy(), int(label[0])
+
     def counts(self) -> np.ndarray | None:
         """Returns the number of images of each class, if it is known without reading them."""
         return None

@@ -117,6 +117,7 @@ def test_what_was_done_to_the_files_is_told(tmp_path, manual, capsys):
     assert f"{FIRST}/{FIRST}_cmyk.JPEG\tencoded anew\tJPEG CMYK" in report
     assert f"{FIRST}/{FIRST}_png.JPEG\tencoded anew\tPNG RGBA" in report
     assert f"{LAST}/{LAST}_none.JPEG\tleft out\tno bytes at all" in report
+    assert f"{LAST}/{LAST}_text.JPEG\tleft out\tno image" in report
     assert [line.split("\t")[0] for line in report if "left out\t" in line] == [
         f"{LAST}/{LAST}_{name}.JPEG" for name in ("cut", "none", "text")
     ]
@@ -209,7 +210,6 @@ def test_a_damaged_tar_of_a_class_is_noticed(manual):
         list(find_release(manual)[1][0].read())
 
 
-@pytest.mark.slow
 def test_beam_gives_the_same(tmp_path, manual):
     beam = pytest.importorskip("apache_beam")
     write_whole(manual)
