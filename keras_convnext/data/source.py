@@ -134,7 +134,8 @@ class Source(ABC):
             index = self.order(seed, epoch)[position] if shuffled else position
             return np.full_like(position, epoch), position, index
 
-        return self._read(local, locate, epochs=False)
+        dataset = self._read(local, locate, epochs=False)
+        return dataset.apply(tf.data.experimental.assert_cardinality(count))
 
     def stream(
         self,
@@ -181,7 +182,8 @@ class Source(ABC):
             return epochs, position, index
 
         local = tf.data.Dataset.range(np.iinfo(np.int64).max)
-        return self._read(local, locate, epochs=True)
+        dataset = self._read(local, locate, epochs=True)
+        return dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
     def _read(self, local: tf.data.Dataset, locate: Locator, epochs: bool) -> tf.data.Dataset:
         def find(local: np.ndarray) -> tuple[np.ndarray, ...]:

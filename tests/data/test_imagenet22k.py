@@ -199,6 +199,14 @@ def test_a_download_that_broke_off_is_noticed(manual, keep):
         _ = [list(each.read()) for each in find_release(manual)[1]]
 
 
+def test_a_tar_of_a_class_that_runs_into_the_next_is_noticed(manual):
+    tars = {f"{wnid}.tar": tar_of(contents).rstrip(b"\0") for wnid, contents in files().items()}
+    tars = {name: data + bytes(-len(data) % 512) for name, data in tars.items()}
+    (manual / "fall11_whole.tar").write_bytes(tar_of(tars))
+    with pytest.raises(DataError, match=rf"without its end.*{FIRST}"):
+        list(find_release(manual)[1][0].read())
+
+
 def test_a_damaged_tar_of_a_class_is_noticed(manual):
     write_tars(manual)
     path = manual / f"{FIRST}.tar"

@@ -244,6 +244,14 @@ def test_a_name_that_is_nothing_says_what_was_tried(tmp_path, monkeypatch):
         open_source("imagenet2102")
     for part in (f"{tmp_path}/imagenet2102", "imagenet2012", f"{tmp_path}/imagenet2013"):
         assert part in str(caught.value)
+    with pytest.raises(DataError, match=r"no such file or folder; alike is .*/imagenet2013\."):
+        open_source("./imagenet2014")
+    with pytest.raises(DataError, match=rf"alike is nothing. Received: {tmp_path}/a/photos"):
+        open_source(tmp_path / "a" / "photos")
+    with pytest.raises(
+        DataError, match=r"There is neither a file or folder .*Received: photos/of a"
+    ):
+        open_source("photos/of a cat")
     with pytest.raises(DataError, match=r"99\.0\.0"):
         open_source("tfds:cifar10:99.0.0")
 
@@ -251,7 +259,7 @@ def test_a_name_that_is_nothing_says_what_was_tried(tmp_path, monkeypatch):
 def test_without_tensorflow_datasets_it_is_asked_for(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(
-        ImportError, match=r'Datasets by name.*pip install "keras-convnext\[train\]"'
+        ImportError, match=r'datasets by name.*pip install "keras-convnext\[train\]"'
     ):
         open_source("cifar10")
 

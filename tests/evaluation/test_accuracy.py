@@ -37,8 +37,9 @@ def model_of(classes, activation="softmax", size=32, seed=0):
     return keras.Sequential(layers)
 
 
-@pytest.mark.parametrize("activation", ["softmax", "linear"])
-@pytest.mark.parametrize("batch_size", [1, 4, 32])
+@pytest.mark.parametrize(
+    ("activation", "batch_size"), [("softmax", 1), ("linear", 4), ("softmax", 32)]
+)
 def test_the_figures_are_those_of_the_definition(tmp_path, activation, batch_size):
     write_images(tmp_path, NUMBERS)
     model = model_of(7, activation, seed=3)
@@ -84,15 +85,17 @@ def test_other_classes_than_the_model_has_are_refused(tmp_path, outputs):
 
 def test_part_of_the_images_is_drawn_from_all_classes(tmp_path):
     write_images(tmp_path, NUMBERS, 6)
+    model = model_of(7)
+    model.layers[-1].set_weights([np.zeros((48, 7)), np.eye(7)[5]])
     seen = []
     found = evaluate(
-        model_of(7), tmp_path, batch_size=8, limit=20, progress=lambda *done: seen.append(done)
+        model, tmp_path, batch_size=8, limit=20, progress=lambda *done: seen.append(done)
     )
     assert found.images == 20
     assert seen == [(8, 20), (16, 20), (20, 20)]
     drawn = open_source(tmp_path).order(0, 0)[:20] // 6
     assert set(drawn) == set(range(7))
-    assert evaluate(model_of(7), tmp_path, limit=20)[:3] == pytest.approx(found[:3])
+    assert found.top1 == (drawn == 5).mean() > 0
 
 
 def test_a_split_may_be_named_or_a_source_given(tmp_path):
