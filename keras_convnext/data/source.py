@@ -79,7 +79,8 @@ class Source(ABC):
             epoch: int. From 0 up.
 
         Returns:
-            int32 array (size,), the same whatever was asked for before.
+            int32 array (size,), the same whatever was asked for before, and in every process with
+            this version of NumPy.
         """
         with self._lock:
             if (seed, epoch) not in self._orders:

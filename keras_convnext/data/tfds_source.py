@@ -94,17 +94,14 @@ def _keys(builder: Any, name: str) -> tuple[str, str]:
     """Returns the names of the features that hold the image and the class."""
     tfds = _import_tfds(name)
     features = builder.info.features
-    keys = [
-        [key for key in features if isinstance(features[key], kind)]
-        for kind in (tfds.features.Image, tfds.features.ClassLabel)
-    ]
-    image, label = keys
+    images = [key for key in features if isinstance(features[key], tfds.features.Image)]
+    labels = [key for key in features if isinstance(features[key], tfds.features.ClassLabel)]
     supervised = builder.info.supervised_keys
-    if supervised and supervised[0] in image and supervised[1] in label:
+    if supervised and supervised[0] in images and supervised[1] in labels:
         return supervised[0], supervised[1]
-    if len(image) != 1 or len(label) != 1:
+    if len(images) != 1 or len(labels) != 1:
         raise DataError(
             "A dataset to classify has one image and one class an example. "
             f"Received: {name} with {', '.join(features)}"
         )
-    return image[0], label[0]
+    return images[0], labels[0]

@@ -149,8 +149,8 @@ def _returns_logits(model: keras.Model) -> bool:
         layer = layer.layers[-1]
     if isinstance(layer, keras.layers.Softmax):
         return False
-    activation = keras.activations.serialize(getattr(layer, "activation", None))
-    if activation not in ("softmax", "linear", None):
+    activation = keras.activations.serialize(getattr(layer, "activation", keras.activations.linear))
+    if activation not in ("softmax", "linear"):
         raise ValueError(
             "The model returns probabilities that add up to 1, by softmax, or logits. "
             f"Received: activation={activation}"

@@ -209,6 +209,18 @@ def test_shards_that_are_missing_are_named(tmp_path):
         open_source(tmp_path, classes=list("abcd"))
 
 
+def test_more_shards_may_be_open_than_the_shell_allows(tmp_path):
+    resource = pytest.importorskip("resource")
+    write_shards(tmp_path, "a.array_record", records(), write_array_records)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+        open_source(tmp_path, classes=list("abcd"))
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (515, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 @pytest.mark.parametrize("kind", WRITERS)
 def test_files_that_are_no_records_are_named(tmp_path, kind):
     path = tmp_path / f"a.{kind}"

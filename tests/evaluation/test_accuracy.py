@@ -124,6 +124,14 @@ def test_outputs_that_are_no_numbers_are_not_right(tmp_path):
         evaluate(model_of(2, "sigmoid"), tmp_path)
 
 
+@pytest.mark.parametrize("last", [keras.layers.Softmax, keras.layers.Flatten])
+def test_a_head_may_end_in_another_layer_or_in_a_model(tmp_path, last):
+    write_images(tmp_path, "ab")
+    head = keras.Sequential([keras.Input((2,)), last()])
+    found = evaluate(keras.Sequential([model_of(2, "linear"), head]), tmp_path)
+    assert found.loss == pytest.approx(evaluate(model_of(2), tmp_path).loss)
+
+
 def test_equal_outputs_are_right_for_the_first_class_alone(tmp_path):
     model = model_of(7)
     model.layers[-1].set_weights([np.zeros((48, 7)), np.zeros(7)])
