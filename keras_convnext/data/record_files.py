@@ -1,6 +1,5 @@
 """Records of TFRecord and ArrayRecord files at random access, numbered through all files."""
 
-import os
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -88,9 +87,9 @@ class TFRecordFiles(RecordFiles):
     def _open(self, path: Path) -> "_Starts":
         starts, size = [0], path.stat().st_size
         with open(path, "rb", buffering=0) as file:
-            descriptor = file.fileno()
             while starts[-1] < size:
-                length = int.from_bytes(os.pread(descriptor, 8, starts[-1]), "little")
+                file.seek(starts[-1])
+                length = int.from_bytes(file.read(8), "little")
                 starts.append(starts[-1] + self._HEADER + length + self._FOOTER)
         if starts[-1] > size:
             raise DataError(

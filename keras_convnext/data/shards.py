@@ -17,6 +17,7 @@ from keras_convnext.preprocessing import class_labels
 _SHARD = re.compile(r"\.(tfrecords?|array_?record)\b|-\d{5,}-of-\d{5,}$", re.IGNORECASE)
 _NUMBERED = re.compile(r"(.*)-(\d{5,})-of-(\d{5,})(.*)")
 CLASS_FILES = ("classes.txt", "labels.txt")
+_SYNSET = "image/class/synset"  # a WordNet identifier
 # Names of the features, and the label of the first class where nothing else says it. The scripts
 # that write the first kind keep 0 for a background class.
 _FEATURES = (("image/encoded", "image/class/label", 1), ("image", "label", 0))
@@ -61,13 +62,12 @@ def open_shards(
         raise DataError(f"There is not one record. Received: {name}, split {found!r}")
     example = _example(files[0], shards[0])
     image, label, usual_first_label = _features_of(example, shards[0])
-    listed, number = _listed_classes(shards[0].parent)
+    listed_first_label = None
     if classes is None:
-        classes, written = listed or _imagenet_classes(example, shards[0]), number
-    else:
-        written = None
-    firsts = (first_label, written, usual_first_label)
-    first_label = next(first for first in firsts if first is not None)
+        listed, listed_first_label = _listed_classes(shards[0].parent)
+        classes = listed or _imagenet_classes(example, shards[0])
+    if first_label is None:
+        first_label = usual_first_label if listed_first_label is None else listed_first_label
     _compare_synset(example, classes, label, first_label, shards[0])
     return RecordSource(name, found, classes, files, example_parser(image, label), first_label)
 
@@ -135,10 +135,9 @@ def _listed_classes(folder: Path) -> tuple[list[str] | None, int | None]:
 
 
 def _synset(example: tf.train.Features) -> str | None:
-    synset = (
-        example["image/class/synset"].bytes_list.value if "image/class/synset" in example else ()
-    )
-    return synset[0].decode() if synset else None
+    # Asking this map for what it lacks would put it in.
+    values = example[_SYNSET].bytes_list.value if _SYNSET in example else ()
+    return values[0].decode() if values else None
 
 
 def _imagenet_classes(example: tf.train.Features, path: Path) -> list[str]:

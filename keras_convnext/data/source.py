@@ -61,6 +61,12 @@ class Source(ABC):
     def name_of(self, index: int) -> str:
         """Says where image `index` lies, for a message."""
 
+    def example(self, index: int) -> tuple[bytes, int]:
+        """Returns one image, encoded, and its label, at once."""
+        indices = np.array([index], np.int64)
+        parsed, label = self.parse(tf.constant(self.find(indices)), tf.constant(indices))
+        return self.load(parsed[0]).numpy(), int(label[0])
+
     def counts(self) -> np.ndarray | None:
         """Returns the number of images of each class, if it is known without reading them."""
         return None
@@ -73,7 +79,8 @@ class Source(ABC):
             epoch: int. From 0 up.
 
         Returns:
-            int32 array (size,), the same whatever was asked for before.
+            int32 array (size,), the same whatever was asked for before, and in every process with
+            this version of NumPy.
         """
         with self._lock:
             if (seed, epoch) not in self._orders:
@@ -128,7 +135,8 @@ class Source(ABC):
             index = self.order(seed, epoch)[position] if shuffled else position
             return np.full_like(position, epoch), position, index
 
-        return self._read(local, locate, epochs=False)
+        dataset = self._read(local, locate, epochs=False)
+        return dataset.apply(tf.data.experimental.assert_cardinality(count))
 
     def stream(
         self,
@@ -175,7 +183,8 @@ class Source(ABC):
             return epochs, position, index
 
         local = tf.data.Dataset.range(np.iinfo(np.int64).max)
-        return self._read(local, locate, epochs=True)
+        dataset = self._read(local, locate, epochs=True)
+        return dataset.apply(tf.data.experimental.assert_cardinality(tf.data.INFINITE_CARDINALITY))
 
     def _read(self, local: tf.data.Dataset, locate: Locator, epochs: bool) -> tf.data.Dataset:
         def find(local: np.ndarray) -> tuple[np.ndarray, ...]:

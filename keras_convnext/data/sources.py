@@ -9,7 +9,7 @@ from keras_convnext.data.folders import EXTENSIONS, open_folder, subfolders
 from keras_convnext.data.shards import is_shard, open_shards
 from keras_convnext.data.source import Source
 from keras_convnext.data.splits import split_word
-from keras_convnext.data.tfds_source import open_prepared, open_tfds
+from keras_convnext.data.tfds_source import open_prepared, open_tfds, paths_alike
 
 
 def open_source(
@@ -71,6 +71,9 @@ def open_source(
     if path.is_file():
         return open_shards([path], text, split, classes, first_label)
     if not path.exists():
+        if path.is_absolute() or text.startswith("."):
+            alike = ", ".join(paths_alike(path)) or "nothing"
+            raise DataError(f"There is no such file or folder; alike is {alike}. Received: {text}")
         return open_tfds(text, split)
     if (path / "dataset_info.json").is_file():
         return open_prepared(path, split)

@@ -2,6 +2,7 @@
 
 import difflib
 import importlib
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,19 +24,21 @@ def open_tfds(name: str, split: str | None) -> RecordSource:
         DataError: If there is no such dataset, or it holds no images with one label each.
         ImportError: If tensorflow-datasets is not installed.
     """
-    tfds = _import_tfds(f"Datasets by name, as {name},")
-    plain = name.split(":")[0].split("/")[0]
+    tfds = _import_tfds(f"There is no folder {name}, and datasets by name")
+    plain = re.split("[:/]", name)[0]
     if plain in _DATASETS_OF_OURS:
         importlib.import_module(f"keras_convnext.data.{plain}")
     try:
         builder = tfds.builder(name)
-    except tfds.core.DatasetNotFoundError as error:
+    except (tfds.core.DatasetNotFoundError, AssertionError, ValueError) as error:
+        known = [*tfds.list_builders(with_community_datasets=False), *_DATASETS_OF_OURS]
+        if plain in known:  # it is a version or a configuration that is not there
+            raise DataError(f"{error}. Received: {name}") from error
+        alike = difflib.get_close_matches(plain, known, cutoff=0.7) + paths_alike(Path(name))
         raise DataError(
-            f"Neither a file or folder {Path(name).absolute()} nor a dataset of TensorFlow "
-            f"Datasets{_alike(name, plain, tfds)}. Received: {name}"
+            f"There is neither a file or folder {Path(name).absolute()} nor a dataset of that name "
+            f"in TensorFlow Datasets. Alike are: {', '.join(alike) or 'none'}. Received: {name}"
         ) from error
-    except (AssertionError, ValueError) as error:
-        raise DataError(f"{error}. Received: {name}") from error
     if not builder.info.splits:
         try:
             # At random access if it has to be written anyway.
@@ -60,14 +63,11 @@ def _import_tfds(purpose: str) -> ModuleType:
     return tensorflow_datasets
 
 
-def _alike(name: str, plain: str, tfds: ModuleType) -> str:
-    known = tfds.list_builders(with_community_datasets=False)
-    alike = difflib.get_close_matches(plain, [*known, *_DATASETS_OF_OURS], cutoff=0.7)
-    parent = Path(name).absolute().parent
-    if parent.is_dir():
-        here = difflib.get_close_matches(Path(name).name, [path.name for path in parent.iterdir()])
-        alike += [str(parent / match) for match in here]
-    return f". Alike are {', '.join(alike)}" if alike else ""
+def paths_alike(path: Path) -> list[str]:
+    """Returns what lies where a path that does not exist would, and has almost its name."""
+    parent = path.absolute().parent
+    names = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
+    return [str(parent / name) for name in difflib.get_close_matches(path.name, names)]
 
 
 def _open(builder: Any, name: str, split: str | None) -> RecordSource:
@@ -94,17 +94,14 @@ def _keys(builder: Any, name: str) -> tuple[str, str]:
     """Returns the names of the features that hold the image and the class."""
     tfds = _import_tfds(name)
     features = builder.info.features
-    keys = [
-        [key for key in features if isinstance(features[key], kind)]
-        for kind in (tfds.features.Image, tfds.features.ClassLabel)
-    ]
-    image, label = keys
+    images = [key for key in features if isinstance(features[key], tfds.features.Image)]
+    labels = [key for key in features if isinstance(features[key], tfds.features.ClassLabel)]
     supervised = builder.info.supervised_keys
-    if supervised and supervised[0] in image and supervised[1] in label:
+    if supervised and supervised[0] in images and supervised[1] in labels:
         return supervised[0], supervised[1]
-    if len(image) != 1 or len(label) != 1:
+    if len(images) != 1 or len(labels) != 1:
         raise DataError(
             "A dataset to classify has one image and one class an example. "
             f"Received: {name} with {', '.join(features)}"
         )
-    return image[0], label[0]
+    return images[0], labels[0]

@@ -25,7 +25,7 @@ def test_an_epoch_has_each_image_once_with_its_label(source):
     assert sorted(int(encoded) for encoded, _, _ in rows) == list(range(101))
     assert all(label == int(encoded) % 3 for encoded, label, _ in rows)
     assert [position for *_, position in rows] == list(range(101))
-    assert source.size == 101
+    assert source.size == len(source.records()) == 101
 
 
 def test_the_order_is_that_of_seed_and_epoch_alone(source):

@@ -209,6 +209,18 @@ def test_shards_that_are_missing_are_named(tmp_path):
         open_source(tmp_path, classes=list("abcd"))
 
 
+def test_more_shards_may_be_open_than_the_shell_allows(tmp_path):
+    resource = pytest.importorskip("resource")
+    write_shards(tmp_path, "a.array_record", records(), write_array_records)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+        open_source(tmp_path, classes=list("abcd"))
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (515, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 @pytest.mark.parametrize("kind", WRITERS)
 def test_files_that_are_no_records_are_named(tmp_path, kind):
     path = tmp_path / f"a.{kind}"
@@ -244,6 +256,14 @@ def test_a_name_that_is_nothing_says_what_was_tried(tmp_path, monkeypatch):
         open_source("imagenet2102")
     for part in (f"{tmp_path}/imagenet2102", "imagenet2012", f"{tmp_path}/imagenet2013"):
         assert part in str(caught.value)
+    with pytest.raises(DataError, match=r"no such file or folder; alike is .*/imagenet2013\."):
+        open_source("./imagenet2014")
+    with pytest.raises(DataError, match=rf"alike is nothing. Received: {tmp_path}/a/photos"):
+        open_source(tmp_path / "a" / "photos")
+    with pytest.raises(
+        DataError, match=r"There is neither a file or folder .*Received: photos/of a"
+    ):
+        open_source("photos/of a cat")
     with pytest.raises(DataError, match=r"99\.0\.0"):
         open_source("tfds:cifar10:99.0.0")
 
@@ -251,7 +271,7 @@ def test_a_name_that_is_nothing_says_what_was_tried(tmp_path, monkeypatch):
 def test_without_tensorflow_datasets_it_is_asked_for(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(
-        ImportError, match=r'Datasets by name.*pip install "keras-convnext\[train\]"'
+        ImportError, match=r'datasets by name.*pip install "keras-convnext\[train\]"'
     ):
         open_source("cifar10")
 

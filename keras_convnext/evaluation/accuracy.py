@@ -1,0 +1,182 @@
+"""Accuracy by the rule by which the published figures were measured."""
+
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from keras_convnext.data.checks import refuse_broken
+from keras_convnext.data.errors import DataError
+from keras_convnext.data.images import evaluation_image
+from keras_convnext.data.source import Source
+from keras_convnext.data.sources import open_source
+from keras_convnext.preprocessing import class_labels
+
+
+class Accuracy(NamedTuple):
+    """How often a model is right.
+
+    Args:
+        top1: float. Share of the images whose class is the most probable one, in 0..1.
+        top5: float. Share of those whose class is among the five most probable, in 0..1.
+        loss: float. Mean cross entropy, in nats, without label smoothing.
+        images: int. How many images this was measured on.
+        images_per_second: float. Reading, decoding and predicting, the first batch left out, as it
+            has the compiling in it.
+    """
+
+    top1: float
+    top5: float
+    loss: float
+    images: int
+    images_per_second: float
+
+
+def evaluate(
+    model: keras.Model,
+    data: str | Path | Source,
+    split: str | None = None,
+    *,
+    size: int | None = None,
+    batch_size: int = 32,
+    limit: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Accuracy:
+    """Measures the accuracy of a classifier.
+
+    Images are prepared by the published rule: below 384 px the short side is resized to
+    `size / 0.875` and the centre cropped, from 384 px on the whole image is warped to the square.
+
+    A model of 1,000 or 21,841 classes is taken for one of ImageNet, and classes named by WordNet
+    identifiers, `n01440764`, are found among its own. So part of the classes do, and ImageNet-1K
+    for a model of ImageNet-22K. In every other case both have the same number of classes, in the
+    same order.
+
+    Example:
+
+    ```python
+    model = keras_convnext.ConvNeXtTiny(weights="imagenet")
+    print(evaluate(model, "imagenet2012").top1)
+    ```
+
+    Args:
+        model: keras.Model. Takes pixels in 0..255, returns probabilities or logits, (N, classes).
+        data: str, path or Source. What `open_source` takes, or has opened.
+        split: str or None. Of `data`. Defaults to None: the only one, or validation.
+        size: int or None. Side of the square, in pixels. Defaults to None: what the model takes,
+            224 if it takes any size.
+        batch_size: int. How many images go through the network at once. Defaults to 32.
+        limit: int or None. How many images are enough; they are then drawn at random from all
+            classes, always the same. Defaults to None: all.
+        progress: function of how many images are done and of how many, called after each batch.
+
+    Returns:
+        Accuracy.
+
+    Raises:
+        DataError: If the classes of the data are not those of the model, or an image is broken.
+        ValueError: If `size` is not what the model takes, or its outputs are no numbers.
+    """
+    source = data if isinstance(data, Source) else open_source(data, split)
+    size = _size_of(model, size)
+    outputs = _outputs_of_classes(source, model.output_shape[-1])
+    returns_logits = _returns_logits(model)
+    total = source.size if limit is None else min(limit, source.size)
+    indices = source.order(0, 0) if limit is not None else np.arange(source.size)
+    records = source.records(seed=0, epoch=0, shuffled=limit is not None).take(total)
+
+    def prepare(encoded: tf.Tensor, label: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return evaluation_image(encoded, size), label
+
+    options = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
+    batches = records.map(prepare, **options).batch(batch_size).prefetch(2)
+    right, loss, done = np.zeros(2, int), 0.0, 0
+    started, start = 0, time.perf_counter()
+    iterator = iter(batches)
+    while done < total:
+        try:
+            images, labels = next(iterator)
+        except tf.errors.OpError:
+            refuse_broken(source, indices[done : done + batch_size])
+            raise
+        scores = _predict(model, images.numpy(), batch_size)
+        losses, ranks = _losses_and_ranks(scores, outputs[labels.numpy()], returns_logits)
+        right += [int((ranks < top).sum()) for top in (1, 5)]
+        loss += float(losses.sum())
+        done += len(ranks)
+        if not started and done < total:
+            started, start = done, time.perf_counter()
+        if progress:
+            progress(done, total)
+    speed = (done - started) / (time.perf_counter() - start)
+    return Accuracy(*(right / done).tolist(), loss / done, done, speed)
+
+
+def _size_of(model: keras.Model, size: int | None) -> int:
+    taken = model.input_shape[1:3]
+    if size is None:
+        size = taken[0] or 224
+    if any(side not in (None, size) for side in taken):
+        raise ValueError(f"The model takes images of {taken} pixels. Received: size={size}")
+    return size
+
+
+def _outputs_of_classes(source: Source, outputs: int) -> np.ndarray:
+    """Returns which output of the model stands for each class of the data."""
+    if outputs in (1000, 21841):
+        output_of = {wnid: output for output, (wnid, _) in enumerate(class_labels(outputs))}
+        unknown = [name for name in source.classes if name not in output_of]
+        if not unknown:
+            return np.array([output_of[wnid] for wnid in source.classes])
+    else:
+        unknown = source.classes
+    if len(source.classes) != outputs:
+        raise DataError(
+            f"The model has {outputs:,} classes, the data {len(source.classes):,}, such as "
+            f"{unknown[0]!r}. Classes of a folder named by WordNet identifiers can be part of "
+            f"those of a model of ImageNet, others cannot. Received: {source.name}"
+        )
+    return np.arange(outputs)
+
+
+def _returns_logits(model: keras.Model) -> bool:
+    layer = model
+    while isinstance(layer, keras.Model):
+        layer = layer.layers[-1]
+    if isinstance(layer, keras.layers.Softmax):
+        return False
+    activation = keras.activations.serialize(getattr(layer, "activation", keras.activations.linear))
+    if activation not in ("softmax", "linear"):
+        raise ValueError(
+            "The model returns probabilities that add up to 1, by softmax, or logits. "
+            f"Received: activation={activation}"
+        )
+    return activation != "softmax"
+
+
+def _predict(model: keras.Model, images: np.ndarray, batch_size: int) -> np.ndarray:
+    """Predicts a batch, filled up if it is the last: another shape would be compiled anew."""
+    missing = batch_size - len(images)
+    padded = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
+    return np.asarray(model.predict_on_batch(padded), np.float64)[: len(images)]
+
+
+def _losses_and_ranks(
+    scores: np.ndarray, labels: Sequence[int], returns_logits: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns of each image the cross entropy, and how many classes are more probable."""
+    if not np.isfinite(scores).all():
+        raise ValueError("The model returns infinite values, or some that are no numbers")
+    score = np.take_along_axis(scores, labels[:, None], axis=1)
+    # Among equals the earlier class is the first.
+    earlier = np.arange(scores.shape[1]) < labels[:, None]
+    ranks = (scores > score).sum(axis=1) + ((scores == score) & earlier).sum(axis=1)
+    if returns_logits:
+        highest = scores.max(axis=1, keepdims=True)
+        normalizer = highest + np.log(np.exp(scores - highest).sum(axis=1, keepdims=True))
+        return (normalizer - score)[:, 0], ranks
+    return -np.log(np.maximum(score[:, 0], np.finfo(np.float32).tiny)), ranks

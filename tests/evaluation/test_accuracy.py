@@ -1,0 +1,148 @@
+import keras
+import numpy as np
+import pytest
+from data_on_disk import write_folder
+from PIL import Image
+
+from keras_convnext.data.errors import DataError
+from keras_convnext.data.sources import open_source
+from keras_convnext.evaluation import evaluate
+from keras_convnext.preprocessing import class_labels, load_image
+
+WNIDS = [wnid for wnid, _ in class_labels(1000)]
+NUMBERS = {"a": 0, "b": 1, "c": 2, "d": 3, "e": 4, "f": 5, "g": 6}
+
+
+def write_images(root, classes, number=3):
+    """Photographs of noise over a colour of the class, none of them square."""
+    random = np.random.default_rng(0)
+    for i, name in enumerate(classes):
+        (root / name).mkdir(parents=True)
+        for j in range(number):
+            noise = random.integers(0, 120, (40 + 5 * j, 56, 3))
+            noise[..., i % 3] += 20 * i % 120
+            Image.fromarray(noise.astype(np.uint8)).save(root / name / f"{j}.png")
+    return root
+
+
+def model_of(classes, activation="softmax", size=32, seed=0):
+    keras.utils.set_random_seed(seed)
+    layers = [
+        keras.Input((size, size, 3)),
+        keras.layers.Rescaling(1 / 64, -2),
+        keras.layers.AveragePooling2D(8),
+        keras.layers.Flatten(),
+        keras.layers.Dense(classes, activation, kernel_initializer="glorot_normal"),
+    ]
+    return keras.Sequential(layers)
+
+
+@pytest.mark.parametrize(
+    ("activation", "batch_size"), [("softmax", 1), ("linear", 4), ("softmax", 32)]
+)
+def test_the_figures_are_those_of_the_definition(tmp_path, activation, batch_size):
+    write_images(tmp_path, NUMBERS)
+    model = model_of(7, activation, seed=3)
+    images = np.stack([load_image(path, 32) for path in sorted(tmp_path.rglob("*.png"))])
+    labels = np.repeat(np.arange(7), 3)
+    scores = np.asarray(model.predict(images, verbose=0), np.float64)
+    order = np.argsort(-scores, axis=1)
+    losses = keras.losses.sparse_categorical_crossentropy(
+        labels, scores, from_logits=activation == "linear"
+    )
+    found = evaluate(model, tmp_path, batch_size=batch_size)
+    assert found.images == 21
+    assert found.top1 == (order[:, 0] == labels).mean()
+    assert found.top5 == (order[:, :5] == labels[:, None]).any(axis=1).mean()
+    assert 0 < found.top1 < found.top5 < 1
+    assert found.loss == pytest.approx(float(np.mean(losses)), rel=0.01)
+    assert found.images_per_second > 0
+
+
+def test_classes_by_wordnet_identifier_are_found_among_those_of_imagenet(tmp_path):
+    chosen = [WNIDS[i] for i in (7, 3, 990)]
+    write_images(tmp_path, chosen)
+    bias = np.zeros(1000)
+    bias[[3, 7]] = 9, 8
+    model = model_of(1000)
+    model.layers[-1].set_weights([np.zeros((48, 1000)), bias])
+    found = evaluate(model, tmp_path)
+    assert (found.top1, found.top5) == (pytest.approx(1 / 3), pytest.approx(2 / 3))
+    whole = model_of(21841, "linear")
+    names = [wnid for wnid, _ in class_labels(21841)]
+    bias = np.zeros(21841)
+    bias[names.index(WNIDS[990])] = 9
+    whole.layers[-1].set_weights([np.zeros((48, 21841)), bias])
+    assert evaluate(whole, tmp_path).top1 == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize("outputs", [5, 1000])
+def test_other_classes_than_the_model_has_are_refused(tmp_path, outputs):
+    write_images(tmp_path, ["cat", "dog"], 1)
+    with pytest.raises(DataError, match=rf"has {outputs:,} classes, the data 2, such as 'cat'"):
+        evaluate(model_of(outputs), tmp_path)
+
+
+def test_part_of_the_images_is_drawn_from_all_classes(tmp_path):
+    write_images(tmp_path, NUMBERS, 6)
+    model = model_of(7)
+    model.layers[-1].set_weights([np.zeros((48, 7)), np.eye(7)[5]])
+    seen = []
+    found = evaluate(
+        model, tmp_path, batch_size=8, limit=20, progress=lambda *done: seen.append(done)
+    )
+    assert found.images == 20
+    assert seen == [(8, 20), (16, 20), (20, 20)]
+    drawn = open_source(tmp_path).order(0, 0)[:20] // 6
+    assert set(drawn) == set(range(7))
+    assert found.top1 == (drawn == 5).mean() > 0
+
+
+def test_a_split_may_be_named_or_a_source_given(tmp_path):
+    write_images(tmp_path / "train", "ab", 5)
+    write_images(tmp_path / "val", "ab", 2)
+    assert evaluate(model_of(2), tmp_path).images == 4
+    assert evaluate(model_of(2), tmp_path, "train").images == 10
+    assert evaluate(model_of(2), open_source(tmp_path, "train")).images == 10
+
+
+def test_the_size_is_that_of_the_model(tmp_path):
+    write_images(tmp_path, "ab")
+    with pytest.raises(ValueError, match=r"\(32, 32\) pixels. Received: size=64"):
+        evaluate(model_of(2), tmp_path, size=64)
+    pooled = [keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2, "softmax")]
+    any_size = keras.Sequential([keras.Input((None, None, 3)), *pooled])
+    assert evaluate(any_size, tmp_path, size=64).images == 6
+
+
+def test_outputs_that_are_no_numbers_are_not_right(tmp_path):
+    model = model_of(2)
+    model.layers[-1].set_weights([np.full((48, 2), np.nan), np.zeros(2)])
+    with pytest.raises(ValueError, match="no numbers"):
+        evaluate(model, write_images(tmp_path, "ab"))
+    with pytest.raises(ValueError, match="activation=sigmoid"):
+        evaluate(model_of(2, "sigmoid"), tmp_path)
+
+
+@pytest.mark.parametrize("last", [keras.layers.Softmax, keras.layers.Flatten])
+def test_a_head_may_end_in_another_layer_or_in_a_model(tmp_path, last):
+    write_images(tmp_path, "ab")
+    head = keras.Sequential([keras.Input((2,)), last()])
+    found = evaluate(keras.Sequential([model_of(2, "linear"), head]), tmp_path)
+    assert found.loss == pytest.approx(evaluate(model_of(2), tmp_path).loss)
+
+
+def test_equal_outputs_are_right_for_the_first_class_alone(tmp_path):
+    model = model_of(7)
+    model.layers[-1].set_weights([np.zeros((48, 7)), np.zeros(7)])
+    found = evaluate(model, write_images(tmp_path, NUMBERS))
+    assert (found.top1, found.top5) == (pytest.approx(1 / 7), pytest.approx(5 / 7))
+    assert found.loss == pytest.approx(np.log(7))
+
+
+def test_a_broken_image_is_named(tmp_path):
+    write_folder(tmp_path, {"a": 9, "b": 9})
+    path = tmp_path / "b" / "004.jpg"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DataError, match=f"A broken image: {path}"):
+        evaluate(model_of(2), tmp_path, batch_size=4)
