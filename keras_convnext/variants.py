@@ -54,7 +54,7 @@ VARIANTS = {
         Variant("convnext_large",          (3, 3, 27, 3),   (192, 384, 768, 1536)),   # 197.77 M
         Variant("convnext_xlarge",         (3, 3, 27, 3),   (256, 512, 1024, 2048)),  # 350.20 M
         # Ours, for images of 32 px.
-        Variant("convnext_cifar", (1, 3, 2),    (64, 128, 256), 1e-6, 2),             # 1.70 M
+        Variant("convnext_cifar", (1, 3, 2),    (64, 128, 256), 1e-6, 2),            # 1.95 M
         # Only the large isotropic network trains with layer scale (official TRAINING.md).
         Variant("convnext_isotropic_small", (18,), (384,),  None, 16, isotropic=True),   # 22.31 M
         Variant("convnext_isotropic_base",  (18,), (768,),  None, 16, isotropic=True),   # 87.08 M

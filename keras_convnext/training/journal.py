@@ -21,7 +21,16 @@ RAW, EMA = "", "ema_"  # what the measurements of either kind of weights are cal
 
 
 class Interrupted(Exception):
-    """The run was asked to stop, has saved its state, and can be resumed."""
+    """The run was asked to stop, has saved its state, and can be resumed.
+
+    Args:
+        message: str.
+        signal: signal.Signals. What asked for it.
+    """
+
+    def __init__(self, message: str, signal: signal.Signals) -> None:
+        super().__init__(message)
+        self.signal = signal
 
 
 class NonFiniteLossError(ArithmeticError):

@@ -1,7 +1,5 @@
 """A recipe, a network and data: trained, kept, and resumed where it was stopped."""
 
-import json
-import platform
 import signal
 from collections.abc import Mapping
 from functools import partial
@@ -12,17 +10,17 @@ import keras
 import tensorflow as tf
 from rich.console import Console
 
-from keras_convnext.builders import BUILDERS
+from keras_convnext.data.checks import check_images, refuse_broken
 from keras_convnext.data.source import Source
 from keras_convnext.data.sources import open_source
+from keras_convnext.training.assembly import build_network, compile_for, save_classifier
 from keras_convnext.training.display import Charts, ProgressBar, draw_run, is_installed
 from keras_convnext.training.fitted import FittedModel
+from keras_convnext.training.folder import claim, describe
 from keras_convnext.training.input import evaluation_batches, training_batches
 from keras_convnext.training.journal import Interrupted, Journal
 from keras_convnext.training.layout import Layout, find_strategy, layout_of
-from keras_convnext.training.optimizer import AdamW, LossScaleOptimizer
 from keras_convnext.training.recipes import Recipe
-from keras_convnext.training.schedule import WarmupCosine
 from keras_convnext.training.settings import recipe_for
 from keras_convnext.training.state import Progress, restore_state, saved_states, write_whole
 
@@ -42,9 +40,9 @@ def train(
 
     The folder of the run gets `run.json` (what is run, with every setting), `classes.txt`,
     `log.csv`, `checkpoints/` (the last three states) and, by accuracy on the validation images,
-    `best.keras` and `best_ema.keras`; `final.keras` and `run.png` at the end; `tensorboard/` if that
-    is installed. The same call on the same folder
-    goes on where the last state is, and ends with the same numbers as if it had not been stopped.
+    `best.keras` and `best_ema.keras`; `final.keras` and `run.png` at the end; `tensorboard/` if
+    that is installed. The same call on the same folder goes on where the last state is, and ends
+    with the same numbers as if it had not been stopped.
 
     Example:
 
@@ -74,24 +72,33 @@ def train(
     """
     if isinstance(recipe, str):
         recipe = recipe_for(recipe, model, settings)
-    train_source = open_source(data, "train")
-    validation_source = _validation_source(data, validation_data, train_source)
-    output = Path(output)
     # A strategy for several machines has to be there before any other use of TensorFlow.
     strategy = strategy or find_strategy()
+    train_source = open_source(data, "train")
+    validation_source = _validation_source(data, validation_data, train_source)
+    check_images(train_source, least=2)  # one image of a class would be learned by heart
+    if validation_source:
+        check_images(validation_source)
+    output = Path(output)
     layout = layout_of(strategy, recipe)
-    description = _description(recipe, model, data, train_source)
-    _claim(output, description, layout.is_chief)
+    updates_per_epoch = train_source.size // recipe.batch_size
+    if not updates_per_epoch:
+        raise ValueError(
+            f"An update takes more images than there are: {train_source.size:,} images. "
+            f"Set a smaller batch_size. Received: batch_size={recipe.batch_size}"
+        )
+    description = describe(recipe, model, data, train_source)
+    if layout.is_chief:
+        claim(output, description, train_source.classes)
 
     keras.utils.set_random_seed(recipe.seed)
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy(recipe.precision)
     try:
         with strategy.scope():
-            network = _network(recipe, model, len(train_source.classes))
+            network = build_network(recipe, model, len(train_source.classes))
             fitted = FittedModel(network.inputs, network.outputs, name=network.name)
-            updates_per_epoch = train_source.size // recipe.batch_size
-            _compile(fitted, recipe, layout, updates_per_epoch, len(train_source.classes))
+            compile_for(fitted, recipe, layout, updates_per_epoch, len(train_source.classes))
     finally:
         keras.config.set_dtype_policy(policy)
     progress = _restored(output / "checkpoints", fitted, console or Console(stderr=True))
@@ -103,7 +110,7 @@ def train(
         progress,
         updates_per_epoch,
         validation_source and _validation(strategy, validation_source, recipe, layout),
-        lambda path: write_whole(path, partial(_save_classifier, network)),
+        lambda path: write_whole(path, partial(save_classifier, network)),
     )
     journal.set_model(fitted)
     journal.write_log()
@@ -114,22 +121,27 @@ def train(
             if done:
                 journal.resume_metrics()
             batches = training_batches(train_source, recipe, layout, progress.updates)
-            fitted.fit(
-                _distributed(strategy, layout, batches),
-                initial_epoch=epoch,
-                epochs=epoch + 1 if done else recipe.epochs,
-                steps_per_epoch=(updates_per_epoch - done) * layout.accumulated,
-                callbacks=[journal, *_spectators(journal, console)],
-                shuffle=False,
-                verbose=0,
-            )
+            try:
+                fitted.fit(
+                    _distributed(strategy, layout, batches),
+                    initial_epoch=epoch,
+                    epochs=epoch + 1 if done else recipe.epochs,
+                    steps_per_epoch=(updates_per_epoch - done) * layout.accumulated,
+                    callbacks=[journal, *_spectators(journal, console)],
+                    shuffle=False,
+                    verbose=0,
+                )
+            except tf.errors.OpError:
+                _refuse_broken(train_source, validation_source, recipe, progress.updates)
+                raise
             if journal.signal:
                 raise Interrupted(
                     f"Stopped by {journal.signal.name} after update {progress.updates:,}; the same "
-                    f"command goes on from there. Received: output={output}"
+                    f"command goes on from there. Received: output={output}",
+                    journal.signal,
                 )
     if layout.is_chief:
-        write_whole(output / "final.keras", partial(_save_classifier, network))
+        write_whole(output / "final.keras", partial(save_classifier, network))
         if is_installed("matplotlib"):
             title = f"{model}, {recipe.name}, {data}"
             write_whole(output / "run.png", partial(draw_run, progress.rows, title=title))
@@ -160,113 +172,16 @@ def _validation(
     return _distributed(strategy, layout, batches), int(batches.cardinality())
 
 
-def _description(recipe: Recipe, model: str, data: str | Path, source: Source) -> dict[str, Any]:
-    """What tells one run from another."""
-    return {
-        "model": model,
-        "data": str(data),
-        "images": source.size,
-        "classes": len(source.classes),
-        "recipe": json.loads(json.dumps(recipe._asdict())),
-    }
-
-
-def _claim(output: Path, description: dict[str, Any], is_chief: bool) -> None:
-    """Makes a folder the run's own, or finds that it is."""
-    path = output / "run.json"
-    if path.is_file():
-        before = json.loads(path.read_text("utf-8"))
-        ours, theirs = ({**d, **d["recipe"]} for d in (description, before))
-        other = [
-            f"{key}={theirs.get(key)!r} there, {ours[key]!r} here"
-            for key in ours
-            if key != "recipe" and ours[key] != theirs.get(key)
-        ]
-        if other:
-            raise ValueError(
-                "This folder belongs to another run: name a new one, or give the settings of that "
-                f"run to go on with it. {'; '.join(other)}. Received: output={output}"
-            )
-    elif output.is_dir() and any(output.iterdir()):
-        raise ValueError(
-            f"This folder holds something else: name a new one. Received: output={output}"
-        )
-    elif is_chief:
-        output.mkdir(parents=True, exist_ok=True)
-        versions = {
-            "python": platform.python_version(),
-            "keras": keras.__version__,
-            "tensorflow": tf.__version__,
-        }
-        text = json.dumps({**description, "versions": versions}, indent=2) + "\n"
-        write_whole(path, lambda part: part.write_text(text, "utf-8"))
-
-
-def _network(recipe: Recipe, model: str, classes: int) -> keras.Model:
-    """The network with logits, which the loss takes."""
-    kept = {"layer_scale_init_value": recipe.layer_scale} if recipe.start is None else {}
-    return BUILDERS[model](
-        weights=recipe.start,
-        input_shape=(recipe.size, recipe.size, 3),
-        classes=classes,
-        classifier_activation=None,
-        drop_path_rate=recipe.drop_path_rate,
-        head_init_scale=recipe.head_init_scale,
-        remat=recipe.remat,
-        **kept,
-    )
-
-
-def _save_classifier(network: keras.Model, path: Path) -> None:
-    """Saves a network with logits as one with probabilities, as the builders make it."""
-    head = network.get_layer("head")
-    head.activation = keras.activations.softmax
-    network.save(path)
-    head.activation = keras.activations.linear
-
-
-def _compile(
-    model: FittedModel, recipe: Recipe, layout: Layout, updates_per_epoch: int, classes: int
+def _refuse_broken(
+    train_source: Source, validation_source: Source | None, recipe: Recipe, updates: int
 ) -> None:
-    schedule = WarmupCosine(
-        recipe.learning_rate,
-        recipe.epochs * updates_per_epoch,
-        round(recipe.warmup_epochs * updates_per_epoch),
-        recipe.min_learning_rate,
-    )
-    optimizer = AdamW(
-        schedule,
-        recipe.weight_decay,
-        layer_decay=recipe.layer_decay,
-        frozen_steps=round(recipe.frozen_epochs * updates_per_epoch),
-        global_clipnorm=recipe.clip_norm,
-        use_ema=recipe.ema_decay is not None,
-        ema_momentum=recipe.ema_decay if recipe.ema_decay is not None else 0.99,
-        gradient_accumulation_steps=layout.accumulated if layout.accumulated > 1 else None,
-    )
-    if recipe.precision == "mixed_float16":
-        optimizer = LossScaleOptimizer(optimizer)
-    model.compile(
-        optimizer,
-        keras.losses.CategoricalCrossentropy(from_logits=True),
-        weighted_metrics=[
-            keras.metrics.CategoricalAccuracy(name="accuracy"),
-            keras.metrics.TopKCategoricalAccuracy(min(5, classes), name="top5_accuracy"),
-            keras.metrics.CategoricalCrossentropy(from_logits=True, name="cross_entropy"),
-        ],
-        auto_scale_loss=False,
-        # XLA with a strategy and mixed precision is broken (keras issue 20763).
-        jit_compile="auto" if layout.devices * layout.processes == 1 else False,
-    )
-    side = recipe.size
-    batch = layout.device_batch
-    model.build_for(
-        (
-            tf.TensorSpec((batch, side, side, 3)),
-            tf.TensorSpec((batch, classes)),
-            tf.TensorSpec((batch,)),
-        )
-    )
+    """Names the image that does not decode, if that is what has ended the run."""
+    epoch, update = divmod(updates, train_source.size // recipe.batch_size)
+    first = update * recipe.batch_size
+    order = train_source.order(recipe.seed, epoch)
+    refuse_broken(train_source, order[first : first + recipe.batch_size])
+    if validation_source:
+        refuse_broken(validation_source, range(validation_source.size))
 
 
 def _spectators(journal: Journal, console: Console | None) -> list[keras.callbacks.Callback]:
@@ -287,7 +202,12 @@ def _restored(folder: Path, model: keras.Model, console: Console) -> Progress:
         except ValueError as error:
             if state is states[-1]:
                 raise
-            console.print(f"{error} Going back to the one before.", style="yellow", markup=False)
+            console.print(
+                f"{error} Going back to the one before.",
+                style="yellow",
+                markup=False,
+                soft_wrap=True,
+            )
     return Progress()
 
 

@@ -61,7 +61,7 @@ def state_of(model: keras.Model) -> dict[str, np.ndarray]:
         model: keras.Model. Compiled, its optimizer and metrics built.
     """
     return {
-        name: np.ascontiguousarray(keras.ops.convert_to_numpy(variable))
+        name: np.array(keras.ops.convert_to_numpy(variable), order="C")
         for name, variable in _variables(model).items()
     }
 
@@ -75,11 +75,13 @@ def restore_state(path: Path, model: keras.Model) -> Progress:
     variables = _variables(model)
     try:
         with safe_open(path, "numpy") as file:
-            if set(file.keys()) != set(variables):
-                other = sorted(set(file.keys()) ^ set(variables))
+            names = file.keys()
+            held = {name: tuple(file.get_slice(name).get_shape()) for name in names}
+            own = {name: tuple(variable.shape) for name, variable in variables.items()}
+            if other := sorted(dict(held.items() ^ own.items())):
                 raise ValueError(
                     f"This state is of another network or optimizer: {', '.join(other[:3])} "
-                    f"is not in both. Received: {path}"
+                    f"is not the same in both. Received: {path}"
                 )
             for name, variable in variables.items():
                 variable.assign(file.get_tensor(name))

@@ -1,0 +1,119 @@
+"""`predict`: photographs."""
+
+import json
+import tempfile
+from pathlib import Path
+from typing import Annotated
+
+import keras
+import typer
+from rich.progress import track
+from rich.table import Table
+
+from keras_convnext.builders import BUILDERS
+from keras_convnext.cli.application import messages, output, variant_name
+from keras_convnext.conversion import load_model
+from keras_convnext.prediction import Prediction, draw_predictions, find_images, predict_files
+from keras_convnext.pretrained.porting import save_checkpoint
+
+RANDOM_WEIGHTS = "Random weights: these labels mean nothing. Name a checkpoint with --weights."
+MOST_IN_PICTURE = 60
+
+
+def predict(
+    images: Annotated[list[Path], typer.Argument(help="Photographs, or folders of them.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            callback=lambda name: name and variant_name(name),
+            help="As `list` names it.  (default: what the checkpoint is of)",
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="Published weights, as `list --weights` names them, a .pth file, or weights that "
+            "Keras saved.  (default: random ones)"
+        ),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(min=32, help="Side of the images.  (default: that of the weights, or 224)"),
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, help="Classes to name for each image.")] = 5,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 8,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+    picture: Annotated[
+        Path | None, typer.Option(help="Write the photographs and their classes to this picture.")
+    ] = None,
+) -> None:
+    """Classify photographs, and folders of them.
+
+    The exit code is 1 if an image could not be read; the others are classified all the same.
+    """
+    paths = find_images(images)
+    network = _network(model, weights, size)
+    predictions = list(
+        track(
+            predict_files(network, paths, top, batch_size),
+            "Classifying",
+            total=len(paths),
+            console=messages,
+            transient=True,
+        )
+    )
+    if as_json:
+        print(json.dumps([_as_json(prediction) for prediction in predictions], indent=2))
+    else:
+        for prediction in predictions:
+            if prediction.labels:
+                output.print(_table(prediction))
+    for prediction in predictions:
+        if prediction.error:
+            messages.print(prediction.error, style="red", markup=False, highlight=False)
+    if weights is None:
+        messages.print(RANDOM_WEIGHTS, style="yellow")
+    if picture:
+        draw_predictions(
+            predictions[:MOST_IN_PICTURE], picture, RANDOM_WEIGHTS if weights is None else ""
+        )
+        shown = f" (the first {MOST_IN_PICTURE})" if len(predictions) > MOST_IN_PICTURE else ""
+        messages.print(f"Wrote {picture}{shown}", markup=False)
+    if any(prediction.error for prediction in predictions):
+        raise typer.Exit(1)
+
+
+def _network(model: str | None, weights: str | None, size: int | None) -> keras.Model:
+    shape = {} if size is None else {"input_shape": (size, size, 3)}
+    if weights is None:
+        return _random_network(model or "convnext_tiny", shape)
+    network = load_model(weights, model, **shape)
+    if not any(layer.name == "head" for layer in network.layers):
+        raise ValueError(f"This checkpoint has no classifier. Received: {weights}")
+    return network
+
+
+def _random_network(model: str, shape: dict) -> keras.Model:
+    """Takes random weights the way of published ones: into an official file, and out of it."""
+    keras.utils.set_random_seed(0)
+    with tempfile.TemporaryDirectory() as folder:
+        checkpoint = Path(folder) / f"{model}_random.pth"
+        save_checkpoint(BUILDERS[model](weights=None), checkpoint)
+        messages.print(f"No --weights: made {checkpoint.name} with random ones.", markup=False)
+        return BUILDERS[model](weights=checkpoint, **shape)
+
+
+def _table(prediction: Prediction) -> Table:
+    table = Table(show_header=False, title=str(prediction.path), title_justify="left", box=None)
+    table.add_column(justify="right")
+    for label in prediction.labels:
+        table.add_row(f"{label.probability:.1%}", label.name.replace("_", " "), label.wnid)
+    return table
+
+
+def _as_json(prediction: Prediction) -> dict:
+    return {
+        "file": str(prediction.path),
+        "error": prediction.error,
+        "predictions": [label._asdict() for label in prediction.labels],
+    }

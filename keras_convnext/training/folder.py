@@ -1,0 +1,58 @@
+"""The folder of a run: whose it is."""
+
+import json
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_convnext.data.source import Source
+from keras_convnext.training.recipes import Recipe
+from keras_convnext.training.state import write_whole
+
+
+def describe(recipe: Recipe, model: str, data: str | Path, source: Source) -> dict[str, Any]:
+    """What tells one run from another."""
+    return {
+        "model": model,
+        "data": str(data),
+        "images": source.size,
+        "classes": len(source.classes),
+        "recipe": json.loads(json.dumps(recipe._asdict())),
+    }
+
+
+def claim(output: Path, description: dict[str, Any], classes: Sequence[str]) -> None:
+    """Makes a folder the run's own, or finds that it is."""
+    path = output / "run.json"
+    if path.is_file():
+        before = json.loads(path.read_text("utf-8"))
+        ours, theirs = ({**d, **d["recipe"]} for d in (description, before))
+        other = [
+            f"{key}={theirs.get(key)!r} there, {ours[key]!r} here"
+            for key in ours
+            if key != "recipe" and ours[key] != theirs.get(key)
+        ]
+        if other:
+            raise ValueError(
+                "This folder belongs to another run: name a new one, or give the settings of that "
+                f"run to go on with it. {'; '.join(other)}. Received: output={output}"
+            )
+    elif output.is_dir() and any(output.iterdir()):
+        raise ValueError(
+            f"This folder holds something else: name a new one. Received: output={output}"
+        )
+    else:
+        output.mkdir(parents=True, exist_ok=True)
+        versions = {
+            "python": platform.python_version(),
+            "keras": keras.__version__,
+            "tensorflow": tf.__version__,
+        }
+        text = json.dumps({**description, "versions": versions}, indent=2) + "\n"
+        names = "".join(f"{name}\n" for name in classes)
+        write_whole(output / "classes.txt", lambda part: part.write_text(names, "utf-8"))
+        write_whole(path, lambda part: part.write_text(text, "utf-8"))

@@ -1,0 +1,175 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+import torch
+
+from keras_convnext import ConvNeXt
+from keras_convnext.training.layer_decay import layer_groups
+from keras_convnext.training.optimizer import AdamW, LossScaleOptimizer
+from keras_convnext.training.schedule import WarmupCosine
+
+PATHS = ("stem_conv/kernel", "stages_1_blocks_0_norm/gamma", "head/kernel", "head/bias")
+SHAPES = ((2, 2, 3, 4), (4,), (4, 5), (5,))
+
+
+def variables(seed=0):
+    generator = np.random.default_rng(seed)
+    made = []
+    for path, shape in zip(PATHS, SHAPES):
+        layer, name = path.split("/")
+        with keras.name_scope(layer):
+            made.append(keras.Variable(generator.normal(0, 0.3, shape).astype("f"), name=name))
+    assert [variable.path for variable in made] == list(PATHS)
+    return made
+
+
+def gradients(step, scale=1.0):
+    generator = np.random.default_rng([step, 7])
+    return [scale * generator.normal(0, 0.1, shape).astype("f") for shape in SHAPES]
+
+
+def apply(optimizer, held, given):
+    optimizer.apply([tf.constant(gradient) for gradient in given], held)
+
+
+def values(held):
+    return [keras.ops.convert_to_numpy(variable) for variable in held]
+
+
+def in_torch(held, schedule, layer_decay, weight_decay=0.05):
+    """PyTorch's AdamW with a group for each variable, and its learning rate as set by hand."""
+    parameters = [torch.nn.Parameter(torch.tensor(value)) for value in values(held)]
+    optimizer = torch.optim.AdamW(
+        [
+            {
+                "params": [parameter],
+                "weight_decay": weight_decay if parameter.ndim > 1 else 0.0,
+                "share": layer_decay ** (13 - group),
+            }
+            for parameter, group in zip(parameters, layer_groups(PATHS))
+        ],
+        eps=1e-8,
+    )
+
+    def step(number, given):
+        for group, gradient in zip(optimizer.param_groups, given):
+            group["lr"] = schedule(number) * group["share"]
+            group["params"][0].grad = torch.tensor(gradient)
+        optimizer.step()
+        return [parameter.detach().numpy().copy() for parameter in parameters]
+
+    return step
+
+
+@pytest.mark.parametrize("layer_decay", [1.0, 0.7])
+def test_each_step_is_that_of_pytorch(layer_decay):
+    schedule = WarmupCosine(4e-2, 20, 3, 1e-3)
+    held = variables()
+    reference = in_torch(held, lambda step: float(schedule(step)), layer_decay)
+    optimizer = AdamW(schedule, layer_decay=layer_decay)
+    for step in range(20):
+        apply(optimizer, held, gradients(step))
+        for found, expected in zip(values(held), reference(step, gradients(step))):
+            assert np.abs(found - expected).max() <= 1e-6 * np.abs(expected).max()
+
+
+def test_accumulated_batches_are_one_update_of_their_mean():
+    whole, parts = variables(), variables()
+    once = AdamW(WarmupCosine(1e-2, 6, 2), layer_decay=0.8, use_ema=True, ema_momentum=0.9)
+    four = AdamW(
+        WarmupCosine(1e-2, 6, 2), layer_decay=0.8, use_ema=True, ema_momentum=0.9,
+        gradient_accumulation_steps=4,
+    )  # fmt: skip
+    for update in range(6):
+        given = [gradients(4 * update + part) for part in range(4)]
+        apply(once, whole, [np.mean(batch, axis=0) for batch in zip(*given)])
+        before = values(parts)
+        for batch in given:
+            for found, unchanged in zip(values(parts), before):
+                np.testing.assert_array_equal(found, unchanged)
+            apply(four, parts, batch)
+        assert int(four.iterations) == update + 1
+        for found, expected in zip(
+            values(parts) + values(four.averages), values(whole) + values(once.averages)
+        ):
+            np.testing.assert_allclose(found, expected, 1e-5, 1e-7)
+
+
+def test_the_average_starts_at_the_weights_and_moves_once_an_update():
+    held = variables()
+    optimizer = AdamW(0.1, use_ema=True, ema_momentum=0.75)
+    optimizer.build(held)
+    held[2].assign(held[2] + 1.0)  # as weights that are loaded after the optimizer was built
+    expected = values(held)
+    for step in range(3):
+        apply(optimizer, held, gradients(step))
+        expected = [0.75 * e + 0.25 * v for e, v in zip(expected, values(held))]
+        for found, average in zip(values(optimizer.averages), expected):
+            np.testing.assert_allclose(found, average, 1e-5, 1e-6)
+
+
+def test_while_it_is_frozen_the_head_alone_moves():
+    held = variables()
+    start = values(held)
+    optimizer = AdamW(0.1, frozen_steps=2)
+    for step in range(3):
+        apply(optimizer, held, gradients(step))
+        moved = [bool(np.any(v != s)) for v, s in zip(values(held), start)]
+        assert moved == ([False, False, True, True] if step < 2 else [True] * 4)
+
+
+def test_gradients_are_clipped_after_they_are_gathered():
+    whole, parts = variables(), variables()
+    once = AdamW(1e-2, global_clipnorm=0.5)
+    four = AdamW(1e-2, global_clipnorm=0.5, gradient_accumulation_steps=2)
+    # Each alone is far over the limit; their mean is not, and has another direction than the sum of
+    # what clipping leaves of each.
+    low, high = gradients(0, 100.0), gradients(1, 0.5)
+    apply(once, whole, [(-a + b + a + b) / 2 for a, b in zip(low, high)])
+    apply(four, parts, [a + b for a, b in zip(low, high)])
+    apply(four, parts, [b - a for a, b in zip(low, high)])
+    for found, expected in zip(values(parts), values(whole)):
+        np.testing.assert_allclose(found, expected, rtol=2e-4)
+
+
+def test_it_comes_back_from_its_config():
+    optimizer = AdamW(
+        WarmupCosine(1e-2, 6, 2), 0.01, 0.8, 0.99, 1e-6, layer_decay=0.8, frozen_steps=3,
+        gradient_accumulation_steps=4, use_ema=True, ema_momentum=0.9, global_clipnorm=1.0,
+    )  # fmt: skip
+    again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(optimizer))
+    assert again.get_config() == optimizer.get_config()
+    assert again.get_config()["frozen_steps"] == 3
+
+
+def test_a_compiled_model_is_saved_with_it_and_goes_on(tmp_path):
+    pixels = np.random.default_rng(0).uniform(0, 255, (8, 16, 16, 3)).astype("f")
+    targets = np.eye(3, dtype="f")[np.arange(8) % 3]
+    keras.utils.set_random_seed(0)
+    model = ConvNeXt((1, 1), (8, 8), patch_size=2, classes=3, input_shape=(16, 16, 3))
+    model.compile(AdamW(1e-2, layer_decay=0.8, use_ema=True), "categorical_crossentropy")
+    model.fit(pixels, targets, epochs=2, verbose=0, shuffle=False)
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    for each in (model, again):
+        each.fit(pixels, targets, epochs=1, verbose=0, shuffle=False)
+    for found, expected in zip(again.get_weights(), model.get_weights()):
+        np.testing.assert_allclose(found, expected, 1e-6, 1e-7)
+
+
+def test_an_overflow_skips_the_batch_and_lowers_the_scale():
+    held = variables()
+    optimizer = LossScaleOptimizer(AdamW(0.1), initial_scale=8.0)
+    apply(optimizer, held, [8 * gradient for gradient in gradients(0)])
+    start = values(held)
+    bad = gradients(1)
+    bad[1][2] = np.inf
+    apply(optimizer, held, bad)
+    for found, expected in zip(values(held), start):
+        np.testing.assert_array_equal(found, expected)
+    assert float(optimizer.dynamic_scale) == 4.0
+    assert int(optimizer.iterations) == 1
+    apply(optimizer, held, gradients(2))
+    assert int(optimizer.iterations) == 2
+    assert all(np.isfinite(value).all() for value in values(held))

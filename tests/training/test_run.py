@@ -1,0 +1,179 @@
+import csv
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+import toy_runs
+from safetensors.numpy import load_file
+
+from keras_convnext.training.journal import NonFiniteLossError
+from keras_convnext.training.state import saved_states
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    return toy_runs.make_pictures(tmp_path_factory.mktemp("pictures"))
+
+
+def start(data, runs, cluster=None, **task):
+    task = {"data": str(data), "runs": [(str(o), own, one) for o, own, one in runs], **task}
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    if cluster:
+        environment["TF_CONFIG"] = json.dumps(cluster)
+    return subprocess.Popen(
+        [sys.executable, toy_runs.__file__, json.dumps(task)],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
+        cwd=Path(__file__).parent,
+    )  # fmt: skip
+
+
+def finish(*processes, code=0):
+    told = [process.communicate(timeout=600)[0] for process in processes]
+    assert [process.returncode for process in processes] == [code] * len(processes), told[0][-3000:]
+    return told[0]
+
+
+def last_state(output):
+    return load_file(saved_states(Path(output) / "checkpoints")[0])
+
+
+def rows_of(output):
+    with (Path(output) / "log.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_run_that_is_killed_and_stopped_ends_as_one_that_is_not(pictures, tmp_path):
+    own = {"drop_path_rate": 0.2, "save_steps": 4, "rand_augment": "rand-m9-mstd0.5-inc1"}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    finish(start(pictures, [(whole, own, False)]))
+    runs = [(killed, own, False)]
+    finish(start(pictures, runs, stop=(2, "SIGKILL")), code=-9)  # before anything was saved
+    assert not (killed / "checkpoints").exists()
+    finish(start(pictures, runs, stop=(7, "SIGKILL")), code=-9)
+    assert [path.stem for path in saved_states(killed / "checkpoints")] == ["update-000000004"]
+    told = finish(start(pictures, runs, stop=(12, "SIGTERM")), code=1)
+    assert "Stopped by SIGTERM after update 13" in told
+    finish(start(pictures, runs, stop=(20, "SIGKILL")), code=-9)  # after the last update
+    finish(start(pictures, runs))
+
+    expected, found = last_state(whole), last_state(killed)
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_array_equal(found[name], value, err_msg=name)
+    assert (killed / "log.csv").read_bytes() == (whole / "log.csv").read_bytes()
+    assert (killed / "run.json").read_bytes() == (whole / "run.json").read_bytes()
+    kept = {path.name for path in whole.iterdir()} - {"tensorboard", "run.png"}
+    assert kept == {"run.json", "classes.txt", "log.csv", "checkpoints", "best.keras",
+                    "best_ema.keras", "final.keras"}  # fmt: skip
+    assert [path.stem for path in saved_states(whole / "checkpoints")] == [
+        "update-000000020", "update-000000018", "update-000000014",
+    ]  # fmt: skip
+    networks = [keras.models.load_model(run / "best_ema.keras") for run in (whole, killed)]
+    grey = np.full((1, 16, 16, 3), 99)
+    np.testing.assert_array_equal(*[network.predict(grey, verbose=0) for network in networks])
+
+
+def assert_alike(output, reference):
+    """Losses and weights to a relative 1e-5."""
+    for row, other in zip(rows_of(output), rows_of(reference), strict=True):
+        for name in ("loss", "val_loss", "val_ema_loss"):
+            assert float(row[name]) == pytest.approx(float(other[name]), rel=1e-5)
+    expected, found = last_state(reference), last_state(output)
+    weights = [name for name in expected if name.startswith("model/")]
+    assert len(weights) > 20
+    difference, size = (
+        np.sqrt(sum(np.sum(np.square(tensors[name])) for name in weights))
+        for tensors in ({n: found[n] - expected[n] for n in weights}, expected)
+    )
+    assert difference <= 1e-5 * size
+
+
+def free_ports(count):
+    sockets = [socket.create_server(("localhost", 0)) for _ in range(count)]
+    ports = [taken.getsockname()[1] for taken in sockets]
+    for taken in sockets:
+        taken.close()
+    return ports
+
+
+def test_two_devices_and_two_machines_learn_as_one_device_does(pictures, tmp_path):
+    runs = [
+        (tmp_path / name, {"device_batch": batch, "mixing_batch": 2}, on_one)
+        for name, batch, on_one in (
+            ("one", 16, True), ("one_accumulated", 4, True),
+            ("two", 8, False), ("two_accumulated", 2, False),
+        )
+    ]  # fmt: skip
+    finish(start(pictures, runs, devices=2))
+    workers = [f"localhost:{port}" for port in free_ports(2)]
+    runs = [
+        (tmp_path / name, {"device_batch": batch, "mixing_batch": 2}, False)
+        for name, batch in (("machines", 8), ("machines_accumulated", 2))
+    ]
+    tasks = [{"type": "worker", "index": index} for index in (0, 1)]
+    clusters = [{"cluster": {"worker": workers}, "task": task} for task in tasks]
+    finish(*(start(pictures, runs, cluster) for cluster in clusters))
+    reference = tmp_path / "one"
+    for other in ("one_accumulated", "two", "two_accumulated", "machines", "machines_accumulated"):
+        assert_alike(tmp_path / other, reference)
+
+
+def test_what_is_easy_is_learned(pictures, tmp_path):
+    model = toy_runs.toy_train(
+        pictures, tmp_path / "run", epochs=4, learning_rate=1e-2, mixup=0.0, cutmix=0.0,
+        random_erasing=0.0, ema_decay=None, layer_decay=1.0,
+    )  # fmt: skip
+    rows = rows_of(tmp_path / "run")
+    assert float(rows[-1]["loss"]) < 0.7 * float(rows[0]["loss"])
+    assert float(rows[-1]["val_accuracy"]) > 0.8
+    white = model.predict(np.full((1, 16, 16, 3), 225.0), verbose=0)
+    assert list(toy_runs.COLORS)[white[0].argmax()] == "white"
+    np.testing.assert_allclose(white.sum(), 1, rtol=1e-5)
+
+
+def test_a_folder_of_another_run_is_left_alone(pictures, tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps({"model": "toy", "recipe": {"epochs": 2}}))
+    with pytest.raises(ValueError, match=r"belongs to another run.*epochs=2 there, 3 here"):
+        toy_runs.toy_train(pictures, tmp_path, epochs=3)
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_folder_of_something_else_is_left_alone(pictures, tmp_path):
+    (tmp_path / "letter.txt").write_text("dear")
+    with pytest.raises(ValueError, match="holds something else"):
+        toy_runs.toy_train(pictures, tmp_path)
+
+
+def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_state(pictures, tmp_path):
+    with pytest.raises(NonFiniteLossError, match="lower learning_rate"):
+        toy_runs.toy_train(
+            pictures, tmp_path / "run", learning_rate=1e20, warmup_epochs=1.5, save_steps=2
+        )
+    for state in saved_states(tmp_path / "run" / "checkpoints"):
+        assert all(np.isfinite(value).all() for value in load_file(state).values())
+
+
+def test_fewer_images_than_a_batch_are_refused(pictures, tmp_path):
+    with pytest.raises(ValueError, match=r"160 images.*batch_size=256"):
+        toy_runs.toy_train(pictures, tmp_path / "run", batch_size=256)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_state_that_is_damaged_gives_way_to_the_one_before(pictures, tmp_path):
+    output = tmp_path / "run"
+    toy_runs.toy_train(pictures, output, save_steps=5)
+    newest, older = saved_states(output / "checkpoints")[:2]
+    (output / "final.keras").unlink()
+    expected = load_file(newest)
+    newest.write_bytes(newest.read_bytes()[:1000])
+    toy_runs.toy_train(pictures, output, save_steps=5)
+    for name, value in load_file(newest).items():
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+    assert older.exists()
+    assert (output / "final.keras").exists()
