@@ -80,6 +80,12 @@ class AdamW(keras.optimizers.Optimizer):
         """The average of each trainable variable, where `use_ema` is on."""
         return self._model_variables_moving_average
 
+    def finalize_variable_values(self, var_list: Sequence[keras.Variable]) -> None:
+        """Leaves the weights as they are when `fit` ends, so that another `fit` goes on with them.
+
+        Keras' optimizers put the averages in their place.
+        """
+
     def _get_current_learning_rate(self) -> Any:
         if isinstance(self._learning_rate, keras.optimizers.schedules.LearningRateSchedule):
             return self._learning_rate(self.iterations)

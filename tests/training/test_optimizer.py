@@ -158,6 +158,20 @@ def test_a_compiled_model_is_saved_with_it_and_goes_on(tmp_path):
         np.testing.assert_allclose(found, expected, 1e-6, 1e-7)
 
 
+def test_fit_leaves_the_weights_that_it_goes_on_with():
+    pixels, targets = np.ones((4, 8, 8, 3), "f"), np.eye(2, dtype="f")[[0, 1, 0, 1]]
+    results = []
+    for epochs in ((2,), (1, 1)):
+        keras.utils.set_random_seed(0)
+        model = ConvNeXt((1,), (4,), classes=2, input_shape=(8, 8, 3))
+        model.compile(AdamW(1e-2, use_ema=True), "categorical_crossentropy")
+        for count in epochs:
+            model.fit(pixels, targets, epochs=count, verbose=0, shuffle=False)
+        results.append(model.get_weights())
+    for found, expected in zip(*results):
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_an_overflow_skips_the_batch_and_lowers_the_scale():
     held = variables()
     optimizer = LossScaleOptimizer(AdamW(0.1), initial_scale=8.0)

@@ -58,7 +58,7 @@ def test_a_run_that_is_killed_and_stopped_ends_as_one_that_is_not(pictures, tmp_
     finish(start(pictures, runs, stop=(7, "SIGKILL")), code=-9)
     assert [path.stem for path in saved_states(killed / "checkpoints")] == ["update-000000004"]
     told = finish(start(pictures, runs, stop=(12, "SIGTERM")), code=1)
-    assert "Stopped by SIGTERM after update 13" in told
+    assert "Stopped by SIGTERM after update 13" in told, told
     finish(start(pictures, runs, stop=(20, "SIGKILL")), code=-9)  # after the last update
     finish(start(pictures, runs))
 
