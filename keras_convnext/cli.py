@@ -3,6 +3,7 @@
 import json
 import sys
 import tempfile
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -264,6 +265,72 @@ def verify_weights(
     output.print(table)
     if any(finding.passed is False for finding in findings):
         raise typer.Exit(1)
+
+
+@app.command()
+def plan(
+    recipe: Annotated[str, typer.Option(help="As `keras_convnext.training.recipes` names it.")],
+    model: Annotated[str, typer.Option(callback=_variant_name, help="As `list` names it.")],
+    device_type: Annotated[str, typer.Option(help="Such as v100-32gb, a100-80gb or cpu-core.")],
+    devices: Annotated[
+        int | None, typer.Option(min=1, help="How many.  (default: the recipe's reference)")
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="In an epoch.  (default: those of the recipe's data)")
+    ] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="A field of the recipe, as KEY=VALUE.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+) -> None:
+    """Work out the steps, memory and hours of a training run, on devices that need not be here.
+
+    The exit code is 1 if not even one image at a time fits the memory.
+    """
+    # Here, since it takes TensorFlow, which no other command does under another backend.
+    from keras_convnext.training.planning import plan as planned_by
+    from keras_convnext.training.settings import recipe_for
+
+    chosen = recipe_for(recipe, model, settings_of(settings or ()))
+    planned = planned_by(chosen, model, images, devices or chosen.devices, device_type)
+    if as_json:
+        print(json.dumps(planned.as_dict(), indent=2))
+    else:
+        table = Table(title=f"{recipe}, {model}", box=box.SIMPLE, show_header=False)
+        table.add_column()
+        table.add_column(justify="right")
+        table.add_column()
+        for row in planned.rows():
+            table.add_row(*map(Text, row))
+        output.print(table)
+    if not planned.fits:
+        messages.print(
+            "The memory is too small for one image at a time. Taken with --set "
+            f"{'; '.join(planned.advice) or 'another device_type'}.",
+            style="yellow",
+            markup=False,
+            highlight=False,
+        )
+        raise typer.Exit(1)
+
+
+def settings_of(pairs: Sequence[str]) -> dict[str, str]:
+    """Reads the settings of a recipe from KEY=VALUE, once each.
+
+    Raises:
+        ValueError: If one has no "=" or no key, or a key comes twice.
+    """
+    settings: dict[str, str] = {}
+    for pair in pairs:
+        key, sign, value = (part.strip() for part in pair.partition("="))
+        if not sign or not key:
+            raise ValueError(f"A setting is KEY=VALUE, as in epochs=5. Received: --set {pair}")
+        if key in settings:
+            raise ValueError(
+                f"A setting is given once. Received: --set {key}={settings[key]} and --set {pair}"
+            )
+        settings[key] = value
+    return settings
 
 
 def _random_network(model: str, shape: dict) -> keras.Model:
