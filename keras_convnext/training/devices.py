@@ -111,8 +111,8 @@ DEVICES = {
         }),
         # benchmarks/results/speed.json: the fastest matrix product there, over its two cores, and
         # the share of it that this package reaches. Memory: assumed, what clouds put beside a core.
-        # Workspace and gaps: fitted to runs of benchmarks/planning.py, which differ from 0.15 to 0.6
-        # in the gaps; beside what the imports take.
+        # Workspace and gaps: fitted to runs of benchmarks/planning.py, where gaps were 0.15 to 0.6,
+        # beside what the imports take.
         Device("cpu-core", 4, 0.0756, None, None, None, {
             "float32": Rate(0.55, "measured: Tiny, 3.1 images/s on two cores, batch 8"),
         }, workspace=225 * 2**20, gaps=0.3, is_gpu=False),
