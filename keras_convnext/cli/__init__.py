@@ -13,6 +13,7 @@ for name, function in {
     "verify": files.verify_weights,
     "train": runs.train_network,
     "evaluate": runs.evaluate_network,
+    "plan": runs.plan_run,
 }.items():
     app.command(name)(function)
 

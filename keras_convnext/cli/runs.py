@@ -13,6 +13,7 @@ import typer
 from rich import box
 from rich.progress import Progress
 from rich.table import Table
+from rich.text import Text
 
 from keras_convnext.cli.application import messages, output, settings_of, variant_name
 from keras_convnext.conversion import load_model
@@ -122,3 +123,46 @@ def evaluate_network(
         f"{accuracy.images_per_second:,.1f}",
     )
     output.print(table)
+
+
+def plan_run(
+    recipe: Annotated[str, typer.Option(help="As `keras_convnext.training.recipes` names it.")],
+    model: Annotated[str, typer.Option(callback=variant_name, help="As `list` names it.")],
+    device_type: Annotated[str, typer.Option(help="Such as v100-32gb, a100-80gb or cpu-core.")],
+    devices: Annotated[
+        int | None, typer.Option(min=1, help="How many.  (default: the recipe's reference)")
+    ] = None,
+    images: Annotated[
+        int | None, typer.Option(min=1, help="In an epoch.  (default: those of the recipe's data)")
+    ] = None,
+    settings: Settings = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+) -> None:
+    """Work out the steps, memory and hours of a training run, on devices that need not be here.
+
+    The exit code is 1 if not even one image at a time fits the memory.
+    """
+    from keras_convnext.training.planning import plan
+    from keras_convnext.training.settings import recipe_for
+
+    chosen = recipe_for(recipe, model, settings_of(settings or ()))
+    planned = plan(chosen, model, images, devices or chosen.devices, device_type)
+    if as_json:
+        print(json.dumps(planned.as_dict(), indent=2))
+    else:
+        table = Table(title=f"{recipe}, {model}", box=box.SIMPLE, show_header=False)
+        table.add_column()
+        table.add_column(justify="right")
+        table.add_column()
+        for row in planned.rows():
+            table.add_row(*map(Text, row))
+        output.print(table)
+    if not planned.fits:
+        messages.print(
+            "The memory is too small for one image at a time. Taken with --set "
+            f"{'; '.join(planned.advice) or 'another device_type'}.",
+            style="yellow",
+            markup=False,
+            highlight=False,
+        )
+        raise typer.Exit(1)

@@ -69,15 +69,37 @@ def layout_of(strategy: tf.distribute.Strategy, recipe: Recipe) -> Layout:
         else (0, 1)
     )
     replicas = strategy.num_replicas_in_sync
-    each, rest = divmod(recipe.batch_size, replicas)
+    device_batch, accumulated = shares(recipe.batch_size, replicas, recipe.device_batch)
+    return Layout(process, processes, replicas // processes, device_batch, accumulated)
+
+
+def shares(batch_size: int, replicas: int, most: int) -> tuple[int, int]:
+    """Shares a batch out equally, over devices and over time.
+
+    Example:
+
+    ```python
+    shares(4096, 8, 128)  # (128, 4): 8 devices x 128 images x 4 batches
+    ```
+
+    Args:
+        batch_size: int. Images an update.
+        replicas: int. Devices.
+        most: int. Images that a device takes at a time, at the most.
+
+    Returns:
+        tuple of int: images a device at a time, and batches that make an update.
+
+    Raises:
+        ValueError: If the batch is no multiple of the number of devices.
+    """
+    each, rest = divmod(batch_size, replicas)
     if rest:
         raise ValueError(
             f"The batch is shared equally by {replicas} devices: set batch_size to a multiple of "
-            f"that. Received: batch_size={recipe.batch_size}"
+            f"that. Received: batch_size={batch_size}"
         )
     accumulated = next(
-        count
-        for count in range(1, each + 1)
-        if each % count == 0 and each // count <= recipe.device_batch
+        count for count in range(1, each + 1) if each % count == 0 and each // count <= most
     )
-    return Layout(process, processes, replicas // processes, each // accumulated, accumulated)
+    return each // accumulated, accumulated

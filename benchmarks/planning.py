@@ -1,0 +1,174 @@
+"""The memory of training steps, as `keras-convnext plan` has it and as it is measured.
+
+Command: `python benchmarks/planning.py [--cases 0 3] [--kinds tensors]`, about a minute a figure,
+which comes from a process of its own that makes three updates on random images on a CPU. `tensors`
+is the most that TensorFlow's own allocator had given out, the one it uses on a GPU. `process` is
+what the process held at its peak beside what the imports took, with the allocator of the C library,
+whose gaps differ from run to run. Steps with the operations that TensorFlow has for all devices
+stand for a GPU, and there the process tells nothing. Writes `benchmarks/results/planning.json`, or
+what `--results` names, and leaves there what was not measured anew.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+BENCHMARKS = Path(__file__).parent
+RESULTS = BENCHMARKS / "results" / "planning.json"
+RECIPE, CLASSES = "finetune_small", 1000
+KINDS = ("tensors", "process")
+
+
+class Case(NamedTuple):
+    """A step: of which network, on how many images at a time, with which settings, and whether
+    with this package's operations for a CPU or with those that TensorFlow has for all devices."""
+
+    model: str
+    batch: int
+    settings: dict
+    accumulated: int = 1
+    fused: bool = True
+
+
+CASES = (
+    Case("convnext_atto", 8, {}),
+    Case("convnext_atto", 16, {}),
+    Case("convnext_atto", 16, {"remat": True}),
+    Case("convnext_tiny", 8, {}),
+    Case("convnext_tiny", 16, {}),
+    Case("convnext_tiny", 8, {"remat": True}),
+    Case("convnext_tiny", 8, {"ema_decay": 0.999}, accumulated=2),
+    Case("convnext_cifar", 128, {"ema_decay": 0.999}),
+    Case("convnext_atto", 8, {}, fused=False),
+    Case("convnext_atto", 8, {"remat": True}, fused=False),
+    Case("convnext_atto", 8, {"precision": "mixed_bfloat16"}, fused=False),
+)
+
+
+def peak_of(number, allocator):
+    """Runs in a process of its own: the peak of a case, in bytes."""
+    import keras
+    import numpy as np
+    import tensorflow as tf
+
+    import keras_convnext.layers
+    from keras_convnext.builders import BUILDERS
+    from keras_convnext.training.fitted import FittedModel
+    from keras_convnext.training.optimizer import AdamW
+
+    before = status("VmRSS")
+    case = CASES[number]
+    recipe = recipe_of(case)
+    if not case.fused:
+        keras_convnext.layers.trains_on_cpu = lambda inputs, training: False
+    keras.config.set_dtype_policy(recipe.precision)
+    network = BUILDERS[case.model](
+        weights=None, input_shape=(recipe.size, recipe.size, 3), classes=CLASSES,
+        classifier_activation=None, drop_path_rate=recipe.drop_path_rate, remat=recipe.remat,
+    )  # fmt: skip
+    model = FittedModel(network.inputs, network.outputs)
+    model.compile(
+        AdamW(
+            use_ema=recipe.ema_decay is not None,
+            gradient_accumulation_steps=case.accumulated if case.accumulated > 1 else None,
+        ),
+        keras.losses.CategoricalCrossentropy(from_logits=True),
+        auto_scale_loss=False,
+        jit_compile="auto" if case.fused else False,
+    )
+    shape = (case.batch, recipe.size, recipe.size, 3)
+    model.build_for(
+        (
+            tf.TensorSpec(shape),
+            tf.TensorSpec((case.batch, CLASSES)),
+            tf.TensorSpec((case.batch,)),
+        )
+    )
+    images = np.random.default_rng(0).uniform(0, 255, shape).astype("float32")
+    targets = np.eye(CLASSES, dtype="float32")[np.arange(case.batch)]
+    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
+    for _ in range(3 * case.accumulated):
+        model.train_on_batch(images, targets)
+    if allocator == "tensors":
+        return tf.config.experimental.get_memory_info("CPU:0")["peak"]
+    return status("VmHWM") - before
+
+
+def status(field):
+    found = re.search(field + r":\s+(\d+)", Path("/proc/self/status").read_text())
+    return int(found[1]) * 1024
+
+
+def recipe_of(case):
+    from keras_convnext.training.settings import recipe_for
+
+    return recipe_for(RECIPE, case.model, case.settings)
+
+
+def modelled(case):
+    from keras_convnext.training.devices import DEVICES
+    from keras_convnext.training.memory import memory_of
+
+    device = DEVICES["cpu-core"]._replace(is_gpu=not case.fused)
+    return memory_of(recipe_of(case), case.model, CLASSES, case.batch, case.accumulated, device)
+
+
+def measure(number, kinds, before):
+    """The measured peaks of a case, those of an earlier run where they are not asked for now."""
+    case = CASES[number]
+    memory = modelled(case)
+    planned = {"tensors": memory.total - memory.workspace}
+    if case.fused:
+        planned["process"] = memory.total
+    figures = {}
+    for kind in planned:
+        peak = run(number, kind) if kind in kinds else before.get(kind, {}).get("measured")
+        if peak:
+            error = round(planned[kind] / peak - 1, 3)
+            figures[kind] = {"planned": planned[kind], "measured": peak, "error": error}
+    return {**case._asdict(), "size": recipe_of(case).size, **figures}
+
+
+def run(number, kind):
+    own = {"TF_CPU_ALLOCATOR_USE_BFC": "1"} if kind == "tensors" else {}
+    return json.loads(
+        subprocess.run(
+            [sys.executable, __file__, "--peak", str(number), kind],
+            env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3", **own},
+            check=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        ).stdout.splitlines()[-1]
+    )  # fmt: skip
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", nargs="+", type=int, default=range(len(CASES)))
+    parser.add_argument(
+        "--kinds", nargs="*", default=KINDS, choices=KINDS, help="What to measure anew."
+    )
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.peak:
+        print(json.dumps(peak_of(int(options.peak[0]), options.peak[1])))
+        return
+    from speed.machine import description
+
+    cases = {}
+    if options.results.exists():
+        kept = json.loads(options.results.read_text())["cases"]
+        cases = {int(number): case for number, case in kept.items()}
+    for number in options.cases:
+        cases[number] = measure(number, options.kinds, cases.get(number, {}))
+        print(json.dumps(cases[number]), flush=True)
+        figures = {"unit": "bytes", "machine": description(), "cases": dict(sorted(cases.items()))}
+        options.results.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

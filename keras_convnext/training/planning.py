@@ -1,0 +1,261 @@
+"""What a recipe takes on paper: steps, memory and hours on devices that need not be there.
+
+The hours are those of the steps alone, at the rate that `DEVICES` tells of, measured or assumed.
+"""
+
+import difflib
+import math
+from typing import Any, NamedTuple
+
+from keras_convnext.complexity import parts
+from keras_convnext.training.devices import (
+    DEVICES,
+    DEVICES_A_MACHINE,
+    INPUT_IMAGES_A_CORE,
+    Device,
+    Rate,
+)
+from keras_convnext.training.layout import shares
+from keras_convnext.training.memory import Memory, memory_of, network_of
+from keras_convnext.training.recipes import Recipe
+
+_IMAGENET_1K = (1_281_167, 1_000)
+DATA = {  # images and classes of the training split that a recipe is for
+    "imagenet1k": _IMAGENET_1K,
+    "imagenet1k_isotropic": _IMAGENET_1K,
+    "imagenet22k": (14_197_122, 21_841),  # fall 2011
+    "imagenet22k_to_1k": _IMAGENET_1K,
+    "imagenet22k_to_1k_384": _IMAGENET_1K,
+    "imagenet1k_384": _IMAGENET_1K,
+    "finetune_small": (None, 1_000),  # a head of fewer takes less
+    "cifar10": (50_000, 10),
+}
+
+
+class Plan(NamedTuple):
+    """What `plan` finds.
+
+    Args:
+        recipe: Recipe.
+        model: str.
+        device: Device.
+        devices: int.
+        images: int. In an epoch.
+        updates_per_epoch: int.
+        updates: int. In all.
+        images_seen: int. In all.
+        device_batch: int. Images a device at a time.
+        accumulated: int. Batches that make an update.
+        memory: Memory. Of a device.
+        memory_limit: int. Bytes that it has.
+        advice: tuple of str. Settings that help, where the memory is too small for one image.
+        flops_per_image: int. Of a step.
+        rate: Rate. What the device makes of its peak.
+        images_per_second: float. Of all devices.
+        hours_per_epoch: float. Of training steps alone: no evaluation, no waiting for others.
+        hours: float. In all.
+        checkpoint: int. Bytes of a state, of which the last three are kept.
+        machines: int.
+        input_rate: float. Images a second that a machine has to decode and distort.
+        input_cores: int. Cores that this takes, for photographs of ImageNet's size.
+    """
+
+    recipe: Recipe
+    model: str
+    device: Device
+    devices: int
+    images: int
+    updates_per_epoch: int
+    updates: int
+    images_seen: int
+    device_batch: int
+    accumulated: int
+    memory: Memory
+    memory_limit: int
+    advice: tuple[str, ...]
+    flops_per_image: int
+    rate: Rate
+    images_per_second: float
+    hours_per_epoch: float
+    hours: float
+    checkpoint: int
+    machines: int
+    input_rate: float
+    input_cores: int
+
+    @property
+    def fits(self) -> bool:
+        """Whether the memory is enough."""
+        return self.memory.total <= self.memory_limit
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """What is told to people: a name, a figure, and what the figure rests on."""
+        recipe, device, memory = self.recipe, self.device, self.memory
+        gib = {name: f"{size / 2**30:.2f} GiB" for name, size in memory._asdict().items() if size}
+        peak = device.peak(recipe.precision)
+        share = f"{self.rate.utilisation:.3f} of {peak * 1000:,.0f} GFLOP/s"
+        if device.is_gpu:
+            share = f"{self.rate.utilisation:.3f} of {peak:,.0f} TFLOP/s"
+        return [
+            ("images an epoch", f"{self.images:,}", ""),
+            ("updates an epoch", f"{self.updates_per_epoch:,}", f"of {recipe.batch_size:,} images"),
+            ("updates", f"{self.updates:,}", f"{recipe.epochs} epochs"),
+            ("images seen", f"{self.images_seen:,}", ""),
+            ("devices", f"{self.devices:,}", f"{device.name}, machines: {self.machines}"),
+            ("device batch", f"{self.device_batch:,}", f"{recipe.size} px, {recipe.precision}"),
+            ("accumulated batches", f"{self.accumulated:,}", ""),
+            *(("memory: " + name, size, "") for name, size in gib.items()),
+            (
+                "memory of a device" if device.is_gpu else "memory",
+                f"{memory.total / 2**30:.2f} GiB",
+                f"of {self.memory_limit / 2**30:,.0f}",
+            ),
+            ("GFLOP an image", f"{self.flops_per_image / 1e9:,.1f}", "forward and backward"),
+            ("utilisation", share, self.rate.basis),
+            ("images a second", f"{self.images_per_second:,.0f}", ""),
+            ("hours an epoch", f"{self.hours_per_epoch:,.2f}", "without evaluation and waiting"),
+            ("hours", f"{self.hours:,.1f}", ""),
+            ("checkpoint", f"{self.checkpoint / 2**30:.2f} GiB", "the last three are kept"),
+            (
+                "input of a machine",
+                f"{self.input_rate:,.0f} images/s",
+                f"cores: {self.input_cores:,}, at {INPUT_IMAGES_A_CORE} each, assumed",
+            ),
+        ]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The same for programs: bytes, images and hours."""
+        return {
+            **self._asdict(),
+            "recipe": self.recipe._asdict(),
+            "device": self.device.name,
+            "memory": {**self.memory._asdict(), "total": self.memory.total},
+            "fits": self.fits,
+            "rate": self.rate._asdict(),
+        }
+
+
+def plan(recipe: Recipe, model: str, images: int | None, devices: int, device_type: str) -> Plan:
+    """Works out what a run takes, without running it.
+
+    The batch of a device is the recipe's, or the largest below it that fits the memory. Cores of a
+    CPU are one device together.
+
+    Example:
+
+    ```python
+    planned = plan(recipe_for("imagenet22k", "convnext_xlarge"), "convnext_xlarge", None, 128,
+                   "a100-80gb")
+    planned.hours
+    ```
+
+    Args:
+        recipe: Recipe. As `recipe_for` returns it.
+        model: str. The network.
+        images: int or None. Images in an epoch. None: those of the data that the recipe is for.
+        devices: int. How many devices.
+        device_type: str. A key of `DEVICES`.
+
+    Raises:
+        ValueError: If there is no such type of device, it lacks the recipe's precision, the images
+            are unknown or fewer than a batch, or the devices cannot share the batch.
+    """
+    device = _device(device_type, recipe.precision)
+    known, classes = DATA.get(recipe.name, (None, 1_000))
+    images = images or known
+    if images is None:
+        raise ValueError(
+            f"The recipe {recipe.name} is for data of your own: say how many images there are, "
+            "with --images. Received: images=None"
+        )
+    if devices < 1:
+        raise ValueError(f"There is one device, or more. Received: devices={devices}")
+    updates_per_epoch = images // recipe.batch_size
+    if not updates_per_epoch:
+        raise ValueError(
+            f"An epoch has fewer images than a batch: set batch_size to {images} or less. "
+            f"Received: images={images}, batch_size={recipe.batch_size}"
+        )
+    together = 1 if device.is_gpu else devices
+    memory_limit = round(device.memory * 2**30) * together
+    replicas = devices // together
+
+    def shared(recipe: Recipe, most: int) -> tuple[int, int, Memory]:
+        device_batch, accumulated = shares(recipe.batch_size, replicas, most)
+        memory = memory_of(recipe, model, classes, device_batch, accumulated, device)
+        return device_batch, accumulated, memory
+
+    device_batch, accumulated, memory = shared(recipe, recipe.device_batch)
+    while memory.total > memory_limit and device_batch > 1:
+        device_batch, accumulated, memory = shared(recipe, device_batch - 1)
+    advice = ()
+    if memory.total > memory_limit:
+        advice = tuple(_advice(recipe, device, lambda other: shared(other, 1)[2].total))
+
+    rate = device.rates[recipe.precision]
+    counted = parts(network_of(recipe, model), (recipe.size, recipe.size), classes)
+    macs = sum(part.macs for part in counted)
+    flops_per_image = 2 * macs * (4 if recipe.remat else 3)
+    reached = devices * device.peak(recipe.precision) * 1e12 * rate.utilisation
+    images_per_second = reached / flops_per_image
+    updates = updates_per_epoch * recipe.epochs
+    hours_per_epoch = updates_per_epoch * recipe.batch_size / images_per_second / 3600
+    machines = math.ceil(devices / DEVICES_A_MACHINE) if device.is_gpu else 1
+    numbers = 3 + (recipe.ema_decay is not None) + (accumulated > 1)  # weights, two moments, ...
+    return Plan(
+        recipe=recipe,
+        model=model,
+        device=device,
+        devices=devices,
+        images=images,
+        updates_per_epoch=updates_per_epoch,
+        updates=updates,
+        images_seen=updates * recipe.batch_size,
+        device_batch=device_batch,
+        accumulated=accumulated,
+        memory=memory,
+        memory_limit=memory_limit,
+        advice=advice,
+        flops_per_image=flops_per_image,
+        rate=rate,
+        images_per_second=images_per_second,
+        hours_per_epoch=hours_per_epoch,
+        hours=hours_per_epoch * recipe.epochs,
+        checkpoint=4 * numbers * sum(part.parameters for part in counted),
+        machines=machines,
+        input_rate=images_per_second / machines,
+        input_cores=math.ceil(images_per_second / machines / INPUT_IMAGES_A_CORE),
+    )
+
+
+def _device(device_type: str, precision: str) -> Device:
+    if device_type not in DEVICES:
+        close = difflib.get_close_matches(device_type, DEVICES, 1)
+        raise ValueError(
+            f"device_type is one of {', '.join(DEVICES)}"
+            + (f"; did you mean {close[0]}?" if close else "")
+            + f". Received: device_type={device_type}"
+        )
+    device = DEVICES[device_type]
+    if precision not in device.rates:
+        raise ValueError(
+            f"Nothing is known of {device.name} in this precision: set precision to "
+            f"{' or '.join(device.rates)}. Received: precision={precision}"
+        )
+    return device
+
+
+def _advice(recipe: Recipe, device: Device, total: Any) -> list[str]:
+    """What other settings would take, for one image at a time."""
+    half = next(
+        (name for name in ("mixed_bfloat16", "mixed_float16") if name in device.rates), None
+    )
+    changes: list[dict[str, Any]] = [] if recipe.remat else [{"remat": True}]
+    if half and recipe.precision == "float32":
+        changes += [{"precision": half}, *({"precision": half, **change} for change in changes)]
+    told = []
+    for change in changes:
+        settings = " ".join(f"{name}={value}" for name, value in change.items())
+        taken = total(recipe._replace(**change)) / 2**30
+        told.append(f"{settings}: {taken:.1f} GiB".replace("remat=True", "remat=true"))
+    return told
