@@ -75,10 +75,12 @@ _DOCSTRING = """Makes {title}.
 
 
 def _builder(variant: Variant) -> Callable[..., keras.Model]:
+    first_tag = next(iter(_tags(variant.name)), None)
+
     def build(
         include_top: bool = True,
         include_preprocessing: bool = True,
-        weights: str | Path | None = "imagenet",
+        weights: str | Path | None = first_tag,
         input_tensor: Any = None,
         input_shape: tuple[int | None, int | None, int] | None = None,
         pooling: str | None = None,
@@ -182,9 +184,15 @@ def _published(weights: str | Path | None, variant: Variant) -> tuple[Checkpoint
     return find(variant.name, weights)
 
 
+def _tags(name: str) -> list[str]:
+    return [row.tag for row in list_weights(name)]
+
+
 def _published_weights(name: str) -> str:
     """What the docstring tells of them."""
-    tags = ", ".join(f'"{row.tag}"' for row in list_weights(name))
+    tags = ", ".join(f'"{tag}"' for tag in _tags(name))
+    if not tags:
+        return "None are published yet."
     note = ""
     if name == "convnext_xlarge":
         note = '"imagenet" is "imagenet22k_ft" here: XLarge was not trained on ImageNet-1K alone. '
@@ -206,7 +214,7 @@ def _named(name: str) -> Callable[..., keras.Model]:
         title=f"{'isotropic ' * variant.isotropic}ConvNeXt {size}: {sum(variant.depths)} blocks, "
         f"depths {variant.depths}, dims {variant.dims}",
         function=build.__name__,
-        example='weights="imagenet"',
+        example=f'weights="{tags[0]}"' if (tags := _tags(name)) else "weights=None, classes=10",
         weights=_published_weights(name),
         own_arguments="",
         source="section 3.3" if variant.isotropic else "section 3",
@@ -229,6 +237,7 @@ ConvNeXtSmall = BUILDERS["convnext_small"]
 ConvNeXtBase = BUILDERS["convnext_base"]
 ConvNeXtLarge = BUILDERS["convnext_large"]
 ConvNeXtXLarge = BUILDERS["convnext_xlarge"]
+ConvNeXtCifar = BUILDERS["convnext_cifar"]
 ConvNeXtIsotropicSmall = BUILDERS["convnext_isotropic_small"]
 ConvNeXtIsotropicBase = BUILDERS["convnext_isotropic_base"]
 ConvNeXtIsotropicLarge = BUILDERS["convnext_isotropic_large"]

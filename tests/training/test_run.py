@@ -21,6 +21,11 @@ def pictures(tmp_path_factory):
     return toy_runs.make_pictures(tmp_path_factory.mktemp("pictures"))
 
 
+@pytest.fixture(autouse=True)
+def _toy(monkeypatch):
+    toy_runs.register(monkeypatch)
+
+
 def start(data, runs, cluster=None, **task):
     task = {"data": str(data), "runs": [(str(o), own, one) for o, own, one in runs], **task}
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}

@@ -15,7 +15,7 @@ from keras_convnext.training.settings import _RULES, recipe_for
         ("imagenet22k_to_1k", "convnext_base", {"layer_decay": 0.8, "ema_decay": None}),
         ("imagenet22k_to_1k_384", "convnext_xlarge", {"size": 384, "ema_decay": 0.9999}),
         ("imagenet1k_384", "convnext_large", {"drop_path_rate": 0.95, "layer_decay": 0.7}),
-        ("finetune_small", "convnext_cifar", {"size": 32, "start": "cifar10"}),
+        ("finetune_small", "convnext_cifar", {"size": 32, "start": None}),
     ],
 )  # fmt: skip
 def test_a_recipe_is_that_of_the_network(name, model, expected):
@@ -23,9 +23,7 @@ def test_a_recipe_is_that_of_the_network(name, model, expected):
     assert {field: getattr(row, field) for field in expected} == expected
 
 
-@pytest.mark.parametrize(
-    "name", [n for n, row in RECIPES.items() if row.published and n != "cifar10"]
-)
+@pytest.mark.parametrize("name", [n for n, row in RECIPES.items() if row.published])
 def test_the_published_batch_is_that_of_the_reference_layout(name):
     for model in RECIPES[name].drop_path_rate:
         row = recipe_for(name, model)
