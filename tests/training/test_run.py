@@ -53,35 +53,46 @@ def rows_of(output):
         return list(csv.DictReader(file))
 
 
+def assert_same_run(found, expected):
+    """The same bits of all that a state holds, the same log, and the same files."""
+    ours, theirs = last_state(found), last_state(expected)
+    assert set(ours) == set(theirs)
+    for name, value in theirs.items():
+        np.testing.assert_array_equal(ours[name], value, err_msg=name)
+    for name in ("log.csv", "run.json", "classes.txt"):
+        assert (found / name).read_bytes() == (expected / name).read_bytes()
+    grey = np.full((1, 16, 16, 3), 99)
+    for name in ("best.keras", "best_ema.keras", "final.keras"):
+        kept = [keras.models.load_model(run / name) for run in (found, expected)]
+        np.testing.assert_array_equal(*[network.predict(grey, verbose=0) for network in kept])
+
+
 def test_a_run_that_is_killed_and_stopped_ends_as_one_that_is_not(pictures, tmp_path):
-    own = {"drop_path_rate": 0.2, "save_steps": 4, "rand_augment": "rand-m9-mstd0.5-inc1"}
+    own = {"drop_path_rate": 0.2, "save_steps": 4}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     finish(start(pictures, [(whole, own, False)]))
     runs = [(killed, own, False)]
-    finish(start(pictures, runs, stop=(2, "SIGKILL")), code=-9)  # before anything was saved
-    assert not (killed / "checkpoints").exists()
     finish(start(pictures, runs, stop=(7, "SIGKILL")), code=-9)
     assert [path.stem for path in saved_states(killed / "checkpoints")] == ["update-000000004"]
     told = finish(start(pictures, runs, stop=(12, "SIGTERM")), code=1)
     assert "Stopped by SIGTERM after update 13" in told, told
-    finish(start(pictures, runs, stop=(20, "SIGKILL")), code=-9)  # after the last update
     finish(start(pictures, runs))
-
-    expected, found = last_state(whole), last_state(killed)
-    assert set(found) == set(expected)
-    for name, value in expected.items():
-        np.testing.assert_array_equal(found[name], value, err_msg=name)
-    assert (killed / "log.csv").read_bytes() == (whole / "log.csv").read_bytes()
-    assert (killed / "run.json").read_bytes() == (whole / "run.json").read_bytes()
-    kept = {path.name for path in whole.iterdir()} - {"tensorboard", "run.png"}
-    assert kept == {"run.json", "classes.txt", "log.csv", "checkpoints", "best.keras",
-                    "best_ema.keras", "final.keras"}  # fmt: skip
+    assert_same_run(killed, whole)
     assert [path.stem for path in saved_states(whole / "checkpoints")] == [
         "update-000000020", "update-000000018", "update-000000014",
     ]  # fmt: skip
-    networks = [keras.models.load_model(run / "best_ema.keras") for run in (whole, killed)]
-    grey = np.full((1, 16, 16, 3), 99)
-    np.testing.assert_array_equal(*[network.predict(grey, verbose=0) for network in networks])
+
+
+@pytest.mark.slow
+def test_it_may_be_killed_at_any_update(pictures, tmp_path):
+    own = {"drop_path_rate": 0.2, "rand_augment": "rand-m9-mstd0.5-inc1", "save_steps": 3}
+    whole = tmp_path / "whole"
+    finish(start(pictures, [(whole, own, False)]))
+    for update in (1, 3, 9, 10, 14, 20):
+        killed = tmp_path / f"killed_{update}"
+        finish(start(pictures, [(killed, own, False)], stop=(update, "SIGKILL")), code=-9)
+        finish(start(pictures, [(killed, own, False)]))
+        assert_same_run(killed, whole)
 
 
 def assert_alike(output, reference):
@@ -107,26 +118,22 @@ def free_ports(count):
     return ports
 
 
-def test_two_devices_and_two_machines_learn_as_one_device_does(pictures, tmp_path):
-    runs = [
-        (tmp_path / name, {"device_batch": batch, "mixing_batch": 2}, on_one)
-        for name, batch, on_one in (
-            ("one", 16, True), ("one_accumulated", 4, True),
-            ("two", 8, False), ("two_accumulated", 2, False),
-        )
-    ]  # fmt: skip
-    finish(start(pictures, runs, devices=2))
+@pytest.mark.parametrize(
+    "accumulated", [4, pytest.param(1, marks=pytest.mark.slow)], ids="accumulated_{}".format
+)
+def test_two_devices_and_two_machines_learn_as_one_device_does(pictures, tmp_path, accumulated):
+    def run(name, share, on_one=False):
+        own = {"device_batch": share // accumulated, "mixing_batch": 2}
+        return tmp_path / name, own, on_one
+
+    one_at_once = (tmp_path / "one", {"device_batch": 16, "mixing_batch": 2}, True)
+    finish(start(pictures, [one_at_once, run("alone", 16, True), run("two", 8)], devices=2))
     workers = [f"localhost:{port}" for port in free_ports(2)]
-    runs = [
-        (tmp_path / name, {"device_batch": batch, "mixing_batch": 2}, False)
-        for name, batch in (("machines", 8), ("machines_accumulated", 2))
-    ]
     tasks = [{"type": "worker", "index": index} for index in (0, 1)]
     clusters = [{"cluster": {"worker": workers}, "task": task} for task in tasks]
-    finish(*(start(pictures, runs, cluster) for cluster in clusters))
-    reference = tmp_path / "one"
-    for other in ("one_accumulated", "two", "two_accumulated", "machines", "machines_accumulated"):
-        assert_alike(tmp_path / other, reference)
+    finish(*(start(pictures, [run("machines", 8)], cluster) for cluster in clusters))
+    for other in ("alone", "two", "machines"):
+        assert_alike(tmp_path / other, tmp_path / "one")
 
 
 def test_what_is_easy_is_learned(pictures, tmp_path):
