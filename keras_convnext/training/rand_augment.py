@@ -151,7 +151,9 @@ def apply_operation(
     Returns:
         uint8 tensor (H, W, 3).
     """
-    level = magnitude / HIGHEST
+    # In double precision, see `operations`.
+    level = tf.cast(magnitude, tf.float64) / HIGHEST
+    sign = tf.cast(sign, tf.float64)
 
     def branch(row: Operation) -> Callable[[], tf.Tensor]:
         strength = row.strength if increasing else row.plain_strength
