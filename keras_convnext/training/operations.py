@@ -112,25 +112,24 @@ def sharpness(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
 
 def shear_x(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     """Shifts each row by `factor` times its distance from the top, to the left if positive."""
-    middles = tf.range(_sides(image)[0], dtype=tf.float64) + 0.5
-    return _shift_rows(image, tf.cast(factor, tf.float64) * middles)
+    return _shift(image, _slanted(_sides(image)[0], factor), axis=1)
 
 
 def shear_y(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     """Shifts each column by `factor` times its distance from the left, up if positive."""
-    return _transposed(shear_x(_transposed(image), factor))
+    return _shift(image, _slanted(_sides(image)[1], factor), axis=0)
 
 
 def translate_x(image: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
     """Shifts the image by `share` of its width, to the left if positive."""
     height, width = _sides(image)
-    pixels = tf.cast(share, tf.float64) * tf.cast(width, tf.float64)
-    return _shift_rows(image, tf.repeat(pixels, height))
+    return _shift(image, _even(height, width, share), axis=1)
 
 
 def translate_y(image: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
     """Shifts the image by `share` of its height, up if positive."""
-    return _transposed(translate_x(_transposed(image), share))
+    height, width = _sides(image)
+    return _shift(image, _even(width, height, share), axis=0)
 
 
 def rotate(image: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
@@ -171,24 +170,35 @@ def rotate(image: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
     return tf.reshape(_to_levels(summed + filled), tf.shape(image))
 
 
-def _shift_rows(image: tf.Tensor, shifts: tf.Tensor) -> tf.Tensor:
-    """Moves each row to the left by as many pixels, and parts of one, as `shifts` (H,) says."""
-    height, width = _sides(image)
-    whole = tf.floor(shifts)
-    columns = tf.cast(whole, tf.int32)[:, None] + tf.range(-1, width + 2)
-    columns = tf.clip_by_value(columns, 0, width - 1) + width * tf.range(height)[:, None]
-    pixels = tf.gather(tf.reshape(image, (-1, 3)), columns)  # (H, W + 3, 3)
-    pixels = tf.cast(tf.reshape(pixels, (height, -1)), tf.float32)
-    neighbours = [pixels[:, 3 * shift : 3 * (shift + width)] for shift in range(4)]  # (H, 3 W)
-    weights = _cubic_weights(tf.cast(shifts - whole, tf.float32)[:, None])
-    moved = _to_levels(_weighted(neighbours, weights))
+def _slanted(lines: int | tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    return tf.cast(factor, tf.float64) * (tf.range(lines, dtype=tf.float64) + 0.5)
 
-    # The columns that show pixels whose centre lies within the image.
+
+def _even(lines: int | tf.Tensor, length: int | tf.Tensor, share: tf.Tensor) -> tf.Tensor:
+    return tf.repeat(tf.cast(share, tf.float64) * tf.cast(length, tf.float64), lines)
+
+
+def _shift(image: tf.Tensor, shifts: tf.Tensor, axis: int) -> tf.Tensor:
+    """Moves each line along `axis`, rows for 1, columns for 0, back by its number of pixels."""
+    sides = _sides(image)
+    length, lines = sides[axis], sides[1 - axis]
+    step, line_step = (1, sides[1]) if axis else (sides[1], 1)
+    whole = tf.floor(shifts)
+    along = tf.cast(whole, tf.int32)[:, None] + tf.range(-1, length + 2)
+    along = tf.clip_by_value(along, 0, length - 1) * step + tf.range(lines)[:, None] * line_step
+    pixels = tf.gather(tf.reshape(image, (-1, 3)), along)  # (lines, length + 3, 3)
+    pixels = tf.cast(tf.reshape(pixels, (lines, -1)), tf.float32)
+    neighbours = [pixels[:, 3 * first : 3 * (first + length)] for first in range(4)]
+    weights = _cubic_weights(tf.cast(shifts - whole, tf.float32)[:, None])
+    moved = _to_levels(_weighted(neighbours, weights))  # (lines, 3 length)
+
+    # The places that show pixels whose centre lies within the image.
     first = tf.cast(tf.math.ceil(-shifts - 0.5), tf.int32)[:, None]
-    column = tf.repeat(tf.range(width), 3)
-    inside = tf.cast((column >= first) & (column < first + width), tf.uint8)
-    fill = tf.tile(tf.constant(FILL, tf.uint8), [width])
-    return tf.reshape(inside * moved + (1 - inside) * fill, tf.shape(image))
+    place = tf.repeat(tf.range(length), 3)
+    inside = tf.cast((place >= first) & (place < first + length), tf.uint8)
+    fill = tf.tile(tf.constant(FILL, tf.uint8), [length])
+    moved = tf.reshape(inside * moved + (1 - inside) * fill, (lines, length, 3))
+    return moved if axis else tf.transpose(moved, (1, 0, 2))
 
 
 def _cubic_weights(t: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -234,10 +244,6 @@ def _look_up(image: tf.Tensor, levels: tf.Tensor) -> tf.Tensor:
 
 def _channel_levels(image: tf.Tensor) -> tf.Tensor:
     return tf.cast(image, tf.int32) + tf.constant((0, 256, 512))
-
-
-def _transposed(image: tf.Tensor) -> tf.Tensor:
-    return tf.transpose(image, (1, 0, 2))
 
 
 def _sides(image: tf.Tensor) -> tuple[int | tf.Tensor, int | tf.Tensor]:
