@@ -17,7 +17,7 @@ def test_input(tmp_path):
     shutil.copytree(REPOSITORY / "examples" / "photos", tmp_path / "photos")
     results = tmp_path / "input.json"
     printed = subprocess.run(
-        [sys.executable, SCRIPT, tmp_path / "photos", "--rounds", "1", "--images", "12",
+        [sys.executable, SCRIPT, tmp_path / "photos", "--rounds", "1", "--images", "24",
          "--batch", "4", "--workers", "1", "--json", "--results", results],
         check=True, text=True, stdout=subprocess.PIPE,
     ).stdout  # fmt: skip
@@ -36,7 +36,7 @@ def test_says_what_to_give(tmp_path):
     for arguments, message in (
         ([], "give the folder of JPEGs"),
         ([tmp_path], "there is no .jpg or .jpeg in the folder"),
-        ([tmp_path, "--images", "3"], "at least two batches. Received: 3"),
+        ([tmp_path, "--images", "3"], "at least 6 batches. Received: 3"),
     ):
         run = subprocess.run(
             [sys.executable, SCRIPT, *arguments], check=False, text=True, stderr=subprocess.PIPE
