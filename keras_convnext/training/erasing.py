@@ -36,39 +36,36 @@ def random_erasing(image: tf.Tensor, seed: tf.Tensor, probability: float = 0.25)
     Returns:
         float32 tensor (H, W, 3). The noise is not clipped to 0..255.
     """
-    sides = tf.shape(image)[:2]
-    seeds = tf.random.split(seed, 2)
-    box = erased_box(sides, seeds[0], probability)
+    seeds = tf.random.split(seed, 3)
 
     def erased() -> tf.Tensor:
-        top, left, height, width = tf.unstack(box)
-        noise = tf.random.stateless_normal((height, width, 3), seeds[1], alg="philox")
+        top, left, height, width = tf.unstack(erased_box(tf.shape(image)[:2], seeds[1]))
+        noise = tf.random.stateless_normal((height, width, 3), seeds[2], alg="philox")
         noise = 255.0 * (tf.constant(IMAGENET_MEAN) + tf.constant(IMAGENET_STD) * noise)
         rows = image[top : top + height]
         middle = tf.concat([rows[:, :left], noise, rows[:, left + width :]], axis=1)
         return tf.concat([image[:top], middle, image[top + height :]], axis=0)
 
-    result = tf.cond(box[2] > 0, erased, lambda: tf.identity(image))
-    return tf.ensure_shape(result, image.shape)
+    # All but this draw is left out where nothing is erased, which is nearly always.
+    erases = tf.random.stateless_uniform((), seeds[0], alg="philox") < probability
+    return tf.ensure_shape(tf.cond(erases, erased, lambda: tf.identity(image)), image.shape)
 
 
-def erased_box(sides: tf.Tensor, seed: tf.Tensor, probability: float) -> tf.Tensor:
-    """Draws the box of `random_erasing` in an image of those sides, int32 (2,).
+def erased_box(sides: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Draws a box of `random_erasing` in an image of those sides, int32 (2,).
 
     Returns:
-        int32 tensor (4,): top, left, height, width; zeros where nothing is to be erased.
+        int32 tensor (4,): top, left, height, width; zeros where no box was found that fits.
     """
     sides = tf.cast(sides, tf.float32)
-    # One draw of the first row decides whether; the others of it are not looked at.
-    draws = tf.random.stateless_uniform((5, TRIES), seed, alg="philox")
-    areas = (AREA[0] + (AREA[1] - AREA[0]) * draws[1]) * sides[0] * sides[1]
+    draws = tf.random.stateless_uniform((4, TRIES), seed, alg="philox")
+    areas = (AREA[0] + (AREA[1] - AREA[0]) * draws[0]) * sides[0] * sides[1]
     logs = math.log(ASPECT[0]), math.log(ASPECT[1])
-    aspects = tf.exp(logs[0] + (logs[1] - logs[0]) * draws[2])
+    aspects = tf.exp(logs[0] + (logs[1] - logs[0]) * draws[1])
     heights, widths = tf.round(tf.sqrt(areas * aspects)), tf.round(tf.sqrt(areas / aspects))
     fits = (heights < sides[0]) & (widths < sides[1])
-    tops = tf.floor(draws[3] * (sides[0] - heights + 1))
-    lefts = tf.floor(draws[4] * (sides[1] - widths + 1))
+    tops = tf.floor(draws[2] * (sides[0] - heights + 1))
+    lefts = tf.floor(draws[3] * (sides[1] - widths + 1))
     boxes = tf.stack([tops, lefts, heights, widths], axis=1)  # (TRIES, 4)
     first = boxes[tf.argmax(tf.cast(fits, tf.int32))]
-    erases = (draws[0, 0] < probability) & tf.reduce_any(fits)
-    return tf.cast(tf.where(erases, first, 0.0), tf.int32)
+    return tf.cast(tf.where(tf.reduce_any(fits), first, 0.0), tf.int32)

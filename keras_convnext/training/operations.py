@@ -1,12 +1,18 @@
 """The operations of RandAugment on one image, equal to Pillow's.
 
-Each takes a uint8 tensor (H, W, 3) and, where it has a strength, a float32 scalar, and returns a
-uint8 tensor of the same shape. Pillow truncates what it blends and moves to whole grey levels, and
-so does this.
+Each takes a uint8 tensor (H, W, 3) and, where it has a strength, a scalar, and returns a uint8
+tensor of the same shape. Pillow truncates what it blends and moves to whole grey levels, and so
+does this.
+
+Places are reckoned in double precision, as Pillow reckons them. So the result is the same in eager
+mode and in a graph, whose compiler changes the order of operations: that is lost when the place is
+rounded to single precision.
 """
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from keras_convnext.network import IMAGENET_MEAN
@@ -16,6 +22,13 @@ FILL = tuple(round(255 * mean) for mean in IMAGENET_MEAN)
 
 # Weights of red, green and blue in Pillow's grey, in parts of 65536.
 _GREY = (19595, 38470, 7471)
+
+# Of four pixels of RGB in a row, (12,): all but the second become differences from it; and the sum
+# of the four.
+_FROM_SECOND = np.array([[1, 0, 0, 0], [-1, 1, -1, -1], [0, 0, 1, 0], [0, 0, 0, 1]])
+_DIFFERENCES = np.kron(_FROM_SECOND, np.eye(3)).astype("float32")  # (12, 12)
+_SUMS = np.kron(np.ones((4, 1)), np.eye(3)).astype("float32")  # (12, 3)
+_SPREAD = np.kron(np.eye(4), np.ones((1, 3))).astype("float32")  # (4, 12)
 
 
 def auto_contrast(image: tf.Tensor) -> tf.Tensor:
@@ -99,86 +112,118 @@ def sharpness(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
 
 def shear_x(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     """Shifts each row by `factor` times its distance from the top, to the left if positive."""
-    return _shift_rows(image, factor * (tf.range(_sides(image)[0], dtype=tf.float32) + 0.5))
+    return _shift(image, _slanted(_sides(image)[0], factor), axis=1)
 
 
 def shear_y(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     """Shifts each column by `factor` times its distance from the left, up if positive."""
-    return _transposed(shear_x(_transposed(image), factor))
+    return _shift(image, _slanted(_sides(image)[1], factor), axis=0)
 
 
 def translate_x(image: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
     """Shifts the image by `share` of its width, to the left if positive."""
     height, width = _sides(image)
-    return _shift_rows(image, tf.repeat(share * tf.cast(width, tf.float32), height))
+    return _shift(image, _even(height, width, share), axis=1)
 
 
 def translate_y(image: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
     """Shifts the image by `share` of its height, up if positive."""
-    return _transposed(translate_x(_transposed(image), share))
+    height, width = _sides(image)
+    return _shift(image, _even(width, height, share), axis=0)
 
 
 def rotate(image: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
     """Turns the image about its centre, counter-clockwise."""
     height, width = _sides(image)
+    half_width, half_height = (tf.cast(side, tf.float64) / 2 for side in (width, height))
     # From each pixel's centre in the result to where it lies in the image.
-    angle = -degrees * (math.pi / 180)
+    angle = -tf.cast(degrees, tf.float64) * (math.pi / 180)
     cosine, sine = tf.cos(angle), tf.sin(angle)
-    right = tf.range(width, dtype=tf.float32)[None] + 0.5 - tf.cast(width, tf.float32) / 2
-    down = tf.range(height, dtype=tf.float32)[:, None] + 0.5 - tf.cast(height, tf.float32) / 2
-    x = tf.reshape(cosine * right + sine * down, (-1, 1)) + tf.cast(width, tf.float32) / 2
-    y = tf.reshape(cosine * down - sine * right, (-1, 1)) + tf.cast(height, tf.float32) / 2
+    right = tf.range(width, dtype=tf.float64)[None] + 0.5 - half_width
+    down = tf.range(height, dtype=tf.float64)[:, None] + 0.5 - half_height
+    x = tf.reshape(cosine * right + sine * down, (-1, 1)) + half_width  # (H W, 1)
+    y = tf.reshape(cosine * down - sine * right, (-1, 1)) + half_height
+    inside = (x >= 0) & (x < 2 * half_width) & (y >= 0) & (y < 2 * half_height)
+    inside = tf.cast(inside, tf.float32)
     left, top = tf.floor(x - 0.5), tf.floor(y - 0.5)
-    inside = (x >= 0) & (x < tf.cast(width, tf.float32))
-    inside &= (y >= 0) & (y < tf.cast(height, tf.float32))  # (H W, 1)
+    across = _cubic_weights(tf.cast(x - 0.5 - left, tf.float32))
+    down = _cubic_weights(tf.cast(y - 0.5 - top, tf.float32))
 
     # Four pixels of a row side by side, so that one look-up finds them all.
     padded = tf.concat([image[:, :1]] * 2 + [image] + [image[:, -1:]] * 2, axis=1)
     fours = tf.concat([padded[:, shift : shift + width + 1] for shift in range(4)], axis=2)
     fours = tf.reshape(fours, (-1, 12))
     column = tf.clip_by_value(tf.cast(left, tf.int32) + 1, 0, width)
-    across = x - 0.5 - left
     rows = []
     for shift in range(-1, 3):
         row = tf.clip_by_value(tf.cast(top, tf.int32) + shift, 0, height - 1)
         found = tf.gather(fours, tf.reshape(row * (width + 1) + column, (-1,)))
-        rows.append(_cubic(tf.split(tf.cast(found, tf.float32), 4, axis=1), across))
-    turned = tf.where(inside, _to_levels(_cubic(rows, y - 0.5 - top)), FILL)
-    return tf.reshape(turned, tf.shape(image))
+        rows.append(tf.cast(found, tf.float32))  # (H W, 12): four pixels of RGB
+
+    # Products with matrices of ones are by far the fastest way to spread a number over columns and
+    # to add up columns, and exact.
+    fours = _weighted(rows, [tf.matmul(weight, tf.ones((1, 12))) for weight in down])
+    weights = tf.concat([across[0], tf.ones_like(inside), *across[1:]], axis=1) * inside
+    weights = tf.matmul(weights, _SPREAD)
+    summed = tf.matmul(tf.matmul(fours, _DIFFERENCES) * weights, _SUMS)
+    filled = tf.matmul(1 - inside, tf.constant([FILL], tf.float32))
+    return tf.reshape(_to_levels(summed + filled), tf.shape(image))
 
 
-def _shift_rows(image: tf.Tensor, shifts: tf.Tensor) -> tf.Tensor:
-    """Moves each row to the left by as many pixels, and parts of one, as `shifts` (H,) says."""
-    height, width = _sides(image)
+def _slanted(lines: int | tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
+    return tf.cast(factor, tf.float64) * (tf.range(lines, dtype=tf.float64) + 0.5)
+
+
+def _even(lines: int | tf.Tensor, length: int | tf.Tensor, share: tf.Tensor) -> tf.Tensor:
+    return tf.repeat(tf.cast(share, tf.float64) * tf.cast(length, tf.float64), lines)
+
+
+def _shift(image: tf.Tensor, shifts: tf.Tensor, axis: int) -> tf.Tensor:
+    """Moves each line along `axis`, rows for 1, columns for 0, back by its number of pixels."""
+    sides = _sides(image)
+    length, lines = sides[axis], sides[1 - axis]
+    step, line_step = (1, sides[1]) if axis else (sides[1], 1)
     whole = tf.floor(shifts)
-    columns = tf.cast(whole, tf.int32)[:, None] + tf.range(-1, width + 2)
-    columns = tf.clip_by_value(columns, 0, width - 1) + width * tf.range(height)[:, None]
-    pixels = tf.gather(tf.reshape(image, (-1, 3)), columns)  # (H, W + 3, 3)
-    pixels = tf.cast(tf.reshape(pixels, (height, -1)), tf.float32)
-    neighbours = [pixels[:, 3 * shift : 3 * (shift + width)] for shift in range(4)]  # (H, 3 W)
-    moved = _to_levels(_cubic(neighbours, (shifts - whole)[:, None]))
+    along = tf.cast(whole, tf.int32)[:, None] + tf.range(-1, length + 2)
+    along = tf.clip_by_value(along, 0, length - 1) * step + tf.range(lines)[:, None] * line_step
+    pixels = tf.gather(tf.reshape(image, (-1, 3)), along)  # (lines, length + 3, 3)
+    pixels = tf.cast(tf.reshape(pixels, (lines, -1)), tf.float32)
+    neighbours = [pixels[:, 3 * first : 3 * (first + length)] for first in range(4)]
+    weights = _cubic_weights(tf.cast(shifts - whole, tf.float32)[:, None])
+    moved = _to_levels(_weighted(neighbours, weights))  # (lines, 3 length)
 
-    x = tf.repeat(tf.range(width, dtype=tf.float32) + 0.5, 3) + shifts[:, None]
-    inside = tf.cast((x >= 0) & (x < tf.cast(width, tf.float32)), tf.uint8)
-    fill = tf.tile(tf.constant(FILL, tf.uint8), [width])
-    return tf.reshape(inside * moved + (1 - inside) * fill, tf.shape(image))
+    # The places that show pixels whose centre lies within the image.
+    first = tf.cast(tf.math.ceil(-shifts - 0.5), tf.int32)[:, None]
+    place = tf.repeat(tf.range(length), 3)
+    inside = tf.cast((place >= first) & (place < first + length), tf.uint8)
+    fill = tf.tile(tf.constant(FILL, tf.uint8), [length])
+    moved = tf.reshape(inside * moved + (1 - inside) * fill, (lines, length, 3))
+    return moved if axis else tf.transpose(moved, (1, 0, 2))
 
 
-def _cubic(neighbours: list[tf.Tensor], t: tf.Tensor) -> tf.Tensor:
-    """Interpolates between the second and the third of four, `t` in 0..1, as Pillow's transforms.
+def _cubic_weights(t: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Weights of the first, third and fourth of four neighbours, `t` in 0..1 after the second.
 
-    Their kernel is not that of Pillow's resizing: the cubic's parameter is -1, not -0.5. Written in
-    differences, it leaves an even area exactly as it is.
+    The second has what is left to 1. Pillow's transforms have another kernel than its resizing:
+    the cubic's parameter is -1, not -0.5.
+    """
+    rest = 1 - t
+    return -t * rest * rest, t * (1 + t * rest), -t * t * rest
+
+
+def _weighted(neighbours: Sequence[tf.Tensor], weights: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Adds up four neighbours with `_cubic_weights`, and leaves four that are equal as they are.
+
+    Without a sum of several terms, which a graph's compiler would add up in another order.
     """
     before, here, after, beyond = neighbours
-    rest = 1 - t
-    change = (t * rest * rest) * (here - before)
-    change += (t * (1 + t * rest)) * (after - here)
-    return here + change + (t * t * rest) * (here - beyond)
+    moved = here - weights[0] * (here - before)
+    moved -= weights[1] * (here - after)
+    return moved - weights[2] * (here - beyond)
 
 
 def _blend(base: tf.Tensor | float, pixels: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    return _to_levels(base + factor * (pixels - base))
+    return _to_levels(base + tf.cast(factor, tf.float32) * (pixels - base))
 
 
 def _to_levels(pixels: tf.Tensor) -> tf.Tensor:
@@ -199,10 +244,6 @@ def _look_up(image: tf.Tensor, levels: tf.Tensor) -> tf.Tensor:
 
 def _channel_levels(image: tf.Tensor) -> tf.Tensor:
     return tf.cast(image, tf.int32) + tf.constant((0, 256, 512))
-
-
-def _transposed(image: tf.Tensor) -> tf.Tensor:
-    return tf.transpose(image, (1, 0, 2))
 
 
 def _sides(image: tf.Tensor) -> tuple[int | tf.Tensor, int | tf.Tensor]:

@@ -108,11 +108,8 @@ def rand_augment(
         ValueError: If the config has a part that is not known, or out of its range.
     """
     parsed = parse_config(config)
-    choices, magnitudes, signs = draw(seed, parsed)
-    for layer in range(parsed.layers):
-        image = apply_operation(
-            image, choices[layer], magnitudes[layer], signs[layer], parsed.increasing
-        )
+    for drawn in zip(*(tf.unstack(draws) for draws in draw(seed, parsed))):
+        image = apply_operation(image, *drawn, parsed.increasing)
     return image
 
 
@@ -123,13 +120,17 @@ def draw(seed: tf.Tensor, config: Config) -> tuple[tf.Tensor, tf.Tensor, tf.Tens
         For each layer: int32, the index in `OPERATIONS`, or -1 where the layer is not applied;
         float32, the magnitude in 0..10; float32, the sign.
     """
-    seeds = tf.random.split(seed, 2)
-    uniform = tf.random.stateless_uniform((3, config.layers), seeds[0], alg="philox")
-    normal = tf.random.stateless_normal((config.layers,), seeds[1], alg="philox")
-    choices = tf.cast(uniform[0] * len(OPERATIONS), tf.int32)
-    choices = tf.where(uniform[1] < config.probability, choices, -1)
-    magnitudes = tf.clip_by_value(config.magnitude + config.deviation * normal, 0, HIGHEST)
-    return choices, magnitudes, tf.where(uniform[2] < 0.5, -1.0, 1.0)
+    # One draw for all, as each costs as much as hundreds of numbers.
+    which, whether, two_ways, strength = tf.unstack(
+        tf.random.stateless_uniform((4, config.layers), seed, alg="philox")
+    )
+    choices = tf.cast(which * len(OPERATIONS), tf.int32)
+    choices = tf.where(whether < config.probability, choices, -1)
+    magnitudes = tf.fill((config.layers,), float(config.magnitude))
+    if config.deviation:
+        magnitudes += config.deviation * tf.math.ndtri(strength)
+    magnitudes = tf.clip_by_value(magnitudes, 0, HIGHEST)
+    return choices, magnitudes, tf.where(two_ways < 0.5, -1.0, 1.0)
 
 
 def apply_operation(
@@ -151,7 +152,9 @@ def apply_operation(
     Returns:
         uint8 tensor (H, W, 3).
     """
-    level = magnitude / HIGHEST
+    # In double precision, see `operations`.
+    level = tf.cast(magnitude, tf.float64) / HIGHEST
+    sign = tf.cast(sign, tf.float64)
 
     def branch(row: Operation) -> Callable[[], tf.Tensor]:
         strength = row.strength if increasing else row.plain_strength

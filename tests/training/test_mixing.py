@@ -1,0 +1,117 @@
+"""Mixup, CutMix and label smoothing against timm's formulas."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+import torch
+from torch_reference import declare_torchvision_operators
+
+from keras_convnext.training.mixing import draw, mix, smoothed_targets, weights_of_images
+
+declare_torchvision_operators()
+from timm.data import mixup as timm_mixup  # noqa: E402
+
+HEIGHT, WIDTH, CLASSES = 24, 32, 10
+LABELS = np.array([3, 1, 4, 1, 5, 9])
+
+
+@pytest.fixture
+def images():
+    generator = np.random.default_rng(0)
+    return generator.uniform(0, 255, (len(LABELS), HEIGHT, WIDTH, 3)).astype("float32")
+
+
+def timms(images, monkeypatch, cuts, share, centre):
+    """What timm's Mixup makes of the batch, with the draws that are given."""
+    mixup = timm_mixup.Mixup(0.8, 1.0, label_smoothing=0.1, num_classes=CLASSES)
+    middles = iter([int(centre[0] * HEIGHT), int(centre[1] * WIDTH)])
+    monkeypatch.setattr(mixup, "_params_per_batch", lambda: (share, cuts))
+    monkeypatch.setattr(timm_mixup.np.random, "randint", lambda *_, **__: next(middles))
+    x = torch.from_numpy(images.copy()).movedim(-1, 1).contiguous()
+    x, targets = mixup(x, torch.from_numpy(LABELS))
+    return x.movedim(1, -1).numpy(), targets.numpy()
+
+
+def test_smoothing():
+    theirs = timm_mixup.mixup_target(torch.from_numpy(LABELS), CLASSES, 1.0, 0.1).numpy()
+    assert np.allclose(smoothed_targets(LABELS, CLASSES, 0.1), theirs, atol=1e-7)
+    assert np.array_equal(smoothed_targets(LABELS, CLASSES, 0.0), np.eye(CLASSES)[LABELS])
+    assert smoothed_targets(3, CLASSES).shape == (CLASSES,)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_equals_timm_with_the_same_draws(images, seed, monkeypatch):
+    seed = tf.constant([seed, 1])
+    cuts, share, centre = (part.numpy() for part in draw(seed, 0.8, 1.0, 1.0, 0.5))
+    expected = timms(images, monkeypatch, bool(cuts), float(share), centre)
+    ours = mix(tf.constant(images), smoothed_targets(LABELS, CLASSES, 0.1), seed)
+    for our, their in zip(ours, expected):
+        assert np.allclose(our, their, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("centre", [(0.0, 0.0), (0.5, 0.5), (0.99, 0.3), (0.1, 0.99)])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.43, 0.9, 0.9999, 1.0])
+def test_boxes_equal_timms(centre, share, monkeypatch):
+    middles = iter([int(centre[0] * HEIGHT), int(centre[1] * WIDTH)])
+    monkeypatch.setattr(timm_mixup.np.random, "randint", lambda *_, **__: next(middles))
+    (top, bottom, left, right), expected = timm_mixup.cutmix_bbox_and_lam((HEIGHT, WIDTH), share)
+    weights, kept = weights_of_images(
+        tf.constant((HEIGHT, WIDTH)), tf.constant(True), tf.constant(share), tf.constant(centre)
+    )
+    box = np.ones((HEIGHT, WIDTH, 1))
+    box[top:bottom, left:right] = 0
+    assert np.array_equal(weights, box)
+    assert kept.numpy() == pytest.approx(expected, abs=1e-6)
+
+
+def many(count, *options):
+    dataset = tf.data.Dataset.range(count).map(lambda i: draw(tf.stack([9, i]), *options))
+    return [part.numpy() for part in dataset.batch(count).get_single_element()]
+
+
+def test_draws():
+    count = 4000
+    cuts, shares, centres = many(count, 0.8, 1.0, 1.0, 0.5)
+    assert abs(cuts.mean() - 0.5) < 4 * 0.5 / np.sqrt(count)
+    assert abs(centres.mean() - 0.5) < 4 * 0.289 / np.sqrt(2 * count)
+    # Quantiles of Beta(0.8, 0.8), by a great many draws, and of Beta(1, 1), which is uniform.
+    generator = np.random.default_rng(0)
+    for drawn, alpha in ((shares[~cuts], 0.8), (shares[cuts], 1.0)):
+        expected = generator.beta(alpha, alpha, 400_000)
+        for level in (0.05, 0.25, 0.5, 0.75, 0.95):
+            below = (drawn < np.quantile(expected, level)).mean()
+            assert abs(below - level) < 4 * np.sqrt(level * (1 - level) / len(drawn))
+
+
+def test_probability_and_switch():
+    count = 1500
+    cuts, shares, _ = many(count, 0.8, 1.0, 0.3, 0.8)
+    assert abs((shares < 1).mean() - 0.3) < 4 * np.sqrt(0.21 / count)
+    assert abs(cuts.mean() - 0.8) < 4 * np.sqrt(0.16 / count)
+    assert not many(20, 0.8, 0.0, 1.0, 0.5)[0].any()
+    assert many(20, 0.0, 1.0, 1.0, 0.5)[0].all()
+    assert np.isfinite(many(500, 0.001, 0.0, 1.0, 0.5)[1]).all()
+
+
+def test_not_mixed(images):
+    targets = smoothed_targets(LABELS, CLASSES)
+    for options in ({"mixup": 0.0, "cutmix": 0.0}, {"probability": 0.0}):
+        for seed in range(4):
+            same = mix(tf.constant(images), targets, (seed, 2), **options)
+            assert np.array_equal(same[0], images)
+            assert np.array_equal(same[1], targets)
+
+
+def test_same_in_a_dataset(images):
+    targets = smoothed_targets(LABELS, CLASSES)
+    dataset = tf.data.Dataset.from_tensors((images, targets)).repeat(6).enumerate()
+    dataset = dataset.map(lambda i, batch: mix(*batch, seed=tf.stack([4, i])))
+    for number, graph in enumerate(dataset):
+        eager = mix(tf.constant(images), targets, tf.constant([4, number], tf.int64))
+        assert np.array_equal(graph[0], eager[0])
+        assert np.array_equal(graph[1], eager[1])
+
+
+def test_refusal(images):
+    with pytest.raises(ValueError, match="Received: mixup=-1, cutmix=0"):
+        mix(images, images, (1, 2), mixup=-1, cutmix=0)
