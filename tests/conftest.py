@@ -1,5 +1,21 @@
 import os
+import tarfile
+from pathlib import Path
+
+import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import keras_convnext  # noqa: F401  (before TensorFlow, as its kernels are chosen by that)
+
+SAMPLES = Path(__file__).parents[2] / "shared" / "data" / "imagenet_samples.tar"
+
+
+@pytest.fixture(scope="session")
+def imagenet_jpegs():
+    """The bytes of full-size ImageNet photographs, where they are at hand."""
+    if not SAMPLES.is_file():
+        pytest.skip(f"needs {SAMPLES.name} in the folder beside the repository")
+    with tarfile.open(SAMPLES) as archive:
+        members = sorted((m for m in archive if m.isfile()), key=lambda member: member.name)
+        return [archive.extractfile(member).read() for member in members]

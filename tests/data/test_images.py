@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from keras_convnext.data.images import evaluation_image, random_box, training_crop
 from keras_convnext.preprocessing import load_image
-from keras_convnext.training.images import evaluation_image, random_box, training_crop
 
 PHOTOGRAPHS = sorted((Path(__file__).parents[2] / "examples" / "photos").glob("*.jpg"))
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
