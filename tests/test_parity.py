@@ -9,18 +9,19 @@ from test_complexity import PUBLISHED_PARAMETERS
 
 import keras_convnext
 from keras_convnext.builders import BUILDERS
+from keras_convnext.variants import VARIANTS
 
 TOLERANCE = 1e-5  # of the largest value, in float32
 
-LARGE = {"convnext_base", "convnext_large", "convnext_xlarge", "convnext_isotropic_base",
-         "convnext_isotropic_large"}  # fmt: skip
+FAST = {"convnext_atto", "convnext_tiny", "convnext_cifar", "convnext_isotropic_small"}
 
 
 def cases():
-    sizes = {"convnext_tiny": [(224, 224), (384, 384), (224, 323)],
+    sizes = {"convnext_cifar": [(32, 32), (40, 33)],
+             "convnext_tiny": [(224, 224), (384, 384), (224, 323)],
              "convnext_base": [(224, 224), (384, 384), (323, 224)]}  # fmt: skip
     for name in BUILDERS:
-        marks = [pytest.mark.slow] if name in LARGE else []
+        marks = [] if name in FAST else [pytest.mark.slow]
         for size in sizes.get(name, [(224, 224)]):
             yield pytest.param(name, size, marks=marks, id=f"{name}-{size[0]}x{size[1]}")
 
@@ -56,13 +57,13 @@ def test_logits_features_and_maps_equal_pytorch(name, size, tmp_path):
 
     expected = {"logits": reference(image), "features": reference.features(image)}
     maps = reference.maps(image)
-    level = 4 if "isotropic" in name else 2
+    level = int(np.log2(VARIANTS[name].patch_size))
     expected |= {f"P{level + i}": m for i, m in enumerate(maps)}
     assert ours.keys() == expected.keys()
     for output, theirs in expected.items():
         theirs = channels_last(theirs) if theirs.ndim == 4 else theirs.numpy()
         assert relative_error(ours[output], theirs) < TOLERANCE, output
 
-    if "isotropic" not in name:
+    if "isotropic" not in name and name != "convnext_cifar":
         from_timm = torch_reference.timm_model(name, reference.state_dict())(image).numpy()
         assert relative_error(ours["logits"], from_timm) < TOLERANCE

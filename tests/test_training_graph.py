@@ -204,6 +204,7 @@ print(*history.history["loss"])
 """
 
 
+@pytest.mark.slow
 def test_two_devices_learn_as_one_does():
     losses = []
     for devices in ("1", "2"):

@@ -85,7 +85,11 @@ def test_another_network_and_a_missing_tensor(network, path, tmp_path):
     assert "3,377,730 parameters and this checkpoint 3,377,650" in answer
 
 
-@pytest.mark.parametrize("resized", [(224, 224), (298, 224), (341, 256)], ids=str)
+@pytest.mark.parametrize(
+    "resized",
+    [(224, 224), *(pytest.param(way, marks=pytest.mark.slow) for way in ((298, 224), (341, 256)))],
+    ids=str,
+)
 def test_published_logits(published, network, monkeypatch, tmp_path, resized):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8))
     image.save(tmp_path / "coco.png")

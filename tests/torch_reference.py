@@ -104,6 +104,8 @@ def network(name, **options):
         "xlarge": ((3, 3, 27, 3), (256, 512, 1024, 2048)),
     }
     isotropic = {"small": (18, 384), "base": (18, 768), "large": (36, 1024)}
+    if name == "convnext_cifar":
+        return Hierarchical((1, 3, 2), (64, 128, 256), **{"patch_size": 2, **options})
     kind, _, size = name.removeprefix("convnext_").rpartition("_")
     if kind == "isotropic":
         return Isotropic(*isotropic[size], **{"gamma": size == "large", **options})

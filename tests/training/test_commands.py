@@ -36,6 +36,8 @@ def test_train_then_evaluate_what_it_kept(pictures, tmp_path):
     assert trained.exit_code == 0, trained.exception
     lines = re.findall(r"epoch +(\d)/2  loss [\d.]+  val_loss [\d.]+  val_accuracy", trained.stderr)
     assert lines == ["1", "2"]
+    assert Image.open(tmp_path / "run" / "run.png").size == (1320, 396)
+    assert any((tmp_path / "run" / "tensorboard").iterdir())
     result = command(
         "evaluate", pictures, "--weights", tmp_path / "run" / "best.keras", "--json",
     )  # fmt: skip
