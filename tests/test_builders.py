@@ -181,7 +181,7 @@ def test_layer_scale_can_be_left_out(value):
     assert not [layer for layer in model.layers if "layer_scale" in layer.name]
 
 
-@pytest.mark.parametrize("activation", [None, "softmax", "sigmoid", keras.ops.tanh], ids=str)
+@pytest.mark.parametrize("activation", [None, "softmax", "sigmoid", keras.ops.tanh])
 def test_classifier_activation_is_the_one_asked_for(activation):
     logits = toy(classifier_activation=None)
     model = toy(classifier_activation=activation)

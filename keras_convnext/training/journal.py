@@ -12,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from keras_convnext.training.layout import Layout
 from keras_convnext.training.recipes import Recipe
@@ -97,9 +98,10 @@ class Journal(keras.callbacks.Callback):
             return
         self.progress.updates += 1
         within = self.progress.updates % self.updates_per_epoch
-        if within and self.signal:
-            self.save()
+        if self._is_asked_to_stop():
             self.model.stop_training = True
+            if within:
+                self.save()
         elif within and self.recipe.save_steps and within % self.recipe.save_steps == 0:
             self.save()
 
@@ -131,8 +133,15 @@ class Journal(keras.callbacks.Callback):
         self.progress.rows.append(row)
         logs.update(row, images_per_second=speed)
         self.save()
-        if self.signal:
-            self.model.stop_training = True
+
+    def _is_asked_to_stop(self) -> bool:
+        """Whether a signal came to any of the machines: one cannot stop without the others."""
+        if self.layout.processes > 1:
+            strategy = self.model.distribute_strategy
+            asked = strategy.run(_sum_over_machines, (tf.constant(int(self.signal is not None)),))
+            if int(strategy.experimental_local_results(asked)[0]):
+                self.signal = self.signal or signal.SIGTERM
+        return self.signal is not None
 
     def _evaluate(self, kind: str) -> dict[str, float]:
         batches, steps = self.validation
@@ -179,6 +188,10 @@ class Journal(keras.callbacks.Callback):
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+def _sum_over_machines(value: tf.Tensor) -> tf.Tensor:
+    return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
 def _rounded(measured: dict[str, Any]) -> dict[str, float]:

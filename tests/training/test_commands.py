@@ -9,17 +9,9 @@ from typer.testing import CliRunner
 
 from keras_convnext import cli
 
+pytestmark = pytest.mark.usefixtures("toy")
+
 SETTINGS = [f"--set={key}={value}" for key, value in toy_runs.SETTINGS.items()]
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    return toy_runs.make_pictures(tmp_path_factory.mktemp("pictures"))
-
-
-@pytest.fixture(autouse=True)
-def _toy(monkeypatch):
-    toy_runs.register(monkeypatch)
 
 
 def command(*arguments):

@@ -15,15 +15,7 @@ from safetensors.numpy import load_file
 from keras_convnext.training.journal import NonFiniteLossError
 from keras_convnext.training.state import saved_states
 
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    return toy_runs.make_pictures(tmp_path_factory.mktemp("pictures"))
-
-
-@pytest.fixture(autouse=True)
-def _toy(monkeypatch):
-    toy_runs.register(monkeypatch)
+pytestmark = pytest.mark.usefixtures("toy")
 
 
 def start(data, runs, cluster=None, **task):
@@ -134,6 +126,22 @@ def test_two_devices_and_two_machines_learn_as_one_device_does(pictures, tmp_pat
     finish(*(start(pictures, [run("machines", 8)], cluster) for cluster in clusters))
     for other in ("alone", "two", "machines"):
         assert_alike(tmp_path / other, tmp_path / "one")
+
+
+@pytest.mark.slow
+def test_two_machines_stop_together_and_go_on(pictures, tmp_path):
+    own = {"device_batch": 4, "mixing_batch": 2}
+    runs = [(tmp_path / "machines", own, False)]
+    for stops, code in (([{"stop": (7, "SIGTERM")}, {}], 1), ([{}, {}], 0)):
+        workers = [f"localhost:{port}" for port in free_ports(2)]
+        tasks = [{"type": "worker", "index": index} for index in (0, 1)]
+        clusters = [{"cluster": {"worker": workers}, "task": task} for task in tasks]
+        finish(
+            *(start(pictures, runs, cluster, **stop) for cluster, stop in zip(clusters, stops)),
+            code=code,
+        )
+    finish(start(pictures, [(tmp_path / "one", own, False)]))
+    assert_alike(tmp_path / "machines", tmp_path / "one")
 
 
 def test_what_is_easy_is_learned(pictures, tmp_path):
