@@ -64,7 +64,7 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize("builder", [toy, isotropic])
-@pytest.mark.parametrize("options", OPTIONS, ids=str)
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: ",".join(options) or "plain")
 def test_the_outputs_are_the_same(builder, options):
     if builder is isotropic and "patch_size" not in options:
         options = {"layer_scale_init_value": 0.1, **options}
