@@ -39,7 +39,7 @@ def timm_loaders(files: list[str], options: argparse.Namespace) -> dict[str, Ite
     from PIL import Image, ImageOps
     from timm.data import create_transform
 
-    # At magnitude 10 no bits are left, which Pillow refuses from version 12 on, and timm stops.
+    # At magnitude 10 no bits are left, which Pillow 13 refuses, and timm stops.
     posterize = ImageOps.posterize
     ImageOps.posterize = lambda image, bits: (
         posterize(image, bits) if bits else Image.new("RGB", image.size)

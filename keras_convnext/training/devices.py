@@ -121,6 +121,6 @@ DEVICES = {
 
 DEVICES_A_MACHINE = 8  # as in the official training
 
-# Training images a core decodes and distorts a second. Assumed to be timm's, whose transform made
-# 391 in two processes on two cores from full-size ImageNet photographs.
-INPUT_IMAGES_A_CORE = 195
+# Training images a core decodes and distorts a second: benchmarks/results/input.json, over its two
+# cores, from full-size ImageNet photographs.
+INPUT_IMAGES_A_CORE = 149

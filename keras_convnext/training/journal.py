@@ -47,7 +47,7 @@ class Journal(keras.callbacks.Callback):
         layout: Layout.
         progress: Progress. Where the run stands; it is moved on.
         updates_per_epoch: int.
-        validation: tuple (dataset, number of its batches) or None.
+        validation: tuple (dataset, number of its batches).
         keep: function of a path. Writes the weights that the model has to a file.
     """
 
@@ -58,7 +58,7 @@ class Journal(keras.callbacks.Callback):
         layout: Layout,
         progress: Progress,
         updates_per_epoch: int,
-        validation: Any,
+        validation: tuple[Any, int],
         keep: Callable[[Path], None],
     ) -> None:
         super().__init__()
@@ -125,11 +125,10 @@ class Journal(keras.callbacks.Callback):
         row.update(_rounded({"learning_rate": self.model.optimizer.learning_rate}))
         measured = self.model.get_metrics_result()
         row.update(_rounded({name: measured[name] for name in ("loss", "accuracy")}))
-        if self.validation is not None:
-            row.update(self._evaluate(RAW))
-            if self.recipe.ema_decay is not None:
-                with averaged_weights(self.model):
-                    row.update(self._evaluate(EMA))
+        row.update(self._evaluate(RAW))
+        if self.recipe.ema_decay is not None:
+            with averaged_weights(self.model):
+                row.update(self._evaluate(EMA))
         self.progress.rows.append(row)
         logs.update(row, images_per_second=speed)
         self.save()

@@ -119,7 +119,7 @@ class Plan(NamedTuple):
             (
                 "input of a machine",
                 f"{self.input_rate:,.0f} images/s",
-                f"cores: {self.input_cores:,}, at {INPUT_IMAGES_A_CORE} each, assumed",
+                f"cores: {self.input_cores:,}, at {INPUT_IMAGES_A_CORE} each, measured",
             ),
         ]
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 from rich.console import Console
 
 from keras_convnext.data.checks import check_images, refuse_broken
+from keras_convnext.data.errors import DataError
 from keras_convnext.data.source import Source
 from keras_convnext.data.sources import open_source
 from keras_convnext.training.assembly import build_network, compile_for, save_classifier
@@ -77,8 +78,7 @@ def train(
     train_source = open_source(data, "train")
     validation_source = _validation_source(data, validation_data, train_source)
     check_images(train_source, least=2)  # one image of a class would be learned by heart
-    if validation_source:
-        check_images(validation_source)
+    check_images(validation_source)
     output = Path(output)
     layout = layout_of(strategy, recipe)
     updates_per_epoch = train_source.size // recipe.batch_size
@@ -109,7 +109,7 @@ def train(
         layout,
         progress,
         updates_per_epoch,
-        validation_source and _validation(strategy, validation_source, recipe, layout),
+        _validation(strategy, validation_source, recipe, layout),
         lambda path: write_whole(path, partial(save_classifier, network)),
     )
     journal.set_model(fitted)
@@ -151,11 +151,15 @@ def train(
 
 def _validation_source(
     data: str | Path, validation_data: str | Path | None, train_source: Source
-) -> Source | None:
-    """The images to validate on; none if the data has one split alone."""
-    if validation_data is None and train_source.split in ("", "all"):
-        return None
-    source = open_source(validation_data or data, "validation")
+) -> Source:
+    """The images to validate on."""
+    try:
+        source = open_source(validation_data or data, "validation")
+    except DataError as error:
+        raise DataError(
+            f"No images to validate on: {error}. Put some into a folder val/ beside train/, or "
+            "name other data with validation_data (--validation-data)"
+        ) from error
     if source.classes != train_source.classes:
         raise ValueError(
             "Training and validation images have the same classes. "
@@ -173,15 +177,14 @@ def _validation(
 
 
 def _refuse_broken(
-    train_source: Source, validation_source: Source | None, recipe: Recipe, updates: int
+    train_source: Source, validation_source: Source, recipe: Recipe, updates: int
 ) -> None:
     """Names the image that does not decode, if that is what has ended the run."""
     epoch, update = divmod(updates, train_source.size // recipe.batch_size)
     first = update * recipe.batch_size
     order = train_source.order(recipe.seed, epoch)
     refuse_broken(train_source, order[first : first + recipe.batch_size])
-    if validation_source:
-        refuse_broken(validation_source, range(validation_source.size))
+    refuse_broken(validation_source, range(validation_source.size))
 
 
 def _spectators(journal: Journal, console: Console | None) -> list[keras.callbacks.Callback]:

@@ -38,7 +38,7 @@ def photographs():
 def reference(name, increasing, image, level, positive, monkeypatch):
     monkeypatch.setattr(auto_augment.random, "random", lambda: 0.1 if positive else 0.9)
     variants = ("Posterize", "Solarize", "Color", "Contrast", "Brightness", "Sharpness")
-    # No bits are left at magnitude 10, which Pillow refuses from version 12 on.
+    # No bits are left at magnitude 10, which Pillow 13 refuses.
     posterize = auto_augment.ImageOps.posterize
     monkeypatch.setattr(
         auto_augment.ImageOps, "posterize",
