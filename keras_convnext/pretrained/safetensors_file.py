@@ -82,7 +82,10 @@ def write_safetensors(path: str | Path, tensors: Iterable[tuple[str, np.ndarray]
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         arrays = {name: np.require(array, requirements="C") for name, array in tensors}
+        partial.touch()
+        mode = partial.stat().st_mode  # the user's; safetensors would keep the file from all others
         safetensors.numpy.save_file(arrays, partial, metadata={"format": "pt"})
+        partial.chmod(mode)
         os.replace(partial, path)
     except safetensors.SafetensorError as error:
         raise OSError(f"{path} could not be written: {error}") from error

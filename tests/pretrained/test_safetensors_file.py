@@ -2,11 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 from mutations import safe_file_of
 
 from keras_convnext.pretrained.errors import CheckpointError
-from keras_convnext.pretrained.safetensors_file import read_safetensors
+from keras_convnext.pretrained.safetensors_file import read_safetensors, write_safetensors
 
 
 def refusal(tmp_path, key="x", shape=(1,), offsets=(0, 4)):
@@ -32,3 +33,9 @@ def test_a_name_does_not_spoil_the_message(key, tmp_path):
     assert "a damaged one" in told
     assert told.isprintable()
     assert len(told) < 600
+
+
+def test_others_may_read_what_is_written(tmp_path):
+    write_safetensors(tmp_path / "x.safetensors", [("x", np.zeros(2, "float32"))])
+    (tmp_path / "y").touch()
+    assert (tmp_path / "x.safetensors").stat().st_mode == (tmp_path / "y").stat().st_mode
