@@ -25,9 +25,14 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in 0..1, as the official code no
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-def _initializer(scale: float = 1.0) -> keras.initializers.Initializer:
-    """A new one for each layer: an initializer that is shared gives equal shapes equal values."""
-    return TruncatedNormal(stddev=0.02 * scale)
+def _initializer(stddev: float | None, inputs: int) -> keras.initializers.Initializer:
+    """A new one for each layer: an initializer that is shared gives equal shapes equal values.
+
+    Args:
+        stddev: float or None. As in `Variant`.
+        inputs: int. Numbers that one output is the sum of.
+    """
+    return TruncatedNormal(stddev=inputs**-0.5 if stddev is None else stddev)
 
 
 def _norm(name: str) -> keras.layers.Layer:
@@ -61,48 +66,50 @@ def normalization(x: Any) -> Any:
 def stem(x: Any, variant: Variant) -> Any:
     """Cuts the image into patches: "patchify", section 2.3."""
     x = PatchConv2D(
-        variant.dims[0], variant.patch_size, kernel_initializer=_initializer(), name="stem_conv"
+        variant.dims[0],
+        variant.patch_size,
+        kernel_initializer=_initializer(variant.stddev, variant.patch_size**2 * x.shape[-1]),
+        name="stem_conv",
     )(x)  # (N, H/4, W/4, C)
     return x if variant.isotropic else _norm("stem_norm")(x)
 
 
-def downsample(x: Any, dim: int, name: str) -> Any:
+def downsample(x: Any, dim: int, stddev: float | None, name: str) -> Any:
     """Halves the map before a stage, with a norm to keep training stable: section 2.6."""
     x = _norm(f"{name}_norm")(x)
-    return PatchConv2D(dim, 2, kernel_initializer=_initializer(), name=f"{name}_conv")(
-        x
-    )  # (N, H/8, W/8, 2C)
+    return PatchConv2D(
+        dim, 2, kernel_initializer=_initializer(stddev, 4 * x.shape[-1]), name=f"{name}_conv"
+    )(x)  # (N, H/8, W/8, 2C)
 
 
 def block(
     x: Any,
-    kernel_size: int,
-    layer_scale: float | None,
+    variant: Variant,
     drop_path_rate: float,
     remat: bool,
     name: str,
 ) -> Any:
     """Depthwise convolution, norm, and two pointwise layers around one GELU: figure 4."""
-    shortcut, dim = x, x.shape[-1]
+    shortcut, dim, stddev = x, x.shape[-1], variant.stddev
     x = DepthwiseConv2D(
-        kernel_size,
+        variant.kernel_size,
         padding="same",
         data_format="channels_last",
-        depthwise_initializer=_initializer(),
+        depthwise_initializer=_initializer(stddev, variant.kernel_size**2),
         name=f"{name}_dwconv",
     )(x)  # (N, H/4, W/4, C)
     x = _norm(f"{name}_norm")(x)
     x = PointwiseDense(
         4 * dim,
         activation="gelu",  # the exact one, with erf
-        kernel_initializer=_initializer(),
+        kernel_initializer=_initializer(stddev, dim),
         name=f"{name}_pwconv1",
     )(x)  # (N, H/4, W/4, 4C)
-    x = PointwiseDense(dim, kernel_initializer=_initializer(), name=f"{name}_pwconv2")(
-        x
-    )  # (N, H/4, W/4, C)
-    if layer_scale is not None:
-        x = LayerScale(layer_scale, name=f"{name}_layer_scale")(x)
+    x = PointwiseDense(
+        dim, kernel_initializer=_initializer(stddev, 4 * dim), name=f"{name}_pwconv2"
+    )(x)  # (N, H/4, W/4, C)
+    if variant.layer_scale is not None:
+        x = LayerScale(variant.layer_scale, name=f"{name}_layer_scale")(x)
     if remat:
         x = Remat(name=f"{name}_remat")(x)
     if drop_path_rate > 0:
@@ -119,10 +126,10 @@ def trunk(x: Any, variant: Variant, drop_path_rate: float = 0.0, remat: bool = F
     x = stem(x, variant)
     for stage, (depth, dim) in enumerate(zip(variant.depths, variant.dims)):
         if stage > 0:
-            x = downsample(x, dim, f"downsample_{stage}")
+            x = downsample(x, dim, variant.stddev, f"downsample_{stage}")
         for index in range(depth):
             name = f"blocks_{index}" if variant.isotropic else f"stages_{stage}_blocks_{index}"
-            x = block(x, variant.kernel_size, variant.layer_scale, next(rates), remat, name)
+            x = block(x, variant, next(rates), remat, name)
     return x  # (N, H/32, W/32, 8C)
 
 
@@ -138,9 +145,9 @@ def pooled(x: Any, pooling: str) -> Any:
 
 def head(x: Any, classes: int, init_scale: float, activation: str | Callable | None) -> Any:
     """Logits from the layer `head`, and what the activation makes of them from `predictions`."""
-    x = keras.layers.Dense(classes, kernel_initializer=_initializer(init_scale), name="head")(
-        x
-    )  # (N, classes)
+    x = keras.layers.Dense(
+        classes, kernel_initializer=TruncatedNormal(stddev=0.02 * init_scale), name="head"
+    )(x)  # (N, classes)
     return keras.layers.Activation(activation, dtype=at_least_float32(), name="predictions")(x)
 
 

@@ -167,6 +167,20 @@ def test_initialisation_is_as_published():
     assert not np.allclose(first, second)
 
 
+def test_kernels_of_the_narrow_network_start_by_the_number_of_their_inputs():
+    model = keras_convnext.ConvNeXtCifar(weights=None)
+    for name, inputs in {
+        "stem_conv": 2 * 2 * 3,
+        "stages_1_blocks_2_dwconv": 7 * 7,
+        "stages_1_blocks_2_pwconv1": 128,
+        "stages_1_blocks_2_pwconv2": 512,
+        "downsample_2_conv": 2 * 2 * 128,
+        "head": 2500,  # 0.02, as in all of them
+    }.items():
+        kernel = model.get_layer(name).get_weights()[0]
+        assert kernel.std() == pytest.approx(inputs**-0.5, rel=0.06), name
+
+
 def test_drop_path_rates_rise_linearly_over_all_blocks():
     model = keras_convnext.ConvNeXtTiny(weights=None, drop_path_rate=0.4)
     rates = {layer.name: layer.rate for layer in model.layers if hasattr(layer, "rate")}

@@ -105,7 +105,8 @@ def network(name, **options):
     }
     isotropic = {"small": (18, 384), "base": (18, 768), "large": (36, 1024)}
     if name == "convnext_cifar":
-        return Hierarchical((1, 3, 2), (64, 128, 256), **{"patch_size": 2, **options})
+        own = {"patch_size": 2, "gamma": False}
+        return Hierarchical((1, 3, 2), (64, 128, 256), **{**own, **options})
     kind, _, size = name.removeprefix("convnext_").rpartition("_")
     if kind == "isotropic":
         return Isotropic(*isotropic[size], **{"gamma": size == "large", **options})

@@ -210,17 +210,19 @@ RECIPES = {
         Recipe(
             "cifar10",
             "ours",
-            epochs=36,
+            epochs=24,
             warmup_epochs=2,
-            batch_size=128,
+            batch_size=64,
             learning_rate=2.5e-3,
             weight_decay=0.05,
             ema_decay=0.999,
-            layer_scale=0.1,
+            layer_scale=None,
             size=32,
-            crop_scale=(0.5, 1.0),
+            crop_scale=(0.64, 1.0),
+            crop_ratio=(4 / 5, 5 / 4),
             rand_augment=None,
             random_erasing=0.1,
+            device_batch=64,
         ),
     )
 }
