@@ -9,6 +9,8 @@ import keras
 
 from keras_convnext.builders import BUILDERS, ConvNeXt, ConvNeXtIsotropic
 from keras_convnext.layers import about_to_load
+from keras_convnext.pretrained.cache import ported_weights
+from keras_convnext.pretrained.catalog import find
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.identify import identify
 from keras_convnext.pretrained.porting import Progress, load_checkpoint, save_checkpoint
@@ -80,6 +82,16 @@ def load_model(
         )
     load_checkpoint(built, source, entry, progress)
     return built
+
+
+def checkpoint_file(source: str | Path, model: str | None = None) -> Path:
+    """Returns the file of weights that `load_model` reads, fetching published ones if need be.
+
+    Args:
+        source: as in `load_model`.
+        model: as in `load_model`.
+    """
+    return Path(source) if Path(source).is_file() else ported_weights(find(model, str(source)))
 
 
 def _build(network: Variant, include_top: bool, **options: Any) -> keras.Model:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from keras_convnext.preprocessing import ImageError, class_labels, load_image
+from keras_convnext.preprocessing import ImageError, class_names, load_image
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
 
@@ -71,7 +71,11 @@ def find_images(sources: Iterable[str | Path]) -> list[Path]:
 
 
 def predict_files(
-    model: keras.Model, paths: Sequence[str | Path], top: int = 5, batch_size: int = 8
+    model: keras.Model,
+    paths: Sequence[str | Path],
+    top: int = 5,
+    batch_size: int = 8,
+    names: Sequence[tuple[str, str]] | None = None,
 ) -> Iterator[Prediction]:
     """Classifies files, a batch at a time. One that cannot be read is reported, not fatal.
 
@@ -88,12 +92,15 @@ def predict_files(
         paths: sequence of str or path.
         top: int. How many classes to name. Defaults to 5.
         batch_size: int. How many images go through the network at once. Defaults to 8.
+        names: sequence of (WordNet identifier, name) or None. The classes of the model, as
+            `preprocessing.class_names` returns them. Defaults to None, those that are told by their
+            number alone.
 
     Returns:
         Iterator of Prediction, in the order of `paths`.
     """
     size = model.input_shape[1] or 224
-    names = _class_names(model.output_shape[-1])
+    names = names or class_names(model.output_shape[-1])
     remaining = iter(map(Path, paths))
     while batch := list(itertools.islice(remaining, batch_size)):
         images, errors = [], {}
@@ -108,13 +115,6 @@ def predict_files(
                 yield Prediction(path, (), errors[path])
             else:
                 yield Prediction(path, _best(next(scores), names, top))
-
-
-def _class_names(classes: int) -> Sequence[tuple[str, str]]:
-    try:
-        return class_labels(classes)
-    except ValueError:
-        return [("", f"class {index}") for index in range(classes)]
 
 
 def _best(scores: np.ndarray, names: Sequence[tuple[str, str]], top: int) -> tuple[Label, ...]:

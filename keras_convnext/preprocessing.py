@@ -180,6 +180,28 @@ def class_labels(classes: int) -> tuple[tuple[str, str], ...]:
     return tuple((wnid, name.replace(" ", "_")) for wnid, name in rows)
 
 
+def class_names(classes: int, checkpoint: str | Path | None = None) -> tuple[tuple[str, str], ...]:
+    """Returns (WordNet identifier, name) of each class of a checkpoint, in order.
+
+    They are the lines of the `classes.txt` that lies beside the file, as beside what `train` made,
+    if it has as many; else those of `class_labels`; else "class 0" and so on. The identifier is
+    empty where a class has none.
+
+    Args:
+        classes: int. How many it has.
+        checkpoint: str, path or None. The file of weights. Defaults to None.
+    """
+    beside = checkpoint and Path(checkpoint).with_name("classes.txt")
+    if beside and beside.is_file():
+        names = beside.read_text("utf-8").splitlines()
+        if len(names) == classes:
+            known = dict(class_labels(21841)) | dict(class_labels(1000))
+            return tuple((name, known[name]) if name in known else ("", name) for name in names)
+    if classes in _LABELS:
+        return class_labels(classes)
+    return tuple(("", f"class {index}") for index in range(classes))
+
+
 def preprocess_input(x: Any, data_format: str | None = None) -> Any:
     """Returns `x` as it is, for code written for `keras.applications`: the model normalises.
 

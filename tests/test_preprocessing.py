@@ -9,6 +9,7 @@ from PIL import Image
 from keras_convnext.preprocessing import (
     ImageError,
     class_labels,
+    class_names,
     decode_predictions,
     load_image,
     load_images,
@@ -165,6 +166,16 @@ def test_labels_are_in_the_order_of_the_checkpoints():
         assert all(wnid[0] == "n" and len(wnid) == 9 and name for wnid, name in labels)
     # ImageNet-22K lacks one class of ImageNet-1K, the teddy.
     assert set(small) - set(large) == {("n04399382", "teddy")}
+
+
+def test_classes_are_named_by_the_file_beside_the_weights(tmp_path):
+    (tmp_path / "classes.txt").write_text("ape\nn01440764\nn04399382\n")
+    expected = (("", "ape"), ("n01440764", "tench"), ("n04399382", "teddy"))
+    assert class_names(3, tmp_path / "best.keras") == expected
+    # Of another number they are not the classes of these weights.
+    assert class_names(2, tmp_path / "best.keras") == (("", "class 0"), ("", "class 1"))
+    assert class_names(1000, tmp_path / "best.keras") == class_labels(1000)
+    assert class_names(2)[1] == ("", "class 1")
 
 
 @pytest.mark.parametrize("classes", [1000, 21841])

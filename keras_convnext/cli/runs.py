@@ -16,7 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_convnext.cli.application import messages, output, settings_of, variant_name
-from keras_convnext.conversion import load_model
+from keras_convnext.conversion import checkpoint_file, load_model
+from keras_convnext.preprocessing import class_names
 
 Settings = Annotated[
     list[str] | None, typer.Option("--set", help="A field of the recipe, as KEY=VALUE.")
@@ -92,9 +93,12 @@ def evaluate_network(
         int | None, typer.Option(min=1, help="So many of the images, drawn at random.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+    confusion: Annotated[
+        Path | None, typer.Option(help="Write which class is taken for which to this picture.")
+    ] = None,
 ) -> None:
     """Measure the accuracy of weights by the rule of the published figures."""
-    from keras_convnext.evaluation import evaluate
+    from keras_convnext.evaluation import draw_confusion, evaluate
 
     shape = {} if size is None or weights.endswith(".keras") else {"input_shape": (size, size, 3)}
     network = load_model(weights, model, **shape)
@@ -109,8 +113,13 @@ def evaluate_network(
             limit=limit,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
+    if confusion:
+        names = class_names(network.output_shape[-1], checkpoint_file(weights, model))
+        draw_confusion(accuracy.guesses, [name for _, name in names], confusion)
+        messages.print(f"Wrote {confusion}", markup=False)
     if as_json:
-        print(json.dumps(accuracy._asdict(), indent=2))
+        told = {name: value for name, value in accuracy._asdict().items() if name != "guesses"}
+        print(json.dumps(told, indent=2))
         return
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for heading in ("images", "top-1", "top-5", "cross entropy", "images/s"):

@@ -1,5 +1,6 @@
 """How good a trained network is."""
 
 from keras_convnext.evaluation.accuracy import Accuracy, evaluate
+from keras_convnext.evaluation.confusion import draw_confusion
 
-__all__ = ["Accuracy", "evaluate"]
+__all__ = ["Accuracy", "draw_confusion", "evaluate"]

@@ -1,7 +1,8 @@
 """Accuracy by the rule by which the published figures were measured."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,8 @@ class Accuracy(NamedTuple):
         images: int. How many images this was measured on.
         images_per_second: float. Reading, decoding and predicting, the first batch left out, as it
             has the compiling in it.
+        guesses: mapping of (int, int) to int. Of a class and the class that was taken for the most
+            probable, both by their place among the model's: how many images.
     """
 
     top1: float
@@ -34,6 +37,7 @@ class Accuracy(NamedTuple):
     loss: float
     images: int
     images_per_second: float
+    guesses: Mapping[tuple[int, int], int]
 
 
 def evaluate(
@@ -94,7 +98,7 @@ def evaluate(
 
     options = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
     batches = records.map(prepare, **options).batch(batch_size).prefetch(2)
-    right, loss, done = np.zeros(2, int), 0.0, 0
+    right, loss, done, guesses = np.zeros(2, int), 0.0, 0, Counter()
     started, start = 0, time.perf_counter()
     iterator = iter(batches)
     while done < total:
@@ -104,7 +108,9 @@ def evaluate(
             refuse_broken(source, indices[done : done + batch_size])
             raise
         scores = _predict(model, images.numpy(), batch_size)
-        losses, ranks = _losses_and_ranks(scores, outputs[labels.numpy()], returns_logits)
+        true = outputs[labels.numpy()]
+        losses, ranks = _losses_and_ranks(scores, true, returns_logits)
+        guesses.update(zip(true.tolist(), scores.argmax(axis=1).tolist()))
         right += [int((ranks < top).sum()) for top in (1, 5)]
         loss += float(losses.sum())
         done += len(ranks)
@@ -113,7 +119,7 @@ def evaluate(
         if progress:
             progress(done, total)
     speed = (done - started) / (time.perf_counter() - start)
-    return Accuracy(*(right / done).tolist(), loss / done, done, speed)
+    return Accuracy(*(right / done).tolist(), loss / done, done, speed, dict(guesses))
 
 
 def _size_of(model: keras.Model, size: int | None) -> int:

@@ -6,7 +6,7 @@ from PIL import Image
 
 from keras_convnext.data.errors import DataError
 from keras_convnext.data.sources import open_source
-from keras_convnext.evaluation import evaluate
+from keras_convnext.evaluation import draw_confusion, evaluate
 from keras_convnext.preprocessing import class_labels, load_image
 
 WNIDS = [wnid for wnid, _ in class_labels(1000)]
@@ -57,6 +57,23 @@ def test_the_figures_are_those_of_the_definition(tmp_path, activation, batch_siz
     assert 0 < found.top1 < found.top5 < 1
     assert found.loss == pytest.approx(float(np.mean(losses)), rel=0.01)
     assert found.images_per_second > 0
+    pairs = list(zip(labels.tolist(), order[:, 0].tolist()))
+    assert found.guesses == {pair: pairs.count(pair) for pair in pairs}
+
+
+def test_the_picture_of_confusions_is_dark_where_images_are(tmp_path):
+    guesses = {(0, 0): 9, (0, 2): 1, (1, 1): 10, (2, 0): 10}
+    draw_confusion(guesses, ["ape", "bee", "cat"], tmp_path / "confusion.png")
+    pixels = np.asarray(Image.open(tmp_path / "confusion.png").convert("L"), int)
+    inside = np.flatnonzero((pixels < 100).mean(axis=0) > 0.1)  # where dark squares are
+    left, right = inside[0], inside[-1]
+    draw_confusion({(0, 1): 1}, ["ape", "bee", "cat"], tmp_path / "other.png")
+    other = np.asarray(Image.open(tmp_path / "other.png").convert("L"), int)
+    assert other.shape == pixels.shape
+    assert right - left > pixels.shape[1] / 3
+    assert (pixels < 100).sum() > 2 * (other < 100).sum()
+    with pytest.raises(ValueError, match="supported"):
+        draw_confusion(guesses, ["ape", "bee", "cat"], tmp_path / "confusion.docx")
 
 
 def test_classes_by_wordnet_identifier_are_found_among_those_of_imagenet(tmp_path):

@@ -1,0 +1,46 @@
+"""Which classes a model takes for which, as a picture."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+MOST_WITH_NUMBERS = 30  # classes; squares of more are too small to write in
+
+
+def draw_confusion(
+    guesses: Mapping[tuple[int, int], int], names: Sequence[str], path: str | Path
+) -> None:
+    """Draws how the images of each class were classified, in percent of that class.
+
+    Args:
+        guesses: mapping. As `Accuracy.guesses` has it.
+        names: sequence of str. The classes of the model, in its order.
+        path: str or path. The picture to write; the suffix tells the format.
+
+    Raises:
+        ValueError: If the suffix is no format of a picture.
+    """
+    from matplotlib.figure import Figure
+
+    counts = np.zeros((len(names), len(names)))
+    for pair, count in guesses.items():
+        counts[pair] = count
+    shares = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = 2.5 + min(0.5 * len(names), 12)
+    figure = Figure(figsize=(side + 0.6, side), layout="constrained")
+    axes = figure.subplots()
+    # The root shows a confusion of one percent beside a class that is right in ninety.
+    image = axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=10)
+    bar = figure.colorbar(image, ax=axes, fraction=0.046, label="images of the class (%)")
+    bar.set_ticks(np.sqrt([0, 1, 5, 20, 50, 100]), labels=["0", "1", "5", "20", "50", "100"])
+    axes.set(xlabel="taken for", ylabel="is", title="Confusion")
+    if len(names) <= MOST_WITH_NUMBERS:
+        axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
+        axes.set_yticks(range(len(names)), names)
+        for (row, column), share in np.ndenumerate(shares):
+            if share:
+                color = "white" if share > 35 else "black"
+                text = f"{share:.1f}" if row != column else f"{share:.0f}"
+                axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
+    figure.savefig(path, dpi=110)
