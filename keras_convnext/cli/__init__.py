@@ -2,7 +2,7 @@
 
 import sys
 
-from keras_convnext.cli import files, networks, photographs, runs
+from keras_convnext.cli import exports, files, networks, photographs, runs
 from keras_convnext.cli.application import app, messages
 
 for name, function in {
@@ -11,6 +11,7 @@ for name, function in {
     "predict": photographs.predict,
     "convert": files.convert_weights,
     "verify": files.verify_weights,
+    "export": exports.export_network,
     "train": runs.train_network,
     "evaluate": runs.evaluate_network,
     "plan": runs.plan_run,

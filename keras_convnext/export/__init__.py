@@ -1,5 +1,7 @@
 """What a trained network becomes to be run elsewhere, or faster."""
 
+from keras_convnext.export.artifact import Artifact, Difference
+from keras_convnext.export.exporting import ExportError, export
 from keras_convnext.export.fusing import fuse
 
-__all__ = ["fuse"]
+__all__ = ["Artifact", "Difference", "ExportError", "export", "fuse"]

@@ -1,0 +1,116 @@
+"""An exported network, run in its own runtime, and how far it is from the live one."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from keras_convnext.export.formats import FORMATS, missing_packages
+
+MANIFEST = "export.json"
+
+
+class Artifact:
+    """A network that `export` wrote, loaded in its own runtime.
+
+    Example:
+
+    ```python
+    artifact = keras_convnext.export.Artifact("served/tiny")
+    artifact(load_images(["cat.jpg"], artifact.size))["probabilities"]  # (1, 1000)
+    ```
+
+    Args:
+        folder: str or path. What `export` wrote.
+
+    Raises:
+        ValueError: If the folder holds no such thing.
+        ImportError: If the runtime is not installed; the message says what to do.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        try:
+            self.manifest: dict[str, Any] = json.loads((Path(folder) / MANIFEST).read_text("utf-8"))
+            chosen = FORMATS[self.manifest["format"]]
+        except (OSError, ValueError, KeyError) as error:
+            raise ValueError(
+                f"An artifact is a folder that `keras-convnext export` wrote, with its {MANIFEST}. "
+                f"Received: {folder}"
+            ) from error
+        require(self.manifest["format"])
+        self._run = chosen.load(Path(folder) / chosen.file)
+
+    @property
+    def size(self) -> int:
+        """Side of the square that its images are cropped to, in pixels."""
+        return self.manifest["size"]
+
+    @property
+    def names(self) -> list[str]:
+        """The classes, in order."""
+        return self.manifest["classes"]
+
+    def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        """Classifies a batch.
+
+        Args:
+            pixels: array (N, H, W, 3), in 0..255.
+
+        Returns:
+            dict with `probabilities` and `logits`, each (N, classes), among others.
+        """
+        return self._run(np.ascontiguousarray(pixels, self.manifest["pixels"]))
+
+
+class Difference(NamedTuple):
+    """How far one set of logits is from another.
+
+    Args:
+        error: float. The largest difference, relative to the largest logit.
+        same_top1: float. Share of the images with the same most probable class, in 0..1.
+        same_top5: float. Share of those with the same five, in the same order, in 0..1.
+        images: int.
+    """
+
+    error: float
+    same_top1: float
+    same_top5: float
+    images: int
+
+
+def require(name: str) -> None:
+    """Checks that the packages of a format are installed.
+
+    Raises:
+        ImportError: If not; the message says what to do.
+    """
+    if missing := missing_packages(FORMATS[name]):
+        raise ImportError(
+            f'The format {name} takes {", ".join(missing)}: pip install "keras-convnext[export]"',
+            name=missing[0],
+        )
+
+
+def compare(model: keras.Model, artifact: Artifact, images: np.ndarray) -> Difference:
+    """Compares the logits of an artifact with those of the live model.
+
+    Args:
+        model: keras.Model. With a layer `head`.
+        artifact: Artifact.
+        images: uint8 array (N, H, W, 3).
+    """
+    live = keras.Model(model.input, model.get_layer("head").output)
+    batches = [images[start : start + 3] for start in range(0, len(images), 3)]  # and a last one
+    ours = np.concatenate([np.asarray(live(batch.astype("float32"))) for batch in batches])
+    theirs = np.concatenate([artifact(batch)["logits"] for batch in batches])
+    if not np.isfinite(theirs).all():
+        return Difference(float("inf"), 0.0, 0.0, len(images))
+    same = np.argsort(-ours, kind="stable")[:, :5] == np.argsort(-theirs, kind="stable")[:, :5]
+    return Difference(
+        float(np.abs(ours - theirs).max() / np.abs(ours).max()),
+        float(same[:, 0].mean()),
+        float(same.all(axis=1).mean()),
+        len(images),
+    )

@@ -1,0 +1,208 @@
+"""The formats that a network can leave Keras in: how each is written, and run by its own."""
+
+import importlib.util
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+from keras_convnext.export.served import with_outputs
+
+Run = Callable[[np.ndarray], dict[str, np.ndarray]]
+
+
+class Order(NamedTuple):
+    """What is to be written.
+
+    Args:
+        network: keras.Model. As `served_network` makes it.
+        folder: path. Where to.
+        pixels: str. What the artifact takes, "float32" or "uint8".
+        dtype: str. What its weights are kept in.
+        size: int. Side of the square that an encoded image is cropped to.
+        names: sequence of str. The classes.
+        samples: iterable of arrays (N, H, W, 3). Pixels to see the ranges of maps on, for "int8".
+    """
+
+    network: keras.Model
+    folder: Path
+    pixels: str
+    dtype: str
+    size: int
+    names: Sequence[str]
+    samples: Iterable[np.ndarray] = ()
+
+
+class Format(NamedTuple):
+    """A format.
+
+    Args:
+        file: str. What of an artifact is loaded.
+        dtypes: tuple of str. What weights can be kept in.
+        tolerance: float. How far its logits in float32 may be from Keras', relative to the largest.
+        packages: tuple of str. What has to be installed to write and run it.
+        write: function of an Order.
+        load: function of the file. Returns what turns pixels (N, H, W, 3) into a dict of arrays.
+    """
+
+    file: str
+    dtypes: tuple[str, ...]
+    tolerance: float
+    packages: tuple[str, ...]
+    write: Callable[[Order], None]
+    load: Callable[[Path], Run]
+
+
+def missing_packages(chosen: Format) -> list[str]:
+    """Returns what has to be installed yet to write and run a format."""
+    return [name for name in chosen.packages if importlib.util.find_spec(name) is None]
+
+
+def _write_onnx(order: Order) -> None:
+    import onnx
+
+    from keras_convnext.export.onnx_graph import onnx_graph
+
+    path = order.folder / FORMATS["onnx"].file
+    network = with_outputs(order.network, "probabilities", "logits", "features")
+    kept = "float32" if order.dtype == "int8" else order.dtype
+    graph = onnx_graph(network, order.pixels, kept)
+    if order.dtype == "int8":
+        _quantize_onnx(graph, path, order.samples)
+    else:
+        onnx.save(graph, path)
+
+
+def _quantize_onnx(graph: object, path: Path, samples: Iterable[np.ndarray]) -> None:
+    from onnxruntime import quantization
+
+    class Reader(quantization.CalibrationDataReader):
+        def __init__(self) -> None:
+            self.samples = iter(samples)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(({"pixels": sample} for sample in self.samples), None)
+
+    quantization.quantize_static(
+        graph,
+        path,
+        Reader(),
+        op_types_to_quantize=["Conv", "MatMul", "Gemm"],  # norms and GELU stay in float32
+        per_channel=True,
+        weight_type=quantization.QuantType.QInt8,
+        activation_type=quantization.QuantType.QUInt8,
+    )
+
+
+def _load_onnx(path: Path) -> Run:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+    return lambda pixels: dict(zip(names, session.run(names, {"pixels": pixels})))
+
+
+def _write_openvino(order: Order) -> None:
+    import openvino
+
+    half = order.dtype == "float16"
+    _write_onnx(order._replace(dtype="float32") if half else order)
+    onnx_file = order.folder / FORMATS["onnx"].file
+    model = openvino.convert_model(onnx_file)
+    openvino.save_model(model, order.folder / FORMATS["openvino"].file, compress_to_fp16=half)
+    del model  # reads from the file as long as it is there
+    onnx_file.unlink()
+
+
+def _load_openvino(path: Path) -> Run:
+    import openvino
+
+    # Float32 also where a CPU has faster arithmetic of fewer bits, so that it can be compared.
+    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(path, "CPU", settings)
+    names = [output.any_name for output in compiled.outputs]
+
+    def run(pixels: np.ndarray) -> dict[str, np.ndarray]:
+        found = compiled([pixels])
+        return {name: found[name] for name in names}
+
+    return run
+
+
+def _write_litert(order: Order) -> None:
+    from keras_convnext.export.litert import write_litert
+
+    write_litert(
+        with_outputs(order.network, "probabilities", "logits", "features"),
+        order.folder / FORMATS["litert"].file,
+        order.pixels,
+        order.dtype,
+        order.samples,
+    )
+
+
+def _load_litert(path: Path) -> Run:
+    from ai_edge_litert.interpreter import Interpreter
+
+    runner = Interpreter(str(path)).get_signature_runner("serving_default")
+    return lambda pixels: runner(pixels=pixels)
+
+
+def _write_saved_model(order: Order) -> None:
+    from keras_convnext.export.saved_model import write_saved_model
+
+    write_saved_model(
+        order.network,
+        order.folder / FORMATS["saved_model"].file,
+        order.pixels,
+        order.dtype,
+        order.size,
+        order.names,
+    )
+
+
+def _load_saved_model(path: Path) -> Run:
+    import tensorflow as tf
+
+    loaded = tf.saved_model.load(str(path))
+    serve = loaded.signatures["serving_default"]
+
+    def run(pixels: np.ndarray) -> dict[str, np.ndarray]:
+        found = serve(pixels=tf.constant(pixels))
+        return {name: value.numpy() for name, value in found.items()}
+
+    run.kept_alive = loaded
+    return run
+
+
+FORMATS = {
+    "saved_model": Format(
+        "1", ("float32", "float16", "bfloat16"), 1e-5, (), _write_saved_model, _load_saved_model
+    ),
+    "onnx": Format(
+        "model.onnx",
+        ("float32", "float16", "bfloat16", "int8"),
+        1e-4,
+        ("onnx", "onnxruntime"),
+        _write_onnx,
+        _load_onnx,
+    ),
+    "litert": Format(
+        "model.tflite",
+        ("float32", "float16", "int8"),
+        1e-4,
+        ("ai_edge_litert", "ai_edge_quantizer"),
+        _write_litert,
+        _load_litert,
+    ),
+    "openvino": Format(
+        "model.xml",
+        ("float32", "float16", "int8"),
+        1e-4,
+        ("onnx", "onnxruntime", "openvino"),
+        _write_openvino,
+        _load_openvino,
+    ),
+}

@@ -1,0 +1,183 @@
+"""A network as an ONNX graph, layer by layer.
+
+Maps stay channels-last between layers, as in Keras. A convolution of ONNX takes channels first: a
+runtime that blocks its channels anyway reads and writes the other order on the way, so that the
+transposes around it cost nothing. Pointwise layers are products of matrices, which every runtime
+fuses with bias and GELU.
+"""
+
+from functools import singledispatchmethod
+from typing import Any
+
+import keras
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from keras_convnext.export.served import follow
+from keras_convnext.layers import DepthwiseConv2D, PatchConv2D, PointwiseDense
+
+OPSET = 20  # the first with Gelu
+_TO_CHANNELS_FIRST, _TO_CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
+_STORED = {
+    "float32": TensorProto.FLOAT,
+    "float16": TensorProto.FLOAT16,
+    "bfloat16": TensorProto.BFLOAT16,
+}
+
+
+def onnx_graph(
+    network: keras.Model, pixels: str = "float32", dtype: str = "float32"
+) -> onnx.ModelProto:
+    """Writes a network as ONNX.
+
+    Args:
+        network: keras.Model. As `served_network` makes it.
+        pixels: str. What it takes, "float32" or "uint8". Defaults to "float32".
+        dtype: str. What the weights are kept as, "float32", "float16" or "bfloat16"; they are
+            computed with in float32. Defaults to "float32".
+
+    Returns:
+        An onnx.ModelProto that its checker has passed.
+
+    Raises:
+        ValueError: If the model has a layer that the networks of this package have not.
+    """
+    return _Writer(dtype).model(network, pixels)
+
+
+class _Writer:
+    def __init__(self, dtype: str) -> None:
+        self.dtype = dtype
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: list[onnx.TensorProto] = []
+
+    def model(self, network: keras.Model, pixels: str) -> onnx.ModelProto:
+        x = "pixels"
+        if pixels != "float32":
+            x = self.node("Cast", [x], "pixels_float32", to=TensorProto.FLOAT)
+        outputs = []
+        for name, last in follow(network, x, self.write).items():
+            self.node("Identity", [last], name)
+            outputs.append(_value(name, TensorProto.FLOAT, network.output[name].shape))
+        kind = helper.np_dtype_to_tensor_dtype(np.dtype(pixels))
+        inputs = [_value("pixels", kind, network.input.shape)]
+        graph = helper.make_graph(self.nodes, network.name, inputs, outputs, self.weights)
+        made = helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=9,  # that of the opset
+            producer_name="keras_convnext",
+        )
+        onnx.checker.check_model(made, full_check=True)
+        return made
+
+    def node(self, operation: str, inputs: list[str], name: str, **attributes: Any) -> str:
+        """Adds a node, whose output is called as it is."""
+        self.nodes.append(helper.make_node(operation, inputs, [name], name=name, **attributes))
+        return name
+
+    def constant(self, name: str, values: Any) -> str:
+        """Adds numbers that are kept as they are."""
+        self.weights.append(numpy_helper.from_array(np.asarray(values), name))
+        return name
+
+    def weight(self, name: str, values: np.ndarray) -> str:
+        """Adds weights, kept in the dtype of the file and computed with in float32."""
+        values = np.ascontiguousarray(values, "float32")
+        if self.dtype == "float32":
+            return self.constant(name, values)
+        kind = _STORED[self.dtype]
+        kept = values.astype(helper.tensor_dtype_to_np_dtype(kind))
+        self.weights.append(numpy_helper.from_array(kept, f"{name}_{self.dtype}"))
+        return self.node("Cast", [f"{name}_{self.dtype}"], name, to=TensorProto.FLOAT)
+
+    @singledispatchmethod
+    def write(self, layer: Any, *inputs: str) -> str:
+        """Adds what a layer does, and returns the name of its output."""
+        raise ValueError(
+            "Only the layers of this package's networks are known. "
+            f"Received: {layer.name}, a {type(layer).__name__}"
+        )
+
+    @write.register(PatchConv2D)
+    @write.register(DepthwiseConv2D)
+    def _(self, layer: Any, x: str) -> str:
+        name = layer.name
+        kernel, *bias = layer.get_weights()
+        grouped = isinstance(layer, DepthwiseConv2D)
+        kernel = kernel.transpose((2, 3, 0, 1) if grouped else (3, 2, 0, 1))
+        side = kernel.shape[-1]
+        x = self.node("Transpose", [x], f"{name}_in", perm=_TO_CHANNELS_FIRST)
+        x = self.node(
+            "Conv",
+            [x, self.weight(f"{name}_kernel", kernel), *self._bias(name, bias)],
+            f"{name}_conv",
+            kernel_shape=[side, side],
+            strides=list(layer.strides),
+            pads=[(side - 1) // 2] * 4 if grouped else [0] * 4,
+            group=len(kernel) if grouped else 1,
+        )
+        return self.node("Transpose", [x], name, perm=_TO_CHANNELS_LAST)
+
+    @write.register
+    def _(self, layer: keras.layers.LayerNormalization, x: str) -> str:
+        channels = layer.input.shape[-1]
+        gamma, *beta = layer.get_weights() or [np.ones(channels)]  # ONNX' is never without gamma
+        scale = self.weight(f"{layer.name}_gamma", gamma)
+        return self.node(
+            "LayerNormalization",
+            [x, scale, *self._bias(layer.name, beta)],
+            layer.name,
+            axis=-1,
+            epsilon=layer.epsilon,
+        )
+
+    @write.register
+    def _(self, layer: PointwiseDense, x: str) -> str:
+        name = layer.name
+        kernel, *bias = layer.get_weights()
+        weights = self.weight(f"{name}_kernel", kernel)
+        x = self.node("MatMul", [x, weights], f"{name}_product")
+        for shift in self._bias(name, bias):
+            x = self.node("Add", [x, shift], f"{name}_biased")
+        return self._activated(layer, x)
+
+    @write.register
+    def _(self, layer: keras.layers.Dense, x: str) -> str:
+        kernel, *bias = layer.get_weights()
+        weights = self.weight(f"{layer.name}_kernel", kernel)
+        x = self.node("Gemm", [x, weights, *self._bias(layer.name, bias)], f"{layer.name}_product")
+        return self._activated(layer, x)
+
+    @write.register
+    def _(self, layer: keras.layers.Add, *inputs: str) -> str:
+        return self.node("Add", [*inputs], layer.name)
+
+    @write.register
+    def _(self, layer: keras.layers.GlobalAveragePooling2D, x: str) -> str:
+        axes = self.constant(f"{layer.name}_axes", np.array([1, 2], "int64"))
+        return self.node("ReduceMean", [x, axes], layer.name, keepdims=0)
+
+    @write.register
+    def _(self, layer: keras.layers.Activation, x: str) -> str:
+        return self._activated(layer, x)
+
+    def _activated(self, layer: Any, x: str) -> str:
+        activation = keras.activations.serialize(layer.activation)
+        known = {"linear": "Identity", "gelu": "Gelu", "softmax": "Softmax", "sigmoid": "Sigmoid"}
+        if activation not in known:
+            raise ValueError(
+                f"Activations are one of {', '.join(known)}. "
+                f"Received: {layer.name}, with {activation}"
+            )
+        return self.node(known[activation], [x], layer.name)
+
+    def _bias(self, name: str, values: list[np.ndarray]) -> list[str]:
+        return [self.weight(f"{name}_bias", value) for value in values]
+
+
+def _value(name: str, kind: int, shape: tuple[int | None, ...]) -> onnx.ValueInfoProto:
+    sides = ("batch", f"{name}_height", f"{name}_width")
+    named = [side or sides[axis] for axis, side in enumerate(shape)]
+    return helper.make_tensor_value_info(name, kind, named)
