@@ -22,7 +22,7 @@ _DOCSTRING = """Makes {title}.
 
     ```python
     model = keras_convnext.{function}({example})
-    probabilities = model.predict(images)  # (N, 224, 224, 3) in 0..255 -> (N, 1000)
+    probabilities = model.predict(images)  # (N, {size}, {size}, 3) in 0..255 -> (N, {classes})
     ```
 
     Args:{own_arguments}
@@ -40,7 +40,7 @@ _DOCSTRING = """Makes {title}.
             be None, for any; each is {min_size} or more. With a channel count other than 3, a
             ported stem kernel is summed over its channels for 1, else repeated over them and
             scaled by 3 / channels. Defaults to (None, None, 3) without the top, else to the size
-            that published weights are made for, else to (224, 224, 3).
+            that published weights are made for, else to ({size}, {size}, 3).
         pooling: None, "avg" or "max". Without the top: None returns the last map
             (N, H/{stride}, W/{stride}, {dim}); "avg" the features (N, {dim}) that the classifier
             sees, pooled and then normalised; "max" the same of the maximum. Defaults to None.
@@ -101,7 +101,7 @@ def _builder(variant: Variant) -> Callable[..., keras.Model]:
                 f"Received: weights={weights!r}"
             )
         if input_shape is None:
-            size = published[0].size if published else 224
+            size = published[0].size if published else variant.size
             input_shape = (size, size, 3) if include_top else (None, None, 3)
         image = input_tensor
         if image is None:
@@ -205,16 +205,17 @@ def _published_weights(name: str) -> str:
 def _named(name: str) -> Callable[..., keras.Model]:
     """The builder of one published variant, with the name and the docstring it deserves."""
     variant = VARIANTS[name]
-    size = name.rpartition("_")[2]
+    scale = name.rpartition("_")[2]
+    title = "XLarge" if scale == "xlarge" else scale.title()
+    rows = list_weights(name)
     build = _builder(variant)
-    build.__name__ = build.__qualname__ = (
-        f"ConvNeXt{'Isotropic' * variant.isotropic}{'XLarge' if size == 'xlarge' else size.title()}"
-    )
+    build.__name__ = build.__qualname__ = f"ConvNeXt{'Isotropic' * variant.isotropic}{title}"
     build.__doc__ = _DOCSTRING.format(
-        title=f"{'isotropic ' * variant.isotropic}ConvNeXt {size}: {sum(variant.depths)} blocks, "
+        title=f"{'isotropic ' * variant.isotropic}ConvNeXt {scale}: {sum(variant.depths)} blocks, "
         f"depths {variant.depths}, dims {variant.dims}",
         function=build.__name__,
-        example=f'weights="{tags[0]}"' if (tags := _tags(name)) else "weights=None, classes=10",
+        example=f'weights="{rows[0].tag}"' if rows else "weights=None",
+        classes=rows[0].classes if rows else 1000,
         weights=_published_weights(name),
         own_arguments="",
         source="section 3.3" if variant.isotropic else "section 3",

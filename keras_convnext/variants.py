@@ -22,6 +22,7 @@ class Variant(NamedTuple):
         stddev: float or None. Deviation of the random kernels at the start, the head's apart. None
             takes `1 / sqrt(inputs)` for each: the official 0.02 is that for a kernel of 2,500
             inputs, and leaves a narrow network with whispers to learn from.
+        size: int. Side of the images it takes if nobody says otherwise, in pixels.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Variant(NamedTuple):
     kernel_size: int = 7
     isotropic: bool = False
     stddev: float | None = 0.02
+    size: int = 224
 
     @property
     def stride(self) -> int:
@@ -57,8 +59,8 @@ VARIANTS = {
         Variant("convnext_base",           (3, 3, 27, 3),   (128, 256, 512, 1024)),   # 88.59 M
         Variant("convnext_large",          (3, 3, 27, 3),   (192, 384, 768, 1536)),   # 197.77 M
         Variant("convnext_xlarge",         (3, 3, 27, 3),   (256, 512, 1024, 2048)),  # 350.20 M
-        # Ours, for images of 32 px.
-        Variant("convnext_cifar", (1, 3, 2), (64, 128, 256), None, 2, stddev=None),      # 1.95 M
+        # Ours, for images of 32 px: 1.95 M.
+        Variant("convnext_cifar", (1, 3, 2), (64, 128, 256), None, 2, stddev=None, size=32),
         # Only the large isotropic network trains with layer scale (official TRAINING.md).
         Variant("convnext_isotropic_small", (18,), (384,),  None, 16, isotropic=True),   # 22.31 M
         Variant("convnext_isotropic_base",  (18,), (768,),  None, 16, isotropic=True),   # 87.08 M

@@ -98,6 +98,7 @@ def test_any_height_and_width_from_32(shape, last, fixed):
 
 def test_default_input_shapes_are_those_of_keras_applications():
     assert keras_convnext.ConvNeXtAtto(weights=None).input_shape == (None, 224, 224, 3)
+    assert keras_convnext.ConvNeXtCifar(weights=None).input_shape == (None, 32, 32, 3)
     trunk = keras_convnext.ConvNeXtAtto(weights=None, include_top=False)
     assert trunk.input_shape == (None, None, None, 3)
 

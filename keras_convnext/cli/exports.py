@@ -45,7 +45,7 @@ def export_network(
     pixels: Annotated[str, typer.Option(help="What it takes, float32 or uint8.")] = "float32",
     size: Annotated[
         int | None,
-        typer.Option(min=32, help="Side of the images.  (default: that of the weights, or 224)"),
+        typer.Option(min=32, help="Side of the images.  (default: what the network is made for)"),
     ] = None,
     any_size: Annotated[
         bool, typer.Option("--any-size", help="Take images of any height and width.")

@@ -64,11 +64,15 @@ def _variants_table() -> Table:
 
 def info(
     model: Annotated[str, typer.Argument(callback=variant_name, help="As `list` names it.")],
-    size: Annotated[int, typer.Option(min=32, help="Side of the images, in pixels.")] = 224,
+    size: Annotated[
+        int | None,
+        typer.Option(min=32, help="Side of the images.  (default: what the network is made for)"),
+    ] = None,
     classes: Annotated[int, typer.Option(min=1, help="Number of classes.")] = 1000,
 ) -> None:
     """Show what each stage of a network holds and costs."""
     variant = VARIANTS[model]
+    size = size or variant.size
     counted = parts(variant, (size, size), classes)
     table = Table("part", "blocks", title=f"{model}, {size} px", box=box.SIMPLE, show_footer=True)
     table.add_column("output", "total")

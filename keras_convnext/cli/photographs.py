@@ -38,7 +38,7 @@ def predict(
     ] = None,
     size: Annotated[
         int | None,
-        typer.Option(min=32, help="Side of the images.  (default: that of the weights, or 224)"),
+        typer.Option(min=32, help="Side of the images.  (default: what the network is made for)"),
     ] = None,
     top: Annotated[int, typer.Option(min=1, help="Classes to name for each image.")] = 5,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 8,

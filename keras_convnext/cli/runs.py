@@ -86,7 +86,7 @@ def evaluate_network(
     ] = None,
     size: Annotated[
         int | None,
-        typer.Option(min=32, help="Side of the images.  (default: that of the weights, or 224)"),
+        typer.Option(min=32, help="Side of the images.  (default: what the network is made for)"),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 32,
     limit: Annotated[
