@@ -60,6 +60,18 @@ def test_predict_recognises_the_network_of_a_checkpoint(checkpoint, tmp_path):
     assert "mean nothing" not in result.stderr
 
 
+def test_predict_without_a_choice_takes_what_comes_with_the_package():
+    result = run("predict", PHOTOS / "cat.jpg", "--json")
+    assert result.exit_code == 0
+    assert "mean nothing" not in result.stderr
+    labels = json.loads(result.stdout)[0]["predictions"]
+    classes = (Path(keras_convnext.__file__).parents[1] / "weights/cifar10/classes.txt").read_text()
+    assert {label["name"] for label in labels} < set(classes.split())
+    assert run("predict", PHOTOS / "cat.jpg", "--json", "--model", "convnext_cifar").stdout == (
+        result.stdout
+    )
+
+
 def test_predict_with_random_weights_says_so():
     result = run("predict", PHOTOS / "cat.jpg", "--model", "convnext_atto")
     assert result.exit_code == 0

@@ -2,6 +2,7 @@
 
 import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,12 +13,15 @@ from rich.table import Table
 
 from keras_convnext.builders import BUILDERS
 from keras_convnext.cli.application import messages, output, variant_name
-from keras_convnext.conversion import load_model
+from keras_convnext.conversion import checkpoint_file, load_model
 from keras_convnext.prediction import Prediction, draw_predictions, find_images, predict_files
+from keras_convnext.preprocessing import class_names
+from keras_convnext.pretrained.catalog import list_weights
 from keras_convnext.pretrained.porting import save_checkpoint
 
 RANDOM_WEIGHTS = "Random weights: these labels mean nothing. Name a checkpoint with --weights."
 MOST_IN_PICTURE = 60
+SHIPPED = next(row for row in list_weights() if row.source == "shipped")
 
 
 def predict(
@@ -26,14 +30,15 @@ def predict(
         str | None,
         typer.Option(
             callback=lambda name: name and variant_name(name),
-            help="As `list` names it.  (default: what the checkpoint is of)",
+            help="As `list` names it.  (default: what the checkpoint is of, or convnext_cifar)",
         ),
     ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
             help="Published weights, as `list --weights` names them, a .pth file, or weights that "
-            "Keras saved.  (default: random ones)"
+            "Keras saved.  (default: those that come with the package, if the network has such; "
+            "random ones, if not)"
         ),
     ] = None,
     size: Annotated[
@@ -52,10 +57,10 @@ def predict(
     The exit code is 1 if an image could not be read; the others are classified all the same.
     """
     paths = find_images(images)
-    network = _network(model, weights, size)
+    network, names, warning = chosen_network(model, weights, size)
     predictions = list(
         track(
-            predict_files(network, paths, top, batch_size),
+            predict_files(network, paths, top, batch_size, names),
             "Classifying",
             total=len(paths),
             console=messages,
@@ -71,26 +76,32 @@ def predict(
     for prediction in predictions:
         if prediction.error:
             messages.print(prediction.error, style="red", markup=False, highlight=False)
-    if weights is None:
-        messages.print(RANDOM_WEIGHTS, style="yellow")
+    if warning:
+        messages.print(warning, style="yellow")
     if picture:
-        draw_predictions(
-            predictions[:MOST_IN_PICTURE], picture, RANDOM_WEIGHTS if weights is None else ""
-        )
+        draw_predictions(predictions[:MOST_IN_PICTURE], picture, warning)
         shown = f" (the first {MOST_IN_PICTURE})" if len(predictions) > MOST_IN_PICTURE else ""
         messages.print(f"Wrote {picture}{shown}", markup=False)
     if any(prediction.error for prediction in predictions):
         raise typer.Exit(1)
 
 
-def _network(model: str | None, weights: str | None, size: int | None) -> keras.Model:
+def chosen_network(
+    model: str | None, weights: str | None, size: int | None
+) -> tuple[keras.Model, Sequence[tuple[str, str]], str]:
+    """The network to classify by, the names of its classes, and what its user is to be warned of.
+
+    Without a choice it is the one whose weights come with the package.
+    """
+    if weights is None and model in (None, SHIPPED.model):
+        model, weights = SHIPPED.model, SHIPPED.tag
     shape = {} if size is None else {"input_shape": (size, size, 3)}
     if weights is None:
-        return _random_network(model or "convnext_tiny", shape)
+        return _random_network(model, shape), class_names(1000), RANDOM_WEIGHTS
     network = load_model(weights, model, **shape)
     if not any(layer.name == "head" for layer in network.layers):
         raise ValueError(f"This checkpoint has no classifier. Received: {weights}")
-    return network
+    return network, class_names(network.output_shape[-1], checkpoint_file(weights, model)), ""
 
 
 def _random_network(model: str, shape: dict) -> keras.Model:

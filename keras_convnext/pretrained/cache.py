@@ -3,7 +3,8 @@
 The cache is the folder `models/keras_convnext` of Keras' own (`~/.keras`, or KERAS_HOME), unless
 KERAS_CONVNEXT_CACHE names another. Of each checkpoint it holds the file as published, its SHA-256,
 and the port of it that models load. KERAS_CONVNEXT_MIRROR is the address of a folder with files of
-the same names, to fetch them from instead.
+the same names, to fetch them from instead. Weights that come with the package are read where they
+lie.
 """
 
 import hashlib
@@ -22,6 +23,7 @@ from keras_convnext.pretrained.download import download
 from keras_convnext.pretrained.errors import CheckpointError, DownloadError
 from keras_convnext.pretrained.identify import check_network
 from keras_convnext.pretrained.porting import rewrite_checkpoint
+from keras_convnext.shipped import shipped
 
 
 def cache_folder() -> Path:
@@ -40,12 +42,14 @@ def ported_weights(copies: Sequence[Checkpoint]) -> Path:
         copies: sequence of Checkpoint. The same weights in several places, the best first.
 
     Returns:
-        Path of a `.weights.h5` file, or of the published one where no port can be kept.
+        Path of a `.weights.h5` file, or of the published one where no port is kept.
 
     Raises:
         CheckpointError: If a file in the cache or from a server is not the published one.
         DownloadError: If the weights are not there and cannot be fetched.
     """
+    if copies[0].source == "shipped":
+        return shipped(f"weights/{copies[0].url}")
     ports = [cache_folder() / f"{copy.stem}.weights.h5" for copy in copies]
     with nullcontext() if any(map(Path.is_file, ports)) else _lock(copies):
         for port in ports:
@@ -81,6 +85,8 @@ def published_file(copies: Sequence[Checkpoint]) -> tuple[Checkpoint, Path]:
         CheckpointError: If the file from a server is not the published one.
         DownloadError: As in `ported_weights`.
     """
+    if copies[0].source == "shipped":
+        return copies[0], shipped(f"weights/{copies[0].url}")
     with _lock(copies):
         return _present(copies) or _fetched(copies)
 

@@ -2,11 +2,11 @@
 
 The files are those of facebookresearch/ConvNeXt (README), open-mmlab/mmpretrain
 (configs/convnext/README.md), and huggingface/pytorch-image-models (timm/models/convnext.py, and its
-README for the accuracies of Atto to Nano).
+README for the accuracies of Atto to Nano); "shipped" ones are ours, and come with the package.
 
-Accuracies are those of the source of the row: ImageNet-1K validation, one crop, by the rule that
-`preprocessing.load_image` follows at that size. Those of the isotropic networks are the README's;
-the paper's table 2 has 79.7, 82.0 and 82.6.
+Accuracies are those of the source of the row: ImageNet-1K validation (CIFAR-10's test images for
+"cifar10"), one crop, by the rule that `preprocessing.load_image` follows at that size. Those of the
+isotropic networks are the README's; the paper's table 2 has 79.7, 82.0 and 82.6.
 """
 
 import re
@@ -21,14 +21,17 @@ TAGS = {
     "imagenet22k_ft":     "ImageNet-22K, then ImageNet-1K at 224 px",
     "imagenet22k_ft_384": "ImageNet-22K, then ImageNet-1K at 384 px",
     "dinov3":             "LVD-1689M, distilled from DINOv3; no classifier",
+    "cifar10":            "CIFAR-10 at 32 px, by the recipe of that name; comes with the package",
 }  # fmt: skip
 
-# Where a source keeps its files: {file} is the name here, {stem} the same without its suffix.
+# Where a source keeps its files: {file} is the name here, {stem} the same without its suffix. What
+# is shipped lies in the folder `weights` of the repository, and of the package that is installed.
 SOURCES = {
     "official":    "https://dl.fbaipublicfiles.com/convnext/{file}",
     "openmmlab":   "https://download.openmmlab.com/mmclassification/v0/convnext/{file}",
     "timm":        "https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-rsb-weights/{file}",
     "huggingface": "https://huggingface.co/timm/{stem}/resolve/main/model.safetensors",
+    "shipped":     "{tag}/{file}",
 }  # fmt: skip
 
 
@@ -42,7 +45,7 @@ class Checkpoint(NamedTuple):
         file: str. Its name, and the one it has in the cache.
         classes: int or None. None if it has no classifier.
         size: int. Side of the images it was trained on last, in pixels.
-        top1: float or None. Accuracy on ImageNet-1K, in percent.
+        top1: float or None. Accuracy, in percent.
         top5: float or None. Accuracy within five guesses, in percent.
         bytes: int or None. Its size, where known.
         digest: str or None. "sha256:" or "sha384:" and hexadecimal digits, the first or all of
@@ -67,8 +70,8 @@ class Checkpoint(NamedTuple):
 
     @property
     def url(self) -> str:
-        """Where its publisher serves it."""
-        return SOURCES[self.source].format(file=self.file, stem=self.stem)
+        """Where its publisher serves it; for what is shipped, where it lies in `weights`."""
+        return SOURCES[self.source].format(file=self.file, stem=self.stem, tag=self.tag)
 
     @property
     def known_digest(self) -> str | None:
@@ -171,6 +174,8 @@ CATALOG = (
     Checkpoint("convnext_base",   "imagenet22k_ft_384", "huggingface", "convnext_base.fb_in22k_ft_in1k_384.safetensors",   1000,  384),
     Checkpoint("convnext_large",  "imagenet22k_ft_384", "huggingface", "convnext_large.fb_in22k_ft_in1k_384.safetensors",  1000,  384),
     Checkpoint("convnext_xlarge", "imagenet22k_ft_384", "huggingface", "convnext_xlarge.fb_in22k_ft_in1k_384.safetensors", 1000,  384),
+    # ours
+    Checkpoint("convnext_cifar",           "cifar10",            "shipped",  "convnext_cifar_32.safetensors",      10,    32, 85.79, 98.81, 3_401_564, "sha256:62bfc8670a321db5845b2e5e94c9cef29e68c5d221cfcba774e322076f584b2d"),
 )  # fmt: skip
 
 # First three logits of some files for image 000000039769 of COCO val2017, as published in

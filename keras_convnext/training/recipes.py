@@ -200,7 +200,7 @@ RECIPES = {
             drop_path_rate=0.1,
             head_init_scale=1.0,
             crop_scale=(0.35, 1.0),
-            start={"convnext_cifar": None, "": "imagenet"},
+            start={"convnext_cifar": "cifar10", "": "imagenet"},
             size={"convnext_cifar": 32, "": 224},
             published=None,
             device_batch=64,
@@ -222,6 +222,7 @@ RECIPES = {
             crop_ratio=(4 / 5, 5 / 4),
             rand_augment=None,
             random_erasing=0.1,
+            published="cifar10",
             device_batch=64,
         ),
     )

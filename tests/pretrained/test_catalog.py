@@ -12,6 +12,10 @@ from keras_convnext.variants import VARIANTS
 PAGE = Path(__file__).parents[2] / "weights" / "README.md"
 
 
+def cli_run(*arguments):
+    return CliRunner().invoke(cli.app, list(arguments))
+
+
 def test_it_holds_the_official_checkpoints():
     official = {row.file for row in CATALOG if row.source == "official"}
     without_ema = {row.file for row in CATALOG if row.tag == "imagenet_no_ema"}
@@ -28,12 +32,13 @@ def test_rows_are_sound():
         assert row.model in VARIANTS
         assert row.tag in TAGS
         assert row.source in SOURCES
-        assert row.size == (384 if row.tag.endswith("_384") else 224)
-        assert row.classes == {"imagenet22k": 21841, "dinov3": None}.get(row.tag, 1000)
+        assert row.size == {"cifar10": 32}.get(row.tag, 384 if row.tag.endswith("_384") else 224)
+        own = {"imagenet22k": 21841, "dinov3": None, "cifar10": 10}
+        assert row.classes == own.get(row.tag, 1000)
         assert row.file.endswith((".pth", ".safetensors"))
         assert row.model.rpartition("_")[2] in row.file
         assert ("384" in row.file) == (row.size == 384)
-        assert row.top1 is None or 75 < row.top1 < 88
+        assert row.top1 is None or 75 < row.top1 < (96 if row.tag == "cifar10" else 88)
         assert row.top5 is None or row.top1 < row.top5 < 99
         first = find(row.model, row.tag)[0]
         if row.top1 and first.top1:
@@ -75,7 +80,7 @@ def test_listing():
     all_rows, with_copies = list_weights(), list_weights(copies=True)
     assert len({(row.model, row.tag) for row in all_rows}) == len(all_rows)
     assert with_copies == list(CATALOG)
-    assert {row.source for row in all_rows} == {"official", "timm", "huggingface"}
+    assert {row.source for row in all_rows} == {"official", "timm", "huggingface", "shipped"}
 
 
 def test_the_builders_name_the_tags_that_they_have():
@@ -86,10 +91,23 @@ def test_the_builders_name_the_tags_that_they_have():
 
 def test_the_page_of_the_weights_is_the_table():
     """`keras-convnext list --files --markdown` makes it."""
-    printed = CliRunner().invoke(cli.app, ["list", "--files", "--markdown"]).stdout
+    printed = cli_run("list", "--files", "--markdown").stdout
     table = [line.rstrip() for line in printed.splitlines() if line.strip()]
     assert len(table) == 2 + len(CATALOG)
     page = PAGE.read_text().splitlines()
     assert [line for line in page if line.startswith("|")] == table
     for tag, meaning in TAGS.items():
         assert f"- `{tag}`: {meaning}" in page
+
+
+def test_what_is_shipped_needs_no_connection_and_no_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_CONVNEXT_CACHE", str(tmp_path / "cache"))
+    (row,) = find("convnext_cifar", "cifar10")
+    assert (PAGE.parent / row.url).stat().st_size == row.bytes < 16e6
+    model = keras_convnext.ConvNeXtCifar()
+    assert (model.input_shape, model.output_shape) == ((None, 32, 32, 3), (None, 10))
+    by_its_file = keras_convnext.load_model(PAGE.parent / row.url)
+    assert by_its_file.input_shape == model.input_shape
+    verified = cli_run("verify", "convnext_cifar", "cifar10")
+    assert verified.exit_code == 0, verified.output
+    assert not (tmp_path / "cache").exists()
