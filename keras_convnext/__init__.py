@@ -6,7 +6,7 @@ import os
 # without AVX-512, and switched on only while TensorFlow is imported.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-from keras_convnext import export, preprocessing
+from keras_convnext import export, preprocessing, saliency
 from keras_convnext.builders import (
     ConvNeXt,
     ConvNeXtAtto,
@@ -60,6 +60,7 @@ __all__ = [
     "load_model",
     "preprocessing",
     "pyramid_features",
+    "saliency",
     "save_checkpoint",
     "verify",
 ]

@@ -2,7 +2,7 @@
 
 import sys
 
-from keras_convnext.cli import exports, files, networks, photographs, runs
+from keras_convnext.cli import demonstration, exports, files, networks, photographs, runs
 from keras_convnext.cli.application import app, messages
 
 for name, function in {
@@ -12,6 +12,7 @@ for name, function in {
     "convert": files.convert_weights,
     "verify": files.verify_weights,
     "export": exports.export_network,
+    "demo": demonstration.demo,
     "train": runs.train_network,
     "evaluate": runs.evaluate_network,
     "plan": runs.plan_run,

@@ -1,0 +1,22 @@
+"""A page where a photograph is dropped and its classes are shown."""
+
+from keras_convnext.demo.answers import (
+    Answer,
+    Classifier,
+    UploadError,
+    answer,
+    classifier_of,
+    classifier_of_artifact,
+)
+from keras_convnext.demo.page import demo_page, start
+
+__all__ = [
+    "Answer",
+    "Classifier",
+    "UploadError",
+    "answer",
+    "classifier_of",
+    "classifier_of_artifact",
+    "demo_page",
+    "start",
+]

@@ -1,0 +1,51 @@
+"""What strangers send."""
+
+import io
+import struct
+import zlib
+
+from PIL import Image
+
+
+def png_of(width, height):
+    """The bytes of a black PNG, made without its pixels in memory."""
+
+    def chunk(kind, body):
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    packer = zlib.compressobj(9)
+    row = bytes(1 + -(-width // 8))
+    data = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
+    header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
+    parts = (b"IHDR", header), (b"IDAT", data), (b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
+
+
+def encoded(kind, size=(90, 60)):
+    """The bytes of a small picture."""
+    file = io.BytesIO()
+    Image.effect_noise(size, 90).convert("RGB").save(file, kind)
+    return file.getvalue()
+
+
+EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 90 60\n%%EndComments\nshowpage\n%%EOF\n"
+
+# A name, the bytes, and what the answer says. The sizes are those that cost most: the first bomb is
+# beyond what Pillow refuses by itself, the second is not.
+REFUSED = {
+    "empty.jpg": (lambda: b"", "empty.jpg is empty"),
+    "large.jpg": (
+        lambda: encoded("JPEG") + bytes(20 * 2**20),
+        "20 MB are the most, and 20.1 MB came",
+    ),
+    "notes.txt": (lambda: b"no picture at all", "not a picture"),
+    "bomb.png": (lambda: png_of(30_000, 30_000), "50 million are the most, and far more came"),
+    "wide.png": (lambda: png_of(8_000, 7_000), "and 8,000 x 7,000 came"),
+    "strip.png": (lambda: png_of(1, 2_000), "too narrow: 1 x 2,000"),
+    "cut.jpg": (lambda: encoded("JPEG")[:1500], "damaged or cut off"),
+    "flipped.png": (lambda: encoded("PNG")[:300] + bytes(9999), "damaged or cut off"),
+    "page.eps": (lambda: EPS, "not a picture"),
+    "scan.tif": (lambda: encoded("TIFF"), "not a picture"),
+}

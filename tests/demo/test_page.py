@@ -1,0 +1,174 @@
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import requests
+import typer
+from bad_uploads import REFUSED, encoded
+from color_network import one_class_a_color, save_with_names
+from PIL import Image
+from typer.testing import CliRunner
+
+from keras_convnext.cli import demonstration
+from keras_convnext.demo.answers import MOST_BYTES, Classifier
+from keras_convnext.demo.page import demo_page, respond, start
+
+
+def classify(pixels):
+    return np.tile(np.array([0.25, 0.75], "float32"), (len(pixels), 1))
+
+
+def heat(pixels, classes):
+    return np.ones(pixels.shape[:3], "float32")
+
+
+LIVE, EXPORTED = Classifier(classify, 32, "ab", heat), Classifier(classify, 32, "ab")
+
+
+def test_an_upload_fills_the_page_and_empties_the_drop_area(tmp_path):
+    (tmp_path / "a&b.png").write_bytes(encoded("PNG"))
+    drop, labels, seen, where, line = respond(LIVE, str(tmp_path / "a&b.png"))
+    assert drop is None
+    assert labels == {"b": 0.75, "a": 0.25}
+    assert seen.size == (384, 384)
+    assert where.size == (383, 383)
+    assert line.startswith('<p role="status" class="answered">a&amp;b.png, answered in 0.')
+    assert respond(EXPORTED, str(tmp_path / "a&b.png"))[3] is None
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_refused_upload_leaves_a_message_and_nothing_else(name, tmp_path):
+    make, said = REFUSED[name]
+    (tmp_path / name).write_bytes(make())
+    *emptied, line = respond(LIVE, str(tmp_path / name))
+    assert emptied == [None] * 4
+    assert line.startswith(f'<p role="alert" class="refused">{name}')
+    assert said in line
+
+
+def test_the_name_of_a_file_is_not_markup(tmp_path):
+    (tmp_path / "<b>x.png").write_bytes(b"")
+    assert "&lt;b&gt;x.png is empty" in respond(LIVE, str(tmp_path / "<b>x.png"))[-1]
+
+
+def components(page):
+    found = {part["props"].get("elem_id"): part["props"] for part in page.config["components"]}
+    return {name: SimpleNamespace(**props) for name, props in found.items() if name}
+
+
+def test_a_page_has_a_heading_and_tells_nobody():
+    pytest.importorskip("gradio")
+    page = demo_page(LIVE, title="Cats & dogs", note="<script>")
+    parts = components(page)
+    assert parts["heading"].value.startswith("<h1>Cats &amp; dogs</h1>")
+    assert parts["heading"].value.endswith("<p>&lt;script&gt;</p>")
+    assert parts["where"].visible
+    assert not page.analytics_enabled
+
+
+def test_what_cannot_tell_where_it_looked_has_one_picture():
+    pytest.importorskip("gradio")
+    parts = components(demo_page(EXPORTED))
+    assert (parts["seen"].visible, parts["where"].visible) == (True, False)
+
+
+def test_an_upload_over_the_limit_is_refused_while_it_comes(free_port, monkeypatch, tmp_path):
+    pytest.importorskip("gradio")
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
+    page = demo_page(LIVE)
+    address = start(page, port=free_port)
+    try:
+        assert address == f"http://127.0.0.1:{free_port}/"
+        for size, status in ((MOST_BYTES + 1, 413), (MOST_BYTES, 200)):
+            files = {"files": ("x.jpg", bytes(size))}
+            sent = requests.post(f"{address}gradio_api/upload", files=files, timeout=60)
+            assert sent.status_code == status
+        config = requests.get(f"{address}config", timeout=60).json()
+        assert (config["analytics_enabled"], config["run_history"]) == (False, False)
+        assert config["footer_links"] == []
+        with pytest.raises(OSError, match=f"Received: host=127.0.0.1, port={free_port}"):
+            start(demo_page(LIVE), port=free_port)
+    finally:
+        page.close()
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.fixture
+def command(monkeypatch):
+    """Runs `demo` as the command line does, with a page that is not served."""
+    asked = SimpleNamespace(blocked=0)
+
+    def made(network, names=None, **options):
+        asked.network, asked.names, asked.options = network, names, options
+        return SimpleNamespace(block_thread=lambda: setattr(asked, "blocked", 1))
+
+    def started(page, *arguments):
+        asked.started = arguments
+        return "http://there/"
+
+    monkeypatch.setattr(demonstration, "require_gradio", lambda: None)
+    monkeypatch.setattr(demonstration, "demo_page", made)
+    monkeypatch.setattr(demonstration, "start", started)
+    app = typer.Typer()
+    app.command()(demonstration.demo)
+
+    def run(*arguments):
+        result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+        assert result.exit_code == 0, result.output
+        assert "http://there/" in result.stderr
+        assert asked.blocked
+        return asked
+
+    return run
+
+
+def test_the_command_serves_the_network_of_a_file_with_its_names(command, tmp_path):
+    file = save_with_names(one_class_a_color(), tmp_path)
+    asked = command("--weights", file)
+    assert asked.network.output_shape == (None, 3)
+    assert [name for _, name in asked.names] == ["red", "green", "blue"]
+    assert asked.options["note"] == "convnext_isotropic"
+    assert asked.started == ("127.0.0.1", 7860, False)
+    asked = command("--weights", file, "--host", "0.0.0.0", "--port", 81, "--open")
+    assert asked.started == ("0.0.0.0", 81, True)
+
+
+def test_the_command_says_that_random_weights_mean_nothing(command):
+    asked = command("--model", "convnext_atto", "--size", 64)
+    assert asked.network.input_shape == (None, 64, 64, 3)
+    assert "mean nothing" in asked.options["note"]
+
+
+def test_the_command_takes_the_weights_of_the_package_by_default(command):
+    asked = command()
+    assert asked.options["note"] == asked.network.name == "convnext_cifar"
+    assert "airplane" in [name for _, name in asked.names]
+
+
+def test_the_command_serves_an_artifact_in_place_of_a_network(command, monkeypatch, tmp_path):
+    monkeypatch.setattr(demonstration, "classifier_of_artifact", lambda folder: f"of {folder}")
+    asked = command("--artifact", tmp_path / "tiny")
+    assert (asked.network, asked.options) == (f"of {tmp_path / 'tiny'}", {"note": "tiny"})
+    with pytest.raises(ValueError, match="leave theirs out"):
+        demonstration.demo(artifact=tmp_path, size=64)
+
+
+def test_without_gradio_the_command_says_what_to_install_before_it_reads_weights(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    with pytest.raises(ImportError, match=r'pip install "keras-convnext\[demo\]"'):
+        demonstration.demo(weights="nowhere.pth")
+    with pytest.raises(ImportError, match="Received: import of gradio"):
+        demo_page(LIVE)
+
+
+def test_a_picture_keeps_its_orientation(tmp_path):
+    """A telephone's photograph lies on its side, and says so."""
+    wide = Image.new("RGB", (80, 40), "red")
+    wide.paste("blue", (0, 0, 40, 40))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise
+    wide.save(tmp_path / "photo.jpg", exif=exif, quality=100)
+    seen = np.asarray(respond(LIVE, str(tmp_path / "photo.jpg"))[2])
+    assert seen[10, 190].argmax() == 2
+    assert seen[-10, 190].argmax() == 0
