@@ -53,6 +53,7 @@ KECAM_TF = Stack(
 NUMPY, TORCH, JAX = Stack(("numpy",)), Stack(("torch",)), Stack(("jax",))
 TIMM = Stack(("torch", "any_torchvision", "timm"))
 ORT, OPENVINO = Stack(("onnxruntime",)), Stack(("openvino",))
+LITERT = Stack(("ai_edge_litert.interpreter",))
 OURS_JAX = Stack(("jax", "keras", "keras_convnext"), {"KERAS_BACKEND": "jax"})
 OURS_TORCH = Stack(("torch", "keras", "keras_convnext"), {"KERAS_BACKEND": "torch"})
 KERAS_JAX, KERAS_TORCH = (stack._replace(modules=stack.modules[:2]) for stack in
@@ -79,6 +80,9 @@ CONTESTANTS = {
         C(OURS,           "fused",          OURS_TF,     n.fused,              w.tf_function),
         C(OURS,           "fused predict",  OURS_TF,     n.fused,              w.predict),
         C(OURS,           "SavedModel",     SERVING_TF,  n.saved_model,        w.call),
+        C(OURS,           "ONNX Runtime",   ORT,         n.our_onnx,           w.our_runtime),
+        C(OURS,           "OpenVINO",       OPENVINO,    n.our_openvino,       w.our_runtime),
+        C(OURS,           "LiteRT",         LITERT,      n.our_litert,         w.our_runtime),
         C(APPLICATIONS,   "predict",        KERAS_TF,    n.keras_applications, w.predict),
         C(APPLICATIONS,   "tf.function",    KERAS_TF,    n.keras_applications, w.tf_function),
         C(APPLICATIONS,   "model(x)",       KERAS_TF,    n.keras_applications, w.call),
@@ -127,7 +131,10 @@ CONTESTANTS = {
 
 # What writes the files that a network is read from, in a process that is not measured.
 WRITERS = {
-    n.saved_model: (OURS_TF, n.write_saved_model),
+    n.saved_model: (OURS_TF, n.exported_to("saved_model")),
+    n.our_onnx: (OURS_TF, n.exported_to("onnx")),
+    n.our_openvino: (OURS_TF, n.exported_to("openvino")),
+    n.our_litert: (OURS_TF, n.exported_to("litert")),
     n.onnx_runtime: (TIMM, n.write_onnx),
     n.openvino: (TIMM, n.write_onnx),
 }

@@ -72,15 +72,48 @@ def timm(case, folder):
     return model
 
 
-def write_saved_model(case, folder):
-    fused(case, folder).export(os.path.join(folder, "saved_model"), verbose=False)
+def exported_to(name):
+    """What writes a network in one of the formats of this package."""
+
+    def write(case, folder):
+        from keras_convnext.export import export
+
+        export(keras_convnext(case, folder), os.path.join(folder, name), name)
+
+    return write
 
 
 def saved_model(case, folder):
     import tensorflow as tf
 
-    loaded = tf.saved_model.load(os.path.join(folder, "saved_model"))
-    return lambda image: loaded.serve(image)  # which lives no longer than what it belongs to
+    loaded = tf.saved_model.load(os.path.join(folder, "saved_model", "1"))
+    serve = loaded.signatures["serving_default"]
+    # It lives no longer than what it belongs to.
+    return lambda image, kept=loaded: serve(pixels=image)["logits"]
+
+
+def our_onnx(case, folder):
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(
+        os.path.join(folder, "onnx", "model.onnx"), providers=["CPUExecutionProvider"]
+    )
+    return lambda image: session.run(["logits"], {"pixels": image})[0]
+
+
+def our_openvino(case, folder):
+    compiled = _compiled_by_openvino(os.path.join(folder, "openvino", "model.xml"))
+    return lambda image: compiled(image)["logits"]
+
+
+def our_litert(case, folder):
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(
+        os.path.join(folder, "litert", "model.tflite"), num_threads=os.cpu_count()
+    )
+    runner = interpreter.get_signature_runner()
+    return lambda image: runner(pixels=image)["logits"]
 
 
 def write_onnx(case, folder):
@@ -103,13 +136,15 @@ def onnx_runtime(case, folder):
 
 
 def openvino(case, folder):
+    compiled = _compiled_by_openvino(os.path.join(folder, "timm.onnx"))
+    return lambda image: compiled(image)[0]
+
+
+def _compiled_by_openvino(path):
     import openvino
 
-    # OpenVINO would take bfloat16 by itself where the processor has it.
-    compiled = openvino.Core().compile_model(
-        os.path.join(folder, "timm.onnx"), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
-    )
-    return lambda image: compiled(image)[0]
+    # It would take bfloat16 by itself where the processor has it.
+    return openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
 
 def matrix_side(case, folder):
