@@ -205,7 +205,20 @@ class Source(ABC):
             return self.load(parsed), label, *(place if epochs else place[1:])
 
         options = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
-        return local.batch(CHUNK).map(find_and_parse, **options).unbatch().map(load, **options)
+        loaded = local.batch(CHUNK).map(find_and_parse, **options).unbatch().map(load, **options)
+        return loaded.with_options(_untuned())
+
+
+def _untuned() -> tf.data.Options:
+    """Leaves parallelism at one call a core.
+
+    The thread that would tune it sleeps for twice as long each time. It can miss that its iterator
+    is being deleted, which then waits for it: an evaluation of six seconds takes ten (TensorFlow
+    2.21).
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return options
 
 
 def _slice_of_batch(first: int, shard: tuple[int, int], batch: int) -> tuple[int, int]:

@@ -28,6 +28,11 @@ def test_an_epoch_has_each_image_once_with_its_label(source):
     assert source.size == len(source.records()) == 101
 
 
+def test_nothing_is_tuned_that_the_end_could_wait_for(source):
+    for dataset in (source.records(), source.stream(0), source.records().batch(2).prefetch(1)):
+        assert dataset.options().autotune.enabled is False
+
+
 def test_the_order_is_that_of_seed_and_epoch_alone(source):
     order = images(source.records(seed=5, epoch=2))
     images(source.records(seed=5, epoch=3).take(7))
