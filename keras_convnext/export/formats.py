@@ -91,6 +91,9 @@ def _quantize_onnx(graph: object, path: Path, samples: Iterable[np.ndarray]) -> 
         Reader(),
         op_types_to_quantize=["Conv", "MatMul", "Gemm"],  # norms and GELU stay in float32
         per_channel=True,
+        # Weights of seven bits: processors without VNNI add pairs of products in 16 bits, and what
+        # does not fit is cut off there.
+        reduce_range=True,
         weight_type=quantization.QuantType.QInt8,
         activation_type=quantization.QuantType.QUInt8,
     )
