@@ -183,9 +183,10 @@ def markdown(results: dict[str, Any]) -> str:
         "Medians over the turns that the contestants took one after the other, each in a process "
         "of its own. Random weights. The share is that of the fastest square matrix product of "
         "the libraries, measured in the same rounds; a training step counts as three forward "
-        "passes. `predict` takes eight batches a call, every other way one. The networks of this "
-        "package, keras.applications and kimm normalise the pixels themselves, the others do not. "
-        "kecam is keras_cv_attention_models, on Keras 2.",
+        "passes. `predict` takes eight batches a call, of a dataset that TensorFlow does not tune "
+        "(it may sleep long after that), every other way one. The networks of this package, "
+        "keras.applications and kimm normalise the pixels themselves, the others do not. kecam is "
+        "keras_cv_attention_models, on Keras 2.",
     ]
     for result in results["cases"]:
         limit = result["matrix_gflop_per_s"]

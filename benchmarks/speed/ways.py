@@ -2,8 +2,8 @@
 
 A step takes nothing and returns when the work is done: the logits, or the loss of a training step.
 One that runs several batches tells how many by its attribute `batches`. What form a library wants
-its images in is seen to before; only `predict` and `train_on_batch` on a CPU take NumPy arrays, as
-users call them.
+its images in is seen to before; only `train_on_batch` on a CPU takes NumPy arrays, as users
+call it.
 """
 
 import contextlib
@@ -33,11 +33,21 @@ def labels(case):
 
 
 def predict(model, case):
-    """Several batches a call, since Keras takes half a second to make and end its pipeline."""
+    """Several batches a call, since Keras takes half a second to make and end its pipeline.
+
+    From a dataset that is not tuned: after an array, TensorFlow often waits for the thread that
+    tunes, up to as long as the call took, and what is measured is that.
+    """
+    import tensorflow as tf
+
+    options = tf.data.Options()
+    options.autotune.enabled = False
     x = np.concatenate([pixels(case)] * PREDICTED_BATCHES)
+    batches = tf.data.Dataset.from_tensor_slices(x).batch(case.batch).prefetch(1)
+    batches = batches.with_options(options)
 
     def step():
-        return model.predict(x, batch_size=case.batch, verbose=0)[: case.batch]
+        return model.predict(batches, verbose=0)[: case.batch]
 
     step.batches = PREDICTED_BATCHES
     return step
