@@ -34,6 +34,7 @@ def test_info_shows_each_stage():
     printed = run("info", "convnext_base", "--size", "384").stdout
     for cell in ("stage 3", "12 x 12 x 1024", "88,591,464", "45.1"):
         assert cell in printed
+    assert "convnext_cifar, 32 px" in run("info", "convnext_cifar").stdout
 
 
 def test_predict_recognises_the_network_of_a_checkpoint(checkpoint, tmp_path):

@@ -82,6 +82,11 @@ def _checked(row: Recipe, model: str) -> Recipe:
             f"{model} takes images of {VARIANTS[model].min_size} px and more. "
             f"Received: size={row.size}"
         )
+    if row.warmup_epochs > row.epochs:
+        raise ValueError(
+            f"The warmup is part of the run: set warmup_epochs to {row.epochs} or less too. "
+            f"Received: epochs={row.epochs}, warmup_epochs={row.warmup_epochs}"
+        )
     return row
 
 

@@ -34,6 +34,7 @@ def cifar10(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_cifar10_is_learned_and_a_stop_does_not_show(cifar10, tmp_path, monkeypatch):
     settings = {"epochs": 6, "warmup_epochs": 1, "batch_size": 50, "ema_decay": 0.95}
     run = ("cifar10", "convnext_cifar", cifar10, tmp_path / "run", settings)

@@ -73,6 +73,7 @@ def test_a_setting_is_read_as_its_field_is(setting, value):
         ("imagenet1k", "convnext_tiny", {"crop_scale": "1,0.5"}, "the smaller first"),
         ("imagenet1k", "convnext_tiny", {"precision": "float8"}, "mixed_bfloat16"),
         ("imagenet1k", "convnext_tiny", {"size": 16}, "32 px and more"),
+        ("imagenet1k", "convnext_tiny", {"epochs": 10}, "set warmup_epochs to 10 or less"),
     ],
 )
 def test_what_is_wrong_is_told(name, model, settings, message):

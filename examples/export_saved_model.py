@@ -1,0 +1,36 @@
+"""Exports published weights, or a file, as a SavedModel that serves files of pictures.
+
+    python export_saved_model.py convnext_tiny imagenet served/tiny
+    python export_saved_model.py convnext_tiny runs/photos/best.keras served/photos
+
+Cost: a minute, in which the artifact is compared with the live network on photographs.
+Result: a folder for TensorFlow Serving (serving.md), and the names of one picture, asked of it.
+"""
+
+from pathlib import Path
+
+import tensorflow as tf
+import typer
+
+from keras_convnext import load_model
+from keras_convnext.conversion import checkpoint_file
+from keras_convnext.export import export
+from keras_convnext.preprocessing import class_names
+
+CAT = Path(__file__).with_name("photos") / "cat.jpg"
+
+
+def main(model: str, weights: str, output: str) -> None:
+    network = load_model(weights, model)
+    names = class_names(network.output_shape[-1], checkpoint_file(weights, model))
+    found = export(network, output, "saved_model", names=[name for _, name in names])
+    print(f"Wrote {output}: {found.error:.1e} of the largest logit from the live network")
+
+    served = tf.saved_model.load(f"{output}/1")
+    answer = served.signatures["serve_bytes"](images=tf.constant([CAT.read_bytes()]))
+    for name, probability in zip(answer["names"][0].numpy(), answer["probabilities"][0].numpy()):
+        print(f"{probability:6.1%}  {name.decode()}")
+
+
+if __name__ == "__main__":
+    typer.run(main)
