@@ -67,6 +67,8 @@ def download(
         raise DownloadError(f"{url} could not be fetched: {reason}")
     try:
         check(partial)
+        # First, so that a kill in between leaves nothing that nobody would look for again.
+        _version_of(partial).unlink(missing_ok=True)
         os.replace(partial, path)
     finally:
         _discard(partial)
