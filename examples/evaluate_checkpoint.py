@@ -24,8 +24,9 @@ def main(
     split: str | None = None,
     limit: Annotated[int | None, typer.Option(help="So many images, drawn at random.")] = None,
 ) -> None:
+    network = load_model(weights, model)  # or an error that lists what is published
     published = next(row for row in list_weights(model) if row.tag == weights)
-    measured = evaluate(load_model(weights, model), data, split, limit=limit)
+    measured = evaluate(network, data, split, limit=limit)
     # Twice the deviation of a share of so many images: one time in twenty chance alone does more.
     chance = 2 * math.sqrt(measured.top1 * (1 - measured.top1) / measured.images)
     print(f"top-1 {measured.top1:.2%} +- {chance:.2%} of {measured.images:,} images")

@@ -1,6 +1,7 @@
 """What all commands share: the application, where they print, and what they check."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -17,6 +18,11 @@ app = typer.Typer(
 output = Console()
 wide = Console(width=400)  # for names that must not be broken
 messages = Console(stderr=True, soft_wrap=True)
+
+Size = Annotated[
+    int | None,
+    typer.Option(min=32, help="Side of the images.  (default: what the network is made for)"),
+]
 
 
 def variant_name(name: str) -> str:

@@ -5,27 +5,18 @@ from typing import Annotated
 
 import typer
 
-from keras_convnext.cli.application import messages, variant_name
-from keras_convnext.cli.photographs import chosen_network
+from keras_convnext.cli.application import Size, messages
+from keras_convnext.cli.photographs import Model, chosen_network
 from keras_convnext.demo.answers import classifier_of_artifact
 from keras_convnext.demo.page import demo_page, require_gradio, start
 
 
 def demo(
-    model: Annotated[
-        str | None,
-        typer.Option(
-            callback=lambda name: name and variant_name(name),
-            help="As `list` names it.  (default: what the checkpoint is of, or convnext_cifar)",
-        ),
-    ] = None,
+    model: Model = None,
     weights: Annotated[
         str | None, typer.Option(help="As in `predict`, and with the same default.")
     ] = None,
-    size: Annotated[
-        int | None,
-        typer.Option(min=32, help="Side of the images.  (default: what the network is made for)"),
-    ] = None,
+    size: Size = None,
     artifact: Annotated[
         Path | None, typer.Option(help="What `export` wrote, in place of all these.")
     ] = None,

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_convnext.builders import BUILDERS
-from keras_convnext.cli.application import messages, output, variant_name
+from keras_convnext.cli.application import Size, messages, output, variant_name
 from keras_convnext.conversion import checkpoint_file, load_model
 from keras_convnext.preprocessing import class_names
 from keras_convnext.pretrained.cache import file_digest
@@ -43,10 +43,7 @@ def export_network(
         str, typer.Option(help="What weights are kept in: float32, float16, bfloat16 or int8.")
     ] = "float32",
     pixels: Annotated[str, typer.Option(help="What it takes, float32 or uint8.")] = "float32",
-    size: Annotated[
-        int | None,
-        typer.Option(min=32, help="Side of the images.  (default: what the network is made for)"),
-    ] = None,
+    size: Size = None,
     any_size: Annotated[
         bool, typer.Option("--any-size", help="Take images of any height and width.")
     ] = False,

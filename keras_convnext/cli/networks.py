@@ -7,7 +7,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from keras_convnext.cli.application import output, variant_name, wide
+from keras_convnext.cli.application import Size, output, variant_name, wide
 from keras_convnext.complexity import parts
 from keras_convnext.pretrained.catalog import list_weights
 from keras_convnext.variants import VARIANTS
@@ -64,10 +64,7 @@ def _variants_table() -> Table:
 
 def info(
     model: Annotated[str, typer.Argument(callback=variant_name, help="As `list` names it.")],
-    size: Annotated[
-        int | None,
-        typer.Option(min=32, help="Side of the images.  (default: what the network is made for)"),
-    ] = None,
+    size: Size = None,
     classes: Annotated[int, typer.Option(min=1, help="Number of classes.")] = 1000,
 ) -> None:
     """Show what each stage of a network holds and costs."""

@@ -12,7 +12,7 @@ from rich.progress import track
 from rich.table import Table
 
 from keras_convnext.builders import BUILDERS
-from keras_convnext.cli.application import messages, output, variant_name
+from keras_convnext.cli.application import Size, messages, output, variant_name
 from keras_convnext.conversion import checkpoint_file, load_model
 from keras_convnext.prediction import Prediction, draw_predictions, find_images, predict_files
 from keras_convnext.preprocessing import class_names
@@ -21,18 +21,19 @@ from keras_convnext.pretrained.porting import save_checkpoint
 
 RANDOM_WEIGHTS = "Random weights: these labels mean nothing. Name a checkpoint with --weights."
 MOST_IN_PICTURE = 60
+Model = Annotated[
+    str | None,
+    typer.Option(
+        callback=lambda name: name and variant_name(name),
+        help="As `list` names it.  (default: what the checkpoint is of, or convnext_cifar)",
+    ),
+]
 SHIPPED = next(row for row in list_weights() if row.source == "shipped")
 
 
 def predict(
     images: Annotated[list[Path], typer.Argument(help="Photographs, or folders of them.")],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            callback=lambda name: name and variant_name(name),
-            help="As `list` names it.  (default: what the checkpoint is of, or convnext_cifar)",
-        ),
-    ] = None,
+    model: Model = None,
     weights: Annotated[
         str | None,
         typer.Option(
@@ -41,10 +42,7 @@ def predict(
             "random ones, if not)"
         ),
     ] = None,
-    size: Annotated[
-        int | None,
-        typer.Option(min=32, help="Side of the images.  (default: what the network is made for)"),
-    ] = None,
+    size: Size = None,
     top: Annotated[int, typer.Option(min=1, help="Classes to name for each image.")] = 5,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 8,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,

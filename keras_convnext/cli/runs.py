@@ -15,7 +15,7 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from keras_convnext.cli.application import messages, output, settings_of, variant_name
+from keras_convnext.cli.application import Size, messages, output, settings_of, variant_name
 from keras_convnext.conversion import checkpoint_file, load_model
 from keras_convnext.preprocessing import class_names
 
@@ -84,10 +84,7 @@ def evaluate_network(
     split: Annotated[
         str | None, typer.Option(help="(default: the only one, or validation)")
     ] = None,
-    size: Annotated[
-        int | None,
-        typer.Option(min=32, help="Side of the images.  (default: what the network is made for)"),
-    ] = None,
+    size: Size = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 32,
     limit: Annotated[
         int | None, typer.Option(min=1, help="So many of the images, drawn at random.")

@@ -14,7 +14,7 @@ from keras_convnext.variants import VARIANTS, Variant
 
 Shapes = Mapping[Place, tuple[int, ...]]
 
-# Of a variant; the rest is what it starts from.
+# Of a variant; the rest is how it starts, and what images it takes.
 TOLD_BY_SHAPES = ("depths", "dims", "patch_size", "kernel_size", "isotropic")
 
 
