@@ -2,9 +2,9 @@
 
 import io
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from functools import singledispatch
+from functools import singledispatchmethod
 from pathlib import Path
 from typing import Any
 
@@ -35,17 +35,13 @@ def write_litert(
             integers, whose ranges are those seen on `samples`. Defaults to "float32".
         samples: iterable of arrays (N, H, W, 3), the pixels of images. Needed for "int8" alone.
     """
-    shape = network.input.shape
+    writer = _Writer()
 
-    weights = {id(weight): weight.numpy() for weight in network.weights}
-
-    @tf.function(input_signature=[tf.TensorSpec(shape, pixels, name="pixels")], autograph=False)
+    @tf.function(
+        input_signature=[tf.TensorSpec(network.input.shape, pixels, name="pixels")], autograph=False
+    )
     def serve(x: tf.Tensor) -> dict[str, tf.Tensor]:
-        return follow(
-            network,
-            tf.cast(x, tf.float32),
-            lambda layer, *inputs: _written(layer, weights, *inputs),
-        )
+        return follow(network, tf.cast(x, tf.float32), writer.write)
 
     converter = tf.lite.TFLiteConverter.from_concrete_functions(
         [serve.get_concrete_function()], tf.Module()
@@ -53,53 +49,107 @@ def write_litert(
     if dtype == "float16":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.target_spec.supported_types = [tf.float16]
-    path.write_bytes(converter.convert())
+    file = bytearray(converter.convert())
+    _fill(file, writer.weights)
+    path.write_bytes(file)
     if dtype == "int8":
         _quantize(path, samples)
 
 
-@singledispatch
-def _written(layer: keras.layers.Layer, weights: dict[int, np.ndarray], *inputs: Any) -> Any:
-    """What a layer does, in operations that LiteRT has one of its own for.
+class _Writer:
+    """What layers do, in operations that LiteRT has one of its own for.
 
-    Weights are constants, since a variable is read anew at each call; a product is a convolution of
-    one pixel, since a map whose batch is open cannot become a matrix without open shapes, which no
-    delegate takes.
+    In place of each weight stands a constant filled with the weight's number, which takes no
+    memory: of true ones the converter keeps over thirty copies. `_fill` puts the weights there
+    afterwards. A product is a convolution of one pixel, since a map whose batch is open cannot
+    become a matrix without open shapes, which no delegate takes.
+
+    Attributes:
+        weights: list of arrays. The first has the number `FIRST`.
     """
-    return layer(inputs[0] if len(inputs) == 1 else list(inputs))
+
+    FIRST = 2  # a product with 1 is left out by the converter; float16 has all integers to 2048
+
+    def __init__(self) -> None:
+        self.weights: list[np.ndarray] = []
+        self._norms: dict[Any, tuple[tf.Tensor, keras.layers.LayerNormalization]] = {}
+
+    def _constant(self, weight: Any, *ones: int) -> tf.Tensor:
+        self.weights.append(_array(weight).reshape(*ones, *weight.shape))
+        number = self.FIRST + len(self.weights) - 1
+        return tf.constant(float(number), tf.float32, self.weights[-1].shape)
+
+    @singledispatchmethod
+    def write(self, layer: keras.layers.Layer, *inputs: Any) -> Any:
+        return layer(inputs[0] if len(inputs) == 1 else list(inputs))
+
+    @write.register
+    def _(self, layer: PatchConv2D, x: Any) -> Any:
+        x = tf.nn.conv2d(x, self._constant(layer.kernel), layer.patch_size, "VALID")
+        return x + self._constant(layer.bias)
+
+    @write.register
+    def _(self, layer: DepthwiseConv2D, x: Any) -> Any:
+        x = tf.nn.depthwise_conv2d(x, self._constant(layer.kernel), (1, 1, 1, 1), "SAME")
+        return x + self._constant(layer.bias)
+
+    @write.register
+    def _(self, layer: PointwiseDense, x: Any) -> Any:
+        x = tf.nn.conv2d(x, self._constant(layer.kernel, 1, 1), 1, "VALID")
+        return layer.activation(x + self._constant(layer.bias))
+
+    @write.register
+    def _(self, layer: keras.layers.Dense, x: Any) -> Any:
+        kernel, bias = _array(layer.kernel), _array(layer.bias)
+        if x.ref() in self._norms:  # as the converter would, of numbers that are not the weights
+            x, norm = self._norms[x.ref()]
+            bias = bias + _array(norm.beta) @ kernel
+            kernel = _array(norm.gamma)[:, None] * kernel
+        return layer.activation(x @ self._constant(kernel) + self._constant(bias))
+
+    @write.register
+    def _(self, layer: keras.layers.LayerNormalization, x: Any) -> Any:
+        x = x - tf.reduce_mean(x, -1, keepdims=True)
+        x = x * tf.math.rsqrt(tf.reduce_mean(tf.square(x), -1, keepdims=True) + layer.epsilon)
+        if not layer.scale:
+            return x
+        scaled = x * self._constant(layer.gamma) + self._constant(layer.beta)
+        self._norms[scaled.ref()] = x, layer
+        return scaled
 
 
-@_written.register
-def _(layer: PatchConv2D, weights: dict[int, np.ndarray], x: Any) -> Any:
-    kernel, bias = (weights[id(weight)] for weight in (layer.kernel, layer.bias))
-    return tf.nn.conv2d(x, kernel, layer.patch_size, "VALID") + bias
+def _array(weight: Any) -> np.ndarray:
+    with tf.init_scope():  # a graph is being made around it
+        return np.asarray(weight)
 
 
-@_written.register
-def _(layer: DepthwiseConv2D, weights: dict[int, np.ndarray], x: Any) -> Any:
-    kernel, bias = (weights[id(weight)] for weight in (layer.kernel, layer.bias))
-    return tf.nn.depthwise_conv2d(x, kernel, (1, 1, 1, 1), "SAME") + bias
+def _fill(file: bytearray, weights: Sequence[np.ndarray]) -> None:
+    """Puts weights where their numbers stand in a LiteRT file."""
+    from ai_edge_litert import schema_py_generated as schema
 
-
-@_written.register
-def _(layer: PointwiseDense, weights: dict[int, np.ndarray], x: Any) -> Any:
-    kernel, bias = (weights[id(weight)] for weight in (layer.kernel, layer.bias))
-    return layer.activation(tf.nn.conv2d(x, kernel[None, None], 1, "VALID") + bias)
-
-
-@_written.register
-def _(layer: keras.layers.Dense, weights: dict[int, np.ndarray], x: Any) -> Any:
-    kernel, bias = (weights[id(weight)] for weight in (layer.kernel, layer.bias))
-    return layer.activation(x @ kernel + bias)
-
-
-@_written.register
-def _(layer: keras.layers.LayerNormalization, weights: dict[int, np.ndarray], x: Any) -> Any:
-    x = x - tf.reduce_mean(x, -1, keepdims=True)
-    x = x * tf.math.rsqrt(tf.reduce_mean(tf.square(x), -1, keepdims=True) + layer.epsilon)
-    if layer.scale:
-        x = x * weights[id(layer.gamma)]
-    return x + weights[id(layer.beta)] if layer.center else x
+    found = schema.Model.GetRootAsModel(file, 0)
+    graph = found.Subgraphs(0)
+    waiting = {float(number): weight for number, weight in enumerate(weights, _Writer.FIRST)}
+    dtypes = {schema.TensorType.FLOAT32: np.float32, schema.TensorType.FLOAT16: np.float16}
+    for tensor in map(graph.Tensors, range(graph.TensorsLength())):
+        buffer = found.Buffers(tensor.Buffer())
+        if not buffer.DataLength() or tensor.Type() not in dtypes:
+            continue
+        values = buffer.DataAsNumpy().view(dtypes[tensor.Type()])
+        number = float(values[0])
+        if number not in waiting or len(values) < 2 or (values != number).any():
+            continue
+        # What comes out of a product or a convolution is its kernel's first axis there.
+        weight = np.moveaxis(waiting.pop(number), -1, 0)
+        if list(tensor.ShapeAsNumpy()) != list(weight.shape):
+            raise RuntimeError(
+                f"LiteRT's converter wrote a weight of shape {weight.shape} as "
+                f"{tuple(tensor.ShapeAsNumpy())}"
+            )
+        values[:] = weight.ravel()
+    if waiting:
+        shapes = ", ".join(str(weight.shape) for weight in waiting.values())
+        raise RuntimeError(f"LiteRT's converter made other constants of weights of shapes {shapes}")
 
 
 def _quantize(path: Path, samples: Iterable[np.ndarray]) -> None:
