@@ -283,7 +283,7 @@ def _level_of_the_user() -> int:
     """
     package = __name__.partition(".")[0]
     level, frame = 0, inspect.currentframe()
-    while frame is not None and frame.f_globals["__name__"].partition(".")[0] == package:
+    while frame is not None and frame.f_globals.get("__name__", "").partition(".")[0] == package:
         level, frame = level + 1, frame.f_back
     return level
 
