@@ -1,26 +1,40 @@
 import re
 from pathlib import Path
 
+from keras_convnext import list_weights
 from keras_convnext.complexity import parts
 from keras_convnext.variants import VARIANTS
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text("utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
 
 
 def test_the_table_of_models_is_that_of_the_data():
-    rows = [
-        f"| {variant.name} | {', '.join(map(str, variant.depths))} "
-        f"| {', '.join(map(str, variant.dims))} "
-        f"| {sum(part.parameters for part in parts(variant)):,} "
-        f"| {sum(part.macs for part in parts(variant)) / 1e9:.2f} |"
-        for variant in VARIANTS.values()
-    ]
+    tags = re.search(r"^\| model \|.* GMACs \| `(.*)` \|$", README, flags=re.MULTILINE)[1]
+    published = {(row.model, row.tag): row.top1 for row in list_weights()}
+    rows = []
+    for variant in VARIANTS.values():
+        cells = (
+            variant.name,
+            ", ".join(map(str, variant.depths)),
+            ", ".join(map(str, variant.dims)),
+            f"{sum(part.parameters for part in parts(variant)):,}",
+            f"{sum(part.macs for part in parts(variant)) / 1e9:.2f}",
+            *(str(published.get((variant.name, tag), "")) for tag in tags.split("` | `")),
+        )
+        rows.append(f"| {' | '.join(cells)} |")
     assert "\n".join(rows) in README
 
 
+def test_each_name_of_published_weights_is_explained():
+    assert {f'"{row.tag}"' for row in list_weights()} == set(
+        re.findall(r"^\| `(\"\w+\")` \|", README, flags=re.MULTILINE)
+    )
+
+
 def test_the_layout_is_that_of_the_package():
-    listed = set(re.findall(r"^  (\w+(?:\.py|/)) ", README, flags=re.MULTILINE))
+    listed = set(re.findall(r"^  (\w+(?:\.py|/)) ", CONTRIBUTING, flags=re.MULTILINE))
     folder = ROOT / "keras_convnext"
     present = {
         path.name + "/" * path.is_dir()
@@ -32,7 +46,7 @@ def test_the_layout_is_that_of_the_package():
 
 def test_an_import_points_down_the_layout():
     rooms = [room.rstrip("/").removesuffix(".py") for room in re.findall(
-        r"^  (\w+(?:\.py|/)) ", README, flags=re.MULTILINE
+        r"^  (\w+(?:\.py|/)) ", CONTRIBUTING, flags=re.MULTILINE
     )]  # fmt: skip
     upward = []
     for path in (ROOT / "keras_convnext").rglob("*.py"):
