@@ -38,9 +38,9 @@ def commands(page):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def shallow():
-    """One block a stage in place of up to nine, since compiling them takes most of the time."""
-    tiny = VARIANTS["convnext_tiny"]._replace(depths=(1, 1, 1, 1))
+def small_network():
+    """A sixth of the width and one block a stage: what takes the time is compiling and training."""
+    tiny = VARIANTS["convnext_tiny"]._replace(depths=(1, 1, 1, 1), dims=(16, 32, 64, 128))
     build = builders._builder(tiny)
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(VARIANTS, tiny.name, tiny)
