@@ -1,0 +1,95 @@
+"""Gathers what the site is made of into one folder, under the paths of the repository.
+
+Those are the README, the pages of this folder, the examples and others, and whatever they link to,
+so that links hold in both places. Notebooks and scripts become pages too. A line `<!-- name -->` is
+replaced by what the function of that name in `tables.py` returns.
+"""
+
+import re
+import shutil
+from pathlib import Path, PurePosixPath
+from posixpath import normpath, relpath
+
+import tables
+from notebooks import page_of_notebook
+
+ROOT = Path(__file__).parent.parent
+BEGIN = (
+    "README.md",
+    "CHANGELOG.md",
+    "CONTRIBUTING.md",
+    "benchmarks/results/speed.md",
+    "weights/README.md",
+)
+PATTERNS = (
+    "docs/*.md",
+    "docs/reference/*.md",
+    "examples/*.ipynb",
+    "examples/*.md",
+    "examples/*.py",
+)
+CONTENTS = "docs/index.md"  # which the first page ends with
+# Pages that have another name than what is linked to.
+PAGES = {"README.md": "index.md", "keras_convnext/training/recipes.py": "docs/recipes.md"}
+LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)")
+
+
+def assemble(folder):
+    """Fills a folder with the sources of the site."""
+    found = [path for pattern in PATTERNS for path in sorted(ROOT.glob(pattern))]
+    begin = [*BEGIN, *(str(path.relative_to(ROOT)) for path in found)]
+    waiting, added = list(begin), {CONTENTS, *PAGES} - set(BEGIN)
+    while waiting:
+        place = waiting.pop()
+        if place not in added and (ROOT / place).is_file():
+            added.add(place)
+            text = _add(folder, place, is_linked_only=place not in begin)
+            waiting += [_target(place, link) for link in LINK.findall(text)]
+
+
+def _add(folder, place, is_linked_only):
+    """Adds a file of the repository as what it is on the site; returns the text that links on."""
+    path, page = ROOT / place, _page(place)
+    (folder / page).parent.mkdir(parents=True, exist_ok=True)
+    # What is only linked to need not be in the table of contents.
+    head = "---\norphan: true\n---\n\n" if is_linked_only else ""
+    if path.suffix == ".md":
+        text = path.read_text("utf-8")
+        end = (ROOT / CONTENTS).read_text("utf-8") if place == "README.md" else ""
+        _write(folder, page, head + text + end, place)
+        return text
+    if path.suffix == ".ipynb":
+        text, pictures = page_of_notebook(path)
+        _write(folder, page, text, place)
+        for name, picture in pictures.items():
+            (folder / page).with_name(name).write_bytes(picture)
+        shutil.copy(path, folder / place)
+        return text
+    if path.suffix == ".py":
+        text = f"{head}# {path.name}\n\n```python\n{path.read_text('utf-8')}```\n"
+        (folder / page).write_text(text, "utf-8")
+        return ""
+    shutil.copy(path, folder / place)
+    return ""
+
+
+def _write(folder, page, text, place):
+    text = re.sub(r"^<!-- (\w+) -->$", lambda name: getattr(tables, name[1])(), text, flags=re.M)
+    text = LINK.sub(lambda link: _link(place, link[1]), text)
+    (folder / page).write_text(text, "utf-8")
+
+
+def _link(place, link):
+    """A link as it is on the site; what names no file, such as a call in a line of code, stays."""
+    target = _target(place, link)
+    if not (ROOT / target).is_file():
+        return link
+    return relpath(_page(target), PurePosixPath(place).parent)
+
+
+def _page(place):
+    return PAGES.get(place) or re.sub(r"\.(ipynb|py)$", ".md", place)
+
+
+def _target(place, link):
+    return normpath(PurePosixPath(place).parent / link)

@@ -1,0 +1,85 @@
+"""The tables of the site, from the rows that the package works by."""
+
+import typer
+from typer.cli import get_docs_for_click
+
+from keras_convnext.builders import BUILDERS
+from keras_convnext.cli import app
+from keras_convnext.complexity import parts
+from keras_convnext.pretrained.catalog import TAGS, list_weights
+from keras_convnext.training.recipes import RECIPES, Recipe
+from keras_convnext.variants import VARIANTS
+
+
+def models():
+    """The networks, with what distinguishes one from another."""
+    rows = []
+    for name, variant in VARIANTS.items():
+        builder, counted = BUILDERS[name].__name__, parts(variant)
+        rows.append((
+            f"[{builder}](#keras_convnext.{builder})<br>`{name}`",
+            _numbers(variant.depths),
+            _numbers(variant.dims),
+            variant.patch_size,
+            variant.kernel_size,
+            _value(variant.layer_scale),
+            variant.size,
+            variant.min_size,
+            f"{sum(part.parameters for part in counted):,}",
+            f"{sum(part.macs for part in counted) / 1e9:.2f}",
+        ))  # fmt: skip
+    heads = ("builder and name", "depths", "dims", "patch", "kernel", "layer scale", "px",
+             "smallest px", "parameters", "GMACs at 224 px")  # fmt: skip
+    return _table(heads, rows)
+
+
+def weights():
+    """Which weights each network has, by their top-1 accuracy where one was told."""
+    published = {(row.model, row.tag): row.top1 or "yes" for row in list_weights()}
+    rows = [(f"`{name}`", *(published.get((name, tag), "") for tag in TAGS)) for name in VARIANTS]
+    return _table(("name", *(f"`{tag}`" for tag in TAGS)), rows)
+
+
+def recipes():
+    """Every field of every recipe."""
+    rows = [
+        (f"`{field}`", *(_value(getattr(recipe, field)) for recipe in RECIPES.values()))
+        for field in Recipe._fields
+        if field != "name"
+    ]
+    return _table(("field", *(f"`{name}`" for name in RECIPES)), rows)
+
+
+def commands():
+    """What `--help` says of each command."""
+    group = typer.main.get_command(app)
+    context = typer.Context(group)
+    return "\n\n".join(
+        get_docs_for_click(
+            obj=command, ctx=context, indent=1, name=name, call_prefix="keras-convnext"
+        )
+        for name, command in group.commands.items()
+    )
+
+
+def _table(heads, rows):
+    lines = [heads, ["---"] * len(heads), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def _numbers(values):
+    return ",\u00a0".join(f"{value:.4g}" for value in values)  # in one line
+
+
+def _value(value):
+    """A field as it is written in a table: a line a network where it depends on that."""
+    if isinstance(value, dict):
+        return "<br>".join(
+            f"{network.removeprefix('convnext_') or 'others'}: {_value(own)}"
+            for network, own in value.items()
+        )
+    if isinstance(value, tuple):
+        return _numbers(value)
+    if isinstance(value, float):
+        return f"{value:g}".replace("-", "\u2011")  # in one line
+    return str(value)
