@@ -7,7 +7,10 @@ from keras_convnext.builders import BUILDERS
 from keras_convnext.cli import app
 from keras_convnext.complexity import parts
 from keras_convnext.pretrained.catalog import TAGS, list_weights
+from keras_convnext.training.devices import DEVICES
+from keras_convnext.training.planning import plan
 from keras_convnext.training.recipes import RECIPES, Recipe
+from keras_convnext.training.settings import recipe_for
 from keras_convnext.variants import VARIANTS
 
 
@@ -48,6 +51,25 @@ def recipes():
         if field != "name"
     ]
     return _table(("field", *(f"`{name}`" for name in RECIPES)), rows)
+
+
+def planned():
+    """What `plan` tells of a large run."""
+    recipe = recipe_for("imagenet22k", "convnext_base")
+    rows = plan(recipe, "convnext_base", None, recipe.devices, "a100-80gb").rows()
+    return _table(("imagenet22k, convnext_base", "", ""), rows)
+
+
+def devices():
+    """What `plan` knows of devices."""
+    rows = [
+        (f"`{name}`", f"{device.memory:g}", f"`{precision}`", f"{device.peak(precision):g}",
+         f"{rate.utilisation:g}", rate.basis)
+        for name, device in DEVICES.items()
+        for precision, rate in device.rates.items()
+    ]  # fmt: skip
+    heads = ("device", "GiB", "precision", "peak, TFLOP/s", "part reached", "basis")
+    return _table(heads, rows)
 
 
 def commands():

@@ -14,6 +14,7 @@ import pytest
 
 from keras_convnext.cli import app
 from keras_convnext.pretrained.catalog import CATALOG, TAGS
+from keras_convnext.training.devices import DEVICES
 from keras_convnext.training.recipes import RECIPES, Recipe
 from keras_convnext.variants import VARIANTS
 
@@ -122,6 +123,8 @@ def test_the_tables_have_every_row(site):
     )
     text = (site / "docs/models.html").read_text("utf-8")
     assert all(f">{tag}<" in text for tag in TAGS)
+    text = (site / "docs/scaling.html").read_text("utf-8")
+    assert all(f">{device}<" in text for device in DEVICES)
 
 
 def _title(name):
