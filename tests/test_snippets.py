@@ -15,7 +15,7 @@ from keras_convnext import builders, cli, training
 from keras_convnext.variants import VARIANTS
 
 ROOT = Path(__file__).parent.parent
-PAGES = ("README.md", "docs/training.md", "docs/export.md", "docs/files.md")
+PAGES = ("README.md", *(f"docs/{name}.md" for name in ("training", "scaling", "export", "files")))
 # What trains or evaluates networks of millions on data that nobody has here, or does not end, is
 # run by the tests of these commands; that it could start is seen from here.
 PARSED_ONLY = ("train", "evaluate", "demo")
