@@ -205,42 +205,50 @@ def _resize(window: tf.Tensor, placement: _Placement, size: int) -> tf.Tensor:
         tf.unstack(field) for field in placement
     )
 
+    lines = tf.reshape(window, (tf.shape(window)[0], -1))
+
     def rows_first() -> tf.Tensor:
-        return _resize_columns(_resize_rows(window, right, left, size), down, top, size)
+        return _resize_columns(_resize_rows(lines, right, left, size), down, top, size)
 
     def columns_first() -> tf.Tensor:
-        return _resize_rows(_resize_columns(window, down, top, size), right, left, size)
+        return _resize_rows(_resize_columns(lines, down, top, size), right, left, size)
 
     much_height_goes = (height_off > 0) & (height_off > 2 * width_off)
-    return tf.ensure_shape(tf.cond(much_height_goes, columns_first, rows_first), (size, size, 3))
+    lines = tf.cond(much_height_goes, columns_first, rows_first)
+    return tf.reshape(lines, (size, size, 3))
 
 
 def _resize_rows(
-    image: tf.Tensor, scale: tf.Tensor, translation: tf.Tensor, size: int
+    lines: tf.Tensor, scale: tf.Tensor, translation: tf.Tensor, size: int
 ) -> tf.Tensor:
-    transposed = tf.transpose(image, (1, 0, 2))
-    return tf.transpose(_resize_columns(transposed, scale, translation, size), (1, 0, 2))
+    """Resizes the width of (H, 3 W).
+
+    The channels come apart in between: to transpose single numbers takes half the time, or less,
+    of transposing pixels of three.
+    """
+    height = tf.shape(lines)[0]
+    columns = tf.reshape(tf.transpose(lines), (-1, 3 * height))  # (W, 3 H)
+    columns = _resize_columns(columns, scale, translation, size)
+    return tf.transpose(tf.reshape(columns, (3 * size, height)))
 
 
 def _resize_columns(
-    image: tf.Tensor, scale: tf.Tensor, translation: tf.Tensor, size: int
+    lines: tf.Tensor, scale: tf.Tensor, translation: tf.Tensor, size: int
 ) -> tf.Tensor:
-    """Resizes the height of (H, W, 3).
+    """Resizes the height of (H, N).
 
     A row of numbers is given as one pixel of many channels: the kernel adds those up several times
     as fast as pixels of three.
     """
-    height, width, _ = tf.unstack(tf.shape(image))
     line = tf.raw_ops.ScaleAndTranslate(
-        images=tf.reshape(image, (1, 1, height, 3 * width)),
+        images=lines[None, None],
         size=(1, size),
         scale=tf.stack([1.0, scale]),
         translation=tf.stack([0.0, translation]),
         kernel_type="keyscubic",
         antialias=True,
     )
-    pixels = tf.cast(tf.clip_by_value(line + 0.5, 0, 255), tf.uint8)
-    return tf.reshape(pixels, (size, width, 3))
+    return tf.cast(tf.clip_by_value(line[0, 0] + 0.5, 0, 255), tf.uint8)
 
 
 def _check_size(size: int) -> None:
