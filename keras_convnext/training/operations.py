@@ -12,7 +12,6 @@ rounded to single precision.
 import math
 from collections.abc import Sequence
 
-import numpy as np
 import tensorflow as tf
 
 from keras_convnext.network import IMAGENET_MEAN
@@ -22,13 +21,6 @@ FILL = tuple(round(255 * mean) for mean in IMAGENET_MEAN)
 
 # Weights of red, green and blue in Pillow's grey, in parts of 65536.
 _GREY = (19595, 38470, 7471)
-
-# Of four pixels of RGB in a row, (12,): all but the second become differences from it; and the sum
-# of the four.
-_FROM_SECOND = np.array([[1, 0, 0, 0], [-1, 1, -1, -1], [0, 0, 1, 0], [0, 0, 0, 1]])
-_DIFFERENCES = np.kron(_FROM_SECOND, np.eye(3)).astype("float32")  # (12, 12)
-_SUMS = np.kron(np.ones((4, 1)), np.eye(3)).astype("float32")  # (12, 3)
-_SPREAD = np.kron(np.eye(4), np.ones((1, 3))).astype("float32")  # (4, 12)
 
 
 def auto_contrast(image: tf.Tensor) -> tf.Tensor:
@@ -144,10 +136,9 @@ def rotate(image: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
     cosine, sine = tf.cos(angle), tf.sin(angle)
     right = tf.range(width, dtype=tf.float64)[None] + 0.5 - half_width
     down = tf.range(height, dtype=tf.float64)[:, None] + 0.5 - half_height
-    x = tf.reshape(cosine * right + sine * down, (-1, 1)) + half_width  # (H W, 1)
-    y = tf.reshape(cosine * down - sine * right, (-1, 1)) + half_height
+    x = tf.reshape(cosine * right + sine * down, (-1,)) + half_width  # (H W,)
+    y = tf.reshape(cosine * down - sine * right, (-1,)) + half_height
     inside = (x >= 0) & (x < 2 * half_width) & (y >= 0) & (y < 2 * half_height)
-    inside = tf.cast(inside, tf.float32)
     left, top = tf.floor(x - 0.5), tf.floor(y - 0.5)
     across = _cubic_weights(tf.cast(x - 0.5 - left, tf.float32))
     down = _cubic_weights(tf.cast(y - 0.5 - top, tf.float32))
@@ -157,20 +148,16 @@ def rotate(image: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
     fours = tf.concat([padded[:, shift : shift + width + 1] for shift in range(4)], axis=2)
     fours = tf.reshape(fours, (-1, 12))
     column = tf.clip_by_value(tf.cast(left, tf.int32) + 1, 0, width)
+    top = tf.cast(top, tf.int32)
     rows = []
     for shift in range(-1, 3):
-        row = tf.clip_by_value(tf.cast(top, tf.int32) + shift, 0, height - 1)
-        found = tf.gather(fours, tf.reshape(row * (width + 1) + column, (-1,)))
-        rows.append(tf.cast(found, tf.float32))  # (H W, 12): four pixels of RGB
-
-    # Products with matrices of ones are by far the fastest way to spread a number over columns and
-    # to add up columns, and exact.
-    fours = _weighted(rows, [tf.matmul(weight, tf.ones((1, 12))) for weight in down])
-    weights = tf.concat([across[0], tf.ones_like(inside), *across[1:]], axis=1) * inside
-    weights = tf.matmul(weights, _SPREAD)
-    summed = tf.matmul(tf.matmul(fours, _DIFFERENCES) * weights, _SUMS)
-    filled = tf.matmul(1 - inside, tf.constant([FILL], tf.float32))
-    return tf.reshape(_to_levels(summed + filled), tf.shape(image))
+        row = tf.clip_by_value(top + shift, 0, height - 1)
+        found = tf.gather(fours, row * (width + 1) + column)  # (H W, 12): four pixels of RGB
+        # So that a weight holds for a column: to spread it along a row takes longer than this.
+        rows.append(tf.cast(tf.transpose(found), tf.float32))
+    turned = _weighted(tf.split(_weighted(rows, down), 4), across)  # (3, H W)
+    turned = tf.where(inside, _to_levels(turned), tf.constant(FILL, tf.uint8)[:, None])
+    return tf.reshape(tf.transpose(turned), tf.shape(image))
 
 
 def _slanted(lines: int | tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
