@@ -7,6 +7,7 @@ References:
 
 import re
 from collections.abc import Callable
+from functools import cache
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -154,16 +155,38 @@ def apply_operation(
     """
     # In double precision, see `operations`.
     level = tf.cast(magnitude, tf.float64) / HIGHEST
-    sign = tf.cast(sign, tf.float64)
+    inputs = [tf.convert_to_tensor(image), level, tf.cast(sign, tf.float64)]
+    chosen = tf.convert_to_tensor(index) + 1
+    if tf.executing_eagerly():
+        return _branches(increasing)[int(chosen)](*inputs)
+    # `tf.switch_case` would write out all the branches in the graph, two thousand nodes for two
+    # layers, and to skip those takes as long as an operation.
+    functions = _traced_branches(inputs[0].shape, increasing)
+    (result,) = tf.raw_ops.StatelessCase(
+        branch_index=chosen, input=inputs, Tout=[tf.uint8], branches=functions
+    )
+    return tf.ensure_shape(result, inputs[0].shape)
 
-    def branch(row: Operation) -> Callable[[], tf.Tensor]:
+
+def _branches(increasing: bool) -> list[Callable[..., tf.Tensor]]:
+    """Returns what is done to an image at a level and a sign: nothing, or one of `OPERATIONS`."""
+
+    def branch(row: Operation) -> Callable[..., tf.Tensor]:
         strength = row.strength if increasing else row.plain_strength
         arguments = () if strength is None else (strength,)
-        return lambda: row.apply(image, *(argument(level, sign) for argument in arguments))
+        return lambda image, *draws: row.apply(image, *(argument(*draws) for argument in arguments))
 
-    branches = [lambda: tf.identity(image), *(branch(row) for row in OPERATIONS)]
-    chosen = tf.convert_to_tensor(index) + 1
-    return tf.ensure_shape(tf.switch_case(chosen, branches), image.shape)
+    return [lambda image, *_: tf.identity(image), *(branch(row) for row in OPERATIONS)]
+
+
+@cache
+def _traced_branches(shape: tf.TensorShape, increasing: bool) -> list[Callable[..., tf.Tensor]]:
+    specs = tf.TensorSpec(shape, tf.uint8), *[tf.TensorSpec((), tf.float64)] * 2
+    with tf.init_scope():  # they outlive the graph that asks for them first
+        return [
+            tf.function(branch, autograph=False).get_concrete_function(*specs)
+            for branch in _branches(increasing)
+        ]
 
 
 def parse_config(config: str) -> Config:

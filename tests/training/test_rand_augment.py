@@ -74,6 +74,19 @@ def test_is_its_draws_one_after_the_other():
     assert 10 <= changed <= 23  # three of four are, on average
 
 
+def test_a_graph_holds_operations_as_functions():
+    # Written out, all of them would be gone through for every image.
+    def nodes(config):
+        augment = tf.function(lambda image, seed: rand_augment(image, seed, config))
+        specs = tf.TensorSpec((32, 32, 3), tf.uint8), tf.TensorSpec((2,), tf.int32)
+        return augment.get_concrete_function(*specs).graph.as_graph_def().node
+
+    cases = [node for node in nodes("rand-n3") if node.op.endswith("Case")]
+    assert len(cases) == 3
+    assert not any(node.attr["_lower_using_switch_merge"].b for node in cases)
+    assert len(nodes("rand-n3")) - len(nodes("rand-n2")) < 20
+
+
 @pytest.mark.parametrize(
     ("text", "config"),
     [
