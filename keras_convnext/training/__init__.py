@@ -1,6 +1,7 @@
 """A recipe run: data, augmentation, optimizer, `model.fit`. It takes TensorFlow."""
 
 from keras_convnext.training.journal import Interrupted, NonFiniteLossError
+from keras_convnext.training.muon import Muon
 from keras_convnext.training.optimizer import AdamW, LossScaleOptimizer
 from keras_convnext.training.planning import plan
 from keras_convnext.training.recipes import RECIPES, Recipe
@@ -13,6 +14,7 @@ __all__ = [
     "AdamW",
     "Interrupted",
     "LossScaleOptimizer",
+    "Muon",
     "NonFiniteLossError",
     "Recipe",
     "WarmupCosine",

@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras_convnext.builders import BUILDERS
 from keras_convnext.training.fitted import FittedModel
 from keras_convnext.training.layout import Layout
+from keras_convnext.training.muon import Muon
 from keras_convnext.training.optimizer import AdamW, LossScaleOptimizer
 from keras_convnext.training.recipes import Recipe
 from keras_convnext.training.schedule import WarmupCosine
@@ -46,7 +47,7 @@ def compile_for(
         round(recipe.warmup_epochs * updates_per_epoch),
         recipe.min_learning_rate,
     )
-    optimizer = AdamW(
+    optimizer = {"adamw": AdamW, "muon": Muon}[recipe.optimizer](
         schedule,
         recipe.weight_decay,
         layer_decay=recipe.layer_decay,

@@ -179,6 +179,25 @@ class AdamW(keras.optimizers.Optimizer):
         dtype = variable.dtype
         if self.weight_decay and self._use_weight_decay(self._trainable_variables[index]):
             variable.assign_sub(variable * tf.cast(rate * self.weight_decay, dtype))
+        self._move(variable, gradient, index, rate, step_size, epsilon)
+        if self.gradient_accumulation_steps:
+            accumulated = self._accumulated_gradients[index].value
+            accumulated.assign(tf.zeros_like(gradient))
+        if self.use_ema:
+            average = self._model_variables_moving_average[index].value
+            average.assign_sub((average - variable) * tf.cast(1 - self.ema_momentum, dtype))
+
+    def _move(
+        self,
+        variable: tf.Variable,
+        gradient: tf.Tensor,
+        index: int,
+        rate: tf.Tensor,
+        step_size: tf.Tensor,
+        epsilon: tf.Tensor,
+    ) -> None:
+        """Moves a variable by its step, weight decay apart."""
+        dtype = variable.dtype
         # One kernel that changes variable and moments in place: what Keras does in eight
         # operations, each with a temporary of the variable's size.
         tf.raw_ops.ResourceApplyAdam(
@@ -193,12 +212,6 @@ class AdamW(keras.optimizers.Optimizer):
             epsilon=tf.cast(epsilon, dtype),
             grad=tf.cast(gradient, dtype),
         )
-        if self.gradient_accumulation_steps:
-            accumulated = self._accumulated_gradients[index].value
-            accumulated.assign(tf.zeros_like(gradient))
-        if self.use_ema:
-            average = self._model_variables_moving_average[index].value
-            average.assign_sub((average - variable) * tf.cast(1 - self.ema_momentum, dtype))
 
     def _start_averages(self, strategy: tf.distribute.Strategy) -> None:
         for variable, average in zip(self._trainable_variables, self.averages):

@@ -6,6 +6,7 @@ official TRAINING.md; what neither says and this package chose is marked "ours".
 
 from typing import NamedTuple
 
+OPTIMIZERS = ("adamw", "muon")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
@@ -22,6 +23,7 @@ class Recipe(NamedTuple):
         batch_size: int. Images an update of the weights, over all devices and accumulated batches.
         learning_rate: float. The highest, for that batch.
         weight_decay: float. Decoupled, on tensors of rank 2 and more.
+        optimizer: str. One of `OPTIMIZERS`.
         warmup_epochs: float. Epochs of linear warmup, from 0.
         min_learning_rate: float. What the cosine ends at.
         layer_decay: float. Factor on the learning rate from one group of layers to the one before
@@ -62,6 +64,7 @@ class Recipe(NamedTuple):
     batch_size: int
     learning_rate: float
     weight_decay: float
+    optimizer: str = "adamw"
     warmup_epochs: float = 0
     min_learning_rate: float = 1e-6
     layer_decay: float = 1.0

@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from keras_convnext.training.recipes import PRECISIONS, RECIPES, Recipe
+from keras_convnext.training.recipes import OPTIMIZERS, PRECISIONS, RECIPES, Recipe
 from keras_convnext.variants import VARIANTS
 
 
@@ -136,6 +136,7 @@ _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "ema_decay": _or_none(_SHARE),
     "save_steps": _or_none(_COUNT),
     "seed": ("a whole number from 0 up", lambda value: type(value) is int and value >= 0),
+    "optimizer": (f"one of {', '.join(OPTIMIZERS)}", lambda value: value in OPTIMIZERS),
     "precision": (f"one of {', '.join(PRECISIONS)}", lambda value: value in PRECISIONS),
     "remat": ("True or False", lambda value: isinstance(value, bool)),
 }

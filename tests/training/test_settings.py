@@ -49,6 +49,7 @@ def test_every_field_with_a_range_has_a_rule():
         ({"remat": "true"}, True),
         ({"start": "best.keras"}, "best.keras"),
         ({"precision": "mixed_bfloat16"}, "mixed_bfloat16"),
+        ({"optimizer": "muon"}, "muon"),
     ],
 )
 def test_a_setting_is_read_as_its_field_is(setting, value):
@@ -72,6 +73,7 @@ def test_a_setting_is_read_as_its_field_is(setting, value):
         ("imagenet1k", "convnext_tiny", {"learning_rate": "nan"}, "learning_rate"),
         ("imagenet1k", "convnext_tiny", {"crop_scale": "1,0.5"}, "the smaller first"),
         ("imagenet1k", "convnext_tiny", {"precision": "float8"}, "mixed_bfloat16"),
+        ("imagenet1k", "convnext_tiny", {"optimizer": "lamb"}, "one of adamw, muon"),
         ("imagenet1k", "convnext_tiny", {"size": 16}, "32 px and more"),
         ("imagenet1k", "convnext_tiny", {"epochs": 10}, "set warmup_epochs to 10 or less"),
     ],

@@ -1,0 +1,94 @@
+"""Muon: a step of a matrix that is as long in every direction, and AdamW for all else."""
+
+import math
+import re
+
+import keras
+import tensorflow as tf
+
+from keras_convnext.training.optimizer import AdamW
+
+_MATRICES = re.compile(r"blocks_\d+_pwconv[12]/kernel$|downsample_\d+_conv/kernel$")
+_QUINTIC = (3.4445, -4.7750, 2.0315)  # steep at 0: five turns take 0.01 to about 1
+
+
+@keras.saving.register_keras_serializable(package="keras_convnext")
+class Muon(AdamW):
+    """Muon for the kernels of the pointwise and downsampling layers, AdamW for the others.
+
+    Momentum is made orthogonal, and scaled so that its numbers are as large as those of an AdamW
+    step: learning rate and weight decay mean the same in both halves, and layer-wise decay,
+    accumulation and averaging are those of `AdamW`. Depthwise kernels are no matrices; stem and
+    head stay with AdamW, as the reference advises.
+
+    An update takes as long as ten to twenty images do, so batches are better a hundred images and
+    more. The products of matrices are in float32, where the reference takes bfloat16.
+
+    Args:
+        learning_rate: float or schedule. As in `AdamW`. Defaults to 4e-3.
+        weight_decay: float. As in `AdamW`. Defaults to 0.05.
+        momentum: float. Of the matrices, Nesterov's. Defaults to 0.95.
+        name: str. Defaults to "muon".
+        **kwargs: As in `AdamW`.
+
+    References:
+        Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
+        Liu et al., "Muon is Scalable for LLM Training", arXiv 2502.16982 (the scale of a step).
+    """
+
+    def __init__(
+        self,
+        learning_rate: float | keras.optimizers.schedules.LearningRateSchedule = 4e-3,
+        weight_decay: float = 0.05,
+        momentum: float = 0.95,
+        name: str = "muon",
+        **kwargs,
+    ) -> None:
+        super().__init__(learning_rate, weight_decay, name=name, **kwargs)
+        self.momentum = momentum
+
+    def _move(
+        self,
+        variable: tf.Variable,
+        gradient: tf.Tensor,
+        index: int,
+        rate: tf.Tensor,
+        step_size: tf.Tensor,
+        epsilon: tf.Tensor,
+    ) -> None:
+        if not _MATRICES.search(self._trainable_variables[index].path):
+            super()._move(variable, gradient, index, rate, step_size, epsilon)
+            return
+        average = self._momentums[index].value
+        average.assign_sub((average - gradient) * (1 - self.momentum))
+        ahead = gradient + (average - gradient) * self.momentum
+        outputs = variable.shape[-1]
+        matrix = tf.reshape(ahead, (-1, outputs))
+        scale = 0.2 * math.sqrt(max(matrix.shape[0], outputs))
+        step = tf.reshape(orthogonal(matrix), variable.shape)
+        variable.assign_sub(step * tf.cast(rate * scale, variable.dtype))
+
+    def get_config(self) -> dict:
+        """Returns the arguments of the constructor."""
+        return {**super().get_config(), "momentum": self.momentum}
+
+
+def orthogonal(matrix: tf.Tensor) -> tf.Tensor:
+    """Brings the singular values of a matrix to between about 0.7 and 1.2, all but the smallest.
+
+    Those below a hundredth of the matrix' norm are still raised, not as far.
+
+    Args:
+        matrix: tensor (M, N).
+
+    Returns:
+        A tensor (M, N).
+    """
+    a, b, c = _QUINTIC
+    is_tall = matrix.shape[0] > matrix.shape[1]
+    x = tf.transpose(matrix) if is_tall else matrix  # the smaller product
+    x /= tf.norm(x) + 1e-7
+    for _ in range(5):
+        gram = tf.matmul(x, x, transpose_b=True)
+        x = a * x + tf.matmul(b * gram + c * tf.matmul(gram, gram), x)
+    return tf.transpose(x) if is_tall else x
