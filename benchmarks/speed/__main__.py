@@ -37,9 +37,9 @@ from rounds import Race  # noqa: E402
 BATCHES = {"cpu": (8, 1, 32), "gpu": (128,)}
 SIZES = {"cpu": ("tiny-224", "base-224", "tiny-384"), "gpu": ("tiny-224", "base-224")}
 QUICK = {
-    "cpu": (f"{OURS} predict", f"{OURS} fused", f"{OURS} train_on_batch",
+    "cpu": (f"{OURS} predict", f"{OURS} train_on_batch",
             *(f"{OURS} {way}" for way in ("SavedModel", "ONNX Runtime", "OpenVINO", "LiteRT")),
-            "kimm tf.function", "timm eager", "ONNX Runtime", "OpenVINO", f"{MATRIX} NumPy"),
+            "kimm tf.function", "timm eager", "ONNX Runtime", f"{MATRIX} NumPy"),
     "gpu": (OURS, "timm eager", MATRIX),
 }  # fmt: skip
 

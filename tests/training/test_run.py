@@ -111,20 +111,28 @@ def free_ports(count):
 
 
 @pytest.mark.parametrize(
-    "accumulated", [4, pytest.param(1, marks=pytest.mark.slow)], ids="accumulated_{}".format
+    ("optimizer", "accumulated"),
+    [
+        ("adamw", 4),
+        pytest.param("adamw", 1, marks=pytest.mark.slow),
+        pytest.param("muon", 4, marks=pytest.mark.slow),
+    ],
 )
-def test_two_devices_and_two_machines_learn_as_one_device_does(pictures, tmp_path, accumulated):
-    def run(name, share, on_one=False):
-        own = {"device_batch": share // accumulated, "mixing_batch": 2}
-        return tmp_path / name, own, on_one
+def test_two_devices_and_two_machines_learn_as_one_device_does(
+    pictures, tmp_path, optimizer, accumulated
+):
+    own = {"optimizer": optimizer, "mixing_batch": 2}
 
-    one_at_once = (tmp_path / "one", {"device_batch": 16, "mixing_batch": 2}, True)
-    finish(start(pictures, [one_at_once, run("alone", 16, True), run("two", 8)], devices=2))
+    def run(name, images, on_one=False):
+        return tmp_path / name, {**own, "device_batch": images}, on_one
+
+    shared = 8 // accumulated
+    finish(start(pictures, [run("one", 16, True), run("two", shared)], devices=2))
     workers = [f"localhost:{port}" for port in free_ports(2)]
     tasks = [{"type": "worker", "index": index} for index in (0, 1)]
     clusters = [{"cluster": {"worker": workers}, "task": task} for task in tasks]
-    finish(*(start(pictures, [run("machines", 8)], cluster) for cluster in clusters))
-    for other in ("alone", "two", "machines"):
+    finish(*(start(pictures, [run("machines", shared)], cluster) for cluster in clusters))
+    for other in ("two", "machines"):
         assert_alike(tmp_path / other, tmp_path / "one")
 
 

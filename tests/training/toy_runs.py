@@ -19,6 +19,7 @@ from keras_convnext.variants import VARIANTS, Variant
 
 TOY = Variant("toy", (1, 1, 2), (8, 16, 16), 0.3, 2)
 SETTINGS = {
+    "optimizer": "adamw",
     "epochs": 2,
     "warmup_epochs": 0.5,
     "batch_size": 16,
