@@ -117,14 +117,12 @@ def shear_y(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
 
 def translate_x(image: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
     """Shifts the image by `share` of its width, to the left if positive."""
-    height, width = _sides(image)
-    return _shift(image, _even(height, width, share), axis=1)
+    return _translate(image, share, axis=1)
 
 
 def translate_y(image: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
     """Shifts the image by `share` of its height, up if positive."""
-    height, width = _sides(image)
-    return _shift(image, _even(width, height, share), axis=0)
+    return _translate(image, share, axis=0)
 
 
 def rotate(image: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
@@ -164,8 +162,31 @@ def _slanted(lines: int | tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     return tf.cast(factor, tf.float64) * (tf.range(lines, dtype=tf.float64) + 0.5)
 
 
-def _even(lines: int | tf.Tensor, length: int | tf.Tensor, share: tf.Tensor) -> tf.Tensor:
-    return tf.repeat(tf.cast(share, tf.float64) * tf.cast(length, tf.float64), lines)
+def _translate(image: tf.Tensor, share: tf.Tensor, axis: int) -> tf.Tensor:
+    """Moves the image along `axis`, rows for 0, columns for 1, back by a share of its length.
+
+    What `_shift` would do with equal shifts: then neighbours are slices, not looked up.
+    """
+    length = _sides(image)[axis]
+    shift = tf.cast(share, tf.float64) * tf.cast(length, tf.float64)
+    whole = tf.floor(shift)
+    first = tf.cast(tf.math.ceil(-shift - 0.5), tf.int32)  # where the image's first pixel goes
+    ahead, behind = tf.clip_by_value(first, 0, length), tf.clip_by_value(-first, 0, length)
+    shown = length - ahead - behind
+
+    def part(lines: tf.Tensor, begin: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
+        end = begin + count
+        return lines[:, 3 * begin : 3 * end] if axis else lines[begin:end]
+
+    lines = _lines(image)
+    rims = [part(lines, 0, 1)] * 2, [part(lines, length - 1, 1)] * 2
+    padded = tf.cast(tf.concat([*rims[0], lines, *rims[1]], axis), tf.float32)
+    start = tf.cast(whole, tf.int32) + ahead + 1  # one before the pixel, in what begins with two
+    neighbours = [part(padded, start + tap, shown) for tap in range(4)]
+    moved = _to_levels(_weighted(neighbours, _cubic_weights(tf.cast(shift - whole, tf.float32))))
+    fill = tf.broadcast_to(_along_line(tf.constant(FILL, tf.uint8), image), tf.shape(lines))
+    moved = tf.concat([part(fill, 0, ahead), moved, part(fill, 0, behind)], axis)
+    return tf.reshape(moved, tf.shape(image))
 
 
 def _shift(image: tf.Tensor, shifts: tf.Tensor, axis: int) -> tf.Tensor:

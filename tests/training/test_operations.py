@@ -10,7 +10,7 @@ import tensorflow as tf
 from PIL import Image
 from torch_reference import declare_torchvision_operators
 
-from keras_convnext.training.operations import FILL
+from keras_convnext.training.operations import FILL, translate_x, translate_y
 from keras_convnext.training.rand_augment import OPERATIONS, apply_operation
 
 declare_torchvision_operators()
@@ -93,6 +93,13 @@ def test_equals_timm_on_imagenet(name, imagenet_jpegs, monkeypatch):
             different = difference(name, True, image, level, level > 9, monkeypatch)
             assert different.max() <= TOLERANCE.get(name, 0)
             assert (different > 0).mean() < 3e-3
+
+
+@pytest.mark.parametrize("translate", [translate_x, translate_y])
+@pytest.mark.parametrize("share", [-1.3, -1.0, 1.0, 1.3])
+def test_what_is_moved_out_of_sight_leaves_the_mean_colour(translate, share):
+    moved = translate(tf.constant(photographs()[0]), share)
+    np.testing.assert_array_equal(moved, np.broadcast_to(np.uint8(FILL), moved.shape))
 
 
 def test_in_a_graph_without_static_sides():
