@@ -104,6 +104,11 @@ class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
     On a CPU, TensorFlow's own kernel is some sixty times faster than the code that XLA makes, and
     Keras turns XLA on for `predict` and `fit` unless a layer declines. Accelerators, and the other
     backends, are left alone.
+
+    Args:
+        *args, **kwargs: As in `keras.layers.DepthwiseConv2D`.
+
+    Input shape: `(N, H, W, C)`. Output shape: the same, with padding "same" and strides of 1.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -136,6 +141,9 @@ class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
 class LayerNormalization(keras.layers.LayerNormalization):
     """Layer normalization over the channels, with a faster gradient where that can be had.
 
+    Args:
+        **kwargs: As in `keras.layers.LayerNormalization`.
+
     Input shape: `(..., C)`. Output shape: the same.
     """
 
@@ -163,6 +171,10 @@ class PointwiseDense(keras.layers.Dense):
 
     The map is taken as one matrix of `N * H * W` rows, since TensorFlow fuses the product, the
     bias and GELU into one call for a matrix, and for nothing of higher rank.
+
+    Args:
+        units: int. Channels that come out.
+        **kwargs: As in `keras.layers.Dense`.
 
     Input shape: `(N, H, W, C)`. Output shape: `(N, H, W, units)`.
     """
