@@ -48,11 +48,12 @@ def main():
             _, macs, accuracies = zip(*points)
             label = tag + ", isotropic" * isotropic
             axis.plot(macs, accuracies, line, color=colour, label=label, markersize=5)
-            for name, x, y in points:
-                above = tag == "imagenet22k_ft"
+            for index, (name, x, y) in enumerate(points):
+                # Where its own line and that of another series leave room.
+                place = (-8, -3) if index == 0 else (-3, 6) if tag == "imagenet22k_ft" else (5, -11)
                 axis.annotate(
-                    name, (x, y), (-3, 6) if above else (5, -11), textcoords="offset points",
-                    ha="right" if above else "left", fontsize="x-small", color=colour,
+                    name, (x, y), place, textcoords="offset points",
+                    ha="right" if place[0] < 0 else "left", fontsize="x-small", color=colour,
                 )  # fmt: skip
     axis.set_xscale("log")
     axis.set_xticks(
