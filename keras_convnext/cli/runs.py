@@ -35,7 +35,8 @@ def train_network(
         Path, typer.Option("--output", help="The folder of the run; to resume, the same.")
     ],
     validation_data: Annotated[
-        str | None, typer.Option(help="Other data to validate on.  (default: a split of --data)")
+        str | None,
+        typer.Option(help="Other data to validate on.  (default: --data has some, or a share)"),
     ] = None,
     settings: Settings = None,
 ) -> None:

@@ -5,6 +5,10 @@ class DataError(ValueError):
     """The images or the labels are not what a run needs; the message names the culprit."""
 
 
+class NoSuchSplitError(DataError):
+    """The data has no split of that name, or of one that means the same."""
+
+
 def missing_extra(package: str, purpose: str) -> ImportError:
     """Makes the error for an optional package that is not there."""
     return ImportError(

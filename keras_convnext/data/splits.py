@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from keras_convnext.data.errors import DataError
+from keras_convnext.data.errors import NoSuchSplitError
 
 # What it is called elsewhere, the best match first. Where a dataset holds back no validation
 # images, its test images take their place, as in CIFAR-10; the other way round would be a mistake.
@@ -32,7 +32,7 @@ def resolve_split(split: str | None, present: Sequence[str], where: str | Path) 
     None means the only one, or the validation images where there are several.
 
     Raises:
-        DataError: If it is not there.
+        NoSuchSplitError: If it is not there.
     """
     if split is None:
         split = present[0] if len(present) == 1 else "validation"
@@ -43,6 +43,6 @@ def resolve_split(split: str | None, present: Sequence[str], where: str | Path) 
     for name in accepted:
         if name in present:
             return name
-    raise DataError(
+    raise NoSuchSplitError(
         f"Which split of {where}? It has {', '.join(map(repr, present))}. Received: split={split!r}"
     )

@@ -30,7 +30,10 @@ def claim(output: Path, description: dict[str, Any], classes: Sequence[str]) -> 
     path = output / "run.json"
     if path.is_file():
         before = json.loads(path.read_text("utf-8"))
-        ours, theirs = ({**d, **d["recipe"]} for d in (description, before))
+        # A run of before a field was added had what is now its default.
+        ours, theirs = (
+            {**Recipe._field_defaults, **d, **d["recipe"]} for d in (description, before)
+        )
         other = [
             f"{key}={theirs.get(key)!r} there, {ours[key]!r} here"
             for key in ours

@@ -36,6 +36,8 @@ class Recipe(NamedTuple):
         head_init_scale: float. Factor on the random start of the head.
         start: str or None. The published weights to start from.
         published: str or None. The published weights that this made, which tell its accuracy.
+        validation_share: float. Share of the training images held back to validate on, where the
+            data has no others; 0 for none.
         size: int. Side of the images, in pixels.
         crop_scale: tuple of two floats. Share of the image that a random crop covers.
         crop_ratio: tuple of two floats. Width over height of a random crop.
@@ -76,6 +78,7 @@ class Recipe(NamedTuple):
     head_init_scale: float = 1.0
     start: str | None = None
     published: str | None = None
+    validation_share: float = 0.0
     size: int = 224
     crop_scale: tuple[float, float] = (0.08, 1.0)
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -204,6 +207,7 @@ RECIPES = {
             head_init_scale=1.0,
             crop_scale=(0.35, 1.0),
             start={"convnext_cifar": "cifar10", "": "imagenet"},
+            validation_share=0.2,
             size={"convnext_cifar": 32, "": 224},
             published=None,
             device_batch=64,

@@ -11,7 +11,8 @@ import tensorflow as tf
 from rich.console import Console
 
 from keras_convnext.data.checks import check_images, refuse_broken
-from keras_convnext.data.errors import DataError
+from keras_convnext.data.errors import DataError, NoSuchSplitError
+from keras_convnext.data.held_out import hold_out
 from keras_convnext.data.source import Source
 from keras_convnext.data.sources import open_source
 from keras_convnext.training.assembly import build_network, compile_for, save_classifier
@@ -55,7 +56,7 @@ def train(
         recipe: str or Recipe. One of `RECIPES` by name, or one as it is to be run.
         model: str. The network, as `keras-convnext list` names it.
         data: str or path. As `open_source` takes it, with a split "train", and "validation" or
-            "test".
+            "test"; without those, the recipe's `validation_share` of the images is held back.
         output: str or path. The folder of the run. On several machines, one they all see.
         settings: dict or None. Fields of the recipe to override.
         validation_data: str or path or None. Other data to validate on. Defaults to None.
@@ -75,10 +76,7 @@ def train(
         recipe = recipe_for(recipe, model, settings)
     # A strategy for several machines has to be there before any other use of TensorFlow.
     strategy = strategy or find_strategy()
-    train_source = open_source(data, "train")
-    validation_source = _validation_source(data, validation_data, train_source)
-    check_images(train_source, least=2)  # one image of a class would be learned by heart
-    check_images(validation_source)
+    train_source, validation_source = _sources(data, validation_data, recipe)
     output = Path(output)
     layout = layout_of(strategy, recipe)
     updates_per_epoch = train_source.size // recipe.batch_size
@@ -149,23 +147,29 @@ def train(
     return network
 
 
-def _validation_source(
-    data: str | Path, validation_data: str | Path | None, train_source: Source
-) -> Source:
-    """The images to validate on."""
+def _sources(
+    data: str | Path, validation_data: str | Path | None, recipe: Recipe
+) -> tuple[Source, Source]:
+    """The images to train and those to validate on."""
+    training = open_source(data, "train")
+    check_images(training, least=2)  # one image of a class would be learned by heart
     try:
-        source = open_source(validation_data or data, "validation")
-    except DataError as error:
+        validation = open_source(validation_data or data, "validation")
+    except NoSuchSplitError as error:
+        if recipe.validation_share and validation_data is None:
+            return hold_out(training, recipe.validation_share, recipe.seed)
         raise DataError(
-            f"No images to validate on: {error}. Put some into a folder val/ beside train/, or "
-            "name other data with validation_data (--validation-data)"
+            f"No images to validate on: {error}. Put some into a folder val/ beside train/, name "
+            "other data with validation_data (--validation-data), or hold some back with "
+            "validation_share (--set validation_share=0.2)"
         ) from error
-    if source.classes != train_source.classes:
+    check_images(validation)
+    if validation.classes != training.classes:
         raise ValueError(
             "Training and validation images have the same classes. "
-            f"Received: {train_source.classes[:5]}... and {source.classes[:5]}..."
+            f"Received: {training.classes[:5]}... and {validation.classes[:5]}..."
         )
-    return source
+    return training, validation
 
 
 def _validation(

@@ -123,7 +123,7 @@ def _or_none(rule: tuple[str, Callable]) -> tuple[str, Callable]:
 _RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(("epochs", "batch_size", "size", "device_batch", "devices"), _COUNT),
     **dict.fromkeys(("horizontal_flip", "random_erasing", "mixing_probability"), _SHARE),
-    **dict.fromkeys(("label_smoothing", "drop_path_rate"), _BELOW_ONE),
+    **dict.fromkeys(("label_smoothing", "drop_path_rate", "validation_share"), _BELOW_ONE),
     **dict.fromkeys(("weight_decay", "warmup_epochs", "frozen_epochs"), _FROM_ZERO),
     **dict.fromkeys(("mixup", "cutmix", "min_learning_rate", "head_init_scale"), _FROM_ZERO),
     **dict.fromkeys(("crop_scale", "crop_ratio"), _RANGE),

@@ -165,6 +165,18 @@ def test_what_is_easy_is_learned(pictures, tmp_path):
     np.testing.assert_allclose(white.sum(), 1, rtol=1e-5)
 
 
+def test_where_there_is_nothing_else_a_share_is_held_back_to_validate_on(pictures, tmp_path):
+    photos, output = pictures / "train", tmp_path / "run"
+    toy_runs.toy_train(photos, output, epochs=1, validation_share=0.1)
+    described = json.loads((output / "run.json").read_text())
+    assert described["images"] == 4 * 36
+    assert len(rows_of(output)) == 1
+    # As a version would have written it that did not know of the field.
+    del described["recipe"]["optimizer"]
+    (output / "run.json").write_text(json.dumps(described))
+    toy_runs.toy_train(photos, output, epochs=1, validation_share=0.1)
+
+
 def test_a_folder_of_another_run_is_left_alone(pictures, tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"model": "toy", "recipe": {"epochs": 2}}))
     with pytest.raises(ValueError, match=r"belongs to another run.*epochs=2 there, 3 here"):
