@@ -106,7 +106,8 @@ class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
     backends, are left alone.
 
     Args:
-        *args, **kwargs: As in `keras.layers.DepthwiseConv2D`.
+        kernel_size: int. Side of the kernels.
+        **kwargs: As in `keras.layers.DepthwiseConv2D`.
 
     Input shape: `(N, H, W, C)`. Output shape: the same, with padding "same" and strides of 1.
     """
