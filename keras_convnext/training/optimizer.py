@@ -178,7 +178,10 @@ class AdamW(keras.optimizers.Optimizer):
     ) -> None:
         dtype = variable.dtype
         if self.weight_decay and self._use_weight_decay(self._trainable_variables[index]):
-            variable.assign_sub(variable * tf.cast(rate * self.weight_decay, dtype))
+            # Once the gradient is there. Before, TensorFlow would have to keep the weight as it was
+            # as well, since the gradients of layers below are still to read it.
+            with tf.control_dependencies([gradient]):
+                variable.assign_sub(variable * tf.cast(rate * self.weight_decay, dtype))
         self._move(variable, gradient, index, rate, step_size, epsilon)
         if self.gradient_accumulation_steps:
             accumulated = self._accumulated_gradients[index].value

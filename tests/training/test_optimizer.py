@@ -74,6 +74,29 @@ def test_each_step_is_that_of_pytorch(layer_decay):
             assert np.abs(found - expected).max() <= 1e-6 * np.abs(expected).max()
 
 
+def test_weights_decay_once_nobody_has_to_read_them_any_more():
+    """Before their gradient is there, TensorFlow would keep a copy of each for those who do."""
+    held, optimizer = variables(), AdamW(weight_decay=0.05)
+    optimizer.build(held)
+    step = tf.function(lambda *given: optimizer.apply(list(given), held))
+    graph = step.get_concrete_function(*(tf.TensorSpec(shape) for shape in SHAPES)).graph
+    decays = [op for op in graph.get_operations() if op.type == "AssignSubVariableOp"]
+    assert len(decays) == sum(len(shape) > 1 for shape in SHAPES)
+    gradients = {tensor.op for tensor in graph.inputs[: len(SHAPES)]}
+    for decay in decays:
+        waited_for = {decay}
+        while (
+            more := {
+                before
+                for op in waited_for
+                for before in (*op.control_inputs, *(tensor.op for tensor in op.inputs))
+            }
+            - waited_for
+        ):
+            waited_for |= more
+        assert waited_for & gradients
+
+
 def test_accumulated_batches_are_one_update_of_their_mean():
     whole, parts = variables(), variables()
     once = AdamW(WarmupCosine(1e-2, 6, 2), layer_decay=0.8, use_ema=True, ema_momentum=0.9)
