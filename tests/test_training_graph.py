@@ -44,8 +44,8 @@ def assert_equal_gradients(ours, theirs):
 
 def hierarchical(**options):
     reference = torch_reference.Hierarchical(DEPTHS, DIMS, classes=TOY["classes"], **options)
-    scale = {} if options.get("gamma", True) else {"layer_scale_init_value": None}
-    return reference, lambda **more: toy(classifier_activation=None, **scale, **more)
+    own = {} if options.pop("gamma", True) else {"layer_scale_init_value": None}
+    return reference, lambda **more: toy(classifier_activation=None, **own, **options, **more)
 
 
 def isotropic():
@@ -63,8 +63,13 @@ def isotropic():
 @pytest.mark.parametrize("remat", [False, True])
 @pytest.mark.parametrize(
     "networks",
-    [hierarchical, lambda: hierarchical(gamma=False), isotropic],
-    ids=["hierarchical", "without layer scale", "isotropic"],
+    [
+        hierarchical,
+        lambda: hierarchical(gamma=False),
+        lambda: hierarchical(kernel_size=3),
+        isotropic,
+    ],
+    ids=["hierarchical", "without layer scale", "kernels of 3", "isotropic"],
 )
 def test_gradients_equal_pytorch(networks, remat, tmp_path):
     reference, build = networks()
