@@ -40,7 +40,7 @@ class Artifact:
                 f"Received: {folder}"
             ) from error
         require(self.manifest["format"])
-        self._run = chosen.load(Path(folder) / chosen.file)
+        self._run = chosen.load(Path(folder) / chosen.file, self.manifest["dtype"])
 
     @property
     def size(self) -> int:

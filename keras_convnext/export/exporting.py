@@ -60,9 +60,10 @@ def export(
             takes images of any size, so does the artifact.
         output: str or path. The folder to make; it may be there if it is empty.
         format: str. "saved_model", "onnx", "litert" or "openvino". Defaults to "saved_model".
-        dtype: str. What the weights are kept in: "float32", "float16", "bfloat16" (SavedModel and
-            ONNX), or "int8" (not SavedModel), where products are of integers too, and norms and
-            GELU in float32. Defaults to "float32".
+        dtype: str. What the weights are kept in: "float32", "float16", "bfloat16" (not LiteRT; in
+            OpenVINO it is the arithmetic, on processors that have it, and weights are in float16),
+            or "int8" (not SavedModel), where products are of integers too, and norms and GELU in
+            float32. Defaults to "float32".
         pixels: str. What the artifact takes, "float32" or "uint8". Defaults to "float32".
         size: int or None. Side of the square that images are cropped to. Defaults to None: what the
             model takes, 224 if it takes any size.

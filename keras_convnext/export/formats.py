@@ -44,7 +44,8 @@ class Format(NamedTuple):
         tolerance: float. How far its logits in float32 may be from Keras', relative to the largest.
         packages: tuple of str. What has to be installed to write and run it.
         write: function of an Order.
-        load: function of the file. Returns what turns pixels (N, H, W, 3) into a dict of arrays.
+        load: function of the file and the dtype. Returns what turns pixels (N, H, W, 3) into a dict
+            of arrays.
     """
 
     file: str
@@ -52,7 +53,7 @@ class Format(NamedTuple):
     tolerance: float
     packages: tuple[str, ...]
     write: Callable[[Order], None]
-    load: Callable[[Path], Run]
+    load: Callable[[Path, str], Run]
 
 
 def missing_packages(chosen: Format) -> list[str]:
@@ -99,7 +100,7 @@ def _quantize_onnx(graph: object, path: Path, samples: Iterable[np.ndarray]) -> 
     )
 
 
-def _load_onnx(path: Path) -> Run:
+def _load_onnx(path: Path, dtype: str) -> Run:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
@@ -110,7 +111,8 @@ def _load_onnx(path: Path) -> Run:
 def _write_openvino(order: Order) -> None:
     import openvino
 
-    half = order.dtype == "float16"
+    # Its files have no numbers in bfloat16; that is what it calculates in, of those in float16.
+    half = order.dtype in ("float16", "bfloat16")
     _write_onnx(order._replace(dtype="float32") if half else order)
     onnx_file = order.folder / FORMATS["onnx"].file
     model = openvino.convert_model(onnx_file)
@@ -119,11 +121,11 @@ def _write_openvino(order: Order) -> None:
     onnx_file.unlink()
 
 
-def _load_openvino(path: Path) -> Run:
+def _load_openvino(path: Path, dtype: str) -> Run:
     import openvino
 
-    # Float32 also where a CPU has faster arithmetic of fewer bits, so that it can be compared.
-    settings = {"INFERENCE_PRECISION_HINT": "f32"}
+    # By itself OpenVINO takes bfloat16 for any file, where the processor multiplies in it.
+    settings = {"INFERENCE_PRECISION_HINT": "bf16" if dtype == "bfloat16" else "f32"}
     compiled = openvino.Core().compile_model(path, "CPU", settings)
     names = [output.any_name for output in compiled.outputs]
 
@@ -146,7 +148,7 @@ def _write_litert(order: Order) -> None:
     )
 
 
-def _load_litert(path: Path) -> Run:
+def _load_litert(path: Path, dtype: str) -> Run:
     from ai_edge_litert.interpreter import Interpreter
 
     runner = Interpreter(str(path)).get_signature_runner("serving_default")
@@ -166,7 +168,7 @@ def _write_saved_model(order: Order) -> None:
     )
 
 
-def _load_saved_model(path: Path) -> Run:
+def _load_saved_model(path: Path, dtype: str) -> Run:
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(path))
@@ -202,7 +204,7 @@ FORMATS = {
     ),
     "openvino": Format(
         "model.xml",
-        ("float32", "float16", "int8"),
+        ("float32", "float16", "bfloat16", "int8"),
         1e-4,
         ("onnx", "onnxruntime", "openvino"),
         _write_openvino,

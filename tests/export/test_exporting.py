@@ -64,6 +64,7 @@ def test_an_artifact_takes_any_number_of_bytes_of_any_size(name, tmp_path):
         ("litert", "float16", 2e-3, 0.6),
         ("litert", "int8", 0.2, 0.6),
         ("openvino", "float16", 2e-3, 0.6),
+        ("openvino", "bfloat16", 5e-2, 0.6),  # the arithmetic too, where the processor has it
         ("openvino", "int8", 0.2, 0.6),
     ],
 )
