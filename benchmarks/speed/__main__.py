@@ -18,6 +18,7 @@ and speed.png to `benchmarks/results/`; with `--device gpu`, for JAX and PyTorch
 
 import argparse
 import importlib.util
+import itertools
 import json
 import os
 import shlex
@@ -31,7 +32,7 @@ sys.path += [str(REPOSITORY)]
 
 import machine  # noqa: E402
 import report  # noqa: E402
-from contestants import CONTESTANTS, MATRIX, OURS, Case  # noqa: E402
+from contestants import CONTESTANTS, MATRIX, OURS, Case, Contestant  # noqa: E402
 from rounds import Race  # noqa: E402
 
 BATCHES = {"cpu": (8, 1, 32), "gpu": (128,)}
@@ -62,7 +63,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--device", choices=("cpu", "gpu"), default="cpu")
     parser.add_argument("--cases", nargs="+", metavar="NETWORK-SIZE-BATCH", help="tiny-224-8 ...")
     parser.add_argument("--modes", nargs="+", default=list(report.PASSES), choices=report.PASSES)
-    parser.add_argument("--dtypes", nargs="+", choices=("float32", "bfloat16"))
+    parser.add_argument("--dtypes", nargs="+", choices=("float32", "bfloat16", "int8"))
     parser.add_argument("--contestants", nargs="+", metavar="LIBRARY or NAME")
     parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=float, help="of a turn, which has one call or more")
@@ -86,15 +87,22 @@ def options() -> argparse.Namespace:
     return chosen
 
 
-def measure(chosen: argparse.Namespace, case: Case) -> dict:
-    print(case, flush=True)
-    rows = [
+def taking_part(chosen: argparse.Namespace, case: Case) -> list[Contestant]:
+    return [
         row
         for row in CONTESTANTS[chosen.device, case.mode]
-        if not chosen.contestants
-        or (row.library == MATRIX and not chosen.quick)
-        or {row.library, row.name} & set(chosen.contestants)
+        if case.dtype in row.dtypes
+        and (
+            not chosen.contestants
+            or (row.library == MATRIX and not chosen.quick)
+            or {row.library, row.name} & set(chosen.contestants)
+        )
     ]
+
+
+def measure(chosen: argparse.Namespace, case: Case) -> dict:
+    print(case, flush=True)
+    rows = taking_part(chosen, case)
     before = round(os.getloadavg()[0], 1)
     with tempfile.TemporaryDirectory() as folder:
         figures = Race(chosen.device, case, rows, folder).run(chosen.rounds, chosen.seconds)
@@ -125,14 +133,14 @@ def main() -> None:
         "machine": machine.description(),
         "cases": [],
     }
-    for dtype in chosen.dtypes:
-        for name in chosen.cases:
-            network, size, batch = name.split("-")
-            for mode in chosen.modes:
-                case = Case(network, int(size), int(batch), mode, dtype)
-                results["cases"].append(measure(chosen, case))
-                if chosen.output:
-                    write(results, chosen.output)
+    for dtype, name, mode in itertools.product(chosen.dtypes, chosen.cases, chosen.modes):
+        network, size, batch = name.split("-")
+        case = Case(network, int(size), int(batch), mode, dtype)
+        if not taking_part(chosen, case):
+            continue  # nobody trains in int8
+        results["cases"].append(measure(chosen, case))
+        if chosen.output:
+            write(results, chosen.output)
     print("\n" + report.markdown(results))
 
 

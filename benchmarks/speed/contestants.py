@@ -12,7 +12,7 @@ class Case(NamedTuple):
     size: int  # of a side, in pixels
     batch: int
     mode: str  # inference or training
-    dtype: str = "float32"  # or bfloat16: of the arithmetic, the weights stay float32
+    dtype: str = "float32"  # of the arithmetic: bfloat16 keeps weights in float32, int8 does not
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -33,6 +33,7 @@ class Contestant(NamedTuple):
     stack: Stack
     network: Callable[[Case, str], Any]  # from the case and a folder for files
     step: Callable[[Any, Case], Callable[[], Any]]  # from the network and the case: what is timed
+    dtypes: tuple[str, ...] = ("float32", "bfloat16")
 
     @property
     def name(self) -> str:
@@ -59,9 +60,12 @@ OURS_TORCH = Stack(("torch", "keras", "keras_convnext"), {"KERAS_BACKEND": "torc
 KERAS_JAX, KERAS_TORCH = (stack._replace(modules=stack.modules[:2]) for stack in
                           (OURS_JAX, OURS_TORCH))  # fmt: skip
 
+F32, INT8 = ("float32",), ("float32", "int8")
+ALL = ("float32", "bfloat16", "int8")
+
 C = Contestant
 MATRICES = (
-    C(MATRIX, "NumPy",      NUMPY, n.matrix_side, w.numpy_product),
+    C(MATRIX, "NumPy",      NUMPY, n.matrix_side, w.numpy_product, F32),
     C(MATRIX, "TensorFlow", SERVING_TF, n.matrix_side, w.tensorflow_product),
     C(MATRIX, "PyTorch",    TORCH, n.matrix_side, w.torch_product),
 )  # fmt: skip
@@ -79,31 +83,32 @@ CONTESTANTS = {
         C(OURS,           "model(x)",       OURS_TF,     n.keras_convnext,     w.call),
         C(OURS,           "fused",          OURS_TF,     n.fused,              w.tf_function),
         C(OURS,           "fused predict",  OURS_TF,     n.fused,              w.predict),
-        C(OURS,           "SavedModel",     SERVING_TF,  n.saved_model,        w.call),
-        C(OURS,           "ONNX Runtime",   ORT,         n.our_onnx,           w.our_runtime),
-        C(OURS,           "OpenVINO",       OPENVINO,    n.our_openvino,       w.our_runtime),
-        C(OURS,           "LiteRT",         LITERT,      n.our_litert,         w.our_runtime),
+        C(OURS,           "SavedModel",     SERVING_TF,  n.saved_model,        w.call, F32),
+        C(OURS,           "ONNX Runtime",   ORT,         n.our_onnx,           w.our_runtime, INT8),
+        C(OURS,           "OpenVINO",       OPENVINO,    n.our_openvino,       w.our_runtime, ALL),
+        C(OURS,           "LiteRT",         LITERT,      n.our_litert,         w.our_runtime, INT8),
         C(APPLICATIONS,   "predict",        KERAS_TF,    n.keras_applications, w.predict),
         C(APPLICATIONS,   "tf.function",    KERAS_TF,    n.keras_applications, w.tf_function),
         C(APPLICATIONS,   "model(x)",       KERAS_TF,    n.keras_applications, w.call),
         C("kimm",         "predict",        KIMM_TF,     n.kimm,               w.predict),
         C("kimm",         "tf.function",    KIMM_TF,     n.kimm,               w.tf_function),
-        C("kecam",        "predict",        KECAM_TF,    n.kecam,              w.predict),
-        C("kecam",        "tf.function",    KECAM_TF,    n.kecam,              w.tf_function),
+        C("kecam",        "predict",        KECAM_TF,    n.kecam,              w.predict, F32),
+        C("kecam",        "tf.function",    KECAM_TF,    n.kecam,              w.tf_function, F32),
         C("timm",         "eager",          TIMM,        n.timm,               w.timm_call),
         C("timm",         "torch.compile",  TIMM,        n.timm,               w.timm_compiled),
-        C("ONNX Runtime", "from timm",      ORT,         n.onnx_runtime,       w.runtime),
+        C("ONNX Runtime", "from timm",      ORT,         n.onnx_runtime,       w.runtime, F32),
         C("OpenVINO",     "from timm",      OPENVINO,    n.openvino,           w.runtime),
         *MATRICES,
     ),
     ("cpu", "training"): (
         C(OURS,           "train_on_batch", OURS_TF,     n.keras_convnext,     w.train_on_batch),
+        C(OURS,           "own AdamW",      OURS_TF,     n.keras_convnext,     w.train_as_recipes),
         C(OURS,           "remat=True",     OURS_TF,     n.rematerialized,     w.train_on_batch),
         C(APPLICATIONS,   "train_on_batch", KERAS_TF,    n.keras_applications, w.train_on_batch),
         C(APPLICATIONS,   "without XLA",    KERAS_TF,    n.keras_applications, w.train_without_xla),
         C("kimm",         "train_on_batch", KIMM_TF,     n.kimm,               w.train_on_batch),
         C("kimm",         "without XLA",    KIMM_TF,     n.kimm,               w.train_without_xla),
-        C("kecam",        "train_on_batch", KECAM_TF,    n.kecam,              w.train_in_keras_2),
+        C("kecam",        "train_on_batch", KECAM_TF,    n.kecam,              w.keras_2_fit, F32),
         C("timm",         "eager",          TIMM,        n.timm,               w.timm_fit),
         C("timm",         "torch.compile",  TIMM,        n.timm,               w.timm_fit_compiled),
         *MATRICES,

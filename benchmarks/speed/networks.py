@@ -11,7 +11,7 @@ CLASSES = 1000
 def _keras_policy(case):
     import keras
 
-    keras.config.set_dtype_policy("float32" if case.dtype == "float32" else f"mixed_{case.dtype}")
+    keras.config.set_dtype_policy("mixed_bfloat16" if case.dtype == "bfloat16" else "float32")
 
 
 def keras_convnext(case, folder, **options):
@@ -77,8 +77,11 @@ def exported_to(name):
 
     def write(case, folder):
         from keras_convnext.export import export
+        from keras_convnext.shipped import shipped
 
-        export(keras_convnext(case, folder), os.path.join(folder, name), name)
+        network = keras_convnext(case._replace(dtype="float32"), folder)
+        photographs = shipped("examples/photos")  # int8 is to see some
+        export(network, os.path.join(folder, name), name, dtype=case.dtype, images=photographs)
 
     return write
 
@@ -106,7 +109,7 @@ def our_openvino(case, folder):
 
     model = openvino.Core().read_model(os.path.join(folder, "openvino", "model.xml"))
     model.reshape([case.batch, *case.input_shape])  # fixed, as timm's file is
-    compiled = _compiled_by_openvino(model)
+    compiled = _compiled_by_openvino(model, case)
     return lambda image: compiled(image)["logits"]
 
 
@@ -140,15 +143,16 @@ def onnx_runtime(case, folder):
 
 
 def openvino(case, folder):
-    compiled = _compiled_by_openvino(os.path.join(folder, "timm.onnx"))
+    compiled = _compiled_by_openvino(os.path.join(folder, "timm.onnx"), case)
     return lambda image: compiled(image)[0]
 
 
-def _compiled_by_openvino(model):
+def _compiled_by_openvino(model, case):
     import openvino
 
     # It would take bfloat16 by itself where the processor has it.
-    return openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    hint = "bf16" if case.dtype == "bfloat16" else "f32"
+    return openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": hint})
 
 
 def matrix_side(case, folder):

@@ -53,9 +53,9 @@ def predict(model, case):
     return step
 
 
-def _train(keras, model, case, put=np.asarray, **options):
+def _train(keras, model, case, put=np.asarray, adamw=None, **options):
     model.compile(
-        keras.optimizers.AdamW(LEARNING_RATE, weight_decay=WEIGHT_DECAY),
+        (adamw or keras.optimizers.AdamW)(LEARNING_RATE, weight_decay=WEIGHT_DECAY),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         **options,
     )
@@ -71,13 +71,22 @@ def train_on_batch(model, case):
     return _train(keras, model, case)
 
 
+def train_as_recipes(model, case):
+    """With this package's AdamW, whose numbers are PyTorch's, in place of Keras'."""
+    import keras
+
+    from keras_convnext.training import AdamW
+
+    return _train(keras, model, case, adamw=AdamW)
+
+
 def train_without_xla(model, case):
     import keras
 
     return _train(keras, model, case, jit_compile=False)
 
 
-def train_in_keras_2(model, case):
+def keras_2_fit(model, case):
     import tf_keras
 
     return _train(tf_keras, model, case)
@@ -240,7 +249,7 @@ def numpy_product(side, case):
 def tensorflow_product(side, case):
     import tensorflow as tf
 
-    a = tf.random.uniform((side, side))
+    a = tf.cast(tf.random.uniform((side, side)), case.dtype)
     return lambda: tf.matmul(a, a).numpy()
 
 
