@@ -20,7 +20,7 @@ from keras_convnext.training.display import Charts, ProgressBar, draw_run, is_in
 from keras_convnext.training.fitted import FittedModel
 from keras_convnext.training.folder import claim, describe
 from keras_convnext.training.input import evaluation_batches, training_batches
-from keras_convnext.training.journal import Interrupted, Journal
+from keras_convnext.training.journal import Interrupted, Journal, averaged_weights
 from keras_convnext.training.layout import Layout, find_strategy, layout_of
 from keras_convnext.training.recipes import Recipe
 from keras_convnext.training.settings import recipe_for
@@ -42,8 +42,9 @@ def train(
 
     The folder of the run gets `run.json` (what is run, with every setting), `classes.txt`,
     `log.csv`, `checkpoints/` (the last three states) and, by accuracy on the validation images,
-    `best.keras` and `best_ema.keras`; `final.keras` and `run.png` at the end; `tensorboard/` if
-    that is installed. The same call on the same folder goes on where the last state is, and ends
+    `best.keras` and `best_ema.keras`; `final.keras`, `final_ema.keras` and `run.png` at the end;
+    `tensorboard/` if that is installed. What ends in `_ema` holds averages, where the recipe has
+    them. The same call on the same folder goes on where the last state is, and ends
     with the same numbers as if it had not been stopped.
 
     Example:
@@ -140,6 +141,9 @@ def train(
                 )
     if layout.is_chief:
         write_whole(output / "final.keras", partial(save_classifier, network))
+        if recipe.ema_decay is not None:
+            with averaged_weights(fitted):
+                write_whole(output / "final_ema.keras", partial(save_classifier, network))
         if is_installed("matplotlib"):
             title = f"{model}, {recipe.name}, {data}"
             write_whole(output / "run.png", partial(draw_run, progress.rows, title=title))

@@ -54,7 +54,7 @@ def assert_same_run(found, expected):
     for name in ("log.csv", "run.json", "classes.txt"):
         assert (found / name).read_bytes() == (expected / name).read_bytes()
     grey = np.full((1, 16, 16, 3), 99)
-    for name in ("best.keras", "best_ema.keras", "final.keras"):
+    for name in ("best.keras", "best_ema.keras", "final.keras", "final_ema.keras"):
         kept = [keras.models.load_model(run / name) for run in (found, expected)]
         np.testing.assert_array_equal(*[network.predict(grey, verbose=0) for network in kept])
 
