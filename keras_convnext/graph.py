@@ -24,6 +24,16 @@ def trains_on_cpu(inputs: Any, training: bool | None) -> bool:
     )
 
 
+def runs_eagerly_on_cpu(inputs: Any) -> bool:
+    """Whether TensorFlow computes step by step, on a CPU and in float32: `model(x)`."""
+    return (
+        tensorflow_on_cpu()
+        and keras.backend.standardize_dtype(inputs.dtype) == "float32"
+        and not isinstance(inputs, keras.KerasTensor)
+        and not is_symbolic(inputs)
+    )
+
+
 def is_symbolic(tensor: Any) -> bool:
     """Whether a tensor belongs to a TensorFlow graph."""
     if keras.config.backend() != "tensorflow":

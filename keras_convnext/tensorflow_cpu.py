@@ -6,6 +6,7 @@ one, and the one before GELU. The scales and shifts of the norm and of the layer
 weights, and their gradients come out of the weights' gradients.
 """
 
+from functools import cache
 from typing import Any
 
 import tensorflow as tf
@@ -136,6 +137,31 @@ def branch(
     weights = map(tf.convert_to_tensor, (*norm, *pwconv1, *pwconv2, layer_scale))
     rows = of_rows(tf.reshape(x, (-1, x.shape[-1])), *weights)
     return _shaped_as(x, rows)
+
+
+def dense_gelu(rows: tf.Tensor, kernel: Any, bias: Any) -> tf.Tensor:
+    """Product, bias and GELU where TensorFlow runs step by step, in the one call it has in a graph.
+
+    Args:
+        rows: tensor of shape `(N, C)`.
+        kernel: of shape `(C, units)`.
+        bias: of shape `(units,)`.
+
+    Returns:
+        A tensor of shape `(N, units)`.
+    """
+    kernel = tf.convert_to_tensor(kernel)
+    return _dense_gelu_of(*kernel.shape)(rows, kernel, tf.convert_to_tensor(bias))
+
+
+@cache
+def _dense_gelu_of(channels: int, units: int) -> Any:
+    shapes = (None, channels), (channels, units), (units,)
+    return tf.function(
+        lambda rows, kernel, bias: tf.nn.gelu(tf.nn.bias_add(rows @ kernel, bias)),
+        input_signature=[tf.TensorSpec(shape) for shape in shapes],
+        autograph=False,
+    )
 
 
 def _shaped_as(x: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:

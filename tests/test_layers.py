@@ -1,10 +1,13 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
+from keras_convnext import tensorflow_cpu
 from keras_convnext.layers import (
     DepthwiseConv2D,
     DropPath,
+    LayerNormalization,
     LayerScale,
     PatchConv2D,
     PointwiseDense,
@@ -38,14 +41,49 @@ def test_layers_survive_their_config(layer):
     assert layer.compute_output_shape(inputs.shape) == output.shape
 
 
+@pytest.mark.parametrize("policy", ["float32", "float64", "mixed_bfloat16"])
+def test_normalization_is_exact_in_its_dtype(policy):
+    gamma, beta = 1 + normal(16, seed=1), normal(16, seed=2)
+    inputs = tf.constant(3 + 5 * normal(2, 3, 4, 16), "float64")
+    layer = LayerNormalization(epsilon=1e-6, dtype=policy)
+    layer.build(inputs.shape)
+    layer.set_weights([gamma, beta])
+    output = layer(inputs)
+    assert keras.backend.standardize_dtype(output.dtype) == layer.compute_dtype
+
+    x = inputs.numpy()
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+    tolerance = {"float32": 1e-5, "float64": 1e-12, "mixed_bfloat16": 0.03}[policy]
+    found = keras.ops.convert_to_numpy(output).astype("float64")
+    np.testing.assert_allclose(found, x * gamma + beta, rtol=tolerance, atol=tolerance)
+
+
 def test_pointwise_dense_is_a_dense_layer_at_each_position():
-    inputs = normal(2, 3, 4, 5)
+    inputs = tf.constant(normal(2, 3, 4, 5))
     layer = PointwiseDense(7, activation="gelu")
     dense = keras.layers.Dense(7, activation="gelu")
-    output = layer(inputs)
+    layer.build(inputs.shape)
+    layer.set_weights([normal(5, 7, seed=1), normal(7, seed=2)])
     dense.build(inputs.shape)
     dense.set_weights(layer.get_weights())
-    np.testing.assert_allclose(output, dense(inputs), rtol=1e-5, atol=1e-6)
+    found = []
+    for one in (layer, dense):
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            output = one(inputs)
+            loss = tf.reduce_sum(output**2)
+        found.append([output, *tape.gradient(loss, [inputs, one.kernel.value, one.bias.value])])
+    for ours, theirs in zip(*found):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_outside_of_a_graph_product_bias_and_gelu_are_one_call(monkeypatch):
+    calls = []
+    monkeypatch.setattr(tensorflow_cpu, "dense_gelu", lambda *args: calls.append(args) or args[2])
+    layer = PointwiseDense(7, activation="gelu")
+    with pytest.raises(tf.errors.InvalidArgumentError):  # what the stand-in returns is no map
+        layer(normal(2, 3, 4, 5))
+    assert [tuple(argument.shape) for argument in calls[0]] == [(24, 5), (5, 7), (7,)]
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 8, 3), (2, 8, 3, 3)])
