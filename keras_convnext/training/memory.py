@@ -89,9 +89,9 @@ def sections(
         fused: bool. Whether the operations of `tensorflow_cpu` are in place.
     """
     stem, *stages, head = parts(variant, (size, size), classes)
-    # Beside what it normalizes, a norm keeps a factor for each position; TensorFlow's own keeps it
-    # times the scale as well, in float32, and the mean and its negative.
-    norm, factors = (4, 4) if fused else (4 + 4, 3 * 4)
+    # A norm keeps a map in float32 and a factor for each position; without an operation of our own,
+    # those times the scale as well, which are another map.
+    norm, factors = (4, 4) if fused else (4 + 4, 4)
 
     height, width, dim = stem.output
     pixels = 3 * size**2 * (4 + compute)
