@@ -4,7 +4,8 @@ Command: `pip install -e ".[bench]"`, then `python benchmarks/speed [--cases tin
 cases it takes hours, with one about half an hour on two cores. Each contestant of a case runs in a
 process of its own, which builds the network, warms up and waits for its turn; in every round each
 has one. One that is not installed, or fails, is a line that says so. Writes speed.json, speed.md
-and speed.png to `benchmarks/results/`; with `--device gpu`, for JAX and PyTorch, speed_gpu.*; with
+and speed.png to `benchmarks/results/`; with `--device gpu`, for JAX and PyTorch, speed_gpu.*;
+`--dtypes bfloat16 int8` measures those who can calculate in them (name an `--output` then); with
 `--quick`, which only shows that all works, nothing unless `--output` says where to.
 
     contestants.py  who takes part, one row each
