@@ -39,7 +39,8 @@ def test_rows_are_sound():
         assert row.model.rpartition("_")[2] in row.file
         assert ("384" in row.file) == (row.size == 384)
         assert row.top1 is None or 75 < row.top1 < (96 if row.tag == "cifar10" else 88)
-        assert row.top5 is None or row.top1 < row.top5 < 99
+        highest = 100 if row.tag == "cifar10" else 99  # five guesses at ten classes hit more
+        assert row.top5 is None or row.top1 < row.top5 < highest
         first = find(row.model, row.tag)[0]
         if row.top1 and first.top1:
             assert abs(row.top1 - first.top1) < 0.1

@@ -127,7 +127,7 @@ def test_what_helps_is_told_where_nothing_fits(monkeypatch):
 
 def test_cores_are_one_device_together():
     found = planned("cifar10", "convnext_cifar", 2, "cpu-core")
-    assert (found.device_batch, found.accumulated, found.machines) == (64, 1, 1)
+    assert (found.device_batch, found.accumulated, found.machines) == (128, 1, 1)
     assert found.memory_limit == 2 * DEVICES["cpu-core"].memory * 2**30
     assert found.memory.average > 0
     three = planned("cifar10", "convnext_cifar", 3, "cpu-core")
