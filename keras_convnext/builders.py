@@ -9,7 +9,7 @@ from typing import Any
 import keras
 
 from keras_convnext import network
-from keras_convnext.layers import about_to_load
+from keras_convnext.initializers import about_to_load
 from keras_convnext.pretrained.cache import ported_weights
 from keras_convnext.pretrained.catalog import Checkpoint, find, list_weights
 from keras_convnext.pretrained.identify import identify

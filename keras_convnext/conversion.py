@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from keras_convnext.builders import BUILDERS, ConvNeXt, ConvNeXtIsotropic
-from keras_convnext.layers import about_to_load
+from keras_convnext.initializers import about_to_load
 from keras_convnext.pretrained.cache import ported_weights
 from keras_convnext.pretrained.catalog import find
 from keras_convnext.pretrained.errors import CheckpointError

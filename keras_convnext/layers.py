@@ -4,9 +4,6 @@ The class of a layer is part of the address of its weights in a `.weights.h5` fi
 in a `.keras` file: both stay as they are, whatever is computed inside.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 import keras
@@ -22,39 +19,6 @@ from keras_convnext.graph import (
 )
 
 _register = keras.saving.register_keras_serializable(package="keras_convnext")
-
-_about_to_load: ContextVar[bool] = ContextVar("about_to_load", default=False)
-
-
-@contextmanager
-def about_to_load() -> Iterator[None]:
-    """Leaves the kernels that are built inside at zero, since their weights are about to be loaded.
-
-    Random numbers for the largest network take longer than reading it, and a third of its memory
-    over again.
-    """
-    token = _about_to_load.set(True)
-    try:
-        yield
-    finally:
-        _about_to_load.reset(token)
-
-
-@_register
-class TruncatedNormal(keras.initializers.TruncatedNormal):
-    """Normal distribution cut at two deviations, whose deviation is `stddev` after the cut.
-
-    The cut leaves a normal distribution 0.88 of its deviation. The official code cuts at +-2, which
-    is a hundred deviations and leaves all of it; Keras' initializer means the one before the cut.
-    """
-
-    def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
-        """Draws a tensor."""
-        if _about_to_load.get():
-            return ops.zeros(shape, dtype)
-        return keras.random.truncated_normal(
-            shape, self.mean, self.stddev / 0.87962566, dtype, self.seed
-        )
 
 
 @_register

@@ -9,6 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_convnext.initializers import TruncatedNormal
 from keras_convnext.layers import (
     DepthwiseConv2D,
     DropPath,
@@ -17,7 +18,6 @@ from keras_convnext.layers import (
     PatchConv2D,
     PointwiseDense,
     Remat,
-    TruncatedNormal,
 )
 from keras_convnext.variants import Variant
 
