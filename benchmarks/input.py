@@ -2,11 +2,11 @@
 
 Command: `python benchmarks/input.py FOLDER [--rounds 5] [--images 1024] [--json]`, a few minutes.
 FOLDER holds the JPEGs to read, of the size of ImageNet's (500 x 375), in subfolders or not. Ours is
-`training_image` and `evaluation_image` in a tf.data pipeline on all cores; timm's is its transform
-of the same settings in a PyTorch DataLoader with worker processes. They take turns in one run;
-medians are told, and of the ratios the median over the turns. Keras' RandAugment, of which ours
-takes the place, runs on the same crops. Writes `benchmarks/results/input.json`, or what `--results`
-names.
+`training_image` and `evaluation_image` in a tf.data pipeline of one call a core, which is how
+training and evaluation run them; timm's is its transform of the same settings in a PyTorch
+DataLoader with worker processes. They take turns in one run; medians are told, and of the ratios
+the median over the turns. Keras' RandAugment, of which ours takes the place, runs on the same
+crops. Writes `benchmarks/results/input.json`, or what `--results` names.
 """
 
 import argparse
@@ -74,6 +74,7 @@ def our_datasets(files: list[str], options: argparse.Namespace) -> dict[str, Ite
     import tensorflow as tf
 
     from keras_convnext.data.images import evaluation_image
+    from keras_convnext.data.source import untuned
     from keras_convnext.training.augmentation import training_image
 
     def dataset(images: int, example: Callable, change: Callable | None = None):
@@ -84,7 +85,7 @@ def our_datasets(files: list[str], options: argparse.Namespace) -> dict[str, Ite
             num_parallel_calls=tf.data.AUTOTUNE,
         ).batch(options.batch)
         batches = batches.map(change, tf.data.AUTOTUNE) if change else batches
-        return batches.prefetch(2)
+        return batches.prefetch(2).with_options(untuned())
 
     def crop(number, encoded):
         return training_image(

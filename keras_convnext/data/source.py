@@ -206,10 +206,10 @@ class Source(ABC):
 
         options = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
         loaded = local.batch(CHUNK).map(find_and_parse, **options).unbatch().map(load, **options)
-        return loaded.with_options(_untuned())
+        return loaded.with_options(untuned())
 
 
-def _untuned() -> tf.data.Options:
+def untuned() -> tf.data.Options:
     """Leaves parallelism at one call a core.
 
     The thread that would tune it sleeps for twice as long each time. It can miss that its iterator
