@@ -47,6 +47,10 @@ CASES = (
     Case("convnext_atto", 8, {}, fused=False),
     Case("convnext_atto", 8, {"remat": True}, fused=False),
     Case("convnext_atto", 8, {"precision": "mixed_bfloat16"}, fused=False),
+    Case("convnext_large", 2, {"size": 384}),
+    Case("convnext_large", 2, {"size": 384, "remat": True}),
+    Case("convnext_xlarge", 1, {"size": 384}),
+    Case("convnext_xlarge", 1, {"size": 384, "remat": True}),
 )
 
 
