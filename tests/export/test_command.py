@@ -46,6 +46,7 @@ def test_what_comes_with_the_package_leaves_in_one_command(tmp_path):
     assert told["classes"] == (weights.with_name("classes.txt")).read_text().split()
     pixels = load_images(PHOTOS.glob("*.jpg"), 32)
     model = keras_convnext.ConvNeXtCifar()
+    assert size == pytest.approx(4 * model.count_params() / 1e6, rel=0.02)
     assert error_of(Artifact(tmp_path / "out")(pixels)["logits"], model, pixels) < 1e-4
 
 
