@@ -27,7 +27,7 @@ def draw(results, path):
         names = sorted(contestants, key=contestants.get)
         speeds = [contestants[name] for name in names]
         bars = axis.barh(names, speeds, color=[COLOURS[n.startswith(OURS)] for n in names])
-        axis.bar_label(bars, [f"{s:.3g}" if s else "not measured" for s in speeds], padding=4)
+        axis.bar_label(bars, [_label(speed) for speed in speeds], padding=4)
         if limit := panel["matrix_gflop_per_s"]:
             speed = limit / (2 * panel["gmacs_of_an_image"] * PASSES[panel["case"]["mode"]])
             axis.axvline(speed, color="black", linestyle=":", linewidth=1)
@@ -41,3 +41,7 @@ def draw(results, path):
     caption = f"{machine['gpu'] or machine['cpu']}, {machine['cores']} cores, {results['started']}"
     figure.supxlabel(". ".join([caption, *notes(results)]), fontsize="small", color="#555555")
     figure.savefig(path, dpi=150, metadata={"Software": None})
+
+
+def _label(speed):
+    return (f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}") if speed else "not measured"
