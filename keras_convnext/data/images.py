@@ -248,7 +248,23 @@ def _resize_columns(
         kernel_type="keyscubic",
         antialias=True,
     )
-    return tf.cast(tf.clip_by_value(line[0, 0] + 0.5, 0, 255), tf.uint8)
+    return nearest_levels(line[0, 0])
+
+
+def nearest_levels(pixels: tf.Tensor) -> tf.Tensor:
+    """Rounds float32 to uint8, halves away from 0, and takes what lies outside as 0 or 255.
+
+    As a scaling by 1: that is one pass over the numbers, where to add, clip and cast is four.
+    """
+    quantized = tf.raw_ops.QuantizeV2(
+        input=pixels,
+        min_range=0.0,
+        max_range=255.0,
+        T=tf.quint8,
+        mode="SCALED",
+        round_mode="HALF_AWAY_FROM_ZERO",
+    )
+    return tf.bitcast(quantized.output, tf.uint8)
 
 
 def _check_size(size: int) -> None:
