@@ -1,13 +1,19 @@
 """The scripts of `examples/`, in a small form."""
 
+import csv
+import json
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
 import typer
 from typer.testing import CliRunner
+
+import keras_convnext
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -55,12 +61,30 @@ def test_a_network_is_trained(script, options, sample, tmp_path):
     assert (output / "final.keras").exists()
 
 
-def test_weights_are_measured_beside_what_is_published(sample):
-    told = run("evaluate_checkpoint.py", "convnext_cifar", "cifar10", "--data", sample,
-               "--split", "test", "--limit", 30)  # fmt: skip
+def test_a_small_network_is_trained_under_jax_by_the_script_for_a_gpu(sample, tmp_path):
+    driver, output = Path(__file__).parent / "run_gpu_example.py", tmp_path / "run"
+    result = subprocess.run(
+        [sys.executable, str(driver), str(sample), str(output)], capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stderr
+    with (output / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["update"] for row in rows] == ["10", "20", "30", "40", "50", "60"]
+    losses = [float(row["loss"]) for row in rows]
+    assert losses[-1] < losses[0] - 0.1
+    assert json.loads((output / "run.json").read_text())["crop_scale"] == [0.5, 1.0]
+    for name in ("final.keras", "final_ema.keras"):
+        assert keras_convnext.load_model(output / name).output_shape == (None, 10)
+
+
+def test_weights_are_measured_beside_what_is_published(tmp_path):
+    with ZipFile(EXAMPLES / "cifar10_sample.zip") as archive:
+        archive.extractall(tmp_path)
+    told = run("evaluate_checkpoint.py", "convnext_cifar", "cifar10", "--data",
+               tmp_path / "cifar10_sample", "--split", "test", "--limit", 400)  # fmt: skip
     measured, chance = map(float, re.findall(r"([\d.]+)%", told.splitlines()[0]))
-    assert 60 < measured < 100
-    assert 0 < chance < 18
+    assert 85 < measured < 100
+    assert 0 < chance < 4
     assert re.search(r"published: \d\d\.\d+ %", told)
 
 

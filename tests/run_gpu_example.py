@@ -1,0 +1,99 @@
+"""What `test_examples.py` runs in a process of its own, under JAX: the script for one GPU.
+
+Usage: python run_gpu_example.py DATA OUTPUT. Checks how the script changes images, then trains by
+it, with a smaller network.
+"""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+SCRIPT = Path(__file__).parent.parent / "examples" / "train_cifar10_on_a_gpu.py"
+spec = importlib.util.spec_from_file_location("example", SCRIPT)
+example = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(example)  # chooses Keras' backend
+
+import jax  # noqa: E402
+import numpy as np  # noqa: E402
+from jax.scipy.ndimage import map_coordinates  # noqa: E402
+
+import keras_convnext  # noqa: E402
+
+COUNT, SIDE = 400, 32
+KEY = jax.random.key(0)
+
+
+def test_a_box_is_taken_as_another_resampling_takes_it():
+    images = np.random.default_rng(0).uniform(0, 255, (3, SIDE, SIDE, 3)).astype("float32")
+    begin = np.array([[0.1, 0.2], [0.0, 0.0], [0.3, 0.0]], "float32")
+    size = np.array([[0.8, 0.7], [1.0, 1.0], [0.6, 0.9]], "float32")
+    shear = np.array([[0.0, 0.15], [0.0, 0.0], [0.0, -0.2]], "float32")  # of the rows alone
+    found = example.resampled(images, begin, size, shear)
+    down, across = np.meshgrid(np.arange(SIDE), np.arange(SIDE), indexing="ij")
+    for i in range(3):
+        y, x = (begin[i, j] * SIDE + size[i, j] * (p + 0.5) - 0.5
+                for j, p in enumerate((down, across)))  # fmt: skip
+        x = np.clip(x + shear[i, 1] * (down + 0.5 - SIDE / 2), 0, SIDE - 1)
+        for channel in range(3):
+            theirs = map_coordinates(images[i, ..., channel], [y, x], order=1, mode="nearest")
+            np.testing.assert_allclose(found[i, ..., channel], theirs, atol=0.02)
+    turned = example.resampled(images.swapaxes(1, 2), begin[:, ::-1], size[:, ::-1], shear[:, ::-1])
+    assert abs(turned.swapaxes(1, 2) - found).max() > 1  # down comes first
+    np.testing.assert_array_equal(found[1], images[1])
+
+
+def test_a_crop_stays_inside_and_half_are_mirrored():
+    ramp = np.broadcast_to(np.arange(SIDE, dtype="float32")[:, None], (COUNT, SIDE, SIDE, 1))
+    found = np.asarray(example.cropped(KEY, ramp))
+    assert 0 <= found.min() < 1
+    assert SIDE - 2 < found.max() <= SIDE - 1
+    mirrored = (found[:, :, -1] < found[:, :, 0]).all((1, 2))
+    assert 0.4 < mirrored.mean() < 0.6
+
+
+def test_colours_move_about_what_they_were():
+    grey = np.full((COUNT, 4, 4, 3), 100, "float32")
+    found = np.asarray(example.jittered(KEY, grey))
+    assert 69 < found.min() < 80  # brightness alone moves what is grey and flat
+    assert 120 < found.max() < 131
+    np.testing.assert_allclose(found.std((1, 2, 3)), 0, atol=1e-3)
+    blue = np.asarray(example.jittered(KEY, grey + np.array([0, 0, 40], "float32")))
+    further = (blue[:, 0, 0, 2] - blue[:, 0, 0, 0]) / 40
+    assert 0.7**3 < further.min() < 0.7
+    assert 1.3**2 < further.max() < 1.3**3  # by all three
+
+
+def test_one_image_in_four_loses_a_box():
+    found = np.asarray(example.erased(KEY, np.zeros((COUNT, SIDE, SIDE, 3), "float32")))
+    share = (found != 0).any(-1).mean((1, 2))
+    assert 0.18 < (share > 0).mean() < 0.32
+    assert share[share > 0].min() > 0.01
+    assert share.max() < 0.3
+
+
+def test_a_target_is_what_the_image_is_made_of():
+    values = np.arange(COUNT, dtype="float32")
+    images = np.broadcast_to(values[:, None, None, None], (COUNT, SIDE, SIDE, 3))
+    images, targets = example.mixed(KEY, images, np.eye(COUNT, dtype="float32"))
+    np.testing.assert_allclose(images.mean((1, 2, 3)), targets @ values, rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(targets.sum(1), 1, rtol=1e-5)
+    own = np.diag(targets)
+    assert 0.4 < own.mean() < 0.6
+    is_cut = images.std((1, 2, 3)) > 1e-3
+    assert 0.35 < is_cut.mean() < 0.65
+
+
+def toy(classes, **kwargs):
+    return keras_convnext.ConvNeXt(
+        (1, 1), (16, 32), classes=classes, classifier_activation=None, input_shape=(32, 32, 3),
+        layer_scale_init_value=None, **kwargs,
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    for name, check in list(globals().items()):
+        if name.startswith("test_"):
+            check()
+    example.network = toy
+    data, output = map(Path, sys.argv[1:])
+    example.main(data, output, epochs=30, batch_size=20, learning_rate=1e-2, ema_decay=0.9)
