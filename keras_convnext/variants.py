@@ -59,8 +59,8 @@ VARIANTS = {
         Variant("convnext_base",           (3, 3, 27, 3),   (128, 256, 512, 1024)),   # 88.59 M
         Variant("convnext_large",          (3, 3, 27, 3),   (192, 384, 768, 1536)),   # 197.77 M
         Variant("convnext_xlarge",         (3, 3, 27, 3),   (256, 512, 1024, 2048)),  # 350.20 M
-        # Ours, for images of 32 px, hence small kernels: 1.91 M.
-        Variant("convnext_cifar", (1, 3, 2), (64, 128, 256), None, 2, 3, stddev=None, size=32),
+        # Ours, for images of 32 px, hence small patches and kernels: 2.26 M.
+        Variant("convnext_cifar", (2, 3), (128, 256), None, 2, 5, stddev=None, size=32),
         # Only the large isotropic network trains with layer scale (official TRAINING.md).
         Variant("convnext_isotropic_small", (18,), (384,),  None, 16, isotropic=True),   # 22.31 M
         Variant("convnext_isotropic_base",  (18,), (768,),  None, 16, isotropic=True),   # 87.08 M

@@ -172,10 +172,10 @@ def test_kernels_of_the_narrow_network_start_by_the_number_of_their_inputs():
     model = keras_convnext.ConvNeXtCifar(weights=None)
     for name, inputs in {
         "stem_conv": 2 * 2 * 3,
-        "stages_1_blocks_2_dwconv": 3 * 3,
-        "stages_1_blocks_2_pwconv1": 128,
-        "stages_1_blocks_2_pwconv2": 512,
-        "downsample_2_conv": 2 * 2 * 128,
+        "stages_1_blocks_2_dwconv": 5 * 5,
+        "stages_1_blocks_2_pwconv1": 256,
+        "stages_1_blocks_2_pwconv2": 1024,
+        "downsample_1_conv": 2 * 2 * 128,
         "head": 2500,  # 0.02, as in all of them
     }.items():
         kernel = model.get_layer(name).get_weights()[0]

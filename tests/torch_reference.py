@@ -105,8 +105,8 @@ def network(name, **options):
     }
     isotropic = {"small": (18, 384), "base": (18, 768), "large": (36, 1024)}
     if name == "convnext_cifar":
-        own = {"patch_size": 2, "gamma": False, "kernel_size": 3}
-        return Hierarchical((1, 3, 2), (64, 128, 256), **{**own, **options})
+        own = {"patch_size": 2, "gamma": False, "kernel_size": 5}
+        return Hierarchical((2, 3), (128, 256), **{**own, **options})
     kind, _, size = name.removeprefix("convnext_").rpartition("_")
     if kind == "isotropic":
         return Isotropic(*isotropic[size], **{"gamma": size == "large", **options})

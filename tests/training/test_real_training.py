@@ -36,7 +36,8 @@ def cifar10(tmp_path_factory):
 
 @pytest.mark.slow
 def test_cifar10_is_learned_and_a_stop_does_not_show(cifar10, tmp_path, monkeypatch):
-    settings = {"epochs": 6, "warmup_epochs": 1, "batch_size": 50, "ema_decay": 0.95}
+    settings = {"epochs": 6, "warmup_epochs": 1, "batch_size": 50, "ema_decay": 0.95,
+                "mixup": 0.8, "cutmix": 1.0, "mixing_probability": 0.5}  # fmt: skip
     run = ("cifar10", "convnext_cifar", cifar10, tmp_path / "run", settings)
     monkeypatch.setattr(Journal, "on_train_batch_end", Journal.on_train_batch_end)
     toy_runs.raise_at(70, signal.SIGTERM)

@@ -25,8 +25,7 @@ def test_a_recipe_is_that_of_the_network(name, model, expected):
 
 @pytest.mark.parametrize("name", [n for n, row in RECIPES.items() if row.published])
 def test_the_published_batch_is_that_of_the_reference_layout(name):
-    models = ["convnext_cifar"] if name == "cifar10" else RECIPES[name].drop_path_rate
-    for model in models:
+    for model in RECIPES[name].drop_path_rate:
         row = recipe_for(name, model)
         assert row.devices * row.device_batch == row.batch_size
 
