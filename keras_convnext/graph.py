@@ -1,4 +1,4 @@
-"""What the layers see of a TensorFlow graph: where it is to run, and what made a tensor of it."""
+"""What the layers see of the backend: where it is to run, and what made a tensor of a graph."""
 
 from typing import Any
 
@@ -12,6 +12,15 @@ def tensorflow_on_cpu() -> bool:
     import tensorflow as tf
 
     return all(device.device_type == "CPU" for device in tf.config.list_physical_devices())
+
+
+def jax_on_cpu() -> bool:
+    """Whether JAX computes, on a CPU unless it is told otherwise."""
+    if keras.config.backend() != "jax":
+        return False
+    import jax
+
+    return jax.default_backend() == "cpu"
 
 
 def trains_on_cpu(inputs: Any, training: bool | None) -> bool:

@@ -11,6 +11,7 @@ from keras import ops
 
 from keras_convnext.graph import (
     is_symbolic,
+    jax_on_cpu,
     made,
     makers,
     runs_eagerly_on_cpu,
@@ -70,11 +71,11 @@ class PatchConv2D(keras.layers.Conv2D):
 
 @_register
 class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
-    """Depthwise convolution that is kept out of XLA where XLA is slow at it.
+    """Depthwise convolution that is kept from XLA's where that is slow.
 
     On a CPU, TensorFlow's own kernel is some sixty times faster than the code that XLA makes, and
-    Keras turns XLA on for `predict` and `fit` unless a layer declines. Accelerators, and the other
-    backends, are left alone.
+    Keras turns XLA on for `predict` and `fit` unless a layer declines. JAX has nothing but XLA: for
+    it the convolution is written as a sum there. Accelerators, and PyTorch, are left alone.
 
     Args:
         kernel_size: int. Side of the kernels.
@@ -91,12 +92,13 @@ class DepthwiseConv2D(keras.layers.DepthwiseConv2D):
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Convolves `inputs`, of shape `(N, H, W, C)`."""
         if self.is_plain and trains_on_cpu(inputs, training):
-            from keras_convnext import tensorflow_cpu
-
-            outputs = tensorflow_cpu.depthwise_conv2d(inputs, self.kernel)
-            outputs = self.activation(outputs if self.bias is None else outputs + self.bias)
+            from keras_convnext.tensorflow_cpu import depthwise_conv2d
+        elif self.is_plain and jax_on_cpu():
+            from keras_convnext.jax_cpu import depthwise_conv2d
         else:
-            outputs = super().call(inputs)
+            return made(super().call(inputs), self, inputs)
+        outputs = depthwise_conv2d(inputs, ops.convert_to_tensor(self.kernel))
+        outputs = self.activation(outputs if self.bias is None else outputs + self.bias)
         return made(outputs, self, inputs)
 
     @property

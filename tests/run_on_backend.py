@@ -24,6 +24,7 @@ import numpy as np  # noqa: E402
 
 import keras_convnext  # noqa: E402
 from keras_convnext.builders import BUILDERS  # noqa: E402
+from keras_convnext.layers import DepthwiseConv2D  # noqa: E402
 
 
 def port_and_predict(folder):
@@ -61,6 +62,42 @@ def train_save_and_load(folder):
     assert (draws[0] != draws[1]).any()
 
 
+def compare_the_gradients_of_a_sum_with_those_of_a_convolution():
+    import jax
+    from jax import numpy as jnp
+
+    from keras_convnext.jax_cpu import depthwise_conv2d
+
+    def convolution(x, kernel):
+        return keras.ops.depthwise_conv(x, kernel, padding="same")
+
+    random = np.random.default_rng(0)
+    for kernel, sides in (((7, 7), (9, 12)), ((4, 3), (8, 5)), ((5, 5), (2, 3))):
+        x = random.normal(size=(2, *sides, 6)).astype("float32")
+        weights = random.normal(size=(*kernel, 6, 1)).astype("float32")
+        d_output = random.normal(size=x.shape).astype("float32")
+        ours, our_gradients = jax.vjp(depthwise_conv2d, x, weights)
+        theirs, their_gradients = jax.vjp(convolution, x, weights)
+        pairs = zip((ours, *our_gradients(d_output)), (theirs, *their_gradients(d_output)))
+        for found, expected in pairs:
+            np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    half = depthwise_conv2d(jnp.ones((1, 8, 8, 2), "bfloat16"), jnp.full((7, 7, 2, 1), 0.1))
+    assert half.dtype == "bfloat16"
+    assert abs(half[0, 4, 4, 0] - 4.9) < 0.02  # 49 terms, added up in float32
+
+
+def check_that_the_layer_is_that_sum():
+    import jax
+
+    layer = DepthwiseConv2D(7, padding="same")
+    layer.build((None, 9, 12, 6))
+    traced = str(jax.make_jaxpr(layer.call)(np.zeros((2, 9, 12, 6), "float32")))
+    assert "conv_general_dilated" not in traced
+
+
 if __name__ == "__main__":
+    if keras.config.backend() == "jax":
+        check_that_the_layer_is_that_sum()
+        compare_the_gradients_of_a_sum_with_those_of_a_convolution()
     port_and_predict(Path(sys.argv[1]))
     train_save_and_load(Path(sys.argv[1]))
