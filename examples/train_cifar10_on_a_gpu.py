@@ -1,6 +1,6 @@
 """Trains convnext_cifar on CIFAR-10 with one GPU, under Keras' JAX backend, in minutes.
 
-    pip install "keras-convnext[jax]" "jax[cuda13]"
+    pip install . "jax[cuda13]"  # in the repository
     python train_cifar10_on_a_gpu.py cifar10_jpeg --output run
 
 The folder has `train` and `test`, of a folder of images a class. All images lie in the GPU's

@@ -44,4 +44,6 @@ def draw(results, path):
 
 
 def _label(speed):
-    return (f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}") if speed else "not measured"
+    if not speed:
+        return "not measured"
+    return f"{speed:,.0f}" if speed >= 100 else f"{speed:.3g}"

@@ -248,10 +248,10 @@ def _resize_columns(
         kernel_type="keyscubic",
         antialias=True,
     )
-    return nearest_levels(line[0, 0])
+    return _nearest_levels(line[0, 0])
 
 
-def nearest_levels(pixels: tf.Tensor) -> tf.Tensor:
+def _nearest_levels(pixels: tf.Tensor) -> tf.Tensor:
     """Rounds float32 to uint8, halves away from 0, and takes what lies outside as 0 or 255.
 
     As a scaling by 1: that is one pass over the numbers, where to add, clip and cast is four.
