@@ -1,10 +1,9 @@
-"""The functions that users call: `ConvNeXtTiny` and its siblings, one a row of `VARIANTS`."""
+"""The functions that users call: `ConvNeXtTiny` and its siblings, one per row of `VARIANTS`."""
 
-import textwrap
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 
@@ -14,67 +13,14 @@ from keras_convnext.pretrained.cache import ported_weights
 from keras_convnext.pretrained.catalog import Checkpoint, find, list_weights
 from keras_convnext.pretrained.identify import identify
 from keras_convnext.pretrained.porting import load_checkpoint
+from keras_convnext.signature import Builder, Options, documentation, options_written_out
 from keras_convnext.variants import VARIANTS, Variant
 
-_DOCSTRING = """Makes {title}.
-
-    Example:
-
-    ```python
-    model = keras_convnext.{function}({example})
-    probabilities = model.predict(images)  # (N, {size}, {size}, 3) in 0..255 -> (N, {classes})
-    ```
-
-    Args:{own_arguments}
-        include_top: bool. Whether the classifier is part of the model. Defaults to True.
-        include_preprocessing: bool. Whether the model takes pixels in 0..255 and normalises them
-            itself; without it, it takes them normalised with ImageNet's mean and deviation. A
-            grey image is normalised with the average of the three channels' figures, and channels
-            past the third start over with red's. Defaults to True.
-        weights: str, path or None. {weights}
-            Or the path of a checkpoint in a published layout (`.pth`, `.safetensors`, `.weights.h5`
-            or `.h5`, as `load_checkpoint` reads; PyTorch is not needed). Or None for random
-            weights, as at the start of the published training.
-        input_tensor: Keras tensor or None. What to use as the image. Defaults to None.
-        input_shape: tuple (height, width, channels) or None. Height and width may differ and may
-            be None, for any; each is {min_size} or more. With a channel count other than 3, a
-            ported stem kernel is summed over its channels for 1, else repeated over them and
-            scaled by 3 / channels. Defaults to (None, None, 3) without the top, else to the size
-            that published weights are made for, else to ({size}, {size}, 3).
-        pooling: None, "avg" or "max". Without the top: None returns the last map
-            (N, H/{stride}, W/{stride}, {dim}); "avg" the features (N, {dim}) that the classifier
-            sees, pooled and then normalised; "max" the same of the maximum. Defaults to None.
-        classes: int or None. Number of classes. If it is not the checkpoint's, the head keeps its
-            random start and a warning says so. Defaults to None: the checkpoint's, or 1000.
-        classifier_activation: str, callable or None. Activation of the head, in float32 under
-            mixed precision; None returns the logits. Defaults to "softmax".
-        name: str. Name of the model. Defaults to "{name}".
-        drop_path_rate: float in [0, 1). Stochastic depth at the last block; it rises linearly
-            from 0 at the first. Defaults to 0.
-        layer_scale_init_value: float or None. What layer scale starts from; None, or 0 as in the
-            official code, leaves it out. Defaults to {layer_scale}.
-        head_init_scale: float. Factor on the random weight and bias of the head; 0.001 is the
-            published one for fine-tuning. Defaults to 1.
-        remat: bool. Whether training keeps the input of each block alone and computes the rest of
-            it again for the gradient, with TensorFlow: half the memory beside the model for XLarge
-            at 384 px, and a step that takes a tenth to a third longer. Defaults to False.
-
-    Returns:
-        A keras.Model.
-
-    Raises:
-        ValueError: If an argument is out of range, if Keras' images are channels_first, or if
-            there are no published weights of this name; the message lists those there are.
-        CheckpointError: If the checkpoint is damaged, or is not one of this network.
-        DownloadError: If published weights cannot be fetched; the message says what to do.
-        FileNotFoundError: If `weights` names no file.
-
-    References:
-        Liu et al., "A ConvNet for the 2020s", CVPR 2022, arXiv 2201.03545, {source}.
-    """
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
-def _builder(variant: Variant) -> Callable[..., keras.Model]:
+def _builder(variant: Variant) -> Builder:
     first_tag = next(iter(_tags(variant.name)), None)
 
     def build(
@@ -103,9 +49,10 @@ def _builder(variant: Variant) -> Callable[..., keras.Model]:
         if input_shape is None:
             size = published[0].size if published else variant.size
             input_shape = (size, size, 3) if include_top else (None, None, 3)
+        prefix = "" if name == variant.name else f"{name}_"
         image = input_tensor
         if image is None:
-            image = keras.Input(input_shape, name="image")
+            image = keras.Input(input_shape, name=f"{prefix}image")
         elif not keras.backend.is_keras_tensor(image):
             raise ValueError(
                 "input_tensor is what a layer returns, such as keras.Input(...). "
@@ -117,15 +64,15 @@ def _builder(variant: Variant) -> Callable[..., keras.Model]:
             told = path and path.suffix != ".keras" and identify(path).classes
             classes = told or 1000
 
-        x = network.normalization(image) if include_preprocessing else image
+        x = network.normalization(image, prefix) if include_preprocessing else image
         with about_to_load() if path else nullcontext():
             variant_to_build = variant._replace(layer_scale=layer_scale_init_value or None)
-            x = network.trunk(x, variant_to_build, drop_path_rate, remat)
+            x = network.trunk(x, variant_to_build, drop_path_rate, remat, prefix)
         if include_top:
-            x = network.pooled(x, "avg")
-            x = network.head(x, classes, head_init_scale, classifier_activation)
+            x = network.pooled(x, "avg", prefix)
+            x = network.head(x, classes, head_init_scale, classifier_activation, prefix)
         elif pooling:
-            x = network.pooled(x, pooling)
+            x = network.pooled(x, pooling, prefix)
         sources = keras.utils.get_source_inputs(image)
         model = keras.Model(sources[0] if len(sources) == 1 else sources, x, name=name)
         if path and path.suffix == ".keras":
@@ -188,46 +135,30 @@ def _tags(name: str) -> list[str]:
     return [row.tag for row in list_weights(name)]
 
 
-def _published_weights(name: str) -> str:
-    """What the docstring tells of them."""
-    tags = ", ".join(f'"{tag}"' for tag in _tags(name))
-    if not tags:
-        return "None are published yet."
-    note = ""
-    if name == "convnext_xlarge":
-        note = '"imagenet" is "imagenet22k_ft" here: XLarge was not trained on ImageNet-1K alone. '
-    told = f"Published weights, fetched once and then kept: {tags}. {note}"
-    return textwrap.fill(
-        told.strip(), 100, subsequent_indent=" " * 12, initial_indent=" " * 42
-    ).strip()
-
-
-def _named(name: str) -> Callable[..., keras.Model]:
-    """The builder of one published variant, with the name and the docstring it deserves."""
+def _named(name: str) -> Builder:
+    """The builder of one published variant, with a name and a docstring of its own."""
     variant = VARIANTS[name]
     scale = name.rpartition("_")[2]
     title = "XLarge" if scale == "xlarge" else scale.title()
     rows = list_weights(name)
     build = _builder(variant)
     build.__name__ = build.__qualname__ = f"ConvNeXt{'Isotropic' * variant.isotropic}{title}"
-    build.__doc__ = _DOCSTRING.format(
-        title=f"{'isotropic ' * variant.isotropic}ConvNeXt {scale}: {sum(variant.depths)} blocks, "
+    size, classes = variant.size, rows[0].classes if rows else 1000
+    tags = ", ".join(f'"{tag}"' for tag in _tags(name)) or "none yet"
+    xlarge = '"imagenet" is "imagenet22k_ft": XLarge was not trained on ImageNet-1K alone.'
+    build.__doc__ = documentation(
+        f"{'isotropic ' * variant.isotropic}ConvNeXt {scale}: {sum(variant.depths)} blocks, "
         f"depths {variant.depths}, dims {variant.dims}",
-        function=build.__name__,
-        example=f'weights="{rows[0].tag}"' if rows else "weights=None",
-        classes=rows[0].classes if rows else 1000,
-        weights=_published_weights(name),
-        own_arguments="",
-        source="section 3.3" if variant.isotropic else "section 3",
-        min_size=variant.min_size,
-        stride=variant.stride,
-        dim=variant.dims[-1],
-        **variant._asdict(),
+        f"model = keras_convnext.{build.__name__}("
+        + (f'weights="{rows[0].tag}")\n' if rows else "weights=None)\n")
+        + f"probabilities = model.predict(images)  # (N, {size}, {size}, 3) in 0..255 -> "
+        f"(N, {classes})",
+        f"\nPublished weights: {tags}.\n" + f"{xlarge}\n" * (scale == "xlarge"),
     )
     return build
 
 
-BUILDERS = {name: _named(name) for name in VARIANTS}
+BUILDERS: dict[str, Builder] = {name: _named(name) for name in VARIANTS}
 
 ConvNeXtAtto = BUILDERS["convnext_atto"]
 ConvNeXtFemto = BUILDERS["convnext_femto"]
@@ -244,6 +175,7 @@ ConvNeXtIsotropicBase = BUILDERS["convnext_isotropic_base"]
 ConvNeXtIsotropicLarge = BUILDERS["convnext_isotropic_large"]
 
 
+@options_written_out
 def ConvNeXt(
     depths: Sequence[int],
     dims: Sequence[int],
@@ -252,7 +184,7 @@ def ConvNeXt(
     kernel_size: int = 7,
     weights: str | Path | None = None,
     name: str = "convnext",
-    **options: Any,
+    **options: "Unpack[Options]",
 ) -> keras.Model:
     """Makes a ConvNeXt of any depths and widths.
 
@@ -271,23 +203,12 @@ def ConvNeXt(
         patch_size: int. Side of the stem's patches, in pixels; the smallest image is this times
             2 ** (stages - 1). Defaults to 4.
         kernel_size: int, odd. Side of the depthwise kernels. Defaults to 7.
-        weights: as in `ConvNeXtTiny`. Defaults to None.
-        name: str. Name of the model. Defaults to "convnext".
-        **options: Every other argument of `ConvNeXtTiny`, by name.
-
-    Returns:
-        A keras.Model.
-
-    Raises:
-        ValueError: If an argument is out of range.
-
-    References:
-        Liu et al., "A ConvNet for the 2020s", CVPR 2022, arXiv 2201.03545, section 3.
     """
-    variant = _checked(Variant(name, tuple(depths), tuple(dims), 1e-6, patch_size, kernel_size))
-    return _builder(variant)(weights=weights, **options)
+    variant = Variant("convnext", tuple(depths), tuple(dims), 1e-6, patch_size, kernel_size)
+    return _builder(_checked(variant))(weights=weights, name=name, **options)
 
 
+@options_written_out
 def ConvNeXtIsotropic(
     depth: int,
     dim: int,
@@ -296,7 +217,7 @@ def ConvNeXtIsotropic(
     kernel_size: int = 7,
     weights: str | Path | None = None,
     name: str = "convnext_isotropic",
-    **options: Any,
+    **options: "Unpack[Options]",
 ) -> keras.Model:
     """Makes an isotropic ConvNeXt: one resolution and one width throughout, as in a ViT.
 
@@ -312,22 +233,11 @@ def ConvNeXtIsotropic(
         patch_size: int. Side of the stem's patches, in pixels; the smallest image is twice this.
             Defaults to 16.
         kernel_size: int, odd. Side of the depthwise kernels. Defaults to 7.
-        weights: as in `ConvNeXtIsotropicSmall`. Defaults to None.
-        name: str. Name of the model. Defaults to "convnext_isotropic".
-        **options: Every other argument of `ConvNeXtIsotropicSmall`, by name; layer scale is left
-            out unless it is asked for, as there.
-
-    Returns:
-        A keras.Model.
-
-    Raises:
-        ValueError: If an argument is out of range.
-
-    References:
-        Liu et al., "A ConvNet for the 2020s", CVPR 2022, arXiv 2201.03545, section 3.3.
     """
-    variant = Variant(name, (depth,), (dim,), None, patch_size, kernel_size, isotropic=True)
-    return _builder(_checked(variant))(weights=weights, **options)
+    variant = Variant(
+        "convnext_isotropic", (depth,), (dim,), None, patch_size, kernel_size, isotropic=True
+    )
+    return _builder(_checked(variant))(weights=weights, name=name, **options)
 
 
 def _checked(variant: Variant) -> Variant:

@@ -40,3 +40,13 @@ class TruncatedNormal(keras.initializers.TruncatedNormal):
         return keras.random.truncated_normal(
             shape, self.mean, self.stddev / 0.87962566, dtype, self.seed
         )
+
+
+def kernel_initializer(stddev: float | None, fan_in: int) -> TruncatedNormal:
+    """Makes a new initializer: one that layers share gives equal shapes equal values.
+
+    Args:
+        stddev: float or None. As in `Variant`.
+        fan_in: int. Inputs that one output is the sum of.
+    """
+    return TruncatedNormal(stddev=fan_in**-0.5 if stddev is None else stddev)

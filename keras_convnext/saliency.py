@@ -6,6 +6,9 @@ import keras
 import numpy as np
 from PIL import Image
 
+from keras_convnext.block import Block
+from keras_convnext.network import layers_by_name
+
 # Heat from cold to hot. Dark colours hide the photograph where the network did not look, so they
 # are nearly transparent: see `overlay`.
 COLD_TO_HOT = ((38, 16, 92), (158, 37, 110), (228, 86, 50), (252, 178, 44), (255, 244, 140))
@@ -46,8 +49,8 @@ def grad_cam(
     References:
         Selvaraju et al., "Grad-CAM", ICCV 2017, equations 1 and 2.
     """
-    layers = {layer.name: layer for layer in model.layers}
-    blocks = [name for name in layers if name.endswith("_add")]
+    layers = layers_by_name(model)
+    blocks = [layer for layer in layers.values() if isinstance(layer, Block)]
     if not blocks or not {"norm", "head"} <= set(layers):
         raise ValueError(
             "Grad-CAM takes a network with its head, as the builders make it: pass the network "
@@ -56,7 +59,7 @@ def grad_cam(
         )
     if np.ndim(images) != 4:
         raise ValueError(f"images has the shape (N, H, W, C). Received: shape {np.shape(images)}")
-    network = keras.Model(model.input, [layers[blocks[-1]].output, layers["head"].output])
+    network = keras.Model(model.input, [blocks[-1].output, layers["head"].output])
     outputs = network(np.asarray(images, "float32"), training=False)
     maps, logits = (np.asarray(keras.ops.convert_to_numpy(x), "float32") for x in outputs)
     wanted = logits.argmax(axis=1) if classes is None else np.asarray(classes)

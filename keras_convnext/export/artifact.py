@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from keras_convnext.export.formats import FORMATS, missing_packages
+from keras_convnext.network import layers_by_name
 
 MANIFEST = "export.json"
 
@@ -101,7 +102,7 @@ def compare(model: keras.Model, artifact: Artifact, images: np.ndarray) -> Diffe
         artifact: Artifact.
         images: uint8 array (N, H, W, 3).
     """
-    live = keras.Model(model.input, model.get_layer("head").output)
+    live = keras.Model(model.input, layers_by_name(model)["head"].output)
     batches = [images[start : start + 3] for start in range(0, len(images), 3)]  # and a last one
     ours = np.concatenate([np.asarray(live(batch.astype("float32"))) for batch in batches])
     theirs = np.concatenate([artifact(batch)["logits"] for batch in batches])

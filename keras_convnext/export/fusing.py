@@ -1,4 +1,4 @@
-"""The graph for inference: what only scales and shifts goes into the weights beside it."""
+"""The graph for inference: scales and shifts are folded into the neighbouring weights."""
 
 import re
 from typing import Any
@@ -6,17 +6,17 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_convnext.export.inference_norm import InferenceLayerNormalization
-from keras_convnext.layers import DropPath, LayerScale, Remat
+from keras_convnext.block import Block
+from keras_convnext.export.inference import InferenceBlock, InferenceLayerNormalization
+from keras_convnext.network import layers_by_name
 
 # Neighbours that become one, in the order of the graph: the one with a kernel takes in the other.
-# The norm of the stem is in no row, since the first shortcut takes its output as it is, and the
-# first depthwise convolution pads it with zeros, where a shift would have to be.
+# In a block the norm goes into pwconv1, and gamma into pwconv2. The norm of the stem is in no row,
+# since the first shortcut takes its output as it is, and the first depthwise convolution pads it
+# with zeros, where a shift would have to be.
 _FOLDS = (
     (r"normalization",         r"stem_conv"),
     (r"(downsample_\d+)_norm", r"\1_conv"),
-    (r"(.*blocks_\d+)_norm",   r"\1_pwconv1"),
-    (r"(.*blocks_\d+)_pwconv2", r"\1_layer_scale"),
     (r"norm",                  r"head"),
 )  # fmt: skip
 
@@ -48,7 +48,7 @@ def fuse(model: keras.Model) -> keras.Model:
     Raises:
         ValueError: If `model` is not as the builders make it: a model around one, or a fused one.
     """
-    layers = {layer.name: layer for layer in model.layers}
+    layers = layers_by_name(model)
     if "stem_conv" not in layers or any(
         isinstance(layer, InferenceLayerNormalization) for layer in model.layers
     ):
@@ -56,28 +56,35 @@ def fuse(model: keras.Model) -> keras.Model:
             "A network is fused once, and as the builders make it: pass the network itself, not a "
             f"model around it. Received: model={model.name} with the layers {[*layers][:4]}..."
         )
+    if quantized := quantized_layers(model):
+        raise ValueError(
+            "Weights are folded before they are quantized: fuse the network first, and call "
+            f"quantize on what you get. Received: {model.name} with quantized {quantized[0]}"
+        )
     taken = _taken(model, layers)
-    gone = {
-        name
-        for name, layer in layers.items()
-        if isinstance(layer, (DropPath, Remat))
-        or (name in taken.values() and not isinstance(layer, keras.layers.LayerNormalization))
-    }
+    givers = {giver.name for giver in taken.values()}
 
     def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
+        config = layer.get_config()
+        config.pop("lora_rank", None)  # what it learned goes into the kernel
+        if isinstance(layer, Block):
+            scale = layer.layer_scale if _is_half(layer) else None
+            arguments = {"layer_scale": scale, "drop_path": 0.0, "remat": False, "dense": {}}
+            return InferenceBlock.from_config(config | arguments)
+        if isinstance(layer, keras.layers.LayerNormalization):
+            affine = layer.name not in givers
+            return InferenceLayerNormalization.from_config(
+                config | {"center": affine, "scale": affine}
+            )
         if isinstance(layer, keras.layers.Activation):  # of any callable, also one without config
             return keras.layers.Activation(
                 layer.activation, dtype=layer.dtype_policy, name=layer.name
             )
-        config = layer.get_config()
-        if isinstance(layer, keras.layers.LayerNormalization):
-            affine = layer.name not in taken.values()
-            config |= {"center": affine, "scale": affine}
-            return InferenceLayerNormalization.from_config(config)
         return layer.__class__.from_config(config)
 
     def call(layer: keras.layers.Layer, x: Any, *args: Any, **kwargs: Any) -> Any:
-        return x if layer.name in gone else layer(x, *args, **kwargs)
+        is_folded = layer.name in givers and isinstance(layer, keras.layers.Rescaling)
+        return x if is_folded else layer(x, *args, **kwargs)
 
     fused = keras.models.clone_model(
         keras.Model(model.input, model.output, name=model.name),  # without what it was compiled for
@@ -85,49 +92,73 @@ def fuse(model: keras.Model) -> keras.Model:
         call_function=call,
     )
     for layer in fused.layers:
-        original = layers[layer.name]
-        if layer.name in taken:
-            layer.set_weights(_with(layers[taken[layer.name]], *original.get_weights()))
+        original = model.get_layer(layer.name)
+        if isinstance(original, Block):
+            _fill(layer, original)
+        elif hasattr(original, "kernel"):
+            layer.set_weights(_after(taken.get(layer.name), *_kernel_and_bias(original)))
         elif layer.weights:
             layer.set_weights(original.get_weights())
     return fused
 
 
-def _taken(model: keras.Model, layers: dict[str, keras.layers.Layer]) -> dict[str, str]:
-    """What each layer takes in, by name; nothing where the map between the two is an output."""
+def quantized_layers(model: keras.Model) -> list[str]:
+    """Returns the paths of the layers of a model that `quantize` has changed."""
+    return [layer.path for layer in model._flatten_layers() if layer.quantization_mode]
+
+
+def _taken(
+    model: keras.Model, layers: dict[str, keras.layers.Layer]
+) -> dict[str, keras.layers.Layer]:
+    """What each layer takes in, by its name; nothing where the map between the two is an output."""
     outputs = {id(output) for output in keras.tree.flatten(model.output)}
     taken = {}
-    for name, layer in layers.items():
-        for first, second in _FOLDS:
-            pair = re.fullmatch(first, name)
-            if not pair or id(layer.output) in outputs:
+    for name, giver in layers.items():
+        for pattern, neighbour in _FOLDS:
+            match = re.fullmatch(pattern, name)
+            taker = layers.get(match.expand(neighbour)) if match else None
+            if taker is None or id(giver.output) in outputs:
                 continue
-            other = layers.get(pair.expand(second))
-            if other is None or _needs_float32(layer, other):
-                continue
-            taker, giver = (layer, other) if hasattr(layer, "kernel") else (other, layer)
-            taken[taker.name] = giver.name
+            if not (isinstance(giver, keras.layers.Rescaling) and _is_half(taker)):
+                taken[taker.name] = giver
     return taken
 
 
-def _needs_float32(*pair: keras.layers.Layer) -> bool:
-    return any(layer.compute_dtype in ("float16", "bfloat16") for layer in pair) and any(
-        isinstance(layer, (keras.layers.Rescaling, LayerScale)) for layer in pair
-    )
+def _is_half(layer: keras.layers.Layer) -> bool:
+    return layer.compute_dtype in ("float16", "bfloat16")
 
 
-def _with(giver: keras.layers.Layer, kernel: np.ndarray, bias: np.ndarray) -> list[np.ndarray]:
-    """The kernel and bias of a layer that does what `giver` does as well."""
-    dtype, kernel, bias = kernel.dtype, kernel.astype("float64"), bias.astype("float64")
-    if isinstance(giver, LayerScale):  # comes after
-        gamma = giver.get_weights()[0].astype("float64")
-        kernel, bias = kernel * gamma, bias * gamma
-    else:  # comes before
-        if isinstance(giver, keras.layers.Rescaling):
-            scale, shift = np.asarray(giver.scale), np.asarray(giver.offset)
-        else:
-            scale, shift = (weight.astype("float64") for weight in giver.get_weights())
-        inputs_but_channels = tuple(range(kernel.ndim - 2))
-        bias = bias + shift @ kernel.sum(inputs_but_channels)
-        kernel = kernel * scale[:, None]
-    return [kernel.astype(dtype), bias.astype(dtype)]
+def _fill(fused: InferenceBlock, block: Block) -> None:
+    """Gives a fused block the weights of a block."""
+    fused.dwconv.set_weights(block.dwconv.get_weights())
+    fused.pwconv1.set_weights(_after(block.norm, *_kernel_and_bias(block.pwconv1)))
+    kernel, bias = _kernel_and_bias(block.pwconv2)
+    if fused.gamma is not None:
+        fused.gamma.assign(block.gamma)
+    elif block.gamma is not None:
+        gamma = _array(block.gamma).astype("float64")
+        kernel, bias = (weight.astype("float64") * gamma for weight in (kernel, bias))
+    fused.pwconv2.set_weights([kernel, bias])
+
+
+def _after(
+    giver: keras.layers.Layer | None, kernel: np.ndarray, bias: np.ndarray
+) -> list[np.ndarray]:
+    """The kernel and bias of a layer that also scales and shifts as `giver`, before it, does."""
+    if giver is None:
+        return [kernel, bias]
+    if isinstance(giver, keras.layers.Rescaling):
+        scale, shift = np.asarray(giver.scale), np.asarray(giver.offset)
+    else:
+        scale, shift = (_array(weight).astype("float64") for weight in (giver.gamma, giver.beta))
+    kernel = kernel.astype("float64")
+    positions = tuple(range(kernel.ndim - 2))
+    return [kernel * scale[:, None], bias + shift @ kernel.sum(positions)]
+
+
+def _kernel_and_bias(layer: keras.layers.Layer) -> tuple[np.ndarray, np.ndarray]:
+    return _array(layer.kernel), _array(layer.bias)
+
+
+def _array(weight: Any) -> np.ndarray:
+    return keras.ops.convert_to_numpy(weight)

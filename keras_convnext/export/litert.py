@@ -12,8 +12,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_convnext.block import Block
 from keras_convnext.export.served import follow
-from keras_convnext.layers import DepthwiseConv2D, PatchConv2D, PointwiseDense
+from keras_convnext.layers import PatchConv2D
 
 SIGNATURE = "serving_default"
 
@@ -89,14 +90,16 @@ class _Writer:
         return x + self._constant(layer.bias)
 
     @write.register
-    def _(self, layer: DepthwiseConv2D, x: Any) -> Any:
-        x = tf.nn.depthwise_conv2d(x, self._constant(layer.kernel), (1, 1, 1, 1), "SAME")
-        return x + self._constant(layer.bias)
+    def _(self, block: Block, x: Any) -> Any:
+        kernel, bias = block.dwconv.kernel, block.dwconv.bias
+        branch = tf.nn.depthwise_conv2d(x, self._constant(kernel), (1, 1, 1, 1), "SAME")
+        branch = self.write(block.norm, branch + self._constant(bias))
+        branch = tf.nn.gelu(self._product(block.pwconv1, branch))
+        return x + self._product(block.pwconv2, branch)
 
-    @write.register
-    def _(self, layer: PointwiseDense, x: Any) -> Any:
+    def _product(self, layer: keras.layers.Dense, x: Any) -> Any:
         x = tf.nn.conv2d(x, self._constant(layer.kernel, 1, 1), 1, "VALID")
-        return layer.activation(x + self._constant(layer.bias))
+        return x + self._constant(layer.bias)
 
     @write.register
     def _(self, layer: keras.layers.Dense, x: Any) -> Any:

@@ -14,8 +14,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from keras_convnext.block import Block
 from keras_convnext.export.served import follow
-from keras_convnext.layers import DepthwiseConv2D, PatchConv2D, PointwiseDense
+from keras_convnext.layers import PatchConv2D
 
 OPSET = 20  # the first with Gelu
 _TO_CHANNELS_FIRST, _TO_CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
@@ -49,6 +50,7 @@ def onnx_graph(
 class _Writer:
     def __init__(self, dtype: str) -> None:
         self.dtype = dtype
+        self.scope = ""  # of names: the block whose layers are written
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
 
@@ -100,12 +102,21 @@ class _Writer:
             f"Received: {layer.name}, a {type(layer).__name__}"
         )
 
+    @write.register
+    def _(self, block: Block, x: str) -> str:
+        self.scope = f"{block.name}/"
+        mixed = self.write(block.norm, self.write(block.dwconv, x))
+        wide = self.node("Gelu", [self.product(block.pwconv1, mixed)], f"{self.scope}gelu")
+        branch = self.product(block.pwconv2, wide)
+        self.scope = ""
+        return self.node("Add", [x, branch], block.name)
+
     @write.register(PatchConv2D)
-    @write.register(DepthwiseConv2D)
+    @write.register(keras.layers.DepthwiseConv2D)
     def _(self, layer: Any, x: str) -> str:
-        name = layer.name
+        name = self.scope + layer.name
         kernel, *bias = layer.get_weights()
-        grouped = isinstance(layer, DepthwiseConv2D)
+        grouped = isinstance(layer, keras.layers.DepthwiseConv2D)
         kernel = kernel.transpose((2, 3, 0, 1) if grouped else (3, 2, 0, 1))
         side = kernel.shape[-1]
         x = self.node("Transpose", [x], f"{name}_in", perm=_TO_CHANNELS_FIRST)
@@ -122,26 +133,23 @@ class _Writer:
 
     @write.register
     def _(self, layer: keras.layers.LayerNormalization, x: str) -> str:
-        channels = layer.input.shape[-1]
-        gamma, *beta = layer.get_weights() or [np.ones(channels)]  # ONNX' is never without gamma
-        scale = self.weight(f"{layer.name}_gamma", gamma)
+        name = self.scope + layer.name
+        gamma, *beta = layer.get_weights() or [np.ones(layer.channels)]  # ONNX' has always a gamma
+        scale = self.weight(f"{name}_gamma", gamma)
         return self.node(
             "LayerNormalization",
-            [x, scale, *self._bias(layer.name, beta)],
-            layer.name,
+            [x, scale, *self._bias(name, beta)],
+            name,
             axis=-1,
             epsilon=layer.epsilon,
         )
 
-    @write.register
-    def _(self, layer: PointwiseDense, x: str) -> str:
-        name = layer.name
-        kernel, *bias = layer.get_weights()
-        weights = self.weight(f"{name}_kernel", kernel)
-        x = self.node("MatMul", [x, weights], f"{name}_product")
-        for shift in self._bias(name, bias):
-            x = self.node("Add", [x, shift], f"{name}_biased")
-        return self._activated(layer, x)
+    def product(self, layer: keras.layers.Dense, x: str) -> str:
+        """Adds a dense layer over the last axis of a map."""
+        name = self.scope + layer.name
+        kernel, bias = layer.get_weights()
+        x = self.node("MatMul", [x, self.weight(f"{name}_kernel", kernel)], f"{name}_product")
+        return self.node("Add", [x, *self._bias(name, [bias])], name)
 
     @write.register
     def _(self, layer: keras.layers.Dense, x: str) -> str:
@@ -149,10 +157,6 @@ class _Writer:
         weights = self.weight(f"{layer.name}_kernel", kernel)
         x = self.node("Gemm", [x, weights, *self._bias(layer.name, bias)], f"{layer.name}_product")
         return self._activated(layer, x)
-
-    @write.register
-    def _(self, layer: keras.layers.Add, *inputs: str) -> str:
-        return self.node("Add", [*inputs], layer.name)
 
     @write.register
     def _(self, layer: keras.layers.GlobalAveragePooling2D, x: str) -> str:
@@ -165,7 +169,7 @@ class _Writer:
 
     def _activated(self, layer: Any, x: str) -> str:
         activation = keras.activations.serialize(layer.activation)
-        known = {"linear": "Identity", "gelu": "Gelu", "softmax": "Softmax", "sigmoid": "Sigmoid"}
+        known = {"linear": "Identity", "softmax": "Softmax", "sigmoid": "Sigmoid"}
         if activation not in known:
             raise ValueError(
                 f"Activations are one of {', '.join(known)}. "

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import keras
 
 from keras_convnext.export.fusing import fuse
-from keras_convnext.network import pyramid_features
+from keras_convnext.network import layers_by_name, pyramid_features
 
 T = TypeVar("T")
 
@@ -26,7 +26,7 @@ def served_network(model: keras.Model) -> keras.Model:
     Raises:
         ValueError: If the model has no classifier, does not take RGB pixels, or is not in float32.
     """
-    layers = {layer.name: layer for layer in model.layers}
+    layers = layers_by_name(model)
     for name, option in (("head", "include_top"), ("normalization", "include_preprocessing")):
         if name not in layers:
             raise ValueError(
@@ -35,7 +35,7 @@ def served_network(model: keras.Model) -> keras.Model:
             )
     if model.input.shape[-1] != 3:
         raise ValueError(f"A model to export takes RGB. Received: input {model.input.shape}")
-    if {layer.compute_dtype for layer in model.layers} != {"float32"}:
+    if {layer.compute_dtype for layer in model._flatten_layers()} != {"float32"}:
         raise ValueError(
             "Export a model in float32 and say what the artifact is to be kept in: build it under "
             "keras.config.set_dtype_policy('float32'). Received: the policy "

@@ -1,6 +1,6 @@
 """Where Keras 3 has a layer in a `.weights.h5`: by its class, and its number in that class.
 
-The numbers run over the whole network, `layers/depthwise_conv2d_5`, so which stage a layer is of
+The numbers run over the whole network, `layers/block_5`, so which stage a layer is of
 depends on the depths. To read a file, they are found from the widths, and the network's layers are
 numbered as they were when it was written. Keras puts a layer's name beside it, too, but in a heap
 that HDF5 may read for ever if it is damaged.
@@ -22,7 +22,7 @@ _NAME = "convnext"  # of the network, whatever it was
 
 # layout: the convolutions before the stages, and those of the blocks
 _CONVOLUTIONS = {
-    "keras": ("layers/patch_conv2d{}", "layers/depthwise_conv2d{}"),
+    "keras": ("layers/patch_conv2d{}", "layers/block{}/dwconv"),
     "keras_applications": ("layers/sequential{}/layers/conv2d", "layers/conv2d{}"),
 }
 
@@ -34,21 +34,24 @@ class Addresses:
         self._known: dict[tuple[str, ...], str] = {}
         self._used: Counter[str] = Counter()
 
-    def of(self, layers: tuple[str, ...], kind: str) -> str:
+    def of(self, module: str, kind: str) -> str:
         """Returns the address of a layer.
 
         Args:
-            layers: tuple of str. The name of the layer, after that of the Sequential it is in.
+            module: str. The name of the layer, after that of the Sequential it is in and a slash;
+                behind a dot an attribute of the layer.
             kind: str. The class of the layer.
         """
         address = ""
+        path, dot, attribute = module.partition(".")
+        layers = tuple(path.split("/"))
         for depth in range(1, len(layers) + 1):
             if layers[:depth] not in self._known:
                 unnumbered = f"{address}layers/{kind if depth == len(layers) else 'sequential'}"
                 self._known[layers[:depth]] = _numbered(unnumbered + "{}", self._used[unnumbered])
                 self._used[unnumbered] += 1
             address = f"{self._known[layers[:depth]]}/"
-        return address[:-1]
+        return f"{address[:-1]}{dot and '/'}{attribute}"
 
 
 def named(tensors: Mapping[str, Tensor], expected: Variant | None = None) -> dict[str, Tensor]:
@@ -87,7 +90,7 @@ def named(tensors: Mapping[str, Tensor], expected: Variant | None = None) -> dic
             form = form_of(Place(layer, variable), LAYOUTS[layout], _NAME)
             if form:
                 module, _, place = form.key.rpartition(".")
-                address = addresses.of(tuple(module.split("/")), form.kind.split()[0])
+                address = addresses.of(module, form.kind.split()[0])
                 names[f"{address}/vars/{place}"] = form.key
     return {names.get(key, key): tensor for key, tensor in tensors.items()}
 
@@ -110,6 +113,6 @@ def layers_of(network: Variant) -> Iterator[str]:
             yield from (f"downsample_{stage}_norm", f"downsample_{stage}_conv")
         for block in range(depth):
             name = f"blocks_{block}" if network.isotropic else f"stages_{stage}_blocks_{block}"
-            for layer in ("dwconv", "norm", "pwconv1", "pwconv2", "layer_scale"):
-                yield f"{name}_{layer}"
+            yield name
+            yield from (f"{name}/{part}" for part in ("dwconv", "norm", "pwconv1", "pwconv2"))
     yield from ("norm", "head")

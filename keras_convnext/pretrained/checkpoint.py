@@ -175,7 +175,7 @@ def _sources(state: Mapping[str, Tensor]) -> dict[Place, Source]:
 def _axes(form: Form, shape: tuple[int, ...]) -> tuple[int, ...]:
     """The axes of theirs in the order of ours, for either kernel of a depthwise convolution."""
     if form.kind == "conv2d grouped" and len(shape) == 4 and shape[2] > 1:
-        return KINDS["depthwise_conv2d"]["kernel"][1]
+        return KINDS["block conv"]["kernel"][1]
     return form.axes
 
 

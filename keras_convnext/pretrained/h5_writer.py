@@ -1,6 +1,7 @@
 """HDF5 files of weights as Keras saves them, written whole; `h5_file.py` tells their two forms."""
 
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -16,14 +17,14 @@ class H5Entry(NamedTuple):
     """A variable to write.
 
     Args:
-        layers: tuple of str. The name of its layer, after that of the Sequential it is in, if any.
+        module: str. Its layer, as `Addresses.of` takes it.
         kind: str. The class of the layer, as addresses have it.
         place: str. Its place in the layer.
         name: str. Its name, in the legacy form.
         array: np.ndarray.
     """
 
-    layers: tuple[str, ...]
+    module: str
     kind: str
     place: str
     name: str
@@ -59,8 +60,8 @@ def _write(file: h5py.File, entries: Iterable[H5Entry]) -> None:
     file.create_group("vars")
     addresses = Addresses()
     for entry in entries:
-        group = file.require_group(f"{addresses.of(entry.layers, entry.kind)}/vars")
-        group.attrs["name"] = entry.layers[-1]
+        group = file.require_group(f"{addresses.of(entry.module, entry.kind)}/vars")
+        group.attrs["name"] = re.split("[/.]", entry.module)[-1]
         dataset = group.create_dataset(entry.place, data=entry.array)
         if entry.array.dtype == BFLOAT16:
             dataset.attrs["dtype"] = BFLOAT16.name
@@ -71,9 +72,10 @@ def _write_legacy(file: h5py.File, entries: Iterable[H5Entry]) -> None:
     for entry in entries:
         if entry.array.dtype == BFLOAT16:
             raise ValueError("Only a .weights.h5 holds bfloat16. Received: a legacy .h5 to write")
-        weight = "/".join((*entry.layers, entry.name))
-        file.create_dataset(f"{entry.layers[0]}/{weight}", data=entry.array)
-        weights.setdefault(entry.layers[0], []).append(weight)
+        layer, *parts = re.split("[/.]", entry.module)
+        weight = "/".join((layer, *parts, entry.name))
+        file.create_dataset(f"{layer}/{weight}", data=entry.array)
+        weights.setdefault(layer, []).append(weight)
     for layer, names in weights.items():
         file[layer].attrs["weight_names"] = names
     file.attrs["layer_names"] = list(weights)

@@ -87,14 +87,15 @@ def network_of(shapes: Shapes) -> Variant | None:
     """Tells the network that has weights of these shapes, if that can be told."""
     depths: dict[int, int] = {}
     dims: dict[int, int] = {}
-    kernel_size = None
+    kernel_size, has_layer_scale = None, False
     for place, shape in shapes.items():
-        match = re.fullmatch(r"(?:stages_(\d+)_)?blocks_(\d+)_(\w+)", place.layer)
+        match = re.fullmatch(r"(?:stages_(\d+)_)?blocks_(\d+)(?:/(\w+))?", place.layer)
         if match:
             stage = int(match[1] or 0)
             depths[stage] = max(depths.get(stage, 0), int(match[2]) + 1)
             if (match[3], place.variable) == ("dwconv", "kernel"):
                 kernel_size, dims[stage] = shape[0], shape[2]
+            has_layer_scale |= match[3] is None
     stem = shapes.get(STEM_KERNEL)
     if stem is None or kernel_size is None or sorted(depths) != list(range(len(dims))):
         return None
@@ -102,7 +103,7 @@ def network_of(shapes: Shapes) -> Variant | None:
         "",
         tuple(depths[stage] for stage in sorted(depths)),
         tuple(dims[stage] for stage in sorted(dims)),
-        1e-6 if any(place.layer.endswith("_layer_scale") for place in shapes) else None,
+        1e-6 if has_layer_scale else None,
         stem[0],
         kernel_size,
         isotropic=any(place.layer.startswith("blocks_") for place in shapes),

@@ -15,6 +15,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_convnext.block import Block
+from keras_convnext.network import layers_by_name
 from keras_convnext.pretrained.addresses import layers_of
 from keras_convnext.pretrained.checkpoint import Source, listed, open_checkpoint
 from keras_convnext.pretrained.errors import CheckpointError
@@ -132,7 +134,10 @@ def save_checkpoint(
         OSError: If the file cannot be written; nothing is left of it.
     """
     variables = _variables(model)
-    arrays = {place: partial(np.asarray, variable) for place, variable in variables.items()}
+    arrays = {
+        place: partial(keras.ops.convert_to_numpy, variable)
+        for place, variable in variables.items()
+    }
     _write(path, arrays, layout, dtype, model.name, progress)
 
 
@@ -239,8 +244,8 @@ def _forms(places: Collection[Place], layout: str, model_name: str) -> dict[Plac
 
 
 def _h5_entry(place: Place, form: Form, array: np.ndarray) -> H5Entry:
-    layers, _, index = form.key.rpartition(".")
-    return H5Entry(tuple(layers.split("/")), form.kind.split()[0], index, place.variable, array)
+    module, _, index = form.key.rpartition(".")
+    return H5Entry(module, form.kind.split()[0], index, place.variable, array)
 
 
 def _shape_of_theirs(shape: tuple[int, ...], form: Form) -> tuple[int, ...]:
@@ -253,11 +258,17 @@ def _theirs(array: np.ndarray, form: Form, dtype: str | None) -> np.ndarray:
 
 
 def _variables(model: keras.Model) -> dict[Place, Any]:
-    return {
-        Place(layer.name, variable.name): variable
-        for layer in model.layers
-        for variable in layer.weights
-    }
+    """The weights of a network by their places: variables, or tensors where LoRA adds to one."""
+    variables = {}
+    for name, layer in layers_by_name(model).items():
+        parts = {name: layer}
+        if isinstance(layer, Block):
+            parts |= {f"{name}/{part.name}": part for part in layer.parts()}
+        for place, part in parts.items():
+            for variable in ("gamma", "kernel", "bias", "beta"):
+                if (weight := getattr(part, variable, None)) is not None:
+                    variables[Place(place, variable)] = weight
+    return variables
 
 
 def _left_out(sources: Mapping[Place, Source], variables: Mapping[Place, Any]) -> list[Place]:

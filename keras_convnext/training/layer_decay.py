@@ -18,12 +18,12 @@ def layer_groups(paths: Sequence[str]) -> list[int]:
 
     Args:
         paths: sequence of str. Paths of all the variables, as in
-            `"stages_2_blocks_5_dwconv/kernel"`.
+            `"stages_2_blocks_5/dwconv/kernel"`.
 
     References:
         facebookresearch/ConvNeXt, optim_factory.py, `get_num_layer_for_convnext`.
     """
-    depth = max((int(block) + 1 for block in _found(r"\bblocks_(\d+)_", paths)), default=1)
+    depth = max((int(block) + 1 for block in _found(r"blocks_(\d+)/", paths)), default=1)
     return [_group(path, depth) for path in paths]
 
 
@@ -32,11 +32,11 @@ def _found(pattern: str, paths: Sequence[str]) -> list[str]:
 
 
 def _group(path: str, isotropic_depth: int) -> int:
-    if match := re.search(r"\bstages_(\d+)_blocks_(\d+)_", path):
+    if match := re.search(r"stages_(\d+)_blocks_(\d+)/", path):
         stage, block = map(int, match.groups())
         return {0: 1, 1: 2, 2: min(3 + block // 3, GROUPS - 1)}.get(stage, GROUPS)
-    if match := re.search(r"\bdownsample_(\d+)_(conv|norm)\b", path):
+    if match := re.search(r"downsample_(\d+)_(conv|norm)/", path):
         return {1: 2, 2: 3}.get(int(match[1]), GROUPS)
-    if match := re.search(r"\bblocks_(\d+)_", path):
+    if match := re.search(r"blocks_(\d+)/", path):
         return 1 + GROUPS * int(match[1]) // isotropic_depth
-    return 0 if re.search(r"\bstem_(conv|norm)\b", path) else HEAD
+    return 0 if re.search(r"stem_(conv|norm)/", path) else HEAD

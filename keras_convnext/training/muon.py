@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from keras_convnext.training.optimizer import AdamW
 
-_MATRICES = re.compile(r"blocks_\d+_pwconv[12]/kernel$|downsample_\d+_conv/kernel$")
+_MATRICES = re.compile(r"blocks_\d+/pwconv[12]/kernel$|downsample_\d+_conv/kernel$")
 _QUINTIC = (3.4445, -4.7750, 2.0315)  # steep at 0: five turns take 0.01 to about 1
 
 

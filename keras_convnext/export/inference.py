@@ -1,9 +1,11 @@
-"""A norm that is only ever computed forwards."""
+"""A block and a norm that are only ever computed forwards."""
 
 from typing import Any
 
 import keras
 from keras import ops
+
+from keras_convnext.block import Block
 
 
 @keras.saving.register_keras_serializable(package="keras_convnext")
@@ -17,6 +19,11 @@ class InferenceLayerNormalization(keras.layers.LayerNormalization):
     Input shape: `(..., C)`. Output shape: the same.
     """
 
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Creates the scale and shift, if there are any."""
+        super().build(input_shape)
+        self.channels = input_shape[-1]
+
     def call(self, inputs: Any) -> Any:
         """Normalizes `inputs`, of shape `(..., C)`."""
         x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
@@ -27,6 +34,27 @@ class InferenceLayerNormalization(keras.layers.LayerNormalization):
         if self.center:
             x = x + self.beta
         return ops.cast(x, self.compute_dtype)
+
+
+@keras.saving.register_keras_serializable(package="keras_convnext")
+class InferenceBlock(Block):
+    """A block whose norm neither scales nor shifts, since `pwconv1` does.
+
+    Args:
+        **kwargs: As in `Block`.
+
+    Input shape: `(N, H, W, dim)`. Output shape: the same.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.norm = InferenceLayerNormalization(
+            epsilon=self.norm.epsilon,
+            center=False,
+            scale=False,
+            dtype=self.dtype_policy,
+            name="norm",
+        )
 
 
 def _mean_square(x: Any) -> Any:

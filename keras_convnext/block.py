@@ -1,0 +1,170 @@
+"""The ConvNeXt block as one layer: figure 4 of "A ConvNet for the 2020s" (arXiv 2201.03545)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+from keras_convnext.arithmetic import branch_of, tensorflow_on_cpu
+from keras_convnext.initializers import kernel_initializer
+from keras_convnext.layers import DropPath, LayerNormalization
+
+
+@keras.saving.register_keras_serializable(package="keras_convnext")
+class Block(keras.layers.Layer):
+    """A residual block: depthwise convolution, norm, and two pointwise layers around one GELU.
+
+    Example:
+
+    ```python
+    block = keras_convnext.Block(96, drop_path=0.1)
+    y = block(x)  # (N, H, W, 96) -> (N, H, W, 96)
+    ```
+
+    Args:
+        dim: int. Channels of the input and the output.
+        kernel_size: int. Side of the depthwise kernels. Defaults to 7.
+        expansion: int. Width between the pointwise layers, as a multiple of `dim`. Defaults to 4.
+        layer_scale: float or None. Initial value of `gamma`, the learned factor on each channel of
+            the branch. None leaves it out. Defaults to 1e-6.
+        drop_path: float in [0, 1). Probability that the branch of a sample is dropped during
+            training. Defaults to 0.
+        stddev: float or None. Standard deviation of the initial kernels. None takes
+            `1 / sqrt(fan_in)` for each. Defaults to 0.02.
+        remat: bool. Whether training keeps only the input of the branch and computes the rest again
+            for the gradient. The draw of drop path is not repeated. Defaults to False.
+        **kwargs: `name`, `dtype` and `trainable`, as in `keras.layers.Layer`.
+
+    Input shape: `(N, H, W, dim)`. Output shape: the same.
+
+    References:
+        Touvron et al., "Going deeper with Image Transformers", arXiv 2103.17239 (layer scale).
+        Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv 1604.06174 (remat).
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        kernel_size: int = 7,
+        expansion: int = 4,
+        layer_scale: float | None = 1e-6,
+        drop_path: float = 0.0,
+        stddev: float | None = 0.02,
+        remat: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.dim, self.kernel_size, self.expansion = dim, kernel_size, expansion
+        self.layer_scale, self.stddev, self.remat = layer_scale, stddev, remat
+        # oneDNN's depthwise convolution is sixty times faster than XLA's.
+        self.supports_jit = not tensorflow_on_cpu()
+        dtype = self.dtype_policy
+        with keras.RematScope(mode=None):  # it is the block that is rematerialized, not its parts
+            self.dwconv = keras.layers.DepthwiseConv2D(
+                kernel_size,
+                padding="same",
+                data_format="channels_last",
+                depthwise_initializer=kernel_initializer(stddev, kernel_size**2),
+                dtype=dtype,
+                name="dwconv",
+            )
+            self.norm = LayerNormalization(epsilon=1e-6, dtype=dtype, name="norm")
+            self.pwconv1 = keras.layers.Dense(
+                expansion * dim,
+                kernel_initializer=kernel_initializer(stddev, dim),
+                dtype=dtype,
+                name="pwconv1",
+            )
+            self.pwconv2 = keras.layers.Dense(
+                dim,
+                kernel_initializer=kernel_initializer(stddev, expansion * dim),
+                dtype=dtype,
+                name="pwconv2",
+            )
+            self.drop_path = DropPath(drop_path, dtype=dtype, name="drop_path")
+
+    def parts(self) -> tuple[keras.layers.Layer, ...]:
+        """Returns the layers with weights, in the order of the computation."""
+        return self.dwconv, self.norm, self.pwconv1, self.pwconv2
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Creates `gamma`, of shape `(dim,)`, and the weights of the five layers."""
+        self.gamma = None
+        if self.layer_scale is not None:
+            self.gamma = self.add_weight(
+                name="gamma",
+                shape=(self.dim,),
+                initializer=keras.initializers.Constant(self.layer_scale),
+                dtype=_at_least_float32(self.variable_dtype),  # float16 cannot hold 1e-6
+                autocast=False,
+            )
+        self.dwconv.build(input_shape)
+        self.norm.build(input_shape)
+        self.pwconv1.build((None, self.dim))
+        self.pwconv2.build((None, self.expansion * self.dim))
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
+        """Adds the branch to `inputs`, of shape `(N, H, W, dim)`."""
+        branch = branch_of(self, inputs, training)
+        if self.remat and training:
+            branch = keras.remat(branch)
+        return inputs + self.drop_path(branch(inputs), training=training)
+
+    def branch(self, x: Any) -> Any:
+        """Computes the residual branch, without drop path."""
+        return self.mlp(self.dwconv(x))
+
+    def mlp(self, x: Any) -> Any:
+        """Computes what follows the depthwise convolution, as a matrix with a row per position."""
+        shape = ops.shape(x)
+        x = self.norm(x)  # (N, H, W, C)
+        x = ops.reshape(x, (-1, self.dim))  # (N*H*W, C)
+        x = self.pwconv1(x)  # (N*H*W, 4C)
+        x = ops.gelu(x, approximate=False)
+        x = self.pwconv2(x)  # (N*H*W, C)
+        if self.gamma is not None:
+            x = ops.cast(ops.cast(x, self.gamma.dtype) * self.gamma, self.compute_dtype)
+        return ops.reshape(x, shape)  # (N, H, W, C)
+
+    def rematerialized_call(self, layer_call: Callable, *args: Any, **kwargs: Any) -> Callable:
+        """Returns `call`, for a block that was made within a `keras.RematScope`.
+
+        Where the scope asks for rematerialization the block does it itself, since Keras' own would
+        draw drop path again for the gradient.
+        """
+        if super().rematerialized_call(layer_call, *args, **kwargs) is not layer_call:
+            self.remat = True
+        return layer_call
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Returns `input_shape`."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor, and the dense layers as they are now."""
+        return {
+            **super().get_config(),
+            "dim": self.dim,
+            "kernel_size": self.kernel_size,
+            "expansion": self.expansion,
+            "layer_scale": self.layer_scale,
+            "drop_path": self.drop_path.rate,
+            "stddev": self.stddev,
+            "remat": self.remat,
+            "dense": {dense.name: dense.get_config() for dense in (self.pwconv1, self.pwconv2)},
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> "Block":
+        """Makes a block from `get_config`, quantized or with LoRA if that one was."""
+        config = dict(config)
+        dense = config.pop("dense", {})
+        block = super().from_config(config)
+        for name, own in dense.items():
+            setattr(block, name, keras.layers.Dense.from_config(own))
+        return block
+
+
+def _at_least_float32(dtype: str) -> str:
+    return keras.backend.result_type(dtype, "float32")
