@@ -30,7 +30,8 @@ def test_the_quick_run_measures_what_is_installed_and_says_what_is_not(tmp_path)
     table = (tmp_path / "speed.md").read_text()
     for result in cases:
         for name, figures in result["contestants"].items():
-            assert name.startswith("matrix product") or name in table
+            assert name == f"{figures['library']} {figures['way']}"
+            assert figures["library"] == "matrix product" or name in table
             if "error" in figures:
                 assert f"{name} | not measured: {figures['error']}" in table
                 assert figures["error"].startswith("not installed: "), name
@@ -72,7 +73,7 @@ def test_a_contestant_that_dies_is_a_line_with_its_last_words(
     assert figures[row.name]["error"].startswith(reason)
 
     table = speed("report").case_table(
-        {"contestants": {"kimm predict": figures[row.name] | {"turns": []}}}
+        {"contestants": {"kimm predict": figures[row.name] | {"library": "kimm", "turns": []}}}
     )
     assert f"| kimm predict | not measured: {reason}" in table
 
@@ -139,21 +140,35 @@ def test_on_a_gpu_one_runs_after_the_other_with_the_batch_that_fits(race):
     assert "out of memory" in race("cpu", batch=128)[0]["json a"]["error"]
 
 
+def test_no_two_contestants_of_a_case_have_one_name(speed):
+    for rows in speed("contestants").CONTESTANTS.values():
+        names = [row.name for row in rows]
+        assert len(set(names)) == len(names)
+
+
+def raced(rows):
+    """Figures by library and way, as a race has them by name."""
+    return {
+        f"{library} {way}": {"library": library, "way": way, **figures}
+        for (library, way), figures in rows.items()
+    }
+
+
 def test_shares_and_ratios_follow_from_the_times(speed):
     report, contestants = speed("report"), speed("contestants")
     raw = {"batch": 8, "peak_mb": 900, "imported_mb": 700}
     # A product of 4096 x 4096 matrices is 137.4 GFLOP; the faster of two is the limit.
     result = report.derived(
         contestants.Case("tiny", 224, 8, "training"),
-        {
-            "keras_convnext train_on_batch": {**raw, "turns": [1.0, 4.0, 2.0]},
-            "timm eager": {**raw, "turns": [4.0], "peak_mb": 1000},
-            "kimm train_on_batch": {"error": "not installed: kimm"},
-            "matrix product NumPy": {"turns": [1.0]},
-            "matrix product PyTorch": {"turns": [0.5]},
-        },
+        raced({
+            ("keras_convnext", "train_on_batch"): {**raw, "turns": [1.0, 4.0, 2.0]},
+            ("timm", "eager"): {**raw, "turns": [4.0], "peak_mb": 1000},
+            ("kimm", "train_on_batch"): {"error": "not installed: kimm"},
+            ("matrix product", "NumPy"): {"turns": [1.0]},
+            ("matrix product", "PyTorch"): {"turns": [0.5]},
+        }),
         macs=4_000_000_000,
-    )
+    )  # fmt: skip
     assert result["matrix_gflop_per_s"] == 274.9
     ours = result["contestants"]["keras_convnext train_on_batch"]
     assert ours["images_per_s"] == 4
@@ -172,6 +187,47 @@ def test_shares_and_ratios_follow_from_the_times(speed):
     assert report.ratios(results).splitlines()[-1] == (
         "| training, train_on_batch |  |  |  | 2.00 |  |  |  |"
     )
+
+
+def test_a_name_that_begins_with_another_is_not_taken_for_it(speed):
+    report, contestants = speed("report"), speed("contestants")
+    seconds = {
+        ("keras_convnext", "fused"): 2.0,
+        ("keras_convnext", "fused predict"): 1.0,
+        ("keras_convnext fork", "fused"): 0.1,
+        ("timm", "eager"): 4.0,
+        ("timm", "eager compiled"): 0.5,
+        ("OpenVINO", "from timm"): 8.0,
+        ("OpenVINO", "from us"): 4.0,
+        ("OpenVINO GenAI", "from timm"): 0.5,
+        ("matrix product", "NumPy"): 1.0,
+        ("matrix product of torch", "eager"): 0.01,
+    }
+    started = {"import_s": 1.0, "build_s": 1.0, "first_s": 1.0}
+    raw = {"batch": 8, "peak_mb": 900, "imported_mb": 700, **started}
+    result = report.derived(
+        contestants.Case("tiny", 224, 8, "inference"),
+        raced({name: {**raw, "turns": [turn]} for name, turn in seconds.items()}),
+        macs=4_000_000_000,
+    )
+    assert result["matrix_gflop_per_s"] == 137.4
+    assert report.ratios({"cases": [result]}).splitlines()[2:] == [
+        "| inference, fused |  |  |  | 2.00 |  |  | 2.00 |",
+        "| inference, fused predict |  |  |  | 4.00 |  |  | 4.00 |",
+    ]
+    table = report.case_table(result)
+    assert "| **keras_convnext fused** |" in table
+    assert "| keras_convnext fork fused |" in table
+    assert "| matrix product of torch eager |" in table
+    assert "| matrix product NumPy |" not in table
+
+
+def test_the_kept_tables_are_those_of_the_kept_figures(speed):
+    kept = sorted((ROOT / "benchmarks" / "results").rglob("speed*.json"))
+    assert len(kept) == 5
+    for path in kept:
+        results = json.loads(path.read_text("utf-8"))
+        assert speed("report").markdown(results) == path.with_suffix(".md").read_text("utf-8")
 
 
 def test_the_ratios_of_the_readme_are_those_of_the_last_run(speed):

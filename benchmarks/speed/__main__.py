@@ -6,7 +6,8 @@ process of its own, which builds the network, warms up and waits for its turn; i
 has one. One that is not installed, or fails, is a line that says so. Writes speed.json, speed.md
 and speed.png to `benchmarks/results/`; with `--device gpu`, for JAX and PyTorch, speed_gpu.*;
 `--dtypes bfloat16 int8` measures those who can calculate in them (name an `--output` then); with
-`--quick`, which only shows that all works, nothing unless `--output` says where to.
+`--quick`, which only shows that all works, nothing unless `--output` says where to. `--report FILE`
+measures nothing: it writes the tables and the picture of a JSON file again, beside it.
 
     contestants.py  who takes part, one row each
     networks.py     how each library builds the network
@@ -71,6 +72,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--note", action="append", default=[], help="printed with the figures")
     parser.add_argument("--quick", action="store_true", help="a minute, to see that it works")
     parser.add_argument("--output", type=Path, metavar="FOLDER")
+    parser.add_argument("--report", type=Path, nargs="+", metavar="FILE", help="of earlier results")
     chosen = parser.parse_args()
     gpu = chosen.device == "gpu"
     if chosen.cases is None:
@@ -126,6 +128,10 @@ def write(results: dict, folder: Path) -> None:
 
 def main() -> None:
     chosen = options()
+    if chosen.report:
+        for path in chosen.report:
+            write(json.loads(path.read_text("utf-8")), path.parent)
+        return
     results = {
         "started": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
         "command": f"`{shlex.join(['python', 'benchmarks/speed', *sys.argv[1:]])}`.",

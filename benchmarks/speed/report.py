@@ -13,10 +13,27 @@ PASSES = {"inference": 1, "training": 3}  # forward; and the gradients of input 
 MEMORY = ("peak_mb", "peak_above_imports_mb", "device_peak_mb")
 
 
+class Peer(NamedTuple):
+    """A library, of which the best way counts, or one of its ways."""
+
+    library: str
+    way: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.library} {self.way}" if self.way else self.library
+
+
+EAGER, COMPILED = Peer("timm", "eager"), Peer("timm", "torch.compile")
+PEERS = (
+    Peer(APPLICATIONS), Peer("kimm"), Peer("kecam"), EAGER, COMPILED, Peer("ONNX Runtime"),
+    Peer("OpenVINO"),
+)  # fmt: skip
+
+
 class Aim(NamedTuple):
     mode: str
     way: str
-    peers: tuple[str, ...]  # libraries or names: the best of them counts
+    peers: tuple[Peer, ...]  # the best of them counts
     figure: str
     bound: float
     at_most: bool = False
@@ -24,23 +41,23 @@ class Aim(NamedTuple):
 
 PLAIN = ("predict", "tf.function", "model(x)")
 AIMS = (
-    *(Aim("inference", way, (f"{APPLICATIONS} {way}",), "images_per_s", 6) for way in PLAIN),
-    *(Aim("inference", way, ("kimm", "kecam"), "images_per_s", 1.2) for way in PLAIN),
-    *(Aim("inference", way, ("timm torch.compile",), "images_per_s", 0.97) for way in PLAIN),
-    Aim("inference", "fused", ("timm torch.compile",), "images_per_s", 1.12),
-    Aim("inference", "fused", ("OpenVINO",), "images_per_s", 0.95),
+    *(Aim("inference", way, (Peer(APPLICATIONS, way),), "images_per_s", 6) for way in PLAIN),
+    *(Aim("inference", way, (Peer("kimm"), Peer("kecam")), "images_per_s", 1.2) for way in PLAIN),
+    *(Aim("inference", way, (COMPILED,), "images_per_s", 0.97) for way in PLAIN),
+    Aim("inference", "fused", (COMPILED,), "images_per_s", 1.12),
+    Aim("inference", "fused", (Peer("OpenVINO"),), "images_per_s", 0.95),
     Aim("inference", "fused", (), "matrix_share", 0.68),
-    Aim("inference", "SavedModel", ("timm torch.compile",), "images_per_s", 1.12),
-    Aim("inference", "ONNX Runtime", ("ONNX Runtime",), "images_per_s", 1),
-    Aim("inference", "OpenVINO", ("OpenVINO",), "images_per_s", 1),
-    Aim("training", "train_on_batch", (APPLICATIONS,), "images_per_s", 4),
+    Aim("inference", "SavedModel", (COMPILED,), "images_per_s", 1.12),
+    Aim("inference", "ONNX Runtime", (Peer("ONNX Runtime"),), "images_per_s", 1),
+    Aim("inference", "OpenVINO", (Peer("OpenVINO"),), "images_per_s", 1),
+    Aim("training", "train_on_batch", (Peer(APPLICATIONS),), "images_per_s", 4),
     *(
         aim
         for way in ("train_on_batch", "own AdamW")
         for aim in (
-            Aim("training", way, ("timm eager",), "images_per_s", 1.05),
-            Aim("training", way, ("timm eager",), "peak_mb", 1, at_most=True),
-            Aim("training", way, ("timm eager",), "peak_above_imports_mb", 1, at_most=True),
+            Aim("training", way, (EAGER,), "images_per_s", 1.05),
+            Aim("training", way, (EAGER,), "peak_mb", 1, at_most=True),
+            Aim("training", way, (EAGER,), "peak_above_imports_mb", 1, at_most=True),
         )
     ),
 )
@@ -51,7 +68,7 @@ def derived(case: Case, contestants: dict[str, Any], macs: int) -> dict[str, Any
     rates = {
         name: 2 * matrix_side(case, "") ** 3 / statistics.median(figures["turns"]) / 1e9
         for name, figures in contestants.items()
-        if name.startswith(MATRIX) and "turns" in figures
+        if figures["library"] == MATRIX and "turns" in figures
     }
     limit = max(rates.values(), default=None)
     for name, figures in contestants.items():
@@ -83,11 +100,12 @@ def main_case(results: dict[str, Any], mode: str) -> dict[str, Any] | None:
     return next(iter(of_main or of_mode), None)
 
 
-def best(result: dict[str, Any], peers: tuple[str, ...], figure: str) -> float | None:
+def best(result: dict[str, Any], peers: tuple[Peer, ...], figure: str) -> float | None:
     found = [
         figures[figure]
-        for name, figures in result["contestants"].items()
-        if any(name == peer or name.startswith(f"{peer} ") for peer in peers) and figure in figures
+        for figures in result["contestants"].values()
+        for library, way in peers
+        if library == figures["library"] and way in (None, figures["way"]) and figure in figures
     ]
     return max(found, default=None)
 
@@ -104,7 +122,7 @@ def aims(results: dict[str, Any]) -> str:
         result = main_case(results, aim.mode)
         if result is None:
             continue
-        ours = best(result, (f"{OURS} {aim.way}",), aim.figure)
+        ours = best(result, (Peer(OURS, aim.way),), aim.figure)
         theirs = best(result, aim.peers, aim.figure) if aim.peers else 1
         ratio = ours / theirs if ours and theirs else None
         reached = ratio and (ratio <= aim.bound if aim.at_most else ratio >= aim.bound)
@@ -112,7 +130,7 @@ def aims(results: dict[str, Any]) -> str:
             aim.figure, aim.figure.removesuffix("_mb").replace("_", " ") + " memory"
         )
         rows.append((
-            f"{aim.mode}, {aim.way}: {what} / {' or '.join(aim.peers) or MATRIX}",
+            f"{aim.mode}, {aim.way}: {what} / {' or '.join(map(str, aim.peers)) or MATRIX}",
             f"{'≤' if aim.at_most else '≥'} {aim.bound:.2f}",
             "not measured" if ratio is None else f"{ratio:.2f}",
             {None: "", True: "yes", False: "no"}[reached],
@@ -122,24 +140,18 @@ def aims(results: dict[str, Any]) -> str:
 
 def ratios(results: dict[str, Any]) -> str:
     """Our speed over each peer's, at the best of its ways; the essence, for the README."""
-    peers = {
-        APPLICATIONS: (APPLICATIONS,), "kimm": ("kimm",), "kecam": ("kecam",),
-        "timm": ("timm eager",), "timm, torch.compile": ("timm torch.compile",),
-        "ONNX Runtime": ("ONNX Runtime",), "OpenVINO": ("OpenVINO",),
-    }  # fmt: skip
     rows = []
     for mode in PASSES:
         result = main_case(results, mode)
-        for name in result["contestants"] if result else ():
-            ours = best(result, (name,), "images_per_s")
-            if not name.startswith(OURS) or ours is None:
+        for figures in result["contestants"].values() if result else ():
+            if figures["library"] != OURS or "images_per_s" not in figures:
                 continue
-            theirs = [best(result, of_peer, "images_per_s") for of_peer in peers.values()]
+            theirs = [best(result, (peer,), "images_per_s") for peer in PEERS]
             rows.append((
-                f"{mode}, {name.removeprefix(OURS)[1:]}",
-                *(f"{ours / speed:.2f}" if speed else "" for speed in theirs),
+                f"{mode}, {figures['way']}",
+                *(f"{figures['images_per_s'] / speed:.2f}" if speed else "" for speed in theirs),
             ))  # fmt: skip
-    return _table(("", *peers), rows)
+    return _table(("", *map(str, PEERS)), rows)
 
 
 def case_table(result: dict[str, Any]) -> str:
@@ -152,7 +164,7 @@ def case_table(result: dict[str, Any]) -> str:
             memory = (figures.get(k) for k in MEMORY)
             share = figures.get("matrix_share")
             rows.append((figures["images_per_s"], (
-                f"**{name}**" if name.startswith(OURS) else name,
+                f"**{name}**" if figures["library"] == OURS else name,
                 number(figures["images_per_s"]),
                 f"{number(least)} to {number(most)}",
                 "" if share is None else f"{share:.0%}",
@@ -161,7 +173,7 @@ def case_table(result: dict[str, Any]) -> str:
                 str(figures["batch"]),
                 str(len(figures["turns"])),
             )))  # fmt: skip
-        elif not name.startswith(MATRIX):
+        elif figures["library"] != MATRIX:
             failed.append((name, f"not measured: {figures['error']}", *[""] * 10))
     head = ("", "images/s", "range", "of matrix rate", "peak MB", "above imports MB", "GPU MB",
             "import s", "build s", "first call s", "batch", "turns")  # fmt: skip
