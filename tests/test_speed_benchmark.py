@@ -3,6 +3,7 @@
 import importlib
 import importlib.util
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -235,3 +236,46 @@ def test_the_ratios_of_the_readme_are_those_of_the_last_run(speed):
     readme = (ROOT / "README.md").read_text("utf-8")
     assert speed("report").ratios(results) in readme
     assert results["started"] in readme
+
+
+def test_the_figures_in_the_sentences_of_the_readme_are_measured():
+    def of(path, library, way, figure="images_per_s", **case):
+        results = json.loads((ROOT / "benchmarks" / "results" / path).read_text("utf-8"))
+        sought = {"network": "tiny", "size": 224, "batch": 8, "mode": "inference", **case}
+        (found,) = (
+            r["contestants"] for r in results["cases"] if sought.items() <= r["case"].items()
+        )
+        return found[f"{library} {way}"][figure]
+
+    def times(path, ours, library, way, **case):
+        return of(path, "keras_convnext", ours, **case) / of(path, library, way, **case)
+
+    compiled, memory = ("timm", "torch.compile"), {"figure": "peak_mb", "mode": "training"}
+    few, sizes, gpu = "precisions/speed.json", "sizes/speed.json", "speed_gpu.json"
+    on_gpu = {"batch": 128, "dtype": "bfloat16"}
+    expected = {
+        '"Own AdamW" is': [f"{times('speed.json', 'own AdamW', 'timm', 'eager', **memory):.2f}"],
+        "[In fewer bits]": [
+            f"{of(few, 'keras_convnext', 'OpenVINO', dtype='bfloat16'):.1f}",
+            f"{times(few, 'OpenVINO', *compiled, dtype='bfloat16'):.2f}",
+            f"{of(few, 'keras_convnext', 'OpenVINO', dtype='int8'):.1f}",
+            f"{of('speed.json', 'keras_convnext', 'OpenVINO'):.1f}",
+        ],
+        "[Without AVX-512]": [
+            f"{times('avx2/speed.json', 'predict', 'keras.applications', 'predict'):.2f}",
+            f"{times('avx2/speed.json', 'fused', *compiled):.2f}",
+            f"{times(sizes, 'fused', *compiled, batch=32):.2f}",
+            f"{times(sizes, 'fused', *compiled, size=384):.2f}",
+            f"{times(sizes, 'fused', *compiled, network='base'):.2f}",
+            f"{times(sizes, 'fused', *compiled, batch=1):.2f}",
+        ],
+        "[On an NVIDIA H200]": [
+            f"{of(gpu, 'keras_convnext', 'JAX', **on_gpu):,.0f}",
+            f"{times(gpu, 'JAX', 'timm', 'eager', **on_gpu):.2f}",
+            f"{times(gpu, 'JAX', *compiled, **on_gpu):.2f}",
+        ],
+    }  # fmt: skip
+    paragraphs = (ROOT / "README.md").read_text("utf-8").split("\n\n")
+    for begin, figures in expected.items():
+        (paragraph,) = (text for text in paragraphs if text.startswith(begin))
+        assert re.findall(r"\b\d+(?:\.\d+|,\d{3})\b", paragraph) == figures, begin
