@@ -163,6 +163,7 @@ def test_shares_and_ratios_follow_from_the_times(speed):
         contestants.Case("tiny", 224, 8, "training"),
         raced({
             ("keras_convnext", "train_on_batch"): {**raw, "turns": [1.0, 4.0, 2.0]},
+            ("keras_convnext", "own AdamW"): {**raw, "turns": [4.0]},
             ("timm", "eager"): {**raw, "turns": [4.0], "peak_mb": 1000},
             ("kimm", "train_on_batch"): {"error": "not installed: kimm"},
             ("matrix product", "NumPy"): {"turns": [1.0]},
@@ -179,15 +180,66 @@ def test_shares_and_ratios_follow_from_the_times(speed):
 
     results = {"device": "cpu", "cases": [result]}
     aims = report.aims(results).splitlines()
-    assert "| training, train_on_batch: speed / timm eager | ≥ 1.05 | 2.00 | yes |" in aims
-    assert "| training, train_on_batch: peak memory / timm eager | ≤ 1.00 | 0.90 | yes |" in aims
-    assert (
-        "| training, train_on_batch: speed / keras.applications | ≥ 4.00 | not measured |  |"
-        in aims
-    )
-    assert report.ratios(results).splitlines()[-1] == (
-        "| training, train_on_batch |  |  |  | 2.00 |  |  |  |"
-    )
+    assert aims[2:] == [
+        "| training, batch 8: speed of train_on_batch / keras.applications | ≥ 4.00 "
+        "| not measured |  |",
+        "| training, batch 8: speed of own AdamW / timm eager | ≥ 1.10 | 1.00 | no |",
+        "| training, batch 8: peak memory of own AdamW / timm eager | ≤ 1.00 | 0.900 | yes |",
+    ]
+    assert report.ratios(results).splitlines()[2:] == [
+        "| training, train_on_batch |  |  |  | 2.00 |  |  |  |",
+        "| training, own AdamW |  |  |  | 1.00 |  |  |  |",
+    ]
+
+
+def test_an_aim_is_read_from_the_case_of_its_batch_and_may_compare_two_of_our_ways(speed):
+    report, contestants = speed("report"), speed("contestants")
+    raw = {"batch": 8, "peak_mb": 900, "imported_mb": 700}
+
+    def case(batch, seconds, **changed):
+        return report.derived(
+            contestants.Case("tiny", 224, batch, "inference")._replace(**changed),
+            raced({
+                (library, way): {**raw, "batch": batch, "turns": [turn]}
+                for (library, way), turn in seconds.items()
+            }),
+            macs=4_000_000_000,
+        )  # fmt: skip
+
+    ours = "keras_convnext"
+    one = case(1, {
+        (ours, "tf.function"): 3.0, (ours, "model(x)"): 4.0, (ours, "fused"): 2.0,
+        ("timm", "torch.compile"): 1.0,
+    })  # fmt: skip
+    eight = case(8, {
+        (ours, "tf.function"): 3.0, (ours, "model(x)"): 4.0, (ours, "fused"): 1.0,
+        (ours, "predict"): 8.0, (ours, "predict, array"): 10.0,
+        (ours, "LiteRT"): 1.0, (ours, "ONNX Runtime"): 1.0, ("ONNX Runtime", "from timm"): 0.1,
+        ("OpenVINO", "from timm"): 1.0, (ours, "OpenVINO"): 0.1,
+    })  # fmt: skip
+    base = case(1, {(ours, "fused"): 1.0, ("timm", "torch.compile"): 1.0}, network="base")
+    of_one = [
+        "| inference, batch 1: speed of fused / timm torch.compile | ≥ 1.00 | 0.500 | no |",
+        f"| inference, batch 1: speed of model(x) / {ours} tf.function | ≥ 0.60 | 0.750 | yes |",
+    ]
+    assert report.aims({"cases": [base, one]}).splitlines()[2:] == of_one
+    assert report.aims({"cases": [base]}) == ""
+    both = report.aims({"cases": [eight, base, one]}).splitlines()
+    assert {
+        *of_one,
+        f"| inference, batch 8: speed of model(x) / {ours} tf.function | ≥ 0.90 | 0.750 | no |",
+        f"| inference, batch 8: speed of predict, array / {ours} predict | ≥ 0.95 | 0.800 | no |",
+        f"| inference, batch 8: speed of LiteRT / {ours} ONNX Runtime | ≥ 0.90 | 1.00 | yes |",
+        "| inference, batch 8: speed of fused / OpenVINO from timm | ≥ 1.00 | 1.00 | yes |",
+        "| inference, batch 8: speed of predict / timm torch.compile | ≥ 1.00 | not measured |  |",
+    } <= set(both)
+
+
+def test_every_aim_is_of_contestants_that_take_part(speed):
+    for aim in speed("report").AIMS:
+        rows = speed("contestants").CONTESTANTS["cpu", aim.mode]
+        part = {(row.library, way) for row in rows for way in (row.way, None)}
+        assert {("keras_convnext", aim.way), *aim.peers} <= part
 
 
 def test_a_name_that_begins_with_another_is_not_taken_for_it(speed):
