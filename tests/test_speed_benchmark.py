@@ -1,4 +1,4 @@
-"""The benchmark of speed: its quick run, its failures and its arithmetic."""
+"""The benchmark of speed: its quick run, failures and arithmetic; what all state of the machine."""
 
 import importlib
 import importlib.util
@@ -17,6 +17,7 @@ SPEED = ROOT / "benchmarks" / "speed"
 @pytest.fixture
 def speed(monkeypatch):
     """Imports a module of the benchmark, which runs as a folder."""
+    monkeypatch.syspath_prepend(str(SPEED.parent))
     monkeypatch.syspath_prepend(str(SPEED))
     return importlib.import_module
 
@@ -26,7 +27,11 @@ def test_the_quick_run_measures_what_is_installed_and_says_what_is_not(tmp_path)
         [sys.executable, str(SPEED), "--quick", "--output", str(tmp_path)],
         check=True, capture_output=True, timeout=900,
     )  # fmt: skip
-    cases = json.loads((tmp_path / "speed.json").read_text())["cases"]
+    results = json.loads((tmp_path / "speed.json").read_text())
+    cases = results["cases"]
+    assert {"cpu", "cores", "flags", "versions"} <= results["machine"].keys()
+    assert results["machine"]["versions"]["keras"]
+    assert all(len(result["load_average"]) == 2 for result in cases)
     assert [result["case"]["mode"] for result in cases] == ["inference", "training"]
     table = (tmp_path / "speed.md").read_text()
     for result in cases:
@@ -48,6 +53,43 @@ def test_the_quick_run_measures_what_is_installed_and_says_what_is_not(tmp_path)
     assert {"timm eager", "matrix product NumPy"} <= set(measured)
     drawn = importlib.util.find_spec("matplotlib") is not None
     assert (tmp_path / "speed.png").exists() == drawn
+
+
+def test_the_load_is_that_of_others_and_of_the_host(speed, monkeypatch):
+    machine = speed("machine")
+    state = {"clock": 100.0, "average": 0.5, "cpu": (50.0, 5.0), "own": (1, 1, 1, 1, 0)}
+    monkeypatch.setattr(machine.time, "monotonic", lambda: state["clock"])
+    monkeypatch.setattr(machine.os, "getloadavg", lambda: (state["average"], 9, 9))
+    monkeypatch.setattr(machine.os, "times", lambda: state["own"])
+    monkeypatch.setattr(machine, "_cpu_seconds", lambda: state["cpu"])
+    load = machine.Load()
+    # In ten seconds all used 15, of which 12 are ours and our children's; the host kept 1 back.
+    state |= {"clock": 110.0, "average": 2.0, "cpu": (65.0, 6.0), "own": (2, 3, 4, 7, 10)}
+    figures = load.so_far()
+    assert figures == {
+        "load_average": [0.5, 2.0],
+        "cores_of_other_processes": 0.3,
+        "cores_withheld_by_host": 0.1,
+    }
+    report = speed("report")
+    assert report.load(figures) == (
+        "Load average before and after: 0.5 and 2.0. On average, other processes used 0.3 "
+        "cores and the host withheld 0.1."
+    )
+    state["cpu"] = None  # a system without /proc
+    assert machine.Load().so_far() == {"load_average": [2.0, 2.0]}
+    assert report.load(load.so_far()) == "Load average before and after: 0.5 and 2.0."
+
+
+def test_the_machine_is_described_by_processor_and_versions(speed, monkeypatch):
+    machine = speed("machine")
+    cpuinfo = {"model name": "A Processor", "flags": "fpu avx2 avx512f amx_int8 avx512fish"}
+    monkeypatch.setattr(machine, "_proc", lambda name, field: cpuinfo.get(field))
+    described = machine.description(("pytest", "no-such-library"))
+    assert described["cpu"] == "A Processor"
+    assert described["cores"] >= 1
+    assert described["flags"] == ["avx2", "avx512f", "amx_int8"]
+    assert described["versions"] == {"pytest": pytest.__version__, "no-such-library": None}
 
 
 @pytest.mark.parametrize(

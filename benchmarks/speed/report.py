@@ -184,6 +184,18 @@ def notes(results: dict[str, Any]) -> list[str]:
     return results["notes"]
 
 
+def load(result: dict[str, Any]) -> str:
+    """The load during a case; earlier results have only its averages."""
+    averages = " and ".join(map(str, result["load_average"]))
+    sentences = f"Load average before and after: {averages}."
+    if "cores_of_other_processes" in result:
+        sentences += (
+            f" On average, other processes used {result['cores_of_other_processes']} cores and "
+            f"the host withheld {result['cores_withheld_by_host']}."
+        )
+    return sentences
+
+
 def markdown(results: dict[str, Any]) -> str:
     machine = results["machine"]
     versions = ", ".join(f"{name} {v}" for name, v in machine["versions"].items() if v)
@@ -208,8 +220,7 @@ def markdown(results: dict[str, Any]) -> str:
         limit = result["matrix_gflop_per_s"]
         parts += [
             f"## {str(case).capitalize()}",
-            f"Matrix product: {limit or 'not measured'} GFLOP/s. Load average before and after: "
-            f"{' and '.join(map(str, result['load_average']))}.",
+            f"Matrix product: {limit or 'not measured'} GFLOP/s. {load(result)}",
             case_table(result),
         ]
     if results["device"] == "cpu":
