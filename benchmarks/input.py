@@ -12,18 +12,20 @@ crops. Writes `benchmarks/results/input.json`, or what `--results` names.
 import argparse
 import json
 import os
-import platform
-import re
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from machine import Load, description
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 RESULTS = Path(__file__).parent / "results" / "input.json"
+LIBRARIES = (
+    "keras-convnext", "tensorflow", "keras", "keras-cv", "torch", "torchvision", "timm", "pillow",
+)  # fmt: skip
 RAND_AUGMENT = "rand-m9-mstd0.5-inc1"
 SIZE = 224
 FEWEST = 6  # batches: of fewer, those that are made ahead of time would count too much
@@ -159,24 +161,6 @@ def measure(files: list[str], options: argparse.Namespace) -> dict:
     }  # fmt: skip
 
 
-def machine(options: argparse.Namespace) -> dict:
-    names = re.findall(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
-    packages = {}
-    for name in ("tensorflow", "keras", "keras_cv", "torch", "torchvision", "timm", "pillow"):
-        try:
-            packages[name] = version(name)
-        except PackageNotFoundError:
-            packages[name] = None
-    return {
-        "processor": names[0] if names else platform.machine(),
-        "cores": os.cpu_count(),
-        "load_before": round(os.getloadavg()[0], 1),
-        "timm_workers": options.workers,
-        "python": platform.python_version(),
-        **packages,
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", type=Path, help="where the JPEGs lie")
@@ -198,15 +182,17 @@ def main() -> None:
     )
     if not files:
         parser.error(f"there is no .jpg or .jpeg in the folder. Received: {options.folder}")
+    load = Load()
+    measured = measure(files, options)
     figures = {
-        "machine": machine(options),
+        "machine": {**description(LIBRARIES), "timm_workers": options.workers, **load.so_far()},
         "files": len(files),
         "mean_kb": round(statistics.mean(os.path.getsize(file) for file in files) / 1024, 1),
         "rounds": options.rounds,
         "images": options.images,
         "batch": options.batch,
         "size": SIZE,
-        **measure(files, options),
+        **measured,
     }
     options.results.write_text(json.dumps(figures, indent=2) + "\n")
     if options.json:

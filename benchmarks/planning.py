@@ -18,10 +18,13 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from machine import Load, description
+
 BENCHMARKS = Path(__file__).parent
 RESULTS = BENCHMARKS / "results" / "planning.json"
 RECIPE, CLASSES = "finetune_small", 1000
 KINDS = ("tensors", "process")
+LIBRARIES = ("keras-convnext", "keras", "tensorflow", "numpy")
 
 
 class Case(NamedTuple):
@@ -161,16 +164,18 @@ def main():
     if options.peak:
         print(json.dumps(peak_of(int(options.peak[0]), options.peak[1])))
         return
-    from speed.machine import description
-
-    cases = {}
+    cases, load = {}, Load()
     if options.results.exists():
         kept = json.loads(options.results.read_text())["cases"]
         cases = {int(number): case for number, case in kept.items()}
     for number in options.cases:
         cases[number] = measure(number, options.kinds, cases.get(number, {}))
         print(json.dumps(cases[number]), flush=True)
-        figures = {"unit": "bytes", "machine": description(), "cases": dict(sorted(cases.items()))}
+        figures = {
+            "unit": "bytes",
+            "machine": {**description(LIBRARIES), **load.so_far()},
+            "cases": dict(sorted(cases.items())),
+        }
         options.results.write_text(json.dumps(figures, indent=2) + "\n")
 
 

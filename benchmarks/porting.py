@@ -9,16 +9,16 @@ figure comes from a process of its own, the sides taking turns; medians are told
 import argparse
 import json
 import os
-import platform
-import re
 import statistics
 import subprocess
 import sys
 import tempfile
-from importlib.metadata import version
 from pathlib import Path
 
+from machine import Load, description
+
 RESULTS = Path(__file__).parent / "results" / "porting.json"
+LIBRARIES = ("keras-convnext", "keras", "tensorflow", "torch", "numpy")
 
 # Each prints a JSON line: the seconds of the port once all is loaded, in the first run with the
 # building of the network, and the size of the process before it and at its peak, in MB.
@@ -111,27 +111,18 @@ def measure(model: str, repeats: int) -> dict:
     return figures
 
 
-def machine() -> dict:
-    names = re.findall(r"model name\s*: (.+)", Path("/proc/cpuinfo").read_text())
-    return {
-        "processor": names[0] if names else platform.machine(),
-        "cores": os.cpu_count(),
-        "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
-        "python": platform.python_version(),
-        **{name: version(name) for name in ("keras", "tensorflow", "torch")},
-    }
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", default=["convnext_tiny", "convnext_xlarge"])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
+    load = Load()
+    models = {model: measure(model, options.repeats) for model in options.models}
     figures = {
-        "machine": machine(),
+        "machine": {**description(LIBRARIES), **load.so_far()},
         "repeats": options.repeats,
-        "models": {model: measure(model, options.repeats) for model in options.models},
+        "models": models,
     }
     options.results.write_text(json.dumps(figures, indent=2) + "\n")
     print(json.dumps(figures, indent=2))

@@ -25,6 +25,8 @@ def test_input(tmp_path):
     assert figures == json.loads(printed)
     kept = json.loads((SCRIPT.parent / "results" / "input.json").read_text())
     assert figures.keys() == kept.keys()
+    stated = {"cpu", "cores", "flags", "versions", "load_average"}
+    assert stated <= figures["machine"].keys()
     assert figures["files"] == 3
     for one in (figures, kept):
         assert one["times_timm"].keys() == {"training", "evaluation"}

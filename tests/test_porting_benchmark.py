@@ -18,6 +18,8 @@ def test_porting(tmp_path):
     figures = json.loads(results.read_text())
     kept = json.loads((BENCHMARKS / "results" / "porting.json").read_text())
     assert figures.keys() == kept.keys()
+    stated = {"cpu", "cores", "flags", "versions", "load_average"}
+    assert stated <= figures["machine"].keys()
     assert kept["models"].keys() == {"convnext_tiny", "convnext_xlarge"}
     for model in [figures["models"]["convnext_atto"], *kept["models"].values()]:
         for direction in ("read", "write"):

@@ -6,22 +6,22 @@ process of its own, which builds the network, warms up and waits for its turn; i
 has one. One that is not installed, or fails, is a line that says so. Writes speed.json, speed.md
 and speed.png to `benchmarks/results/`; with `--device gpu`, for JAX and PyTorch, speed_gpu.*;
 `--dtypes bfloat16 int8` measures those who can calculate in them (name an `--output` then); with
-`--quick`, which only shows that all works, nothing unless `--output` says where to.
+`--quick`, which only shows that all works, nothing unless `--output` says where to. `--report FILE`
+measures nothing: it writes the tables and the picture of a JSON file again, beside it.
 
     contestants.py  who takes part, one row each
     networks.py     how each library builds the network
     ways.py         how each is run
     worker.py       the process of one contestant
     rounds.py       who runs when
-    machine.py      what the figures depend on
     report.py       figures and tables; plot.py, the picture
+    ../machine.py   what the figures depend on
 """
 
 import argparse
 import importlib.util
 import itertools
 import json
-import os
 import shlex
 import sys
 import tempfile
@@ -29,7 +29,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 REPOSITORY = Path(__file__).parents[2]
-sys.path += [str(REPOSITORY)]
+sys.path += [str(REPOSITORY), str(REPOSITORY / "benchmarks")]
 
 import machine  # noqa: E402
 import report  # noqa: E402
@@ -38,6 +38,10 @@ from rounds import Race  # noqa: E402
 
 BATCHES = {"cpu": (8, 1, 32), "gpu": (128,)}
 SIZES = {"cpu": ("tiny-224", "base-224", "tiny-384"), "gpu": ("tiny-224", "base-224")}
+LIBRARIES = (
+    "keras-convnext", "keras", "tensorflow", "jax", "torch", "timm", "kimm", "tf_keras",
+    "keras-cv-attention-models", "onnx", "onnxruntime", "openvino", "ai-edge-litert", "numpy",
+)  # fmt: skip
 QUICK = {
     "cpu": (f"{OURS} predict", f"{OURS} train_on_batch",
             *(f"{OURS} {way}" for way in ("SavedModel", "ONNX Runtime", "OpenVINO", "LiteRT")),
@@ -71,6 +75,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--note", action="append", default=[], help="printed with the figures")
     parser.add_argument("--quick", action="store_true", help="a minute, to see that it works")
     parser.add_argument("--output", type=Path, metavar="FOLDER")
+    parser.add_argument("--report", type=Path, nargs="+", metavar="FILE", help="of earlier results")
     chosen = parser.parse_args()
     gpu = chosen.device == "gpu"
     if chosen.cases is None:
@@ -104,11 +109,10 @@ def taking_part(chosen: argparse.Namespace, case: Case) -> list[Contestant]:
 def measure(chosen: argparse.Namespace, case: Case) -> dict:
     print(case, flush=True)
     rows = taking_part(chosen, case)
-    before = round(os.getloadavg()[0], 1)
+    load = machine.Load()
     with tempfile.TemporaryDirectory() as folder:
         figures = Race(chosen.device, case, rows, folder).run(chosen.rounds, chosen.seconds)
-    load = [before, round(os.getloadavg()[0], 1)]
-    return {**report.derived(case, figures, macs(case)), "load_average": load}
+    return {**report.derived(case, figures, macs(case)), **load.so_far()}
 
 
 def write(results: dict, folder: Path) -> None:
@@ -126,12 +130,16 @@ def write(results: dict, folder: Path) -> None:
 
 def main() -> None:
     chosen = options()
+    if chosen.report:
+        for path in chosen.report:
+            write(json.loads(path.read_text("utf-8")), path.parent)
+        return
     results = {
         "started": f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC",
         "command": f"`{shlex.join(['python', 'benchmarks/speed', *sys.argv[1:]])}`.",
         "device": chosen.device,
         "notes": chosen.note,
-        "machine": machine.description(),
+        "machine": machine.description(LIBRARIES),
         "cases": [],
     }
     for dtype, name, mode in itertools.product(chosen.dtypes, chosen.cases, chosen.modes):

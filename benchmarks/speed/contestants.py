@@ -79,6 +79,7 @@ GPU_MATRICES = (
 CONTESTANTS = {
     ("cpu", "inference"): (
         C(OURS,           "predict",        OURS_TF,     n.keras_convnext,     w.predict),
+        C(OURS,           "predict, array", OURS_TF,     n.keras_convnext,     w.predict_array),
         C(OURS,           "tf.function",    OURS_TF,     n.keras_convnext,     w.tf_function),
         C(OURS,           "model(x)",       OURS_TF,     n.keras_convnext,     w.call),
         C(OURS,           "fused",          OURS_TF,     n.fused,              w.tf_function),

@@ -13,20 +13,20 @@ def draw(results, path):
     from matplotlib import pyplot
 
     panels = [result for mode in PASSES if (result := main_case(results, mode))]
-    heights = [sum(not n.startswith(MATRIX) for n in panel["contestants"]) for panel in panels]
+    raced = [
+        {name: f for name, f in panel["contestants"].items() if f["library"] != MATRIX}
+        for panel in panels
+    ]
+    heights = [len(contestants) for contestants in raced]
     figure, axes = pyplot.subplots(
         len(panels), figsize=(8, 1.1 * len(panels) + 0.27 * sum(heights)), squeeze=False,
         height_ratios=heights, layout="constrained",
     )  # fmt: skip
-    for axis, panel in zip(axes.flat, panels):
-        contestants = {
-            name: figures.get("images_per_s", 0)
-            for name, figures in panel["contestants"].items()
-            if not name.startswith(MATRIX)
-        }
-        names = sorted(contestants, key=contestants.get)
-        speeds = [contestants[name] for name in names]
-        bars = axis.barh(names, speeds, color=[COLOURS[n.startswith(OURS)] for n in names])
+    for axis, panel, contestants in zip(axes.flat, panels, raced):
+        names = sorted(contestants, key=lambda name: contestants[name].get("images_per_s", 0))
+        speeds = [contestants[name].get("images_per_s", 0) for name in names]
+        colours = [COLOURS[contestants[name]["library"] == OURS] for name in names]
+        bars = axis.barh(names, speeds, color=colours)
         axis.bar_label(bars, [_label(speed) for speed in speeds], padding=4)
         if limit := panel["matrix_gflop_per_s"]:
             speed = limit / (2 * panel["gmacs_of_an_image"] * PASSES[panel["case"]["mode"]])

@@ -6,44 +6,56 @@ from typing import Any, NamedTuple
 from contestants import APPLICATIONS, MATRIX, OURS, Case
 from networks import matrix_side
 
-MAIN = ("tiny", 224, 8, "float32")  # the case that the ratios and the plot are of
+MAIN = ("tiny", 224, 8, "float32")  # the case of README and plot, and of aims but for the batch
 PASSES = {"inference": 1, "training": 3}  # forward; and the gradients of input and weight
 
 
 MEMORY = ("peak_mb", "peak_above_imports_mb", "device_peak_mb")
 
 
+class Peer(NamedTuple):
+    """A library, of which the best way counts, or one of its ways."""
+
+    library: str
+    way: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.library} {self.way}" if self.way else self.library
+
+
+EAGER, COMPILED = Peer("timm", "eager"), Peer("timm", "torch.compile")
+PEERS = (
+    Peer(APPLICATIONS), Peer("kimm"), Peer("kecam"), EAGER, COMPILED, Peer("ONNX Runtime"),
+    Peer("OpenVINO"),
+)  # fmt: skip
+
+
 class Aim(NamedTuple):
     mode: str
-    way: str
-    peers: tuple[str, ...]  # libraries or names: the best of them counts
-    figure: str
+    batch: int
+    way: str  # one of ours
+    peers: tuple[Peer, ...]  # the best of them counts
     bound: float
+    figure: str = "images_per_s"
     at_most: bool = False
 
 
 PLAIN = ("predict", "tf.function", "model(x)")
 AIMS = (
-    *(Aim("inference", way, (f"{APPLICATIONS} {way}",), "images_per_s", 6) for way in PLAIN),
-    *(Aim("inference", way, ("kimm", "kecam"), "images_per_s", 1.2) for way in PLAIN),
-    *(Aim("inference", way, ("timm torch.compile",), "images_per_s", 0.97) for way in PLAIN),
-    Aim("inference", "fused", ("timm torch.compile",), "images_per_s", 1.12),
-    Aim("inference", "fused", ("OpenVINO",), "images_per_s", 0.95),
-    Aim("inference", "fused", (), "matrix_share", 0.68),
-    Aim("inference", "SavedModel", ("timm torch.compile",), "images_per_s", 1.12),
-    Aim("inference", "ONNX Runtime", ("ONNX Runtime",), "images_per_s", 1),
-    Aim("inference", "OpenVINO", ("OpenVINO",), "images_per_s", 1),
-    Aim("training", "train_on_batch", (APPLICATIONS,), "images_per_s", 4),
-    *(
-        aim
-        for way in ("train_on_batch", "own AdamW")
-        for aim in (
-            Aim("training", way, ("timm eager",), "images_per_s", 1.05),
-            Aim("training", way, ("timm eager",), "peak_mb", 1, at_most=True),
-            Aim("training", way, ("timm eager",), "peak_above_imports_mb", 1, at_most=True),
-        )
-    ),
-)
+    *(Aim("inference", 8, way, (Peer(APPLICATIONS, way),), 6) for way in PLAIN),
+    *(Aim("inference", 8, way, (Peer("kimm"), Peer("kecam")), 1.2) for way in PLAIN),
+    Aim("inference", 8, "predict",        (COMPILED,),                     1),
+    Aim("inference", 8, "tf.function",    (COMPILED,),                     1),
+    Aim("inference", 1, "fused",          (COMPILED,),                     1),
+    Aim("inference", 8, "fused",          (Peer("OpenVINO", "from timm"),), 1),
+    Aim("inference", 8, "model(x)",       (Peer(OURS, "tf.function"),),    0.9),
+    Aim("inference", 1, "model(x)",       (Peer(OURS, "tf.function"),),    0.6),
+    Aim("inference", 8, "predict, array", (Peer(OURS, "predict"),),        0.95),
+    Aim("inference", 8, "LiteRT",         (Peer(OURS, "ONNX Runtime"),),   0.9),
+    Aim("training",  8, "train_on_batch", (Peer(APPLICATIONS),),           4),
+    Aim("training",  8, "own AdamW",      (EAGER,),                        1.1),
+    Aim("training",  8, "own AdamW",      (EAGER,), 1, "peak_mb", at_most=True),
+)  # fmt: skip
 
 
 def derived(case: Case, contestants: dict[str, Any], macs: int) -> dict[str, Any]:
@@ -51,7 +63,7 @@ def derived(case: Case, contestants: dict[str, Any], macs: int) -> dict[str, Any
     rates = {
         name: 2 * matrix_side(case, "") ** 3 / statistics.median(figures["turns"]) / 1e9
         for name, figures in contestants.items()
-        if name.startswith(MATRIX) and "turns" in figures
+        if figures["library"] == MATRIX and "turns" in figures
     }
     limit = max(rates.values(), default=None)
     for name, figures in contestants.items():
@@ -83,11 +95,12 @@ def main_case(results: dict[str, Any], mode: str) -> dict[str, Any] | None:
     return next(iter(of_main or of_mode), None)
 
 
-def best(result: dict[str, Any], peers: tuple[str, ...], figure: str) -> float | None:
+def best(result: dict[str, Any], peers: tuple[Peer, ...], figure: str) -> float | None:
     found = [
         figures[figure]
-        for name, figures in result["contestants"].items()
-        if any(name == peer or name.startswith(f"{peer} ") for peer in peers) and figure in figures
+        for figures in result["contestants"].values()
+        for library, way in peers
+        if library == figures["library"] and way in (None, figures["way"]) and figure in figures
     ]
     return max(found, default=None)
 
@@ -98,48 +111,43 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def aims(results: dict[str, Any]) -> str:
-    """The ratios that the project aims at, and what they are in this run."""
+    """The ratios that the project aims at, and what they are in this run, if it has their case."""
+    network, size, _, dtype = MAIN
+    measured = {Case(**result["case"]): result for result in results["cases"]}
     rows = []
     for aim in AIMS:
-        result = main_case(results, aim.mode)
+        result = measured.get(Case(network, size, aim.batch, aim.mode, dtype))
         if result is None:
             continue
-        ours = best(result, (f"{OURS} {aim.way}",), aim.figure)
-        theirs = best(result, aim.peers, aim.figure) if aim.peers else 1
+        ours = best(result, (Peer(OURS, aim.way),), aim.figure)
+        theirs = best(result, aim.peers, aim.figure)
         ratio = ours / theirs if ours and theirs else None
         reached = ratio and (ratio <= aim.bound if aim.at_most else ratio >= aim.bound)
-        what = {"images_per_s": "speed", "matrix_share": "speed"}.get(
-            aim.figure, aim.figure.removesuffix("_mb").replace("_", " ") + " memory"
-        )
+        what = {"images_per_s": "speed", "peak_mb": "peak memory"}[aim.figure]
         rows.append((
-            f"{aim.mode}, {aim.way}: {what} / {' or '.join(aim.peers) or MATRIX}",
+            f"{aim.mode}, batch {aim.batch}: {what} of {aim.way} / "
+            f"{' or '.join(map(str, aim.peers))}",
             f"{'≤' if aim.at_most else '≥'} {aim.bound:.2f}",
-            "not measured" if ratio is None else f"{ratio:.2f}",
+            "not measured" if ratio is None else f"{ratio:#.3g}",
             {None: "", True: "yes", False: "no"}[reached],
         ))  # fmt: skip
-    return _table(("ratio", "aim", "found", "reached"), rows)
+    return _table(("ratio", "aim", "found", "reached"), rows) if rows else ""
 
 
 def ratios(results: dict[str, Any]) -> str:
     """Our speed over each peer's, at the best of its ways; the essence, for the README."""
-    peers = {
-        APPLICATIONS: (APPLICATIONS,), "kimm": ("kimm",), "kecam": ("kecam",),
-        "timm": ("timm eager",), "timm, torch.compile": ("timm torch.compile",),
-        "ONNX Runtime": ("ONNX Runtime",), "OpenVINO": ("OpenVINO",),
-    }  # fmt: skip
     rows = []
     for mode in PASSES:
         result = main_case(results, mode)
-        for name in result["contestants"] if result else ():
-            ours = best(result, (name,), "images_per_s")
-            if not name.startswith(OURS) or ours is None:
+        for figures in result["contestants"].values() if result else ():
+            if figures["library"] != OURS or "images_per_s" not in figures:
                 continue
-            theirs = [best(result, of_peer, "images_per_s") for of_peer in peers.values()]
+            theirs = [best(result, (peer,), "images_per_s") for peer in PEERS]
             rows.append((
-                f"{mode}, {name.removeprefix(OURS)[1:]}",
-                *(f"{ours / speed:.2f}" if speed else "" for speed in theirs),
+                f"{mode}, {figures['way']}",
+                *(f"{figures['images_per_s'] / speed:.2f}" if speed else "" for speed in theirs),
             ))  # fmt: skip
-    return _table(("", *peers), rows)
+    return _table(("", *map(str, PEERS)), rows)
 
 
 def case_table(result: dict[str, Any]) -> str:
@@ -152,7 +160,7 @@ def case_table(result: dict[str, Any]) -> str:
             memory = (figures.get(k) for k in MEMORY)
             share = figures.get("matrix_share")
             rows.append((figures["images_per_s"], (
-                f"**{name}**" if name.startswith(OURS) else name,
+                f"**{name}**" if figures["library"] == OURS else name,
                 number(figures["images_per_s"]),
                 f"{number(least)} to {number(most)}",
                 "" if share is None else f"{share:.0%}",
@@ -161,7 +169,7 @@ def case_table(result: dict[str, Any]) -> str:
                 str(figures["batch"]),
                 str(len(figures["turns"])),
             )))  # fmt: skip
-        elif not name.startswith(MATRIX):
+        elif figures["library"] != MATRIX:
             failed.append((name, f"not measured: {figures['error']}", *[""] * 10))
     head = ("", "images/s", "range", "of matrix rate", "peak MB", "above imports MB", "GPU MB",
             "import s", "build s", "first call s", "batch", "turns")  # fmt: skip
@@ -174,6 +182,18 @@ def notes(results: dict[str, Any]) -> list[str]:
     if results["device"] == "gpu" and devices <= {"cpu", None}:
         return [*results["notes"], "Not measured: run on a CPU, to see that the script works."]
     return results["notes"]
+
+
+def load(result: dict[str, Any]) -> str:
+    """The load during a case; earlier results have only its averages."""
+    averages = " and ".join(map(str, result["load_average"]))
+    sentences = f"Load average before and after: {averages}."
+    if "cores_of_other_processes" in result:
+        sentences += (
+            f" On average, other processes used {result['cores_of_other_processes']} cores and "
+            f"the host withheld {result['cores_withheld_by_host']}."
+        )
+    return sentences
 
 
 def markdown(results: dict[str, Any]) -> str:
@@ -190,7 +210,8 @@ def markdown(results: dict[str, Any]) -> str:
         "of its own. Random weights. The share is that of the fastest square matrix product of "
         "the libraries, measured in the same rounds; a training step counts as three forward "
         "passes. `predict` takes eight batches a call, of a dataset that TensorFlow does not tune "
-        "(it may sleep long after that), every other way one. The networks of this package, "
+        "(it may sleep long after that), `predict, array` as many of an array, which it tunes, and "
+        "every other way one. The networks of this package, "
         "keras.applications and kimm normalise the pixels themselves, the others do not. kecam is "
         "keras_cv_attention_models, on Keras 2.",
     ]
@@ -199,16 +220,19 @@ def markdown(results: dict[str, Any]) -> str:
         limit = result["matrix_gflop_per_s"]
         parts += [
             f"## {str(case).capitalize()}",
-            f"Matrix product: {limit or 'not measured'} GFLOP/s. Load average before and after: "
-            f"{' and '.join(map(str, result['load_average']))}.",
+            f"Matrix product: {limit or 'not measured'} GFLOP/s. {load(result)}",
             case_table(result),
         ]
     if results["device"] == "cpu":
-        parts.append("## Speed of keras_convnext over that of its peers")
-        if any((*case[:3], case.dtype) == MAIN for case in cases):
-            titles = [str(Case(**r["case"])) for m in PASSES if (r := main_case(results, m))]
-            parts += ["; ".join(titles) + ".", ratios(results), "## Aims", aims(results)]
-        else:
-            for case, result in zip(cases, results["cases"]):
-                parts += [f"{case}.".capitalize(), ratios({**results, "cases": [result]})]
+        parts += [
+            "## Speed of keras_convnext over that of its peers",
+            "A peer that is named without a way counts with the fastest of its ways.",
+        ]
+        main = [r for c, r in zip(cases, results["cases"]) if (*c[:3], c.dtype) == MAIN]
+        others = [[result] for result in results["cases"] if result not in main]
+        for group in [main, *others] if main else others:
+            titles = "; ".join(str(Case(**result["case"])) for result in group)
+            parts += [f"{titles}.".capitalize(), ratios({**results, "cases": group})]
+        if reached := aims(results):
+            parts += ["## Aims", reached]
     return "\n\n".join(parts) + "\n"

@@ -96,7 +96,9 @@ class Race:
         self.cases = {row.name: case for row in rows}
         self.workers: dict[str, Worker] = {}  # those that are alive, the last to run at the end
         self.writers: set[Any] = set()  # those that have written their files
-        self.figures: dict[str, dict[str, Any]] = {row.name: {} for row in rows}
+        self.figures: dict[str, dict[str, Any]] = {
+            row.name: {"library": row.library, "way": row.way} for row in rows
+        }
 
     def run(self, rounds: int, seconds: float) -> dict[str, dict[str, Any]]:
         """Round by round on a CPU; on a GPU, whose memory is for one, one after the other."""

@@ -32,25 +32,33 @@ def labels(case):
 # Keras, on any backend
 
 
-def predict(model, case):
-    """Several batches a call, since Keras takes half a second to make and end its pipeline.
+def _several_batches(case):
+    """For one call, since Keras takes half a second to make and end its pipeline."""
+    return np.concatenate([pixels(case)] * PREDICTED_BATCHES)
 
-    From a dataset that is not tuned: after an array, TensorFlow often waits for the thread that
-    tunes, up to as long as the call took, and what is measured is that.
-    """
+
+def _predict(model, case, x, **options):
+    def step():
+        return model.predict(x, verbose=0, **options)[: case.batch]
+
+    step.batches = PREDICTED_BATCHES
+    return step
+
+
+def predict(model, case):
+    """From a dataset that is not tuned: TensorFlow often waits for the thread that tunes an
+    array's pipeline, up to as long as the call took, and what is measured is that."""
     import tensorflow as tf
 
     options = tf.data.Options()
     options.autotune.enabled = False
-    x = np.concatenate([pixels(case)] * PREDICTED_BATCHES)
-    batches = tf.data.Dataset.from_tensor_slices(x).batch(case.batch).prefetch(1)
-    batches = batches.with_options(options)
+    batches = tf.data.Dataset.from_tensor_slices(_several_batches(case)).batch(case.batch)
+    return _predict(model, case, batches.prefetch(1).with_options(options))
 
-    def step():
-        return model.predict(batches, verbose=0)[: case.batch]
 
-    step.batches = PREDICTED_BATCHES
-    return step
+def predict_array(model, case):
+    """From an array, whose pipeline TensorFlow tunes, with the wait that this may bring."""
+    return _predict(model, case, _several_batches(case), batch_size=case.batch)
 
 
 def _train(keras, model, case, put=np.asarray, adamw=None, **options):

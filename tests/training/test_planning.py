@@ -269,5 +269,7 @@ def test_the_benchmark_measures_what_is_planned(tmp_path):
         [sys.executable, BENCHMARKS / "planning.py", "--cases", "0", "--results", results],
         check=True,
     )
-    case = json.loads(results.read_text())["cases"]["0"]
+    figures = json.loads(results.read_text())
+    assert {"cpu", "cores", "flags", "versions", "load_average"} <= figures["machine"].keys()
+    case = figures["cases"]["0"]
     assert abs(case["tensors"]["error"]) < 0.15
