@@ -9,7 +9,7 @@ from keras_convnext.complexity import parts
 from keras_convnext.pretrained.catalog import TAGS, list_weights
 from keras_convnext.training.devices import DEVICES
 from keras_convnext.training.planning import plan
-from keras_convnext.training.recipes import RECIPES, Recipe
+from keras_convnext.training.recipes import RECIPES, Recipe, RecipeFamily
 from keras_convnext.training.settings import recipe_for
 from keras_convnext.variants import VARIANTS
 
@@ -46,7 +46,7 @@ def weights():
 def recipes():
     """Every field of every recipe."""
     rows = [
-        (f"`{field}`", *(_value(getattr(recipe, field)) for recipe in RECIPES.values()))
+        (f"`{field}`", *(_value(_by_network(family, field)) for family in RECIPES.values()))
         for field in Recipe._fields
         if field != "name"
     ]
@@ -91,6 +91,15 @@ def _table(heads, rows):
 
 def _numbers(values):
     return ",\u00a0".join(f"{value:.4g}" for value in values)  # in one line
+
+
+def _by_network(family, field):
+    """What all networks have or, where some differ, a dict by network, with "" for the others."""
+    shared = getattr(family.shared, field)
+    own = getattr(family, field) if field in RecipeFamily._fields else {}
+    if not own:
+        return shared
+    return dict(own) if field == "drop_path_rate" else {**own, "": shared}
 
 
 def _value(value):

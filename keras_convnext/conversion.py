@@ -100,10 +100,15 @@ def _build(network: Variant, include_top: bool, **options: Any) -> keras.Model:
         options = {"pooling": "avg", **options}
     if network.name in BUILDERS:
         return BUILDERS[network.name](**options)
-    sizes = {"patch_size": network.patch_size, "kernel_size": network.kernel_size}
+    patch_size, kernel_size = network.patch_size, network.kernel_size
     if network.isotropic:
-        return ConvNeXtIsotropic(network.depths[0], network.dims[0], **sizes, **options)
-    return ConvNeXt(network.depths, network.dims, **sizes, **options)
+        depth, dim = network.depths[0], network.dims[0]
+        return ConvNeXtIsotropic(
+            depth, dim, patch_size=patch_size, kernel_size=kernel_size, **options
+        )
+    return ConvNeXt(
+        network.depths, network.dims, patch_size=patch_size, kernel_size=kernel_size, **options
+    )
 
 
 def convert(

@@ -118,8 +118,11 @@ def predict_files(
 
 
 def _best(scores: np.ndarray, names: Sequence[tuple[str, str]], top: int) -> tuple[Label, ...]:
-    order = np.argsort(-scores, kind="stable")[:top]
-    return tuple(Label(*names[index], float(scores[index])) for index in order)
+    labels = []
+    for index in np.argsort(-scores, kind="stable")[:top]:
+        wnid, name = names[index]
+        labels.append(Label(wnid, name, float(scores[index])))
+    return tuple(labels)
 
 
 CARD_WIDTH, PHOTO_HEIGHT, ROW_HEIGHT, MARGIN, COLUMNS = 320, 240, 26, 14, 3

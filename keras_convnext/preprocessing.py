@@ -8,12 +8,14 @@ from collections.abc import Iterable
 from functools import cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image, ImageOps
 
 ImageSource = str | Path | bytes | Image.Image | np.ndarray
+Pixels = TypeVar("Pixels")  # an array or a tensor
 
 WARP_FROM = 384  # px: from here on the whole image is warped to the square, nothing is cropped
 CROPPED_SHARE = 0.875  # of the short side, below it
@@ -97,6 +99,7 @@ def open_image(source: ImageSource) -> Image.Image:
     """
     if isinstance(source, np.ndarray):
         return _image_of_array(source)
+    opened: Image.Image | io.BytesIO | Path
     if isinstance(source, Image.Image):
         name, opened = "a PIL image", source
     elif isinstance(source, bytes):
@@ -129,7 +132,7 @@ def _image_of_array(array: np.ndarray) -> Image.Image:
     return Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array).convert("RGB")
 
 
-def decode_predictions(predictions: Any, top: int = 5) -> list[list[tuple[str, str, float]]]:
+def decode_predictions(predictions: ArrayLike, top: int = 5) -> list[list[tuple[str, str, float]]]:
     """Names the most probable classes of ImageNet-1K or ImageNet-22K.
 
     Example:
@@ -150,19 +153,19 @@ def decode_predictions(predictions: Any, top: int = 5) -> list[list[tuple[str, s
     Raises:
         ValueError: If the shape is neither, or `top` is less than 1.
     """
-    predictions = np.asarray(predictions)
-    if predictions.ndim != 2 or predictions.shape[1] not in _LABELS:
+    rows = np.asarray(predictions)
+    if rows.ndim != 2 or rows.shape[1] not in _LABELS:
         raise ValueError(
             "Only the classes of ImageNet-1K and ImageNet-22K have names here: the shape is "
-            f"(N, 1000) or (N, 21841). Received: shape {predictions.shape}"
+            f"(N, 1000) or (N, 21841). Received: shape {rows.shape}"
         )
     if top < 1:
         raise ValueError(f"top is a whole number from 1 up. Received: top={top}")
-    labels = class_labels(predictions.shape[1])
-    best = np.argsort(-predictions, axis=1, kind="stable")[:, :top]
+    labels = class_labels(rows.shape[1])
+    best = np.argsort(-rows, axis=1, kind="stable")[:, :top]
     return [
         [(*labels[index], float(scores[index])) for index in indices]
-        for scores, indices in zip(predictions, best)
+        for scores, indices in zip(rows, best)
     ]
 
 
@@ -202,7 +205,7 @@ def class_names(classes: int, checkpoint: str | Path | None = None) -> tuple[tup
     return tuple(("", f"class {index}") for index in range(classes))
 
 
-def preprocess_input(x: Any, data_format: str | None = None) -> Any:
+def preprocess_input(x: Pixels, data_format: str | None = None) -> Pixels:
     """Returns `x` as it is, for code written for `keras.applications`: the model normalises.
 
     Args:

@@ -70,7 +70,7 @@ def verify(model: str, weights: str | Path, image: ImageSource | None = None) ->
     findings = [
         _ask("digest", lambda: _digest(path, copy)),
         _ask("network", lambda: (True, parameters.format(check_network(path, model, classes)))),
-        _ask("numbers", lambda: (True, check_numbers(path) or "all are finite")),
+        _ask("numbers", lambda: _numbers(path)),
     ]
     if image is not None:
         findings.append(_ask("logits", lambda: _logits(path, copy, image)))
@@ -91,6 +91,11 @@ def _digest(path: Path, copy: Checkpoint | None) -> tuple[bool | None, str]:
     if copy.known_digest is None:
         return None, f"none is published; SHA-256 {sha256}"
     return True, f"as published; SHA-256 {sha256}"
+
+
+def _numbers(path: Path) -> tuple[bool, str]:
+    check_numbers(path)
+    return True, "all are finite"
 
 
 def _logits(path: Path, copy: Checkpoint | None, image: ImageSource) -> tuple[bool | None, str]:
@@ -117,7 +122,8 @@ def _readings(image: Image.Image, size: int) -> Iterator[np.ndarray]:
     """
     sizes = [(size, size)]
     if size < WARP_FROM:
+        width, height = image.size
         for short in (size, 256):
-            sizes.append(tuple(short * side // min(image.size) for side in image.size))
+            sizes.append((short * width // min(image.size), short * height // min(image.size)))
     for resized in sizes:
         yield np.asarray(image.resize(resized, Image.Resampling.BICUBIC))

@@ -1,11 +1,12 @@
 """The command `keras-convnext`: parses, calls one function below, prints."""
 
 import sys
+from collections.abc import Callable
 
 from keras_convnext.cli import demonstration, exports, files, networks, photographs, runs
 from keras_convnext.cli.application import app, messages
 
-for name, function in {
+_COMMANDS: dict[str, Callable[..., None]] = {
     "list": networks.list_variants,
     "info": networks.info,
     "predict": photographs.predict,
@@ -16,7 +17,9 @@ for name, function in {
     "train": runs.train_network,
     "evaluate": runs.evaluate_network,
     "plan": runs.plan_run,
-}.items():
+}
+
+for name, function in _COMMANDS.items():
     app.command(name)(function)
 
 

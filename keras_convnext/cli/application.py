@@ -1,7 +1,7 @@
 """What all commands share: the application, where they print, and what they check."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, TypedDict
 
 import typer
 from rich.console import Console
@@ -23,6 +23,17 @@ Size = Annotated[
     int | None,
     typer.Option(min=32, help="Side of the images.  (default: what the network is made for)"),
 ]
+
+
+class Shape(TypedDict, total=False):
+    """The shape of the images, as a builder takes it; empty where the network's default stands."""
+
+    input_shape: tuple[int | None, int | None, int]
+
+
+def shape_of(size: int | None) -> Shape:
+    """The shape of square images, for a builder."""
+    return {} if size is None else {"input_shape": (size, size, 3)}
 
 
 def variant_name(name: str) -> str:

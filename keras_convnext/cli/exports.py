@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_convnext.builders import BUILDERS
-from keras_convnext.cli.application import Size, messages, output, variant_name
+from keras_convnext.cli.application import Shape, Size, messages, output, shape_of, variant_name
 from keras_convnext.conversion import checkpoint_file, load_model
 from keras_convnext.preprocessing import class_names
 from keras_convnext.pretrained.cache import file_digest
@@ -56,8 +56,7 @@ def export_network(
     from keras_convnext.export import export
     from keras_convnext.export.formats import FORMATS
 
-    shape = {} if size is None else {"input_shape": (size, size, 3)}
-    network, names, source = _network(model, weights, shape)
+    network, names, source = _network(model, weights, shape_of(size))
     if any_size:
         size = size or network.input_shape[1]
         network, names, source = _network(model, weights, {"input_shape": (None, None, 3)})
@@ -88,7 +87,7 @@ def export_network(
 
 
 def _network(
-    model: str | None, weights: str, shape: dict
+    model: str | None, weights: str, shape: Shape
 ) -> tuple[keras.Model, list[str], dict[str, str]]:
     """The network, its classes, and where its weights come from."""
     if weights == NO_WEIGHTS:

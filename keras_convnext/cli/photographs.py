@@ -12,7 +12,7 @@ from rich.progress import track
 from rich.table import Table
 
 from keras_convnext.builders import BUILDERS
-from keras_convnext.cli.application import Size, messages, output, variant_name
+from keras_convnext.cli.application import Shape, Size, messages, output, shape_of, variant_name
 from keras_convnext.conversion import checkpoint_file, load_model
 from keras_convnext.prediction import Prediction, draw_predictions, find_images, predict_files
 from keras_convnext.preprocessing import class_names
@@ -91,18 +91,19 @@ def chosen_network(
 
     Without a choice it is the one whose weights come with the package.
     """
-    if weights is None and model in (None, SHIPPED.model):
-        model, weights = SHIPPED.model, SHIPPED.tag
-    shape = {} if size is None else {"input_shape": (size, size, 3)}
+    shape = shape_of(size)
     if weights is None:
-        return _random_network(model, shape), class_names(1000), RANDOM_WEIGHTS
+        model = model or SHIPPED.model
+        if model != SHIPPED.model:
+            return _random_network(model, shape), class_names(1000), RANDOM_WEIGHTS
+        weights = SHIPPED.tag
     network = load_model(weights, model, **shape)
     if not any(layer.name == "head" for layer in network.layers):
         raise ValueError(f"This checkpoint has no classifier. Received: {weights}")
     return network, class_names(network.output_shape[-1], checkpoint_file(weights, model)), ""
 
 
-def _random_network(model: str, shape: dict) -> keras.Model:
+def _random_network(model: str, shape: Shape) -> keras.Model:
     """Takes random weights the way of published ones: into an official file, and out of it."""
     keras.utils.set_random_seed(0)
     with tempfile.TemporaryDirectory() as folder:
@@ -120,7 +121,7 @@ def _table(prediction: Prediction) -> Table:
     return table
 
 
-def _as_json(prediction: Prediction) -> dict:
+def _as_json(prediction: Prediction) -> dict[str, object]:
     return {
         "file": str(prediction.path),
         "error": prediction.error,

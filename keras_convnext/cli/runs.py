@@ -15,7 +15,14 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from keras_convnext.cli.application import Size, messages, output, settings_of, variant_name
+from keras_convnext.cli.application import (
+    Size,
+    messages,
+    output,
+    settings_of,
+    shape_of,
+    variant_name,
+)
 from keras_convnext.conversion import checkpoint_file, load_model
 from keras_convnext.preprocessing import class_names
 
@@ -98,7 +105,7 @@ def evaluate_network(
     """Measure the accuracy of weights by the rule of the published figures."""
     from keras_convnext.evaluation import draw_confusion, evaluate
 
-    shape = {} if size is None or weights.endswith(".keras") else {"input_shape": (size, size, 3)}
+    shape = shape_of(None if weights.endswith(".keras") else size)
     network = load_model(weights, model, **shape)
     with Progress(console=messages, transient=True) as progress:
         task = progress.add_task("Evaluating", total=None)

@@ -105,7 +105,7 @@ def _has_images(folder: Path) -> bool:
     return any(_images(folder))
 
 
-def _images(folder: Path) -> Iterable[os.DirEntry]:
+def _images(folder: Path) -> Iterable[os.DirEntry[str]]:
     """Walks over the images in a folder and those below it, in no order."""
     with os.scandir(folder) as entries:
         for entry in entries:

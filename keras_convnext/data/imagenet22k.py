@@ -10,7 +10,7 @@
 import io
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 import tensorflow as tf
 import tensorflow_datasets as tfds
@@ -19,6 +19,11 @@ from PIL import Image, UnidentifiedImageError
 
 from keras_convnext.data.imagenet22k_release import ClassFiles, find_release
 from keras_convnext.preprocessing import class_labels, open_image
+
+if TYPE_CHECKING:
+    import apache_beam as beam
+
+Example = tuple[str, dict[str, object]]  # a key, and the features of an image
 
 REPORT = "imagenet22k_report.txt"
 _NOTES = "imagenet22k_notes"  # a folder of what each class adds to the report
@@ -54,14 +59,18 @@ class Imagenet22k(tfds.core.GeneratorBasedBuilder):
             metadata=tfds.core.MetadataDict(),
         )
 
-    def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+    def _split_generators(
+        self, dl_manager: tfds.download.DownloadManager
+    ) -> "dict[str, Iterator[Example] | beam.PTransform]":
         name, classes = find_release(dl_manager.manual_dir)
         present = {each.wnid for each in classes}
         missing = [wnid for wnid, _ in class_labels(21841) if wnid not in present]
         self.info.metadata.update(release=name, missing_classes=missing)
         return {"train": self._generate_examples(classes)}
 
-    def _generate_examples(self, classes: list[ClassFiles]) -> Any:
+    def _generate_examples(
+        self, classes: list[ClassFiles]
+    ) -> "Iterator[Example] | beam.PTransform":
         notes = epath.Path(self.data_dir) / _NOTES
         notes.mkdir(parents=True, exist_ok=True)
         if self._uses_beam:
@@ -75,7 +84,11 @@ class Imagenet22k(tfds.core.GeneratorBasedBuilder):
             )
         return (example for each in classes for example in examples_of_class(each, str(notes)))
 
-    def _download_and_prepare(self, dl_manager: Any, download_config: Any) -> None:
+    def _download_and_prepare(
+        self,
+        dl_manager: tfds.download.DownloadManager,
+        download_config: tfds.download.DownloadConfig | None,
+    ) -> None:
         config = download_config
         self._uses_beam = bool(config and (config.beam_runner or config.beam_options))
         super()._download_and_prepare(dl_manager, download_config)
@@ -107,7 +120,7 @@ class Imagenet22k(tfds.core.GeneratorBasedBuilder):
         print(f"{summary}. {REPORT} names them.")
 
 
-def examples_of_class(files: ClassFiles, notes: str) -> Iterator[tuple[str, dict[str, Any]]]:
+def examples_of_class(files: ClassFiles, notes: str) -> Iterator[Example]:
     """Reads the images of one class, and writes down what was done to some.
 
     Args:

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -21,24 +21,29 @@ class Part(NamedTuple):
     take: int | None = None
 
 
+class RecordFile(Protocol):
+    """A file whose records can be read in any order."""
+
+    def __len__(self) -> int:
+        """The number of its records."""
+
+    def read(self, number: int) -> bytes:
+        """Reads one record."""
+
+
 class RecordFiles(ABC):
     """The records of `parts`, in their order."""
 
     def __init__(self, parts: list[Part]) -> None:
         self._parts = parts
         with ThreadPoolExecutor(_OPENERS) as pool:
-            # One entry a file: what a subclass needs to find a record of it.
-            self._opened = list(pool.map(self._open, (part.path for part in parts)))
-        taken = [self._taken(part, len(opened)) for part, opened in zip(parts, self._opened)]
+            self._files = list(pool.map(self._open, (part.path for part in parts)))
+        taken = [self._taken(part, len(file)) for part, file in zip(parts, self._files)]
         self._ends = np.cumsum(taken)
 
     @abstractmethod
-    def _open(self, path: Path) -> Any:
-        """Prepares a file; the length of what it returns is the number of its records."""
-
-    @abstractmethod
-    def _read(self, path: Path, opened: Any, number: int) -> bytes:
-        """Reads one record of a file."""
+    def _open(self, path: Path) -> RecordFile:
+        """Opens a file."""
 
     @staticmethod
     def _taken(part: Part, records: int) -> int:
@@ -55,7 +60,7 @@ class RecordFiles(ABC):
 
     def __getitem__(self, index: int) -> bytes:
         file, number = self._locate(index)
-        return self._read(self._parts[file].path, self._opened[file], number)
+        return self._files[file].read(number)
 
     def place(self, index: int) -> str:
         """Says which file record `index` is in, and its number there."""
@@ -74,7 +79,14 @@ class RecordFiles(ABC):
 
 
 class TFRecordFiles(RecordFiles):
-    """Files of TFRecords.
+    """Files of TFRecords."""
+
+    def _open(self, path: Path) -> RecordFile:
+        return _TFRecordFile(path)
+
+
+class _TFRecordFile:
+    """A file of TFRecords.
 
     A record is its length (8 bytes, little-endian), a checksum of 4, the data, a checksum of 4.
     Hopping from length to length finds all records without reading their data. So they can be read
@@ -84,7 +96,7 @@ class TFRecordFiles(RecordFiles):
 
     _HEADER, _FOOTER = 12, 4
 
-    def _open(self, path: Path) -> "_Starts":
+    def __init__(self, path: Path) -> None:
         starts, size = [0], path.stat().st_size
         with open(path, "rb", buffering=0) as file:
             while starts[-1] < size:
@@ -96,30 +108,21 @@ class TFRecordFiles(RecordFiles):
                 f"Record {len(starts) - 2} would end after the file does: the file is cut off, "
                 f"compressed, or none of TFRecords. Received: {path}"
             )
-        return _Starts(starts)
-
-    def _read(self, path: Path, opened: "_Starts", number: int) -> bytes:
-        start, end = opened.between(number)
-        length = end - start - self._HEADER - self._FOOTER
-        with open(path, "rb", buffering=0) as file:
-            file.seek(start + self._HEADER)
-            data = file.read(length)
-        if len(data) != length:
-            raise DataError(f"The file became shorter while it was in use. Received: {path}")
-        return data
-
-
-class _Starts:
-    """Where each record of a file starts."""
-
-    def __init__(self, starts: list[int]) -> None:
+        self._path = path
         self._starts = np.array(starts, np.int64)
 
     def __len__(self) -> int:
         return len(self._starts) - 1
 
-    def between(self, number: int) -> list[int]:
-        return self._starts[number : number + 2].tolist()
+    def read(self, number: int) -> bytes:
+        start, end = self._starts[number : number + 2].tolist()
+        length = end - start - self._HEADER - self._FOOTER
+        with open(self._path, "rb", buffering=0) as file:
+            file.seek(start + self._HEADER)
+            data = file.read(length)
+        if len(data) != length:
+            raise DataError(f"The file became shorter while it was in use. Received: {self._path}")
+        return data
 
 
 class ArrayRecordFiles(RecordFiles):
@@ -129,14 +132,11 @@ class ArrayRecordFiles(RecordFiles):
         _allow_open_files(len(parts))
         super().__init__(parts)
 
-    def _open(self, path: Path) -> "_Reader":
-        return _Reader(path)
-
-    def _read(self, path: Path, opened: "_Reader", number: int) -> bytes:
-        return opened.reader.read([number])[0]
+    def _open(self, path: Path) -> RecordFile:
+        return _ArrayRecordFile(path)
 
 
-class _Reader:
+class _ArrayRecordFile:
     """An open file of ArrayRecords."""
 
     def __init__(self, path: Path) -> None:
@@ -147,13 +147,16 @@ class _Reader:
         # No reading ahead: the next record wanted is in another place, most likely.
         options = {"options": "readahead_buffer_size:0", "file_reader_buffer_size": 32768}
         try:
-            self.reader = array_record_module.ArrayRecordReader(str(path), **options)
-            self._records = self.reader.num_records()
+            self._reader = array_record_module.ArrayRecordReader(str(path), **options)
+            self._records = self._reader.num_records()
         except Exception as error:
             raise DataError(f"Not a file of ArrayRecords: {error}. Received: {path}") from error
 
     def __len__(self) -> int:
         return self._records
+
+    def read(self, number: int) -> bytes:
+        return self._reader.read([number])[0]
 
 
 def _allow_open_files(number: int) -> None:

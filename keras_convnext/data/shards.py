@@ -15,6 +15,7 @@ from keras_convnext.preprocessing import class_labels
 # `a.tfrecord`, `a.tfrecords-00000-of-00008`, `a.array_record-00000-of-00008`, and the
 # `train-00000-of-01024` of the classic ImageNet scripts, which are TFRecords.
 _SHARD = re.compile(r"\.(tfrecords?|array_?record)\b|-\d{5,}-of-\d{5,}$", re.IGNORECASE)
+_ARRAY_RECORD = re.compile(r"\.array_?record\b", re.IGNORECASE)
 _NUMBERED = re.compile(r"(.*)-(\d{5,})-of-(\d{5,})(.*)")
 CLASS_FILES = ("classes.txt", "labels.txt")
 _SYNSET = "image/class/synset"  # a WordNet identifier
@@ -47,14 +48,14 @@ def open_shards(
         DataError: If shards are missing, the split or the classes are not to be found, or a label
             lies outside them.
     """
-    splits = {}
+    splits: dict[str, list[Path]] = {}
     for path in sorted(paths):
         word = split_of_file(path.name) or split_word(path.parent.name) or "train"
         splits.setdefault(word, []).append(path)
     found = resolve_split(split, list(splits), name)
     shards = splits[found]
     _refuse_gaps(shards)
-    kinds = {"array" in _SHARD.search(path.name).group().lower() for path in shards}
+    kinds = {bool(_ARRAY_RECORD.search(path.name)) for path in shards}
     if len(kinds) > 1:
         raise DataError(f"TFRecord and ArrayRecord shards side by side: give one. Received: {name}")
     files = (ArrayRecordFiles if kinds.pop() else TFRecordFiles)([Part(path) for path in shards])
@@ -73,7 +74,7 @@ def open_shards(
 
 
 def _refuse_gaps(shards: Sequence[Path]) -> None:
-    present = {}
+    present: dict[tuple[Path, str, str, str], set[int]] = {}
     for path in shards:
         if match := _NUMBERED.fullmatch(path.name):
             before, number, total, after = match.groups()
@@ -124,8 +125,9 @@ def _listed_classes(folder: Path) -> tuple[list[str] | None, int | None]:
         if not path.is_file():
             continue
         lines = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
-        numbered = [re.fullmatch(r"(\d+):\s*(.+)", line) for line in lines]
-        if not lines or not all(numbered):
+        matches = [re.fullmatch(r"(\d+):\s*(.+)", line) for line in lines]
+        numbered = [match for match in matches if match]
+        if not lines or len(numbered) < len(lines):
             return lines or None, None
         first = int(numbered[0][1])
         if [int(line[1]) for line in numbered] != list(range(first, first + len(lines))):
@@ -155,7 +157,7 @@ def _compare_synset(
 ) -> None:
     """Refuses an offset that would shift every label by one."""
     synset = _synset(example)
-    if synset not in classes:
+    if synset is None or synset not in classes:
         return
     value = example[label].int64_list.value[0]
     if list(classes).index(synset) + first != value:

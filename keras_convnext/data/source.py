@@ -40,7 +40,7 @@ class Source(ABC):
         self.split = split
         self.classes = tuple(classes)
         self.size = size
-        self._orders = {}
+        self._orders: dict[tuple[int, int], np.ndarray] = {}
         self._lock = threading.Lock()
         if not size:
             raise DataError(f"There is not one image. Received: {name}, split {split!r}")

@@ -5,15 +5,18 @@ import importlib
 import re
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING
 
 from keras_convnext.data.errors import DataError, missing_extra
-from keras_convnext.data.record_files import ArrayRecordFiles, Part, TFRecordFiles
+from keras_convnext.data.record_files import ArrayRecordFiles, Part, RecordFiles, TFRecordFiles
 from keras_convnext.data.records import RecordSource
 from keras_convnext.data.shards import example_parser
 from keras_convnext.data.splits import resolve_split
 
-_FILES = {"array_record": ArrayRecordFiles, "tfrecord": TFRecordFiles}
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+
+_FILES: dict[str, type[RecordFiles]] = {"array_record": ArrayRecordFiles, "tfrecord": TFRecordFiles}
 _DATASETS_OF_OURS = ("imagenet22k",)
 
 
@@ -70,7 +73,7 @@ def paths_alike(path: Path) -> list[str]:
     return [str(parent / name) for name in difflib.get_close_matches(path.name, names)]
 
 
-def _open(builder: Any, name: str, split: str | None) -> RecordSource:
+def _open(builder: "tfds.core.DatasetBuilder", name: str, split: str | None) -> RecordSource:
     image, label = _keys(builder, name)
     classes = builder.info.features[label].names
     # A part of a split, as "train[:1%]", is for TensorFlow Datasets to resolve.
@@ -90,7 +93,7 @@ def _open(builder: Any, name: str, split: str | None) -> RecordSource:
     return RecordSource(name, split, classes, files, example_parser(image, label))
 
 
-def _keys(builder: Any, name: str) -> tuple[str, str]:
+def _keys(builder: "tfds.core.DatasetBuilder", name: str) -> tuple[str, str]:
     """Returns the names of the features that hold the image and the class."""
     tfds = _import_tfds(name)
     features = builder.info.features

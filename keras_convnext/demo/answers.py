@@ -127,7 +127,7 @@ def answer(classifier: Classifier, upload: str | Path, top: int = 5) -> Answer:
     seen = load_image(picture, classifier.size)
     (scores,) = classifier.classify(seen[None])
     best = np.argsort(-scores, kind="stable")[:top]
-    heat = classifier.saliency and classifier.saliency(seen[None], best[:1])[0]
+    heat = classifier.saliency and classifier.saliency(seen[None], best[:1].tolist())[0]
     seconds = time.perf_counter() - started
     # What a network of a few pixels sees is shown in squares, but the heat on a sharp picture.
     times = max(1, WARP_FROM // classifier.size)

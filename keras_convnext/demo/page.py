@@ -5,9 +5,10 @@ from functools import partial
 from html import escape
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import keras
+from PIL import Image
 
 from keras_convnext.demo.answers import MOST_BYTES, Classifier, UploadError, answer, classifier_of
 
@@ -97,7 +98,9 @@ def demo_page(
     return page
 
 
-def respond(classifier: Classifier, upload: str) -> tuple[Any, ...]:
+def respond(
+    classifier: Classifier, upload: str
+) -> tuple[None, dict[str, float] | None, Image.Image | None, Image.Image | None, str]:
     """Tells what the page shows after an upload.
 
     Args:

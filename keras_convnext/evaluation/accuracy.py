@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -98,7 +98,8 @@ def evaluate(
 
     options = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
     batches = records.map(prepare, **options).batch(batch_size).prefetch(2)
-    right, loss, done, guesses = np.zeros(2, int), 0.0, 0, Counter()
+    right, loss, done = np.zeros(2, int), 0.0, 0
+    guesses: Counter[tuple[int, int]] = Counter()
     started, start = 0, time.perf_counter()
     iterator = iter(batches)
     while done < total:
@@ -119,7 +120,8 @@ def evaluate(
         if progress:
             progress(done, total)
     speed = (done - started) / (time.perf_counter() - start)
-    return Accuracy(*(right / done).tolist(), loss / done, done, speed, dict(guesses))
+    top1, top5 = (right / done).tolist()
+    return Accuracy(top1, top5, loss / done, done, speed, dict(guesses))
 
 
 def _size_of(model: keras.Model, size: int | None) -> int:
@@ -139,7 +141,7 @@ def _outputs_of_classes(source: Source, outputs: int) -> np.ndarray:
         if not unknown:
             return np.array([output_of[wnid] for wnid in source.classes])
     else:
-        unknown = source.classes
+        unknown = list(source.classes)
     if len(source.classes) != outputs:
         raise DataError(
             f"The model has {outputs:,} classes, the data {len(source.classes):,}, such as "
@@ -172,7 +174,7 @@ def _predict(model: keras.Model, images: np.ndarray, batch_size: int) -> np.ndar
 
 
 def _losses_and_ranks(
-    scores: np.ndarray, labels: Sequence[int], returns_logits: bool
+    scores: np.ndarray, labels: np.ndarray, returns_logits: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns of each image the cross entropy, and how many classes are more probable."""
     if not np.isfinite(scores).all():

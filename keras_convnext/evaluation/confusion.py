@@ -1,5 +1,6 @@
 """Which classes a model takes for which, as a picture."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -33,7 +34,8 @@ def draw_confusion(
     # The root shows a confusion of one percent beside a class that is right in ninety.
     image = axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=10)
     bar = figure.colorbar(image, ax=axes, fraction=0.046, label="images of the class (%)")
-    bar.set_ticks(np.sqrt([0, 1, 5, 20, 50, 100]), labels=["0", "1", "5", "20", "50", "100"])
+    ticks = (0, 1, 5, 20, 50, 100)
+    bar.set_ticks([math.sqrt(tick) for tick in ticks], labels=[str(tick) for tick in ticks])
     axes.set(xlabel="taken for", ylabel="is", title="Confusion")
     if len(names) <= MOST_WITH_NUMBERS:
         axes.set_xticks(range(len(names)), names, rotation=45, ha="right")

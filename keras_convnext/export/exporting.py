@@ -4,11 +4,10 @@ import json
 import platform
 import shutil
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -39,7 +38,7 @@ def export(
     size: int | None = None,
     names: Sequence[str] | None = None,
     images: str | Path | None = None,
-    source: dict[str, Any] | None = None,
+    source: Mapping[str, object] | None = None,
 ) -> Difference:
     """Writes a network for another runtime, and compares it there with the live one.
 
@@ -178,5 +177,5 @@ def _versions(packages: Sequence[str]) -> dict[str, str]:
     return {"python": platform.python_version()} | {name: metadata.version(name) for name in names}
 
 
-def _write_manifest(folder: Path, manifest: dict[str, Any]) -> None:
+def _write_manifest(folder: Path, manifest: Mapping[str, object]) -> None:
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n", "utf-8")

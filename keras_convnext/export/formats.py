@@ -172,13 +172,12 @@ def _load_saved_model(path: Path, dtype: str) -> Run:
     import tensorflow as tf
 
     loaded = tf.saved_model.load(str(path))
-    serve = loaded.signatures["serving_default"]
 
     def run(pixels: np.ndarray) -> dict[str, np.ndarray]:
-        found = serve(pixels=tf.constant(pixels))
+        # By way of `loaded`, since a signature alone does not keep its variables alive.
+        found = loaded.signatures["serving_default"](pixels=tf.constant(pixels))
         return {name: value.numpy() for name, value in found.items()}
 
-    run.kept_alive = loaded
     return run
 
 

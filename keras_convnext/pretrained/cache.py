@@ -91,7 +91,7 @@ def published_file(copies: Sequence[Checkpoint]) -> tuple[Checkpoint, Path]:
         return _present(copies) or _fetched(copies)
 
 
-def _lock(copies: Sequence[Checkpoint]) -> AbstractContextManager:
+def _lock(copies: Sequence[Checkpoint]) -> AbstractContextManager[object]:
     """Keeps other processes away, unless none can write here anyway."""
     folder = cache_folder()
     with suppress(OSError):

@@ -199,7 +199,7 @@ COCO_LOGITS = {
 }  # fmt: skip
 
 
-def find(model: str, tag: str) -> tuple[Checkpoint, ...]:
+def find(model: str | None, tag: str) -> tuple[Checkpoint, ...]:
     """Returns the checkpoint of a network that a tag names, and after it the copies of it.
 
     Raises:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -122,7 +122,7 @@ def check_numbers(path: str | Path) -> None:
         raise CheckpointError(f"{error} (file: {path})") from error
 
 
-def _state_dict(saved: Any, entry: str | None) -> dict[str, StoredTensor]:
+def _state_dict(saved: object, entry: str | None) -> dict[str, StoredTensor]:
     """The dict of tensors in what a file holds."""
     if not isinstance(saved, dict):
         raise CheckpointError(f"The file holds no dict but a {type(saved).__name__}")
@@ -147,7 +147,7 @@ def _sources(state: Mapping[str, Tensor]) -> dict[Place, Source]:
     """The tensors under our names, by the layout that knows most of them."""
     state = {key: tensor for key, tensor in state.items() if not is_skipped(key)}
 
-    def known(layout: tuple[Row, ...]) -> list:
+    def known(layout: tuple[Row, ...]) -> list[tuple[Place, Form] | None]:
         return [place_of(key, layout) if len(key) <= MAX_KEY else None for key in state]
 
     found = max(map(known, LAYOUTS.values()), key=lambda places: len(places) - places.count(None))
@@ -159,7 +159,7 @@ def _sources(state: Mapping[str, Tensor]) -> dict[Place, Source]:
     if unknown:
         raise CheckpointError(f"ConvNeXt has no place for the tensors {listed(unknown)}")
     sources: dict[Place, Source] = {}
-    for tensor, (place, form) in zip(state.values(), found):
+    for tensor, (place, form) in zip(state.values(), filter(None, found)):
         behind = tensor.shape[len(form.axes) :]
         if len(tensor.shape) < len(form.axes) or any(side != 1 for side in behind):
             raise CheckpointError(
@@ -179,8 +179,8 @@ def _axes(form: Form, shape: tuple[int, ...]) -> tuple[int, ...]:
     return form.axes
 
 
-def listed(names: Iterable) -> str:
+def listed(names: Iterable[object]) -> str:
     """The first names of many, for a message."""
-    names = [str(name)[:100].encode("unicode_escape").decode() for name in names]
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more if names else "nothing"
+    shown = [str(name)[:100].encode("unicode_escape").decode() for name in names]
+    more = f" and {len(shown) - 5} more" if len(shown) > 5 else ""
+    return ", ".join(shown[:5]) + more if shown else "nothing"

@@ -79,8 +79,8 @@ class H5Tensor:
                 self._fill(piece, file)
                 yield piece
 
-    def _fill(self, flat: np.ndarray, file: io.IOBase) -> None:
-        if file.readinto(flat.view(np.uint8)) < flat.nbytes:
+    def _fill(self, flat: np.ndarray, file: io.FileIO | io.BufferedReader) -> None:
+        if file.readinto(flat.view(np.uint8).data) != flat.nbytes:
             raise CheckpointError(f"{self.path} was cut while it was read. {_FETCH}")
 
     def _read_chunks(self) -> np.ndarray:

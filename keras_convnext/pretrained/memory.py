@@ -1,6 +1,7 @@
 """Arrays that a backend may keep."""
 
 import math
+from typing import Literal
 
 import numpy as np
 
@@ -20,6 +21,6 @@ class Unshared(np.ndarray):
         start = -memory.ctypes.data % alignment
         return memory[start : start + size].view(dtype).reshape(shape).view(cls)
 
-    def copy(self, order: str = "C") -> "Unshared":
+    def copy(self, order: Literal["K", "A", "C", "F"] | None = "C") -> "Unshared":
         """Returns the array itself."""
         return self

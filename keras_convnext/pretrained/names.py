@@ -83,7 +83,7 @@ def _read(pattern: str, name: str) -> dict[str, int] | None:
 
 
 @cache
-def _compiled(pattern: str) -> re.Pattern:
+def _compiled(pattern: str) -> re.Pattern[str]:
     regex = re.escape(pattern)
     for token, (letter, _, _) in _NUMBERS.items():
         regex = regex.replace(re.escape(token), f"(?P<{letter}>0|[1-9][0-9]{{0,3}})")

@@ -64,7 +64,7 @@ class StoredTensor:
         if data.nbytes < count * itemsize:
             raise _cut()
         verify &= self.storage.crc is not None and data.nbytes == self.storage.size
-        if verify and zlib.crc32(data) != self.storage.crc:
+        if verify and zlib.crc32(data.data) != self.storage.crc:
             raise _damaged()
         strides = tuple(stride * itemsize for stride in self.strides)
         return np.lib.stride_tricks.as_strided(
@@ -98,9 +98,9 @@ class StoredTensor:
             file.seek(self.storage.start)
             for start in range(0, count, elements):
                 piece = piece[: count - start]
-                if file.readinto(piece.view(np.uint8)) < piece.nbytes:
+                if file.readinto(piece.view(np.uint8).data) != piece.nbytes:
                     raise _cut()
-                crc = zlib.crc32(piece.view(np.uint8), crc) if verify else crc
+                crc = zlib.crc32(piece.view(np.uint8).data, crc) if verify else crc
                 yield piece
         if verify and crc != self.storage.crc:
             raise _damaged()

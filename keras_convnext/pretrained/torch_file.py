@@ -95,7 +95,7 @@ def _checked_entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.Z
         for entry in archive.infolist():
             # `torch.serialization.set_crc32_options(False)` leaves out all checksums. zipfile, too,
             # takes None for none.
-            entry.CRC = None
+            entry.CRC = None  # type: ignore[assignment]  # an int to typeshed
     entries = {}
     for name, entry in zip(names, archive.infolist()):
         if ".." in entry.filename.split("/") or entry.filename.startswith("/"):
@@ -131,7 +131,10 @@ def _checked_entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.Z
 
 
 def _storage(
-    path: Path, file: io.BufferedReader, entries: dict[str, zipfile.ZipInfo], identity: tuple
+    path: Path,
+    file: io.BufferedReader,
+    entries: dict[str, zipfile.ZipInfo],
+    identity: tuple[object, ...],
 ) -> Storage:
     _, dtype, key, _, _ = identity
     if not isinstance(dtype, str) or dtype not in _DTYPES or not isinstance(key, str):
@@ -155,9 +158,12 @@ def _start(file: io.BufferedReader, entry: zipfile.ZipInfo) -> int:
     return start
 
 
-def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> StoredTensor:
+def _rebuild_tensor(
+    storage: object, offset: object, shape: object, strides: object
+) -> StoredTensor:
     if not (
         isinstance(storage, Storage)
+        and isinstance(offset, int)
         and isinstance(shape, tuple)
         and isinstance(strides, tuple)
         and len(shape) == len(strides) <= MAX_AXES

@@ -15,7 +15,7 @@ import math
 import pickletools
 import struct
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, TypeVar
 
 from keras_convnext.pretrained.errors import CheckpointError
 
@@ -35,6 +35,10 @@ STORAGE_DTYPES = {
 
 _MARK = object()
 
+Kind = TypeVar("Kind")
+LoadStorage = Callable[[tuple[object, ...]], object]
+RebuildTensor = Callable[[object, object, object, object], object]
+
 
 class _Name(str):
     """What the file wants imported: it stays a name."""
@@ -42,8 +46,8 @@ class _Name(str):
 
 def load(
     pickled: bytes,
-    load_storage: Callable[[tuple], Any],
-    rebuild_tensor: Callable[[Any, int, tuple, tuple], Any],
+    load_storage: LoadStorage,
+    rebuild_tensor: RebuildTensor,
 ) -> Any:
     """Returns the data that a pickle made by `torch.save` describes.
 
@@ -73,13 +77,13 @@ def load(
 class _Interpreter:
     """A stack of values, and a memo of those that are used again."""
 
-    def __init__(self, load_storage: Callable, rebuild_tensor: Callable) -> None:
-        self.stack: list[Any] = []
-        self.memo: dict[int, Any] = {}
+    def __init__(self, load_storage: LoadStorage, rebuild_tensor: RebuildTensor) -> None:
+        self.stack: list[object] = []
+        self.memo: dict[int, object] = {}
         self.load_storage = load_storage
         # None copies or prints what it is given: five bytes of pickle call it with a large argument
         # once more, and arguments inside arguments can be of any size.
-        self.functions: dict[str, Callable] = {
+        self.functions: dict[str, Callable[..., object]] = {
             "torch._utils._rebuild_tensor_v2": (
                 lambda storage, offset, shape, strides, requires_grad, hooks, metadata=None: (
                     rebuild_tensor(storage, offset, shape, strides)
@@ -92,7 +96,7 @@ class _Interpreter:
             "__builtin__.set": lambda items: _expect(list, items),
         }
 
-    def run(self, pickled: bytes) -> Any:
+    def run(self, pickled: bytes) -> object:
         for operation, argument, _ in pickletools.genops(pickled):
             if operation.name == "STOP":
                 result = self.pop()
@@ -147,8 +151,8 @@ class _Interpreter:
                 arguments, name = _expect(tuple, self.pop()), _expect(_Name, self.pop())
                 stack.append(self.functions[name](*arguments))
             case "NEWOBJ":
-                arguments, name = self.pop(), _expect(_Name, self.pop())
-                if name != "argparse.Namespace" or arguments != ():
+                arguments, name = _expect(tuple, self.pop()), _expect(_Name, self.pop())
+                if name != "argparse.Namespace" or arguments:
                     raise TypeError("it makes an object of an unexpected class")
                 stack.append(argparse.Namespace())
             case "BUILD":
@@ -168,13 +172,13 @@ class _Interpreter:
                     f"Received: operation {operation}"
                 )
 
-    def pop(self) -> Any:
+    def pop(self) -> object:
         item = self.stack.pop()
         if item is _MARK:
             raise IndexError("an item is lacking")
         return item
 
-    def pop_to_mark(self) -> list[Any]:
+    def pop_to_mark(self) -> list[object]:
         items = []
         while (item := self.stack.pop()) is not _MARK:
             items.append(item)
@@ -192,13 +196,13 @@ class _Interpreter:
         return _Name(dotted)
 
 
-def _expect(kind: type, value: Any) -> Any:
+def _expect(kind: type[Kind], value: object) -> Kind:
     if not isinstance(value, kind):
         raise TypeError(f"it takes a {type(value).__name__} for a {kind.__name__}")
     return value
 
 
-def _flat(value: Any) -> Any:
+def _flat(value: object) -> str | int | float | None:
     """Lets only flat values be hashed: a deep tuple exhausts the C stack.
 
     Nor long integers, which can be made up to hash alike, so that a dict of them takes hours.

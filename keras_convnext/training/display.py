@@ -36,13 +36,13 @@ class ProgressBar(keras.callbacks.Callback):
         )
         self._task = self._bar.add_task("", total=journal.updates, speed=0.0)
 
-    def on_train_begin(self, logs: dict | None = None) -> None:
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Shows the bar."""
         self._bar.update(self._task, completed=self.journal.progress.updates)
         self._bar.start()
         self._began = time.perf_counter(), self.journal.progress.updates
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: dict[str, float]) -> None:
         """Moves the bar."""
         began, updates_then = self._began
         updates = self.journal.progress.updates
@@ -55,7 +55,7 @@ class ProgressBar(keras.callbacks.Callback):
             speed=images / (time.perf_counter() - began),
         )
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         """Writes what was measured."""
         if "update" not in logs:
             return  # broken off
@@ -68,7 +68,7 @@ class ProgressBar(keras.callbacks.Callback):
         ]
         self.console.print("  ".join(parts), highlight=False)
 
-    def on_train_end(self, logs: dict | None = None) -> None:
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         """Takes the bar away."""
         self._bar.stop()
 
@@ -84,10 +84,10 @@ class Charts(keras.callbacks.Callback):
         super().__init__()
         self._writer = tf.summary.create_file_writer(str(folder))
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         """Writes a point of each curve."""
         with self._writer.as_default():
-            for name, value in (logs or {}).items():
+            for name, value in logs.items():
                 tf.summary.scalar(name, value, step=epoch + 1)
         self._writer.flush()
 

@@ -1,9 +1,11 @@
 """A model that `fit` can train on several machines."""
 
-from typing import Any
+from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
+
+Batch = tuple[tf.Tensor, ...]  # images, labels and weights
 
 
 class FittedModel(keras.Model):
@@ -14,7 +16,7 @@ class FittedModel(keras.Model):
     workers as if they were batches. So call `build_for` after `compile`.
     """
 
-    def build_for(self, specs: Any) -> None:
+    def build_for(self, specs: tuple[tf.TensorSpec, ...]) -> None:
         """Makes the variables of loss, metrics and optimizer.
 
         Args:
@@ -23,11 +25,11 @@ class FittedModel(keras.Model):
         with self.distribute_strategy.scope():
             self._symbolic_build(data_batch=specs)
 
-    def train_step(self, data: Any) -> dict[str, tf.Tensor]:
+    def train_step(self, data: Batch) -> dict[str, tf.Tensor]:
         """Makes one step and returns the metrics."""
         return self._as_batch(super().train_step(data))
 
-    def test_step(self, data: Any) -> dict[str, tf.Tensor]:
+    def test_step(self, data: Batch) -> dict[str, tf.Tensor]:
         """Evaluates one batch and returns the metrics."""
         return self._as_batch(super().test_step(data))
 
@@ -36,5 +38,7 @@ class FittedModel(keras.Model):
             return {name: tf.reshape(value, (1,)) for name, value in metrics.items()}
         return metrics
 
-    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+    def _maybe_symbolic_build(
+        self, iterator: Iterator[Batch] | None = None, data_batch: Batch | None = None
+    ) -> None:
         """Leaves out what `build_for` has done."""

@@ -5,13 +5,13 @@ import io
 import math
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_convnext.training.layout import Layout
@@ -58,7 +58,7 @@ class Journal(keras.callbacks.Callback):
         layout: Layout,
         progress: Progress,
         updates_per_epoch: int,
-        validation: tuple[Any, int],
+        validation: tuple[tf.data.Dataset | tf.distribute.DistributedDataset, int],
         keep: Callable[[Path], None],
     ) -> None:
         super().__init__()
@@ -70,9 +70,9 @@ class Journal(keras.callbacks.Callback):
         self.validation = validation
         self.keep = keep
         self.updates = recipe.epochs * updates_per_epoch
-        self.signal = None
+        self.signal: signal.Signals | None = None
         self._batches = 0
-        self._measured = None
+        self._measured: list[np.ndarray] = []
 
     def resume_metrics(self) -> None:
         """Has the metrics go on from what they are now, which `fit` sets to zero at first."""
@@ -81,16 +81,16 @@ class Journal(keras.callbacks.Callback):
     def _metric_variables(self) -> list[keras.Variable]:
         return [variable for metric in self.model.metrics for variable in metric.variables]
 
-    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         """Restores the metrics of an epoch that was interrupted."""
-        for variable, value in zip(self._metric_variables(), self._measured or ()):
+        for variable, value in zip(self._metric_variables(), self._measured):
             variable.assign(value)
-        self._measured = None
+        self._measured = []
         self._began = time.perf_counter(), self.progress.updates
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+    def on_train_batch_end(self, batch: int, logs: dict[str, float]) -> None:
         """Counts the updates; checks the loss, the clock of checkpoints and the signals."""
-        loss = (logs or {}).get("loss", 0.0)
+        loss = logs.get("loss", 0.0)
         if not math.isfinite(loss):
             raise NonFiniteLossError(self._on_non_finite_loss(loss))
         self._batches += 1
@@ -114,14 +114,14 @@ class Journal(keras.callbacks.Callback):
             f"{self.recipe.clip_norm}, precision={self.recipe.precision}"
         )
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+    def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         """Evaluates, logs and saves, unless the epoch was broken off."""
         if self.progress.updates % self.updates_per_epoch:
             return
         began, updates_then = self._began
         images = (self.progress.updates - updates_then) * self.recipe.batch_size
         speed = images / (time.perf_counter() - began)
-        row = {"epoch": epoch + 1, "update": self.progress.updates}
+        row: dict[str, float] = {"epoch": epoch + 1, "update": self.progress.updates}
         row.update(_rounded({"learning_rate": self.model.optimizer.learning_rate}))
         measured = self.model.get_metrics_result()
         row.update(_rounded({name: measured[name] for name in ("loss", "accuracy")}))
@@ -171,7 +171,7 @@ class Journal(keras.callbacks.Callback):
         write_whole(self.output / "log.csv", lambda part: part.write_text(text.getvalue(), "utf-8"))
 
     @contextmanager
-    def stopping_on(self, *signals: signal.Signals) -> Any:
+    def stopping_on(self, *signals: signal.Signals) -> Iterator[None]:
         """Has the first of some signals save and stop at the next update, instead of at once."""
 
         def note(number: int, frame: FrameType | None) -> None:
@@ -193,13 +193,13 @@ def _sum_over_machines(value: tf.Tensor) -> tf.Tensor:
     return tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, value)
 
 
-def _rounded(measured: dict[str, Any]) -> dict[str, float]:
+def _rounded(measured: Mapping[str, float | tf.Tensor]) -> dict[str, float]:
     """Numbers to seven digits, which is what float32 has of them."""
     return {name: float(f"{float(value):.7g}") for name, value in measured.items()}
 
 
 @contextmanager
-def averaged_weights(model: keras.Model) -> Any:
+def averaged_weights(model: keras.Model) -> Iterator[None]:
     """Has the model hold the averages of its weights for a while."""
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     weights = [keras.ops.convert_to_numpy(weight) for weight in model.trainable_variables]

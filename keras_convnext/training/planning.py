@@ -5,7 +5,8 @@ The hours are those of the steps alone, at the rate that `DEVICES` tells of, mea
 
 import difflib
 import math
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 from keras_convnext.complexity import parts
 from keras_convnext.training.devices import (
@@ -123,7 +124,7 @@ class Plan(NamedTuple):
             ),
         ]
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """The same for programs: bytes, images and hours."""
         return {
             **self._asdict(),
@@ -188,7 +189,7 @@ def plan(recipe: Recipe, model: str, images: int | None, devices: int, device_ty
     device_batch, accumulated, memory = shared(recipe, recipe.device_batch)
     while memory.total > memory_limit and device_batch > 1:
         device_batch, accumulated, memory = shared(recipe, device_batch - 1)
-    advice = ()
+    advice: tuple[str, ...] = ()
     if memory.total > memory_limit:
         advice = tuple(_advice(recipe, device, lambda other: shared(other, 1)[2].total))
 
@@ -245,17 +246,20 @@ def _device(device_type: str, precision: str) -> Device:
     return device
 
 
-def _advice(recipe: Recipe, device: Device, total: Any) -> list[str]:
+def _advice(recipe: Recipe, device: Device, total: Callable[[Recipe], int]) -> list[str]:
     """What other settings would take, for one image at a time."""
     half = next(
         (name for name in ("mixed_bfloat16", "mixed_float16") if name in device.rates), None
     )
-    changes: list[dict[str, Any]] = [] if recipe.remat else [{"remat": True}]
+    others = [] if recipe.remat else [recipe._replace(remat=True)]
     if half and recipe.precision == "float32":
-        changes += [{"precision": half}, *({"precision": half, **change} for change in changes)]
+        others += [other._replace(precision=half) for other in (recipe, *others)]
     told = []
-    for change in changes:
-        settings = " ".join(f"{name}={value}" for name, value in change.items())
-        taken = total(recipe._replace(**change)) / 2**30
+    for other in others:
+        changes = {"precision": other.precision, "remat": other.remat}
+        settings = " ".join(
+            f"{name}={value}" for name, value in changes.items() if value != getattr(recipe, name)
+        )
+        taken = total(other) / 2**30
         told.append(f"{settings}: {taken:.1f} GiB".replace("remat=True", "remat=true"))
     return told

@@ -5,9 +5,9 @@ References:
     - timm, data/auto_augment.py, `rand_augment_transform`.
 """
 
-import re
 from collections.abc import Callable
 from functools import cache
+from string import ascii_lowercase
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -109,8 +109,8 @@ def rand_augment(
         ValueError: If the config has a part that is not known, or out of its range.
     """
     parsed = parse_config(config)
-    for drawn in zip(*(tf.unstack(draws) for draws in draw(seed, parsed))):
-        image = apply_operation(image, *drawn, parsed.increasing)
+    for index, magnitude, sign in zip(*map(tf.unstack, draw(seed, parsed))):
+        image = apply_operation(image, index, magnitude, sign, parsed.increasing)
     return image
 
 
@@ -208,7 +208,8 @@ def parse_config(config: str) -> Config:
     }
     fields = {}
     for part in parts:
-        key, number = re.fullmatch(r"([a-z]*)(.*)", part, re.DOTALL).groups()
+        number = part.lstrip(ascii_lowercase)
+        key = part.removesuffix(number)
         if key not in known:
             raise ValueError(
                 f"RandAugment knows of {', '.join(known)}, each with a number after it. "

@@ -4,6 +4,7 @@ Liu et al., "A ConvNet for the 2020s" (arXiv 2201.03545), tables 5 and 6, and th
 official TRAINING.md; what neither says and this package chose is marked "ours".
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 OPTIMIZERS = ("adamw", "muon")
@@ -12,9 +13,6 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 class Recipe(NamedTuple):
     """All that a training run does, but for the network, the data and the place.
-
-    In `RECIPES`, a field that depends on the network is a dict by its name, where "" stands for the
-    others; `recipe_for` picks from it.
 
     Args:
         name: str.
@@ -100,6 +98,33 @@ class Recipe(NamedTuple):
     seed: int = 0
 
 
+class RecipeFamily(NamedTuple):
+    """A recipe, and the settings of the networks that differ from it; `recipe_for` combines them.
+
+    A network that a dict does not name takes what `shared` has. There is no such default for
+    `drop_path_rate`: if it names networks, the recipe was published for those alone.
+
+    Args:
+        shared: Recipe. What all other networks take.
+        start: dict of str to (str or None). By the name of the network, as are all that follow.
+        size: dict of str to int.
+        drop_path_rate: dict of str to float.
+        layer_scale: dict of str to (float or None).
+        ema_decay: dict of str to (float or None).
+        device_batch: dict of str to int.
+        devices: dict of str to int.
+    """
+
+    shared: Recipe
+    start: Mapping[str, str | None] = {}
+    size: Mapping[str, int] = {}
+    drop_path_rate: Mapping[str, float] = {}
+    layer_scale: Mapping[str, float | None] = {}
+    ema_decay: Mapping[str, float | None] = {}
+    device_batch: Mapping[str, int] = {}
+    devices: Mapping[str, int] = {}
+
+
 _FROM_SCRATCH = Recipe(
     "imagenet1k",
     "table 5; TRAINING.md, ImageNet-1K training",
@@ -109,16 +134,10 @@ _FROM_SCRATCH = Recipe(
     learning_rate=4e-3,
     weight_decay=0.05,
     ema_decay=0.9999,
-    drop_path_rate={
-        "convnext_tiny": 0.1,
-        "convnext_small": 0.4,
-        "convnext_base": 0.5,
-        "convnext_large": 0.5,
-    },
     mixup=0.8,
     cutmix=1.0,
-    device_batch={"convnext_large": 64, "": 128},
-    devices={"convnext_large": 64, "": 32},
+    device_batch=128,
+    devices=32,
     published="imagenet",
 )
 
@@ -130,106 +149,139 @@ _FINE_TUNE = Recipe(
     learning_rate=5e-5,
     weight_decay=1e-8,
     layer_decay=0.8,
-    ema_decay={"convnext_xlarge": 0.9999, "": None},
-    drop_path_rate={
-        "convnext_tiny": 0.0,
-        "convnext_small": 0.1,
-        "convnext_base": 0.2,
-        "convnext_large": 0.3,
-        "convnext_xlarge": 0.4,
-    },
     head_init_scale=0.001,
     start="imagenet22k",
     published="imagenet22k_ft",
-    device_batch={"convnext_large": 16, "convnext_xlarge": 8, "": 32},
-    devices={"convnext_large": 32, "convnext_xlarge": 64, "": 16},
+    device_batch=32,
+    devices=16,
 )
 
+_FINE_TUNED = RecipeFamily(
+    _FINE_TUNE,
+    drop_path_rate={
+        "convnext_tiny":   0.0,
+        "convnext_small":  0.1,
+        "convnext_base":   0.2,
+        "convnext_large":  0.3,
+        "convnext_xlarge": 0.4,
+    },
+    ema_decay={"convnext_xlarge": 0.9999},
+    device_batch={"convnext_large": 16, "convnext_xlarge": 8},
+    devices={"convnext_large": 32, "convnext_xlarge": 64},
+)  # fmt: skip
+
 RECIPES = {
-    row.name: row
-    for row in (
-        _FROM_SCRATCH,
-        _FROM_SCRATCH._replace(
-            name="imagenet1k_isotropic",
-            source="appendix A.1; TRAINING.md, isotropic ConvNeXt",
-            warmup_epochs=50,
+    family.shared.name: family
+    for family in (
+        RecipeFamily(
+            _FROM_SCRATCH,
+            drop_path_rate={
+                "convnext_tiny":  0.1,
+                "convnext_small": 0.4,
+                "convnext_base":  0.5,
+                "convnext_large": 0.5,
+            },
+            device_batch={"convnext_large": 64},
+            devices={"convnext_large": 64},
+        ),
+        RecipeFamily(
+            _FROM_SCRATCH._replace(
+                name="imagenet1k_isotropic",
+                source="appendix A.1; TRAINING.md, isotropic ConvNeXt",
+                warmup_epochs=50,
+                layer_scale=None,
+            ),
             drop_path_rate={
                 "convnext_isotropic_small": 0.1,
-                "convnext_isotropic_base": 0.2,
+                "convnext_isotropic_base":  0.2,
                 "convnext_isotropic_large": 0.5,
             },
-            layer_scale={"convnext_isotropic_large": 1e-6, "": None},
-            device_batch={"convnext_isotropic_large": 64, "": 128},
-            devices={"convnext_isotropic_large": 64, "": 32},
+            layer_scale={"convnext_isotropic_large": 1e-6},
+            device_batch={"convnext_isotropic_large": 64},
+            devices={"convnext_isotropic_large": 64},
         ),
-        _FROM_SCRATCH._replace(
-            name="imagenet22k",
-            source="table 5; TRAINING.md, ImageNet-22K pre-training",
-            epochs=90,
-            warmup_epochs=5,
-            ema_decay=None,
+        RecipeFamily(
+            _FROM_SCRATCH._replace(
+                name="imagenet22k",
+                source="table 5; TRAINING.md, ImageNet-22K pre-training",
+                epochs=90,
+                warmup_epochs=5,
+                ema_decay=None,
+                mixing_batch=32,
+                device_batch=32,
+                devices=128,
+                published="imagenet22k",
+            ),
             drop_path_rate={
-                "convnext_tiny": 0.0,
-                "convnext_small": 0.0,
-                "convnext_base": 0.1,
-                "convnext_large": 0.1,
+                "convnext_tiny":   0.0,
+                "convnext_small":  0.0,
+                "convnext_base":   0.1,
+                "convnext_large":  0.1,
                 "convnext_xlarge": 0.2,
             },
-            mixing_batch=32,
-            device_batch=32,
-            devices=128,
-            published="imagenet22k",
         ),
-        _FINE_TUNE,
-        _FINE_TUNE._replace(name="imagenet22k_to_1k_384", size=384, published="imagenet22k_ft_384"),
-        _FINE_TUNE._replace(
-            name="imagenet1k_384",
-            layer_decay=0.7,
-            ema_decay=None,
+        _FINE_TUNED,
+        _FINE_TUNED._replace(
+            shared=_FINE_TUNE._replace(
+                name="imagenet22k_to_1k_384",
+                size=384,
+                published="imagenet22k_ft_384",
+            ),
+        ),
+        _FINE_TUNED._replace(
+            shared=_FINE_TUNE._replace(
+                name="imagenet1k_384",
+                layer_decay=0.7,
+                start="imagenet",
+                size=384,
+                published="imagenet_384",
+            ),
             drop_path_rate={"convnext_base": 0.8, "convnext_large": 0.95},
-            start="imagenet",
-            size=384,
-            published="imagenet_384",
+            ema_decay={},
         ),
         # Ours: hundreds to thousands of images of a user's own, on whatever there is. The head
         # learns alone at first, since what it says at random would only disturb the trunk.
-        _FINE_TUNE._replace(
-            name="finetune_small",
-            source="ours, after table 6",
-            epochs=20,
-            warmup_epochs=2,
-            frozen_epochs=2,
-            batch_size=64,
-            learning_rate=2e-4,
-            weight_decay=0.05,
-            ema_decay=None,
-            drop_path_rate=0.1,
-            head_init_scale=1.0,
-            crop_scale=(0.35, 1.0),
-            start={"convnext_cifar": "cifar10", "": "imagenet"},
-            validation_share=0.2,
-            size={"convnext_cifar": 32, "": 224},
-            published=None,
-            device_batch=64,
-            devices=1,
+        RecipeFamily(
+            _FINE_TUNE._replace(
+                name="finetune_small",
+                source="ours, after table 6",
+                epochs=20,
+                warmup_epochs=2,
+                frozen_epochs=2,
+                batch_size=64,
+                learning_rate=2e-4,
+                weight_decay=0.05,
+                drop_path_rate=0.1,
+                head_init_scale=1.0,
+                crop_scale=(0.35, 1.0),
+                start="imagenet",
+                validation_share=0.2,
+                published=None,
+                device_batch=64,
+                devices=1,
+            ),
+            start={"convnext_cifar": "cifar10"},
+            size={"convnext_cifar": 32},
         ),
         # Ours, for a CPU: 88.3 % of the test images in 80 minutes of two cores.
-        Recipe(
-            "cifar10",
-            "ours",
-            epochs=12,
-            warmup_epochs=1,
-            batch_size=128,
-            optimizer="muon",
-            learning_rate=8e-3,
-            weight_decay=0.05,
-            ema_decay=0.998,
-            layer_scale=None,
-            size=32,
-            crop_scale=(0.6, 1.0),
-            crop_ratio=(4 / 5, 5 / 4),
-            rand_augment=None,
-            device_batch=128,
+        RecipeFamily(
+            Recipe(
+                "cifar10",
+                "ours",
+                epochs=12,
+                warmup_epochs=1,
+                batch_size=128,
+                optimizer="muon",
+                learning_rate=8e-3,
+                weight_decay=0.05,
+                ema_decay=0.998,
+                layer_scale=None,
+                size=32,
+                crop_scale=(0.6, 1.0),
+                crop_ratio=(4 / 5, 5 / 4),
+                rand_augment=None,
+                device_batch=128,
+            ),
         ),
     )
-}
+}  # fmt: skip

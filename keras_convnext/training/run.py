@@ -4,7 +4,6 @@ import signal
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import keras
 import tensorflow as tf
@@ -32,7 +31,7 @@ def train(
     model: str,
     data: str | Path,
     output: str | Path,
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, object] | None = None,
     *,
     validation_data: str | Path | None = None,
     strategy: tf.distribute.Strategy | None = None,
@@ -178,7 +177,7 @@ def _sources(
 
 def _validation(
     strategy: tf.distribute.Strategy, source: Source, recipe: Recipe, layout: Layout
-) -> tuple[Any, int]:
+) -> tuple[tf.data.Dataset | tf.distribute.DistributedDataset, int]:
     """The batches to validate on, and how many they are."""
     batches = evaluation_batches(source, recipe, layout)
     return _distributed(strategy, layout, batches), int(batches.cardinality())
@@ -222,7 +221,9 @@ def _restored(folder: Path, model: keras.Model, console: Console) -> Progress:
     return Progress()
 
 
-def _distributed(strategy: tf.distribute.Strategy, layout: Layout, batches: tf.data.Dataset) -> Any:
+def _distributed(
+    strategy: tf.distribute.Strategy, layout: Layout, batches: tf.data.Dataset
+) -> tf.data.Dataset | tf.distribute.DistributedDataset:
     if layout.devices * layout.processes == 1:
         return batches
     return strategy.distribute_datasets_from_function(

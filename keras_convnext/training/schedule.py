@@ -55,7 +55,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         cosine = self.end_learning_rate + (self.learning_rate - self.end_learning_rate) * falling
         return ops.where(step < self.warmup_steps, warmup, cosine)
 
-    def get_config(self) -> dict[str, Any]:
+    def get_config(self) -> dict[str, float]:
         """Returns the arguments of the constructor."""
         return {
             "learning_rate": self.learning_rate,

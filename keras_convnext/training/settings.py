@@ -2,14 +2,16 @@
 
 import difflib
 import json
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, TypeGuard
 
-from keras_convnext.training.recipes import OPTIMIZERS, PRECISIONS, RECIPES, Recipe
+from keras_convnext.training.recipes import OPTIMIZERS, PRECISIONS, RECIPES, Recipe, RecipeFamily
 from keras_convnext.variants import VARIANTS
 
+Rule = tuple[str, Callable[[object], bool]]  # what a field has to be, and whether a value is
 
-def recipe_for(name: str, model: str, settings: Mapping[str, Any] | None = None) -> Recipe:
+
+def recipe_for(name: str, model: str, settings: Mapping[str, object] | None = None) -> Recipe:
     """Returns a recipe as it is for one network.
 
     Example:
@@ -30,22 +32,31 @@ def recipe_for(name: str, model: str, settings: Mapping[str, Any] | None = None)
     """
     if name not in RECIPES:
         raise ValueError(f"recipe is {_one_of(name, RECIPES)}. Received: recipe={name}")
-    row = RECIPES[name]
+    family = RECIPES[name]
     own = {field: _read(field, value) for field, value in (settings or {}).items()}
-    chosen = {}
-    for field, value in row._asdict().items():
-        if field in own or not isinstance(value, dict):
-            continue
-        if model not in value and "" not in value:
-            raise ValueError(
-                f"The recipe {name} was published for {', '.join(value)}. For another network, say "
-                f"what {field} is to be. Received: model={model}"
-            )
-        chosen[field] = value.get(model, value.get(""))
-    return _checked(row._replace(**chosen, **own), model)
+    published = family.drop_path_rate
+    if published and model not in published and "drop_path_rate" not in own:
+        raise ValueError(
+            f"The recipe {name} was published for {', '.join(published)}. For another network, say "
+            f"what drop_path_rate is to be. Received: model={model}"
+        )
+    return _checked(_of_network(family, model)._replace(**own), model)
 
 
-def _read(field: str, value: Any) -> Any:
+def _of_network(family: RecipeFamily, model: str) -> Recipe:
+    shared = family.shared
+    return shared._replace(
+        start=family.start.get(model, shared.start),
+        size=family.size.get(model, shared.size),
+        drop_path_rate=family.drop_path_rate.get(model, shared.drop_path_rate),
+        layer_scale=family.layer_scale.get(model, shared.layer_scale),
+        ema_decay=family.ema_decay.get(model, shared.ema_decay),
+        device_batch=family.device_batch.get(model, shared.device_batch),
+        devices=family.devices.get(model, shared.devices),
+    )
+
+
+def _read(field: str, value: object) -> Any:
     """A setting from the command line as what its field holds."""
     if field not in Recipe._fields or field in ("name", "source", "published"):
         raise ValueError(f"A recipe has no {field!r}: it has {_one_of(field, Recipe._fields)}.")
@@ -65,7 +76,7 @@ def _read(field: str, value: Any) -> Any:
     return tuple(read) if isinstance(read, list) else read
 
 
-def _one_of(name: str, names: Mapping[str, Any] | tuple[str, ...]) -> str:
+def _one_of(name: str, names: Collection[str]) -> str:
     close = difflib.get_close_matches(name, names, 1)
     return f"one of {', '.join(names)}" + (f"; did you mean {close[0]}?" if close else "")
 
@@ -90,15 +101,15 @@ def _checked(row: Recipe, model: str) -> Recipe:
     return row
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _is_count(value: Any) -> bool:
+def _is_count(value: object) -> bool:
     return type(value) is int and value >= 1
 
 
-def _is_range(value: Any) -> bool:
+def _is_range(value: object) -> bool:
     return (
         isinstance(value, tuple)
         and len(value) == 2
@@ -107,20 +118,20 @@ def _is_range(value: Any) -> bool:
     )
 
 
-_COUNT = ("a whole number from 1 up", _is_count)
-_SHARE = ("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1)
-_BELOW_ONE = ("a number from 0, below 1", lambda value: _is_number(value) and 0 <= value < 1)
-_FROM_ZERO = ("a number from 0 up", lambda value: _is_number(value) and value >= 0)
-_ABOVE_ZERO = ("a number above 0", lambda value: _is_number(value) and value > 0)
-_RANGE = ("two numbers above 0, the smaller first", _is_range)
+_COUNT: Rule = ("a whole number from 1 up", _is_count)
+_SHARE: Rule = ("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1)
+_BELOW_ONE: Rule = ("a number from 0, below 1", lambda value: _is_number(value) and 0 <= value < 1)
+_FROM_ZERO: Rule = ("a number from 0 up", lambda value: _is_number(value) and value >= 0)
+_ABOVE_ZERO: Rule = ("a number above 0", lambda value: _is_number(value) and value > 0)
+_RANGE: Rule = ("two numbers above 0, the smaller first", _is_range)
 
 
-def _or_none(rule: tuple[str, Callable]) -> tuple[str, Callable]:
+def _or_none(rule: Rule) -> Rule:
     meaning, holds = rule
     return f"None, or {meaning}", lambda value: value is None or holds(value)
 
 
-_RULES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+_RULES: dict[str, Rule] = {
     **dict.fromkeys(("epochs", "batch_size", "size", "device_batch", "devices"), _COUNT),
     **dict.fromkeys(("horizontal_flip", "random_erasing", "mixing_probability"), _SHARE),
     **dict.fromkeys(("label_smoothing", "drop_path_rate", "validation_share"), _BELOW_ONE),

@@ -2,10 +2,9 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -31,7 +30,7 @@ class Progress:
     best: dict[str, float] = field(default_factory=dict)
 
 
-def save_state(folder: Path, values: Mapping[str, np.ndarray], progress: Progress) -> Path:
+def save_state(folder: Path, values: dict[str, np.ndarray], progress: Progress) -> Path:
     """Writes the state of a run, whole or not at all, and removes all but the last three.
 
     Args:
@@ -95,7 +94,7 @@ def saved_states(folder: Path) -> list[Path]:
     return sorted(folder.glob(_PATTERN), reverse=True)
 
 
-def write_whole(path: Path, write: Any) -> None:
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Writes a file aside and moves it in place once it is safe on the disk."""
     part = path.with_name(f".part-{path.name}")
     write(part)

@@ -229,6 +229,13 @@ def test_files_that_are_no_records_are_named(tmp_path, kind):
         open_source(path, classes=["a"])
 
 
+def test_a_file_whose_name_is_not_a_shards_is_read_as_tfrecords(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("no records")
+    with pytest.raises(DataError, match=rf"none of TFRecords. Received: {path}"):
+        open_source(path, classes=["a"])
+
+
 def test_a_tfrecord_file_that_is_cut_off_is_named(tmp_path):
     path = tmp_path / "a.tfrecord"
     write_tfrecords(path, records())

@@ -1,6 +1,6 @@
 import pytest
 
-from keras_convnext.training.recipes import RECIPES, Recipe
+from keras_convnext.training.recipes import RECIPES, Recipe, RecipeFamily
 from keras_convnext.training.settings import _RULES, recipe_for
 
 
@@ -24,9 +24,16 @@ def test_a_recipe_is_that_of_the_network(name, model, expected):
 
 
 @pytest.mark.parametrize("name", RECIPES)
+def test_every_setting_of_one_network_counts(name):
+    for field in set(RecipeFamily._fields) - {"shared"}:
+        for model, value in getattr(RECIPES[name], field).items():
+            settings = {} if field == "drop_path_rate" else {"drop_path_rate": 0.0}
+            assert getattr(recipe_for(name, model, settings), field) == value
+
+
+@pytest.mark.parametrize("name", RECIPES)
 def test_the_batch_is_that_of_the_reference_layout(name):
-    rate = RECIPES[name].drop_path_rate
-    for model in rate if isinstance(rate, dict) else ["convnext_cifar"]:
+    for model in RECIPES[name].drop_path_rate or ["convnext_cifar"]:
         row = recipe_for(name, model)
         assert row.devices * row.device_batch == row.batch_size
 
