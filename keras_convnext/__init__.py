@@ -7,6 +7,7 @@ import os
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 from keras_convnext import export, preprocessing, saliency
+from keras_convnext.block import Block
 from keras_convnext.builders import (
     ConvNeXt,
     ConvNeXtAtto,
@@ -25,6 +26,8 @@ from keras_convnext.builders import (
     ConvNeXtXLarge,
 )
 from keras_convnext.conversion import convert, load_model
+from keras_convnext.distribution import layout_map
+from keras_convnext.lora import enable_lora
 from keras_convnext.network import pyramid_features
 from keras_convnext.pretrained.catalog import list_weights
 from keras_convnext.pretrained.errors import CheckpointError, DownloadError
@@ -35,6 +38,7 @@ from keras_convnext.verification import verify
 __version__ = "0.1.0"
 
 __all__ = [
+    "Block",
     "CheckpointError",
     "ConvNeXt",
     "ConvNeXtAtto",
@@ -53,8 +57,10 @@ __all__ = [
     "ConvNeXtXLarge",
     "DownloadError",
     "convert",
+    "enable_lora",
     "export",
     "identify",
+    "layout_map",
     "list_weights",
     "load_checkpoint",
     "load_model",

@@ -142,7 +142,7 @@ class Block(keras.layers.Layer):
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the arguments of the constructor, and the dense layers as they are now."""
+        """Returns the arguments of the constructor, and what has changed in the layers since."""
         return {
             **super().get_config(),
             "dim": self.dim,
@@ -153,16 +153,19 @@ class Block(keras.layers.Layer):
             "stddev": self.stddev,
             "remat": self.remat,
             "dense": {dense.name: dense.get_config() for dense in (self.pwconv1, self.pwconv2)},
+            "frozen": [part.name for part in (self.dwconv, self.norm) if not part.trainable],
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Block":
         """Makes a block from `get_config`, quantized or with LoRA if that one was."""
         config = dict(config)
-        dense = config.pop("dense", {})
+        dense, frozen = config.pop("dense", {}), config.pop("frozen", ())
         block = super().from_config(config)
         for name, own in dense.items():
             setattr(block, name, keras.layers.Dense.from_config(own))
+        for name in frozen:
+            getattr(block, name).trainable = False
         return block
 
 
