@@ -127,7 +127,9 @@ class Block(keras.layers.Layer):
             x = ops.cast(ops.cast(x, self.gamma.dtype) * self.gamma, self.compute_dtype)
         return ops.reshape(x, shape)  # (N, H, W, C)
 
-    def rematerialized_call(self, layer_call: Callable, *args: Any, **kwargs: Any) -> Callable:
+    def rematerialized_call(
+        self, layer_call: Callable[..., Any], *args: Any, **kwargs: Any
+    ) -> Callable[..., Any]:
         """Returns `call`, for a block that was made within a `keras.RematScope`.
 
         Where the scope asks for rematerialization the block does it itself, since Keras' own would

@@ -31,7 +31,7 @@ def _builder(variant: Variant) -> Builder:
         input_shape: tuple[int | None, int | None, int] | None = None,
         pooling: str | None = None,
         classes: int | None = None,
-        classifier_activation: str | Callable | None = "softmax",
+        classifier_activation: str | Callable[[Any], Any] | None = "softmax",
         name: str = variant.name,
         *,
         drop_path_rate: float = 0.0,

@@ -49,8 +49,8 @@ def enable_lora(model: keras.Model, rank: int = 8, alpha: float | None = None) -
         raise ValueError(f"The model has no ConvNeXt blocks. Received: model={model.name}")
     if any(dense.lora_enabled for block in blocks for dense in (block.pwconv1, block.pwconv2)):
         raise ValueError(
-            "The blocks have adapters already, and LoRA can be enabled once: merge them first, with "
-            f"save_checkpoint and load_model. Received: model={model.name}"
+            "The blocks have adapters already, and LoRA can be enabled once: merge them with "
+            f"save_checkpoint and load_model first. Received: model={model.name}"
         )
     for layer in layers:
         if isinstance(layer, (PatchConv2D, LayerNormalization)):

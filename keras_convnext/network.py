@@ -100,7 +100,11 @@ def pooled(x: Any, pooling: str, prefix: str = "") -> Any:
 
 
 def head(
-    x: Any, classes: int, init_scale: float, activation: str | Callable | None, prefix: str = ""
+    x: Any,
+    classes: int,
+    init_scale: float,
+    activation: str | Callable[[Any], Any] | None,
+    prefix: str = "",
 ) -> Any:
     """Logits from the layer `head`, and what the activation makes of them from `predictions`."""
     x = keras.layers.Dense(

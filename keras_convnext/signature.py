@@ -7,7 +7,7 @@ from typing import Any, Protocol, TypedDict, TypeVar
 
 import keras
 
-Function = TypeVar("Function", bound=Callable)
+Function = TypeVar("Function", bound=Callable[..., keras.Model])
 
 
 class Builder(Protocol):
@@ -25,7 +25,7 @@ class Builder(Protocol):
         input_shape: tuple[int | None, int | None, int] | None = None,
         pooling: str | None = None,
         classes: int | None = None,
-        classifier_activation: str | Callable | None = "softmax",
+        classifier_activation: str | Callable[[Any], Any] | None = "softmax",
         name: str = ...,
         *,
         drop_path_rate: float = 0.0,
@@ -100,7 +100,7 @@ class Options(TypedDict, total=False):
     input_shape: tuple[int | None, int | None, int] | None
     pooling: str | None
     classes: int | None
-    classifier_activation: str | Callable | None
+    classifier_activation: str | Callable[[Any], Any] | None
     drop_path_rate: float
     layer_scale_init_value: float | None
     head_init_scale: float

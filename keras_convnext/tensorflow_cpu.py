@@ -8,7 +8,7 @@ of the layer scale go into the weights, and their gradients come out of the weig
 
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import tensorflow as tf
 
@@ -38,7 +38,7 @@ def compiled(arithmetic: Arithmetic, block: "Block") -> Callable[[tf.Tensor], tf
     if arithmetic not in functions:
         reference = weakref.ref(block)  # or the value would keep its key alive
         functions[arithmetic] = tf.function(
-            lambda x: arithmetic(reference(), x),
+            lambda x: arithmetic(cast("Block", reference()), x),
             input_signature=[tf.TensorSpec((None, None, None, block.dim))],
             autograph=False,
         )
@@ -97,10 +97,10 @@ def layer_normalization(x: tf.Tensor, gamma: Any, beta: Any, epsilon: float) -> 
     """
 
     @tf.custom_gradient
-    def of_rows(x, gamma, beta):  # noqa: ANN202
+    def of_rows(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> Any:
         normalized, inverse = _normalized(x, epsilon)
 
-        def gradients(d_output):  # noqa: ANN202
+        def gradients(d_output: tf.Tensor) -> tuple[tf.Tensor, ...]:
             return (
                 _normalized_gradient(normalized, inverse, d_output, gamma),
                 _sum_of_rows(d_output * normalized),
@@ -157,7 +157,8 @@ def mlp(
     """
 
     @tf.custom_gradient
-    def of_rows(x, gamma, beta, kernel1, bias1, kernel2, bias2, scale):  # noqa: ANN202
+    def of_rows(x: tf.Tensor, *weights: tf.Tensor) -> Any:
+        gamma, beta, kernel1, bias1, kernel2, bias2, scale = weights
         normalized, inverse = _normalized(x, epsilon)
         with tf.control_dependencies([x]):  # or all blocks' would be made, and lie, at the start
             folded1, folded2 = gamma[:, None] * kernel1, kernel2 * scale
@@ -165,7 +166,7 @@ def mlp(
         hidden = tf.nn.bias_add(normalized @ folded1, folded_bias1)
         output = tf.nn.bias_add(_gelu(hidden) @ folded2, bias2 * scale)
 
-        def gradients(d_output):  # noqa: ANN202
+        def gradients(d_output: tf.Tensor) -> tuple[tf.Tensor, ...]:
             d_activated = tf.matmul(d_output * scale, kernel2, transpose_b=True)
             activated, d_hidden = _gelu_and_gradient(hidden, d_activated)
             d_folded2 = tf.matmul(activated, d_output, transpose_a=True)
@@ -214,13 +215,13 @@ def depthwise_conv2d(x: tf.Tensor, kernel: Any) -> tf.Tensor:
     """
 
     @tf.custom_gradient
-    def convolve(x, kernel):  # noqa: ANN202
+    def convolve(x: tf.Tensor, kernel: tf.Tensor) -> Any:
         unit = {"strides": (1, 1, 1, 1)}
 
-        def gradients(d_output):  # noqa: ANN202
+        def gradients(d_output: tf.Tensor) -> tuple[tf.Tensor, ...]:
             # Padding that is spelled out keeps it from oneDNN, which takes longer for wide kernels,
             # and a third of the time for those of 3.
-            padding = {"padding": "SAME"}
+            padding: dict[str, Any] = {"padding": "SAME"}
             if max(kernel.shape[:2]) > 3:
                 sides = [((side - 1) // 2, side // 2) for side in kernel.shape[:2]]
                 explicit = [0, 0, *sides[0], *sides[1], 0, 0]

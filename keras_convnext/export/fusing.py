@@ -66,11 +66,12 @@ def fuse(model: keras.Model) -> keras.Model:
 
     def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
         config = layer.get_config()
-        config.pop("lora_rank", None)  # what it learned goes into the kernel
+        for each in (config, *config.get("dense", {}).values()):
+            each.pop("lora_rank", None)  # what it learned goes into the kernel
         if isinstance(layer, Block):
-            scale = layer.layer_scale if _is_half(layer) else None
-            arguments = {"layer_scale": scale, "drop_path": 0.0, "remat": False, "dense": {}}
-            return InferenceBlock.from_config(config | arguments)
+            config |= {"drop_path": 0.0, "remat": False}
+            config |= {} if _is_half(layer) else {"layer_scale": None}
+            return InferenceBlock.from_config(config)
         if isinstance(layer, keras.layers.LayerNormalization):
             affine = layer.name not in givers
             return InferenceLayerNormalization.from_config(

@@ -9,14 +9,24 @@ that HDF5 may read for ever if it is damaged.
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import count, groupby, takewhile
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.layouts import LAYOUTS, Place
 from keras_convnext.pretrained.names import form_of
 from keras_convnext.variants import Variant
 
-Tensor = TypeVar("Tensor")  # it has a shape
+
+class HasShape(Protocol):
+    """A tensor, as far as it is looked at here."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its sides."""
+        ...
+
+
+Tensor = TypeVar("Tensor", bound=HasShape)
 
 _NAME = "convnext"  # of the network, whatever it was
 
@@ -72,9 +82,9 @@ def named(tensors: Mapping[str, Tensor], expected: Variant | None = None) -> dic
     stages, blocks = (_biases(tensors, pattern) for pattern in _CONVOLUTIONS[layout])
     depths = tuple(len(list(run)) for _, run in groupby(bias.shape for bias in blocks))
     norms = len(_biases(tensors, "layers/layer_normalization{}"))
-    isotropic = layout == "keras" and len(stages) == 1 and norms < len(blocks) + 2
-    alike = expected and [len(expected.depths), sum(expected.depths)] == [len(stages), len(blocks)]
-    if alike and (len(stages) == 1 or len(depths) != len(stages)):
+    isotropic = layout == "keras" and len(stages) == 1 and norms < 2
+    is_open = len(stages) == 1 or len(depths) != len(stages)
+    if expected is not None and is_open and _sizes(expected) == (len(stages), len(blocks)):
         depths, isotropic = expected.depths, expected.isotropic
     if len(depths) != len(stages):
         raise CheckpointError(
@@ -93,6 +103,10 @@ def named(tensors: Mapping[str, Tensor], expected: Variant | None = None) -> dic
                 address = addresses.of(module, form.kind.split()[0])
                 names[f"{address}/vars/{place}"] = form.key
     return {names.get(key, key): tensor for key, tensor in tensors.items()}
+
+
+def _sizes(network: Variant) -> tuple[int, int]:
+    return len(network.depths), sum(network.depths)
 
 
 def _numbered(pattern: str, number: int) -> str:

@@ -13,8 +13,10 @@ the class of the layer. Legacy files have the names; a `.weights.h5` has the thi
 
 from typing import NamedTuple
 
-# kind: {our variable: (their parameter, axes of theirs in the order of ours, axes of 1 behind)}
-KINDS = {
+# Our variable: their parameter, axes of theirs in the order of ours, axes of 1 behind.
+Kind = dict[str, tuple[str, tuple[int, ...], int]]
+
+KINDS: dict[str, Kind] = {
     "conv":    {"kernel": ("weight", (2, 3, 1, 0), 0), "bias": ("bias", (0,), 0)},  # OIHW -> HWIO
     "dwconv":  {"kernel": ("weight", (2, 3, 0, 1), 0), "bias": ("bias", (0,), 0)},  # C1HW -> HWC1
     "linear":  {"kernel": ("weight", (1, 0), 0),       "bias": ("bias", (0,), 0)},  # OI -> IO

@@ -36,7 +36,7 @@ from keras_convnext.pretrained.safetensors_file import write_safetensors
 from keras_convnext.pretrained.torch_file import write_torch_file
 
 # What tensors are drawn through, one at a time: `iter`, or a bar that shows how many are done.
-Progress = Callable[[list], Iterable]
+Progress = Callable[[list[Any]], Iterable[Any]]
 
 
 def load_checkpoint(
@@ -231,9 +231,9 @@ def _forms(places: Collection[Place], layout: str, model_name: str) -> dict[Plac
         layout = "official_isotropic"
     if layout == "keras_applications" and HEAD_KERNEL not in places:
         layout = "keras_applications_notop"
-    forms = {place: form_of(place, LAYOUTS[layout], model_name) for place in places}
-    homeless = ["/".join(place) for place, form in forms.items() if form is None]
-    if homeless:
+    found = {place: form_of(place, LAYOUTS[layout], model_name) for place in places}
+    forms = {place: form for place, form in found.items() if form is not None}
+    if homeless := ["/".join(place) for place in places if place not in forms]:
         raise CheckpointError(f"The layout {layout} has no place for {listed(homeless)}")
     if layout == "keras_applications_notop" and Place("norm", "gamma") not in places:
         raise CheckpointError(

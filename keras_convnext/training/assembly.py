@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras_convnext.builders import BUILDERS
 from keras_convnext.training.fitted import FittedModel
 from keras_convnext.training.layout import Layout
+from keras_convnext.training.memory import network_of
 from keras_convnext.training.muon import Muon
 from keras_convnext.training.optimizer import AdamW, LossScaleOptimizer
 from keras_convnext.training.recipes import Recipe
@@ -16,7 +17,6 @@ from keras_convnext.training.schedule import WarmupCosine
 
 def build_network(recipe: Recipe, model: str, classes: int) -> keras.Model:
     """Makes the network with logits, which the loss takes."""
-    kept = {"layer_scale_init_value": recipe.layer_scale} if recipe.start is None else {}
     return BUILDERS[model](
         weights=recipe.start,
         input_shape=(recipe.size, recipe.size, 3),
@@ -24,8 +24,8 @@ def build_network(recipe: Recipe, model: str, classes: int) -> keras.Model:
         classifier_activation=None,
         drop_path_rate=recipe.drop_path_rate,
         head_init_scale=recipe.head_init_scale,
+        layer_scale_init_value=network_of(recipe, model).layer_scale,
         remat=recipe.remat,
-        **kept,
     )
 
 
