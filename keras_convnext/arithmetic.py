@@ -1,12 +1,12 @@
-"""Which arithmetic computes a block: the one place that looks at backend, device and mode.
+"""Which arithmetic computes a layer: the one place that looks at backend, device and mode.
 
-The plain arithmetic is `Block.branch`, in Keras' operations. Others give the same numbers faster:
+A layer's plain arithmetic is in Keras' operations. On a CPU others give the same numbers faster:
 
-| backend on a CPU      | training                            | inference              |
-|-----------------------|-------------------------------------|------------------------|
-| TensorFlow, in a graph | `tensorflow_cpu.branch`            | plain                  |
-| TensorFlow, eager     | `tensorflow_cpu.branch`, compiled   | plain, compiled        |
-| JAX                   | `jax_cpu.branch`                    | `jax_cpu.branch`       |
+| backend                | training                   | inference       |
+|------------------------|----------------------------|-----------------|
+| TensorFlow, in a graph | `tensorflow_cpu`           | plain           |
+| TensorFlow, eager      | `tensorflow_cpu`, compiled | plain, compiled |
+| JAX                    | `jax_cpu`                  | `jax_cpu`       |
 """
 
 from collections.abc import Callable
@@ -19,38 +19,60 @@ if TYPE_CHECKING:
     from keras_convnext.block import Block
 
 
-def branch_of(block: "Block", inputs: Any, training: bool | None) -> Callable[[Any], Any]:
-    """Chooses how to compute the residual branch of a block.
+def residual_of(block: "Block", inputs: Any, training: bool | None) -> Callable[..., Any]:
+    """Chooses how to compute a block, but for the draw of drop path.
 
     Args:
         block: Block.
-        inputs: tensor of shape `(N, H, W, dim)`, what the branch is going to be computed of.
+        inputs: tensor of shape `(N, H, W, dim)`, what is going to be computed with.
         training: bool or None.
 
     Returns:
-        A function from `inputs` to the branch, of the same shape.
+        A function of the arguments of `Block.residual`.
     """
-    dense = block.pwconv1, block.pwconv2
-    is_quantized = any(layer.quantization_mode for layer in dense)
-    if tensorflow_on_cpu() and _is_float32(inputs) and not is_quantized:
-        from keras_convnext import tensorflow_cpu
-
-        arithmetic = tensorflow_cpu.branch if training else type(block).branch
-        # What is compiled holds the weights as they were, of one device and without LoRA.
-        has_lora = any(layer.lora_enabled for layer in dense)
-        if _is_eager() and not has_lora and not _has_strategy():
-            return tensorflow_cpu.compiled(arithmetic, block)
-        return partial(arithmetic, block)
     if jax_on_cpu():
         from keras_convnext import jax_cpu
 
-        return partial(jax_cpu.branch, block)
-    return block.branch
+        return partial(jax_cpu.residual, block)
+    dense = block.pwconv1, block.pwconv2
+    if any(layer.quantization_mode for layer in dense):
+        return block.residual
+    # LoRA may be enabled after the first call, and would not be in what that one compiled.
+    has_lora = any(layer.lora_enabled for layer in dense)
+    return arithmetic_of(block, "residual", inputs, training, may_compile=not has_lora)
 
 
-def trains_on_cpu(inputs: Any, training: bool | None) -> bool:
-    """Whether `tensorflow_cpu` computes a norm or a convolution: `fit` in float32."""
-    return bool(training) and tensorflow_on_cpu() and _is_float32(inputs) and not _is_eager()
+def arithmetic_of(
+    layer: keras.layers.Layer,
+    name: str,
+    inputs: Any,
+    training: bool | None,
+    may_compile: bool = True,
+) -> Callable[..., Any]:
+    """Chooses between a method of a layer and the function of that name in `tensorflow_cpu`.
+
+    Args:
+        layer: keras.layers.Layer. Built.
+        name: str. Of the method, and of the function for training, which takes the layer first.
+        inputs: tensor, what is going to be computed with.
+        training: bool or None.
+        may_compile: bool. Whether an eager call may be compiled, and the function kept. Defaults to
+            True.
+
+    Returns:
+        A function of the arguments of the method.
+    """
+    if not tensorflow_on_cpu() or keras.backend.standardize_dtype(inputs.dtype) != "float32":
+        return getattr(layer, name)
+    import tensorflow as tf
+
+    from keras_convnext import tensorflow_cpu
+
+    function = getattr(tensorflow_cpu if training else type(layer), name)
+    # Under a strategy each device has weights of its own, and what is compiled holds those of one.
+    if may_compile and tf.executing_eagerly() and not tf.distribute.has_strategy():
+        function = tensorflow_cpu.compiled(function)
+    return partial(function, layer)
 
 
 def tensorflow_on_cpu() -> bool:
@@ -69,21 +91,3 @@ def jax_on_cpu() -> bool:
     import jax
 
     return jax.default_backend() == "cpu"
-
-
-def _is_float32(tensor: Any) -> bool:
-    return keras.backend.standardize_dtype(tensor.dtype) == "float32"
-
-
-def _is_eager() -> bool:
-    """Whether TensorFlow computes at once, outside of a graph."""
-    import tensorflow as tf
-
-    return tf.executing_eagerly()
-
-
-def _has_strategy() -> bool:
-    """Whether TensorFlow may hold a copy of each weight for each device."""
-    import tensorflow as tf
-
-    return tf.distribute.has_strategy()

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_convnext.arithmetic import branch_of, tensorflow_on_cpu
+from keras_convnext.arithmetic import residual_of, tensorflow_on_cpu
 from keras_convnext.initializers import kernel_initializer
 from keras_convnext.layers import DropPath, LayerNormalization
 
@@ -106,14 +106,27 @@ class Block(keras.layers.Layer):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Adds the branch to `inputs`, of shape `(N, H, W, dim)`."""
-        branch = branch_of(self, inputs, training)
-        if self.remat and training:
-            branch = keras.remat(branch)
-        return inputs + self.drop_path(branch(inputs), training=training)
+        residual = residual_of(self, inputs, training)
+        if not training:
+            return residual(inputs)
+        # Drawn here, so that rematerialization does not draw again.
+        keep = [self.drop_path.draw(inputs)] if self.drop_path.rate > 0 else []
+        if self.remat:
+            return keras.remat(lambda x: residual(x, *keep))(inputs)
+        return residual(inputs, *keep)
 
-    def branch(self, x: Any) -> Any:
-        """Computes the residual branch, without drop path."""
-        return self.mlp(self.dwconv(x))
+    def residual(self, x: Any, keep: Any = None) -> Any:
+        """Computes the block by Keras' operations.
+
+        Args:
+            x: tensor of shape `(N, H, W, dim)`.
+            keep: tensor of shape `(N, 1, 1, 1)` or None. Factors on the branch, from drop path.
+
+        Returns:
+            A tensor of shape `(N, H, W, dim)`.
+        """
+        branch = self.mlp(self.dwconv(x))  # (N, H, W, C)
+        return x + (branch if keep is None else keep * branch)
 
     def mlp(self, x: Any) -> Any:
         """Computes what follows the depthwise convolution, as a matrix with a row per position."""

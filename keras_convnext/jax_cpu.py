@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 Pads = tuple[int, int]  # rows above a map and columns before it
 
 
-def branch(block: "Block", x: Array) -> Array:
-    """Computes the residual branch of a block, as `Block.branch` does.
+def residual(block: "Block", x: Array, keep: Array | None = None) -> Array:
+    """Computes a block, as `Block.residual` does.
 
     Args:
         block: Block.
         x: array of shape `(N, H, W, C)`.
+        keep: array of shape `(N, 1, 1, 1)` or None. As in `Block.residual`.
 
     Returns:
         An array of the shape of `x`.
@@ -30,7 +31,8 @@ def branch(block: "Block", x: Array) -> Array:
     kernel, bias = (
         jnp.asarray(weight, x.dtype) for weight in (block.dwconv.kernel, block.dwconv.bias)
     )
-    return block.mlp(depthwise_conv2d(x, kernel) + bias)
+    branch = block.mlp(depthwise_conv2d(x, kernel) + bias)
+    return x + (branch if keep is None else keep * branch)
 
 
 def depthwise_conv2d(x: Array, kernel: Array) -> Array:

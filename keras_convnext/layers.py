@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_convnext.arithmetic import trains_on_cpu
+from keras_convnext.arithmetic import arithmetic_of
 
 _register = keras.saving.register_keras_serializable(package="keras_convnext")
 
@@ -43,12 +43,19 @@ class PatchConv2D(keras.layers.Conv2D):
                 f"{self.name}. Received: a map of {tuple(inputs.shape[1:3])} where at least "
                 f"{self.patch_size} x {self.patch_size} is needed"
             )
-        if trains_on_cpu(inputs, training) and self.padding == "valid":
-            from keras_convnext import tensorflow_cpu
+        if not self.is_plain:
+            return self.convolved(inputs)
+        return arithmetic_of(self, "convolved", inputs, training)(inputs)
 
-            outputs = tensorflow_cpu.patch_conv2d(inputs, self.kernel)
-            return self.activation(outputs if self.bias is None else outputs + self.bias)
-        return super().call(inputs)
+    def convolved(self, x: Any) -> Any:
+        """Convolves `x` by Keras' operations."""
+        return super().call(x)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is a convolution with a bias and nothing else, as the networks use it."""
+        is_linear = self.activation is keras.activations.linear
+        return self.padding == "valid" and self.use_bias and is_linear and not self.lora_enabled
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
@@ -72,12 +79,11 @@ class LayerNormalization(keras.layers.LayerNormalization):
         """Normalizes `inputs`, of shape `(..., C)`."""
         if not self.is_plain or keras.config.backend() != "tensorflow":
             return super().call(inputs)
-        if trains_on_cpu(inputs, training):
-            from keras_convnext import tensorflow_cpu
+        return arithmetic_of(self, "normalized", inputs, training)(inputs)
 
-            return tensorflow_cpu.layer_normalization(inputs, self.gamma, self.beta, self.epsilon)
-        # Keras' own writes three more maps, and on a CPU a norm costs what its maps cost.
-        x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
+    def normalized(self, x: Any) -> Any:
+        """Normalizes `x` in a pass less than Keras, which writes three more maps."""
+        x = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
         x = x - ops.mean(x, axis=-1, keepdims=True)
         inverse = ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + self.epsilon)
         gamma, beta = (ops.cast(weight, x.dtype) for weight in (self.gamma, self.beta))
@@ -116,13 +122,20 @@ class DropPath(keras.layers.Dropout):
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Drops samples of `inputs`, of shape `(N, H, W, C)`."""
-        if training and self.rate > 0 and _is_recomputed():
+        if not training or self.rate == 0:
+            return inputs
+        return inputs * self.draw(inputs)
+
+    def draw(self, inputs: Any) -> Any:
+        """Draws the factor of each sample, of shape `(N, 1, 1, 1)`: 0, or what scales the rest."""
+        if _is_recomputed():
             raise RuntimeError(
                 "Drop path draws again when keras.remat repeats a computation, and the gradient "
                 "would be wrong: make the network or block with remat=True instead, which keeps "
                 f"the draw. Received: {self.name}, with rate={self.rate}, within keras.remat"
             )
-        return super().call(inputs, training=training)
+        ones = ops.ones((ops.shape(inputs)[0], 1, 1, 1), self.compute_dtype)
+        return keras.random.dropout(ones, self.rate, seed=self.seed_generator)
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""

@@ -8,41 +8,47 @@ of the layer scale go into the weights, and their gradients come out of the weig
 
 import weakref
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
+import keras
 import tensorflow as tf
 
 if TYPE_CHECKING:
     from keras_convnext.block import Block
+    from keras_convnext.layers import LayerNormalization, PatchConv2D
 
-Arithmetic = Callable[["Block", tf.Tensor], tf.Tensor]
+# Of a layer: nothing is kept on itself, where Keras and SavedModel would find it.
+_compiled: weakref.WeakKeyDictionary[keras.layers.Layer, dict[Any, Any]]
+_compiled = weakref.WeakKeyDictionary()
 
-# Nothing is kept on the block itself, where Keras and SavedModel would find it.
-_compiled: "weakref.WeakKeyDictionary[Block, dict[Arithmetic, Any]]" = weakref.WeakKeyDictionary()
 
+def compiled(arithmetic: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
+    """Compiles an arithmetic for each layer, once for inputs of all sizes.
 
-def compiled(arithmetic: Arithmetic, block: "Block") -> Callable[[tf.Tensor], tf.Tensor]:
-    """Compiles an arithmetic of a block's branch, once for maps of all sizes.
-
-    A call costs less than that of one of the ten operations it spares, and in a graph TensorFlow
-    fuses product, bias and GELU.
+    A call costs as much as a few of the operations it spares, and in a graph TensorFlow fuses
+    product, bias and GELU.
 
     Args:
-        arithmetic: function of a block and its input, whose weights stay the same variables.
-        block: Block.
+        arithmetic: function of a layer, whose weights stay the same variables, and of tensors.
 
     Returns:
-        A function of the input alone, of shape `(N, H, W, dim)`.
+        A function of the same arguments.
     """
-    functions = _compiled.setdefault(block, {})
-    if arithmetic not in functions:
-        reference = weakref.ref(block)  # or the value would keep its key alive
-        functions[arithmetic] = tf.function(
-            lambda x: arithmetic(cast("Block", reference()), x),
-            input_signature=[tf.TensorSpec((None, None, None, block.dim))],
-            autograph=False,
-        )
-    return functions[arithmetic]
+
+    def call(layer: keras.layers.Layer, *inputs: tf.Tensor) -> tf.Tensor:
+        functions = _compiled.setdefault(layer, {})
+        key = arithmetic, len(inputs)
+        if key not in functions:
+            reference = weakref.ref(layer)  # or the value would keep its key alive
+            sizes = ((*(None,) * (len(x.shape) - 1), x.shape[-1]) for x in inputs)
+            functions[key] = tf.function(
+                lambda *inputs: arithmetic(reference(), *inputs),
+                input_signature=[tf.TensorSpec(shape) for shape in sizes],
+                autograph=False,
+            )
+        return functions[key](*inputs)
+
+    return call
 
 
 def _one_pass(function: Any) -> Any:
@@ -83,14 +89,12 @@ def _normal_cdf(x: tf.Tensor) -> tf.Tensor:
     return 0.5 + 0.5 * tf.math.erf(x * 0.7071067811865476)
 
 
-def layer_normalization(x: tf.Tensor, gamma: Any, beta: Any, epsilon: float) -> tf.Tensor:
-    """Layer normalization over the channels.
+def normalized(layer: "LayerNormalization", x: tf.Tensor) -> tf.Tensor:
+    """Layer normalization over the channels, as `LayerNormalization.normalized` does it.
 
     Args:
+        layer: LayerNormalization.
         x: tensor of shape `(..., C)`.
-        gamma: of shape `(C,)`.
-        beta: of shape `(C,)`.
-        epsilon: float. What is added to the variance.
 
     Returns:
         A tensor of the shape of `x`.
@@ -98,7 +102,7 @@ def layer_normalization(x: tf.Tensor, gamma: Any, beta: Any, epsilon: float) -> 
 
     @tf.custom_gradient
     def of_rows(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> Any:
-        normalized, inverse = _normalized(x, epsilon)
+        normalized, inverse = _normalized(x, layer.epsilon)
 
         def gradients(d_output: tf.Tensor) -> tuple[tf.Tensor, ...]:
             return (
@@ -110,28 +114,30 @@ def layer_normalization(x: tf.Tensor, gamma: Any, beta: Any, epsilon: float) -> 
         return normalized * gamma + beta, gradients
 
     rows = tf.reshape(x, (-1, x.shape[-1]))
-    return _shaped_as(x, of_rows(rows, tf.convert_to_tensor(gamma), tf.convert_to_tensor(beta)))
+    gamma, beta = map(tf.convert_to_tensor, (layer.gamma, layer.beta))
+    return _shaped_as(x, of_rows(rows, gamma, beta))
 
 
-def branch(block: "Block", x: tf.Tensor) -> tf.Tensor:
-    """Computes the residual branch of a block for training, as `Block.branch` does.
+def residual(block: "Block", x: tf.Tensor, keep: tf.Tensor | None = None) -> tf.Tensor:
+    """Computes a block for training, as `Block.residual` does.
 
     Args:
         block: Block. Its dense layers are not quantized.
         x: tensor of shape `(N, H, W, C)`.
+        keep: tensor of shape `(N, 1, 1, 1)` or None. As in `Block.residual`.
 
     Returns:
         A tensor of the shape of `x`.
     """
-    x = depthwise_conv2d(x, block.dwconv.kernel) + block.dwconv.bias
-    return mlp(
-        x,
+    branch = mlp(
+        depthwise_conv2d(x, block.dwconv.kernel) + block.dwconv.bias,
         (block.norm.gamma, block.norm.beta),
         (block.pwconv1.kernel, block.pwconv1.bias),
         (block.pwconv2.kernel, block.pwconv2.bias),
         block.gamma,
         block.norm.epsilon,
     )
+    return x + (branch if keep is None else keep * branch)
 
 
 def mlp(
@@ -249,17 +255,17 @@ def depthwise_conv2d(x: tf.Tensor, kernel: Any) -> tf.Tensor:
     return convolve(x, tf.convert_to_tensor(kernel))
 
 
-def patch_conv2d(x: tf.Tensor, kernel: Any) -> tf.Tensor:
+def convolved(layer: "PatchConv2D", x: tf.Tensor) -> tf.Tensor:
     """Convolution over patches that do not overlap, as a matrix product, whose gradient is faster.
 
     Args:
+        layer: PatchConv2D.
         x: tensor of shape `(N, H, W, C)`.
-        kernel: of shape `(P, P, C, filters)`.
 
     Returns:
         A tensor of shape `(N, H // P, W // P, filters)`.
     """
-    kernel, shape = tf.convert_to_tensor(kernel), x.shape
+    kernel, shape = tf.convert_to_tensor(layer.kernel), x.shape
     patch_size, _, channels, filters = kernel.shape
     height, width = (tf.shape(x)[axis] // patch_size for axis in (1, 2))
     x = x[:, : height * patch_size, : width * patch_size]
@@ -268,4 +274,4 @@ def patch_conv2d(x: tf.Tensor, kernel: Any) -> tf.Tensor:
     rows = patches @ tf.reshape(kernel, (-1, filters))
     outputs = tf.reshape(rows, (-1, height, width, filters))
     sides = [side and side // patch_size for side in shape[1:3]]
-    return tf.ensure_shape(outputs, (shape[0], *sides, filters))
+    return tf.ensure_shape(outputs, (shape[0], *sides, filters)) + layer.bias
