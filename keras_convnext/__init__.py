@@ -6,7 +6,7 @@ import os
 # without AVX-512, and switched on only while TensorFlow is imported.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-from keras_convnext import export, preprocessing, saliency
+from keras_convnext import export, preprocessing, saliency, training
 from keras_convnext.block import Block
 from keras_convnext.builders import (
     ConvNeXt,
@@ -68,5 +68,6 @@ __all__ = [
     "pyramid_features",
     "saliency",
     "save_checkpoint",
+    "training",
     "verify",
 ]

@@ -6,6 +6,10 @@ from collections.abc import Sequence
 GROUPS = 12  # below the head's; the stem is group 0
 HEAD = GROUPS + 1
 
+_BLOCK = re.compile(r"(?:stages_(\d+)_)?blocks_(\d+)/")
+_DOWNSAMPLE = re.compile(r"downsample_(\d+)_(?:conv|norm)/")
+_STEM = re.compile(r"stem_(?:conv|norm)/")
+
 
 def layer_groups(paths: Sequence[str]) -> list[int]:
     """Numbers the group of each variable, from 0 at the stem to 13 at the final norm and the head.
@@ -18,25 +22,23 @@ def layer_groups(paths: Sequence[str]) -> list[int]:
 
     Args:
         paths: sequence of str. Paths of all the variables, as in
-            `"stages_2_blocks_5/dwconv/kernel"`.
+            `"stages_2_blocks_5/dwconv/kernel"`. A trunk's own name may precede its layers', as in
+            `"left_stem_conv/kernel"`.
 
     References:
         facebookresearch/ConvNeXt, optim_factory.py, `get_num_layer_for_convnext`.
     """
-    depth = max((int(block) + 1 for block in _found(r"blocks_(\d+)/", paths)), default=1)
+    blocks = [match.groups() for path in paths if (match := _BLOCK.search(path))]
+    depth = max((int(block) + 1 for stage, block in blocks if stage is None), default=1)
     return [_group(path, depth) for path in paths]
 
 
-def _found(pattern: str, paths: Sequence[str]) -> list[str]:
-    return [match[1] for path in paths if (match := re.search(pattern, path))]
-
-
 def _group(path: str, isotropic_depth: int) -> int:
-    if match := re.search(r"stages_(\d+)_blocks_(\d+)/", path):
-        stage, block = map(int, match.groups())
-        return {0: 1, 1: 2, 2: min(3 + block // 3, GROUPS - 1)}.get(stage, GROUPS)
-    if match := re.search(r"downsample_(\d+)_(conv|norm)/", path):
-        return {1: 2, 2: 3}.get(int(match[1]), GROUPS)
-    if match := re.search(r"blocks_(\d+)/", path):
-        return 1 + GROUPS * int(match[1]) // isotropic_depth
-    return 0 if re.search(r"stem_(conv|norm)/", path) else HEAD
+    if match := _BLOCK.search(path):
+        stage, block = match.groups()
+        if stage is None:
+            return 1 + GROUPS * int(block) // isotropic_depth
+        return {"0": 1, "1": 2, "2": min(3 + int(block) // 3, GROUPS - 1)}.get(stage, GROUPS)
+    if match := _DOWNSAMPLE.search(path):
+        return {"1": 2, "2": 3}.get(match[1], GROUPS)
+    return 0 if _STEM.search(path) else HEAD

@@ -1,12 +1,15 @@
 """Which devices train, and how they share the batch."""
 
+from __future__ import annotations
+
 import json
 import os
-from typing import NamedTuple
-
-import tensorflow as tf
+from typing import TYPE_CHECKING, NamedTuple
 
 from keras_convnext.training.recipes import Recipe
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 
 class Layout(NamedTuple):
@@ -43,6 +46,8 @@ def find_strategy() -> tf.distribute.Strategy:
     Several machines, told by `TF_CONFIG` or by Slurm: MultiWorkerMirroredStrategy. Several devices
     of this one: MirroredStrategy. One: what TensorFlow does by itself.
     """
+    import tensorflow as tf
+
     workers = json.loads(os.environ.get("TF_CONFIG", "{}")).get("cluster", {}).get("worker", [])
     if len(workers) > 1:
         return tf.distribute.MultiWorkerMirroredStrategy()

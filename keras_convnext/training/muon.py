@@ -2,9 +2,10 @@
 
 import math
 import re
+from typing import Any
 
 import keras
-import tensorflow as tf
+from keras import ops
 
 from keras_convnext.training.optimizer import AdamW
 
@@ -42,38 +43,41 @@ class Muon(AdamW):
         weight_decay: float = 0.05,
         momentum: float = 0.95,
         name: str = "muon",
-        **kwargs,
+        **kwargs: Any,
     ) -> None:
         super().__init__(learning_rate, weight_decay, name=name, **kwargs)
         self.momentum = momentum
 
+    def _has_adam_step(self, index: int) -> bool:
+        return not _MATRICES.search(self._trainable_variables[index].path)
+
     def _move(
         self,
-        variable: tf.Variable,
-        gradient: tf.Tensor,
+        variable: Any,
+        gradient: Any,
         index: int,
-        rate: tf.Tensor,
-        step_size: tf.Tensor,
-        epsilon: tf.Tensor,
+        rate: Any,
+        step_size: Any,
+        epsilon: Any,
     ) -> None:
-        if not _MATRICES.search(self._trainable_variables[index].path):
+        if self._has_adam_step(index):
             super()._move(variable, gradient, index, rate, step_size, epsilon)
             return
-        average = self._momentums[index].value
-        average.assign_sub((average - gradient) * (1 - self.momentum))
+        average = self._momentums[index]
+        self.assign_sub(average, (average - gradient) * (1 - self.momentum))
         ahead = gradient + (average - gradient) * self.momentum
         outputs = variable.shape[-1]
-        matrix = tf.reshape(ahead, (-1, outputs))
+        matrix = ops.reshape(ahead, (-1, outputs))
         scale = 0.2 * math.sqrt(max(matrix.shape[0], outputs))
-        step = tf.reshape(orthogonal(matrix), variable.shape)
-        variable.assign_sub(step * tf.cast(rate * scale, variable.dtype))
+        step = ops.reshape(orthogonal(matrix), variable.shape)
+        self.assign_sub(variable, step * ops.cast(rate * scale, variable.dtype))
 
-    def get_config(self) -> dict:
+    def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
         return {**super().get_config(), "momentum": self.momentum}
 
 
-def orthogonal(matrix: tf.Tensor) -> tf.Tensor:
+def orthogonal(matrix: Any) -> Any:
     """Brings the singular values of a matrix to between about 0.7 and 1.2, all but the smallest.
 
     Those below a hundredth of the matrix' norm are still raised, not as far.
@@ -86,9 +90,9 @@ def orthogonal(matrix: tf.Tensor) -> tf.Tensor:
     """
     a, b, c = _QUINTIC
     is_tall = matrix.shape[0] > matrix.shape[1]
-    x = tf.transpose(matrix) if is_tall else matrix  # the smaller product
-    x /= tf.norm(x) + 1e-7
+    x = ops.transpose(matrix) if is_tall else matrix  # the smaller product
+    x = x / (ops.sqrt(ops.sum(ops.square(x))) + 1e-7)
     for _ in range(5):
-        gram = tf.matmul(x, x, transpose_b=True)
-        x = a * x + tf.matmul(b * gram + c * tf.matmul(gram, gram), x)
-    return tf.transpose(x) if is_tall else x
+        gram = ops.matmul(x, ops.transpose(x))
+        x = a * x + ops.matmul(b * gram + c * ops.matmul(gram, gram), x)
+    return ops.transpose(x) if is_tall else x

@@ -1,10 +1,11 @@
-"""AdamW as the official code trains with it, under `model.fit` and tf.distribute."""
+"""AdamW as the official code trains with it, under `model.fit` on every backend."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-import tensorflow as tf
+from keras import ops
 
 from keras_convnext.training.layer_decay import HEAD, layer_groups
 
@@ -13,9 +14,9 @@ from keras_convnext.training.layer_decay import HEAD, layer_groups
 class AdamW(keras.optimizers.Optimizer):
     """AdamW with layer-wise decay, and with accumulation and averaging that hold on many devices.
 
-    The numbers are those of `torch.optim.AdamW`. Weight decay leaves out tensors of rank 1: biases,
-    norms and layer scales. Every learning rate, and with it the decoupled decay, is scaled by
-    `layer_decay ** (13 - group)`, the groups being those of `layer_groups`.
+    It gives the numbers of `torch.optim.AdamW` on TensorFlow, JAX and PyTorch. Tensors of rank 1
+    (biases, norms and layer scales) have no weight decay. Every learning rate, and with it the
+    decoupled decay, is scaled by `layer_decay ** (13 - group)`, with the groups of `layer_groups`.
 
     `keras.optimizers.AdamW` has no learning rate per layer, fails to accumulate under a strategy
     (keras issue 20582), and averages at each batch that it accumulates.
@@ -95,130 +96,106 @@ class AdamW(keras.optimizers.Optimizer):
         return len(variable.shape) > 1 and super()._use_weight_decay(variable)
 
     def _backend_apply_gradients(
-        self, grads: Sequence[tf.Tensor], trainable_variables: Sequence[keras.Variable]
+        self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable]
     ) -> None:
         indices = [self._get_variable_index(variable) for variable in trainable_variables]
-        reduced = self._all_reduce_sum_gradients(list(zip(grads, trainable_variables)))
-        sums = [grad for grad, _ in reduced]
-        if batches := self.gradient_accumulation_steps:
-            sums = [
-                total + self._accumulated_gradients[index] for total, index in zip(sums, indices)
-            ]
-        means = self._clip_gradients([total / (batches or 1) for total in sums])
-        # A branch that updates variables of all devices has to be taken where all of them meet.
-        tf.__internal__.distribute.interim.maybe_merge_call(
-            self._accumulate_or_update, self._distribution_strategy, indices, sums, means
-        )
+        if keras.config.backend() == "tensorflow":
+            from keras_convnext.training import tensorflow_updates
 
-    def _accumulate_or_update(
-        self,
-        strategy: tf.distribute.Strategy,
-        indices: Sequence[int],
-        sums: Sequence[Any],
-        means: Sequence[Any],
-    ) -> None:
+            tensorflow_updates.apply_gradients(self, indices, grads)
+        elif self.gradient_accumulation_steps:
+            self._accumulate_or_update(indices, grads)
+        else:
+            self._update(indices, self._clip_gradients(grads))
+
+    def _accumulate_or_update(self, indices: Sequence[int], gradients: Sequence[Any]) -> None:
+        batches = self.gradient_accumulation_steps
+        accumulators = [self._accumulated_gradients[index] for index in indices]
+
         def accumulate() -> None:
-            for index, total in zip(indices, sums):
-                _on_each_device(strategy, self._accumulated_gradients[index], _assign, total)
+            for accumulator, gradient in zip(accumulators, gradients):
+                self.assign_add(accumulator, gradient)
 
         def update() -> None:
-            self._update(strategy, indices, means)
+            means = [
+                (accumulator + gradient) / batches
+                for accumulator, gradient in zip(accumulators, gradients)
+            ]
+            self._update(indices, self._clip_gradients(means))
+            for accumulator in accumulators:
+                self.assign(accumulator, ops.zeros_like(accumulator.value))
 
-        batches = self.gradient_accumulation_steps
-        if not batches:
-            update()
-        else:
-            tf.cond((self._iterations.value + 1) % batches == 0, update, accumulate)
-
-    def _update(
-        self, strategy: tf.distribute.Strategy, indices: Sequence[int], gradients: Sequence[Any]
-    ) -> None:
-        steps = tf.convert_to_tensor(self.iterations)
-        if self.use_ema:
-            tf.cond(steps == 0, lambda: self._start_averages(strategy), lambda: None)
-        step_size, epsilon = self._corrected(steps)
-        rate = tf.convert_to_tensor(self._get_current_learning_rate())
-        of_trunk = tf.where(steps < self.frozen_steps, 0.0, rate)
-        for index, gradient in zip(indices, gradients):
-            group = self._groups[index]
-            own_rate = (rate if group == HEAD else of_trunk) * self.layer_decay ** (HEAD - group)
-            _on_each_device(
-                strategy,
-                self._trainable_variables[index],
-                self._update_variable,
-                gradient,
-                index,
-                own_rate,
-                own_rate * step_size,
-                epsilon,
+        completes = ops.equal((self._iterations + 1) % batches, 0)
+        if keras.config.backend() == "jax":
+            # A branch of JAX has no side effects: it returns the new values instead.
+            variables = [*self._trainable_variables, *self.variables]
+            values = ops.cond(
+                completes, _returning(variables, update), _returning(variables, accumulate)
             )
+            for variable, value in zip(variables, values):
+                self.assign(variable, value)
+        else:
+            ops.cond(completes, update, accumulate)
 
-    def _corrected(self, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def _update(self, indices: Sequence[int], gradients: Sequence[Any]) -> None:
+        updates = ops.convert_to_tensor(self.iterations)
+        if self.use_ema:
+            for variable, average in zip(self._trainable_variables, self.averages):
+                self.assign(average, ops.where(updates == 0, variable.value, average.value))
+        step_size, epsilon = self._bias_correction(updates)
+        for index, gradient, rate in zip(indices, gradients, self._rates(indices, updates)):
+            variable = self._trainable_variables[index]
+            gradient = ops.cast(gradient, variable.dtype)
+            if self._decays(index):
+                self.assign_sub(variable, variable * (rate * self.weight_decay))
+            self._move(variable, gradient, index, rate, rate * step_size, epsilon)
+            if self.use_ema:
+                average = self.averages[index]
+                self.assign_sub(average, (average - variable) * (1 - self.ema_momentum))
+
+    def _rates(self, indices: Sequence[int], updates: Any) -> list[Any]:
+        """The learning rate of each variable."""
+        rate = ops.cast(self._get_current_learning_rate(), "float32")
+        of_trunk = ops.where(updates < self.frozen_steps, 0.0, rate)
+        return [
+            (rate if group == HEAD else of_trunk) * self.layer_decay ** (HEAD - group)
+            for group in (self._groups[index] for index in indices)
+        ]
+
+    def _decays(self, index: int) -> bool:
+        return bool(self.weight_decay) and self._use_weight_decay(self._trainable_variables[index])
+
+    def _bias_correction(self, updates: Any) -> tuple[Any, Any]:
         """The factor on the learning rate, and the epsilon, that undo the bias of the moments.
 
-        In float64, and of the betas as float32 holds them, since the update applies those: there
-        1 - 0.999 has lost four digits.
+        By `expm1`, since 1 - 0.999 has lost four digits in float32, and JAX has no float64.
         """
-        count = tf.cast(steps + 1, tf.float64)
+        count = ops.cast(updates + 1, "float32")
         first, second = (
-            1 - tf.cast(tf.constant(beta, tf.float32), tf.float64) ** count
+            -ops.expm1(count * (math.log(beta) if beta else -math.inf))
             for beta in (self.beta_1, self.beta_2)
         )
-        root = tf.sqrt(second)
-        return tf.cast(root / first, tf.float32), tf.cast(self.epsilon * root, tf.float32)
+        root = ops.sqrt(second)
+        return root / first, root * self.epsilon
 
-    def _update_variable(
-        self,
-        variable: tf.Variable,
-        gradient: tf.Tensor,
-        index: int,
-        rate: tf.Tensor,
-        step_size: tf.Tensor,
-        epsilon: tf.Tensor,
-    ) -> None:
-        dtype = variable.dtype
-        if self.weight_decay and self._use_weight_decay(self._trainable_variables[index]):
-            # Once the gradient is there. Before, TensorFlow would have to keep the weight as it was
-            # as well, since the gradients of layers below are still to read it.
-            with tf.control_dependencies([gradient]):
-                variable.assign_sub(variable * tf.cast(rate * self.weight_decay, dtype))
-        self._move(variable, gradient, index, rate, step_size, epsilon)
-        if self.gradient_accumulation_steps:
-            accumulated = self._accumulated_gradients[index].value
-            accumulated.assign(tf.zeros_like(gradient))
-        if self.use_ema:
-            average = self._model_variables_moving_average[index].value
-            average.assign_sub((average - variable) * tf.cast(1 - self.ema_momentum, dtype))
+    def _has_adam_step(self, index: int) -> bool:
+        """Whether a variable moves by the step of Adam, for which TensorFlow has a kernel."""
+        return True
 
     def _move(
         self,
-        variable: tf.Variable,
-        gradient: tf.Tensor,
+        variable: Any,
+        gradient: Any,
         index: int,
-        rate: tf.Tensor,
-        step_size: tf.Tensor,
-        epsilon: tf.Tensor,
+        rate: Any,
+        step_size: Any,
+        epsilon: Any,
     ) -> None:
         """Moves a variable by its step, weight decay apart."""
-        dtype = variable.dtype
-        # One kernel that changes variable and moments in place: what Keras does in eight
-        # operations, each with a temporary of the variable's size.
-        tf.raw_ops.ResourceApplyAdam(
-            var=variable.handle,
-            m=self._momentums[index].value.handle,
-            v=self._velocities[index].value.handle,
-            beta1_power=tf.zeros((), dtype),
-            beta2_power=tf.zeros((), dtype),
-            lr=tf.cast(step_size, dtype),
-            beta1=tf.constant(self.beta_1, dtype),
-            beta2=tf.constant(self.beta_2, dtype),
-            epsilon=tf.cast(epsilon, dtype),
-            grad=tf.cast(gradient, dtype),
-        )
-
-    def _start_averages(self, strategy: tf.distribute.Strategy) -> None:
-        for variable, average in zip(self._trainable_variables, self.averages):
-            _on_each_device(strategy, average, _assign, variable.value)
+        momentum, velocity = self._momentums[index], self._velocities[index]
+        self.assign_add(momentum, (gradient - momentum) * (1 - self.beta_1))
+        self.assign_add(velocity, (ops.square(gradient) - velocity) * (1 - self.beta_2))
+        self.assign_sub(variable, momentum * step_size / (ops.sqrt(velocity) + epsilon))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
@@ -232,14 +209,18 @@ class AdamW(keras.optimizers.Optimizer):
         }
 
 
-def _on_each_device(
-    strategy: tf.distribute.Strategy, variable: keras.Variable, function: Any, *args: Any
-) -> None:
-    strategy.extended.update(variable.value, function, args=args, group=False)
+def _returning(
+    variables: Sequence[keras.Variable], function: Callable[[], None]
+) -> Callable[[], list[Any]]:
+    """Returns a function that gives the values that `function` would leave in `variables`."""
 
+    def branch() -> list[Any]:
+        held = [(variable, variable.value) for variable in variables]
+        with keras.StatelessScope(state_mapping=held) as scope:
+            function()
+        return [scope.get_current_value(variable) for variable in variables]
 
-def _assign(variable: tf.Variable, value: tf.Tensor) -> None:
-    variable.assign(tf.cast(value, variable.dtype))
+    return branch
 
 
 @keras.saving.register_keras_serializable(package="keras_convnext")
@@ -249,10 +230,11 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
     Keras' own looks at the gradients of the first device alone, before they are summed.
     """
 
-    def check_finite(self, grads: Sequence[tf.Tensor]) -> tf.Tensor:
-        """Returns whether every gradient on every device is finite."""
-        overflows = tf.cast(tf.logical_not(super().check_finite(grads)), tf.int32)
-        context = tf.distribute.get_replica_context()
-        if context is not None and context.num_replicas_in_sync > 1:
-            overflows = context.all_reduce(tf.distribute.ReduceOp.SUM, overflows)
-        return tf.equal(overflows, 0)
+    def check_finite(self, grads: Sequence[Any]) -> Any:
+        """Returns whether every gradient on every device is finite, a bool scalar."""
+        is_finite = super().check_finite(grads)
+        if keras.config.backend() != "tensorflow":
+            return is_finite
+        from keras_convnext.training import tensorflow_updates
+
+        return tensorflow_updates.holds_on_every_device(is_finite)

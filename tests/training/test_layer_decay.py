@@ -44,3 +44,21 @@ def test_isotropic_blocks_are_spread_over_twelve(depth, expected):
 def test_a_trunk_inside_another_model_and_a_head_of_ones_own_are_told_apart():
     paths = ["model/convnext_tiny/stem_conv/kernel", "model/dense/kernel", "classifier/bias"]
     assert layer_groups(paths) == [0, 13, 13]
+
+
+@pytest.mark.parametrize("prefix", ["", "left_", "model/", "model/left_"])
+def test_blocks_that_are_one_layer_and_trunks_with_a_name_are_in_the_same_groups(prefix):
+    expected = {
+        "stem_conv/kernel": 0,
+        "stages_0_blocks_1/pwconv1/kernel": 1,
+        "downsample_1_conv/kernel": 2,
+        "downsample_2_norm/gamma": 3,
+        "stages_2_blocks_5/gamma": 4,
+        "stages_3_blocks_2/norm/beta": 12,
+        "norm/gamma": 13,
+        "head/kernel": 13,
+    }
+    assert layer_groups([prefix + path for path in expected]) == list(expected.values())
+    isotropic = [f"{prefix}blocks_{block}/dwconv/kernel" for block in range(12)]
+    other = "right_stages_2_blocks_26/gamma"
+    assert layer_groups([*isotropic, other])[:12] == list(range(1, 13))

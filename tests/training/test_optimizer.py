@@ -1,11 +1,17 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 import torch
+from updates import apply, values
 
 from keras_convnext import ConvNeXt
 from keras_convnext.training.layer_decay import layer_groups
+from keras_convnext.training.muon import Muon
 from keras_convnext.training.optimizer import AdamW, LossScaleOptimizer
 from keras_convnext.training.schedule import WarmupCosine
 
@@ -27,14 +33,6 @@ def variables(seed=0):
 def gradients(step, scale=1.0):
     generator = np.random.default_rng([step, 7])
     return [scale * generator.normal(0, 0.1, shape).astype("f") for shape in SHAPES]
-
-
-def apply(optimizer, held, given):
-    optimizer.apply([tf.constant(gradient) for gradient in given], held)
-
-
-def values(held):
-    return [keras.ops.convert_to_numpy(variable) for variable in held]
 
 
 def in_torch(held, schedule, layer_decay, weight_decay=0.05):
@@ -74,8 +72,11 @@ def test_each_step_is_that_of_pytorch(layer_decay):
             assert np.abs(found - expected).max() <= 1e-6 * np.abs(expected).max()
 
 
+@pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="a graph of TensorFlow")
 def test_weights_decay_once_nobody_has_to_read_them_any_more():
     """Before their gradient is there, TensorFlow would keep a copy of each for those who do."""
+    import tensorflow as tf
+
     held, optimizer = variables(), AdamW(weight_decay=0.05)
     optimizer.build(held)
     step = tf.function(lambda *given: optimizer.apply(list(given), held))
@@ -99,11 +100,10 @@ def test_weights_decay_once_nobody_has_to_read_them_any_more():
 
 def test_accumulated_batches_are_one_update_of_their_mean():
     whole, parts = variables(), variables()
-    once = AdamW(WarmupCosine(1e-2, 6, 2), layer_decay=0.8, use_ema=True, ema_momentum=0.9)
-    four = AdamW(
-        WarmupCosine(1e-2, 6, 2), layer_decay=0.8, use_ema=True, ema_momentum=0.9,
-        gradient_accumulation_steps=4,
-    )  # fmt: skip
+    # With an epsilon as large as the gradients, an update of their sum would be another.
+    options = {"epsilon": 0.1, "layer_decay": 0.8, "use_ema": True, "ema_momentum": 0.9}
+    once = AdamW(WarmupCosine(1e-2, 6, 2), **options)
+    four = AdamW(WarmupCosine(1e-2, 6, 2), gradient_accumulation_steps=4, **options)
     for update in range(6):
         given = [gradients(4 * update + part) for part in range(4)]
         apply(once, whole, [np.mean(batch, axis=0) for batch in zip(*given)])
@@ -156,6 +156,21 @@ def test_gradients_are_clipped_after_they_are_gathered():
         np.testing.assert_allclose(found, expected, rtol=2e-4)
 
 
+@pytest.mark.parametrize("batches", [None, 2])
+def test_what_is_over_the_limit_is_scaled_down_to_it(batches):
+    clipped, scaled = variables(), variables()
+    given = gradients(0)
+    norm = np.sqrt(sum(np.square(gradient).sum() for gradient in given))
+    one = AdamW(
+        1e-2, epsilon=0.1, global_clipnorm=float(norm) / 4, gradient_accumulation_steps=batches
+    )
+    for _ in range(batches or 1):
+        apply(one, clipped, given)
+    apply(AdamW(1e-2, epsilon=0.1), scaled, [gradient / 4 for gradient in given])
+    for found, expected in zip(values(clipped), values(scaled)):
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 def test_it_comes_back_from_its_config():
     optimizer = AdamW(
         WarmupCosine(1e-2, 6, 2), 0.01, 0.8, 0.99, 1e-6, layer_decay=0.8, frozen_steps=3,
@@ -166,19 +181,53 @@ def test_it_comes_back_from_its_config():
     assert again.get_config()["frozen_steps"] == 3
 
 
-def test_a_compiled_model_is_saved_with_it_and_goes_on(tmp_path):
-    pixels = np.random.default_rng(0).uniform(0, 255, (8, 16, 16, 3)).astype("f")
-    targets = np.eye(3, dtype="f")[np.arange(8) % 3]
-    keras.utils.set_random_seed(0)
-    model = ConvNeXt((1, 1), (8, 8), patch_size=2, classes=3, input_shape=(16, 16, 3))
-    model.compile(AdamW(1e-2, layer_decay=0.8, use_ema=True), "categorical_crossentropy")
-    model.fit(pixels, targets, epochs=2, verbose=0, shuffle=False)
-    model.save(tmp_path / "model.keras")
-    again = keras.models.load_model(tmp_path / "model.keras")
-    for each in (model, again):
-        each.fit(pixels, targets, epochs=1, verbose=0, shuffle=False)
-    for found, expected in zip(again.get_weights(), model.get_weights()):
-        np.testing.assert_allclose(found, expected, 1e-6, 1e-7)
+def test_a_saved_model_trains_on_in_another_process(tmp_path):
+    """That has imported `keras_convnext` alone, from between the batches of an update."""
+    inputs = np.random.default_rng(0).normal(size=(6, 4)).astype("f")
+    targets = np.eye(2, dtype="f")[np.arange(6) % 2]
+    options = {"layer_decay": 0.8, "use_ema": True, "gradient_accumulation_steps": 2}
+    optimizers = {
+        "scaled_adamw": LossScaleOptimizer(
+            AdamW(WarmupCosine(1e-2, 3, 1), global_clipnorm=1.0, **options), initial_scale=8.0
+        ),
+        "muon": Muon(WarmupCosine(1e-2, 3, 1), **options),
+    }
+    expected = {}
+    policy = keras.config.dtype_policy()
+    for name, optimizer in optimizers.items():
+        keras.utils.set_random_seed(0)
+        keras.config.set_dtype_policy("mixed_bfloat16")
+        try:
+            model = keras.Sequential(
+                [
+                    keras.Input((4,)),
+                    keras.layers.Dense(6, "gelu", name="downsample_1_conv"),  # a matrix to Muon
+                    keras.layers.Dense(2, "softmax", name="head"),
+                ]
+            )
+            model.compile(optimizer, "categorical_crossentropy")
+            model.fit(inputs[:3], targets[:3], batch_size=1, verbose=0, shuffle=False)
+            model.save(tmp_path / f"{name}.keras")
+            model.fit(inputs[3:], targets[3:], batch_size=1, verbose=0, shuffle=False)
+        finally:
+            keras.config.set_dtype_policy(policy)
+        assert {v.dtype for v in [*model.variables, *optimizer.variables]} <= {
+            "float32", "int32", "int64",
+        }  # fmt: skip
+        expected[name] = values([*model.variables, *optimizer.variables])
+    np.savez(tmp_path / "data.npz", inputs=inputs[3:], targets=targets[3:])
+
+    script = Path(__file__).parent / "train_on.py"
+    result = subprocess.run(
+        [sys.executable, str(script), str(tmp_path)],
+        env={**os.environ, "KERAS_BACKEND": keras.config.backend()}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr
+    for name, straight in expected.items():
+        with np.load(tmp_path / f"{name}.npz") as resumed:
+            assert len(resumed) == len(straight)
+            for index, value in enumerate(straight):
+                np.testing.assert_allclose(resumed[str(index)], value, 1e-6, 1e-7)
 
 
 def test_fit_leaves_the_weights_that_it_goes_on_with():
