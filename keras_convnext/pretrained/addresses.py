@@ -72,7 +72,7 @@ def named(tensors: Mapping[str, Tensor], expected: Variant | None = None) -> dic
     stages, blocks = (_biases(tensors, pattern) for pattern in _CONVOLUTIONS[layout])
     depths = tuple(len(list(run)) for _, run in groupby(bias.shape for bias in blocks))
     norms = len(_biases(tensors, "layers/layer_normalization{}"))
-    isotropic = layout == "keras" and len(stages) == 1 and norms < len(blocks) + 2
+    isotropic = layout == "keras" and len(stages) == 1 and norms < 2
     alike = expected and [len(expected.depths), sum(expected.depths)] == [len(stages), len(blocks)]
     if alike and (len(stages) == 1 or len(depths) != len(stages)):
         depths, isotropic = expected.depths, expected.isotropic
@@ -113,6 +113,6 @@ def layers_of(network: Variant) -> Iterator[str]:
             yield from (f"downsample_{stage}_norm", f"downsample_{stage}_conv")
         for block in range(depth):
             name = f"blocks_{block}" if network.isotropic else f"stages_{stage}_blocks_{block}"
-            yield name
             yield from (f"{name}/{part}" for part in ("dwconv", "norm", "pwconv1", "pwconv2"))
+            yield name
     yield from ("norm", "head")

@@ -261,10 +261,9 @@ def _variables(model: keras.Model) -> dict[Place, Any]:
     """The weights of a network by their places: variables, or tensors where LoRA adds to one."""
     variables = {}
     for name, layer in layers_by_name(model).items():
-        parts = {name: layer}
-        if isinstance(layer, Block):
-            parts |= {f"{name}/{part.name}": part for part in layer.parts()}
-        for place, part in parts.items():
+        within = layer.parts() if isinstance(layer, Block) else ()
+        parts = {f"{name}/{part.name}": part for part in within}
+        for place, part in (parts | {name: layer}).items():
             for variable in ("gamma", "kernel", "bias", "beta"):
                 if (weight := getattr(part, variable, None)) is not None:
                     variables[Place(place, variable)] = weight
