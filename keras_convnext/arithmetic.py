@@ -36,9 +36,11 @@ def branch_of(block: "Block", inputs: Any, training: bool | None) -> Callable[[A
         from keras_convnext import tensorflow_cpu
 
         arithmetic = tensorflow_cpu.branch if training else type(block).branch
-        # What is compiled holds the weights as they were, of one device and without LoRA.
+        # What is compiled holds the weights as they were, of one device and without LoRA, and
+        # keras.remat finds no weights in it to give gradients to.
         has_lora = any(layer.lora_enabled for layer in dense)
-        if _is_eager() and not has_lora and not _has_strategy():
+        has_remat = (block.remat and training) or is_recomputed()
+        if _is_eager() and not (has_lora or has_remat or _has_strategy()):
             return tensorflow_cpu.compiled(arithmetic, block)
         return partial(arithmetic, block)
     if jax_on_cpu():
@@ -51,6 +53,23 @@ def branch_of(block: "Block", inputs: Any, training: bool | None) -> Callable[[A
 def trains_on_cpu(inputs: Any, training: bool | None) -> bool:
     """Whether `tensorflow_cpu` computes a norm or a convolution: `fit` in float32."""
     return bool(training) and tensorflow_on_cpu() and _is_float32(inputs) and not _is_eager()
+
+
+def is_recomputed() -> bool:
+    """Whether what is computed now is computed twice, by Keras' rematerialization.
+
+    TensorFlow stops all tapes for the first time, and PyTorch comes from a backward pass for the
+    second. JAX computes once, and repeats what it has written down.
+    """
+    if keras.config.backend() == "tensorflow":
+        from tensorflow.python import pywrap_tfe  # nothing public tells
+
+        return pywrap_tfe.TFE_Py_TapeSetIsStopped()
+    if keras.config.backend() == "torch":
+        import torch
+
+        return torch._C._current_graph_task_id() != -1
+    return False
 
 
 def tensorflow_on_cpu() -> bool:
