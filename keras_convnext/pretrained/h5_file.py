@@ -37,7 +37,7 @@ _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FL
 _PLACES = {"kernel": "0", "bias": "1", "gamma": "0", "beta": "1"}
 
 # The layers with layers of the same name in each; those in a Sequential have names of their own.
-_BLOCK = re.compile(r"(stages_\d+_)?blocks_\d+")
+_BLOCK = re.compile(r"(.+_)?blocks_\d+")
 
 
 @dataclass(frozen=True)
