@@ -63,7 +63,7 @@ def peak_of(number, allocator):
     import numpy as np
     import tensorflow as tf
 
-    import keras_convnext.layers
+    from keras_convnext import arithmetic
     from keras_convnext.builders import BUILDERS
     from keras_convnext.training.fitted import FittedModel
     from keras_convnext.training.optimizer import AdamW
@@ -72,7 +72,7 @@ def peak_of(number, allocator):
     case = CASES[number]
     recipe = recipe_of(case)
     if not case.fused:
-        keras_convnext.layers.trains_on_cpu = lambda inputs, training: False
+        arithmetic.tensorflow_on_cpu = lambda: False
     keras.config.set_dtype_policy(recipe.precision)
     network = BUILDERS[case.model](
         weights=None, input_shape=(recipe.size, recipe.size, 3), classes=CLASSES,

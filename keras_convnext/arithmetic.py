@@ -37,9 +37,11 @@ def residual_of(block: "Block", inputs: Any, training: bool | None) -> Callable[
     dense = block.pwconv1, block.pwconv2
     if any(layer.quantization_mode for layer in dense):
         return block.residual
-    # LoRA may be enabled after the first call, and would not be in what that one compiled.
+    # LoRA may be enabled after the first call, and would not be in what that one compiled; and
+    # keras.remat finds no weights in it to give gradients to.
     has_lora = any(layer.lora_enabled for layer in dense)
-    return arithmetic_of(block, "residual", inputs, training, may_compile=not has_lora)
+    may_compile = not has_lora and not (block.remat and training)
+    return arithmetic_of(block, "residual", inputs, training, may_compile)
 
 
 def arithmetic_of(
@@ -70,9 +72,27 @@ def arithmetic_of(
 
     function = getattr(tensorflow_cpu if training else type(layer), name)
     # Under a strategy each device has weights of its own, and what is compiled holds those of one.
-    if may_compile and tf.executing_eagerly() and not tf.distribute.has_strategy():
+    may_compile = may_compile and not tf.distribute.has_strategy() and not is_recomputed()
+    if may_compile and tf.executing_eagerly():
         function = tensorflow_cpu.compiled(function)
     return partial(function, layer)
+
+
+def is_recomputed() -> bool:
+    """Whether what is computed now is computed twice, by Keras' rematerialization.
+
+    TensorFlow stops all tapes for the first time, and PyTorch comes from a backward pass for the
+    second. JAX computes once, and repeats what it has written down.
+    """
+    if keras.config.backend() == "tensorflow":
+        from tensorflow.python import pywrap_tfe  # nothing public tells
+
+        return pywrap_tfe.TFE_Py_TapeSetIsStopped()
+    if keras.config.backend() == "torch":
+        import torch
+
+        return torch._C._current_graph_task_id() != -1
+    return False
 
 
 def tensorflow_on_cpu() -> bool:

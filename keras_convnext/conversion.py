@@ -9,6 +9,7 @@ import keras
 
 from keras_convnext.builders import BUILDERS, ConvNeXt, ConvNeXtIsotropic
 from keras_convnext.initializers import about_to_load
+from keras_convnext.network import layers_by_name
 from keras_convnext.pretrained.cache import ported_weights
 from keras_convnext.pretrained.catalog import find
 from keras_convnext.pretrained.errors import CheckpointError
@@ -67,7 +68,9 @@ def load_model(
         return _build(VARIANTS[model], include_top, weights=str(source), **options)
     if source.suffix == ".keras":
         loaded = keras.models.load_model(source)
-        return loaded if include_top else keras.Model(loaded.input, loaded.get_layer("norm").output)
+        if include_top:
+            return loaded
+        return keras.Model(loaded.input, layers_by_name(loaded)["norm"].output)
     variant, classes = identify(source, entry)
     if model not in (None, variant.name):
         raise CheckpointError(f"This is a {variant.name} checkpoint, not {model} (file: {source})")

@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_convnext.arithmetic import arithmetic_of
+from keras_convnext.arithmetic import arithmetic_of, is_recomputed
 
 _register = keras.saving.register_keras_serializable(package="keras_convnext")
 
@@ -128,7 +128,7 @@ class DropPath(keras.layers.Dropout):
 
     def draw(self, inputs: Any) -> Any:
         """Draws the factor of each sample, of shape `(N, 1, 1, 1)`: 0, or what scales the rest."""
-        if _is_recomputed():
+        if is_recomputed():
             raise RuntimeError(
                 "Drop path draws again when keras.remat repeats a computation, and the gradient "
                 "would be wrong: make the network or block with remat=True instead, which keeps "
@@ -142,20 +142,3 @@ class DropPath(keras.layers.Dropout):
         config = super().get_config()
         del config["noise_shape"]
         return config
-
-
-def _is_recomputed() -> bool:
-    """Whether what is computed now is computed twice, by Keras' rematerialization.
-
-    TensorFlow stops all tapes for the first time, and PyTorch comes from a backward pass for the
-    second. JAX computes once, and repeats what it has written down.
-    """
-    if keras.config.backend() == "tensorflow":
-        from tensorflow.python import pywrap_tfe  # nothing public tells
-
-        return pywrap_tfe.TFE_Py_TapeSetIsStopped()
-    if keras.config.backend() == "torch":
-        import torch
-
-        return torch._C._current_graph_task_id() != -1
-    return False

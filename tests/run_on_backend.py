@@ -23,8 +23,9 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 
 import keras_convnext  # noqa: E402
+from keras_convnext.arithmetic import branch_of  # noqa: E402
+from keras_convnext.block import Block  # noqa: E402
 from keras_convnext.builders import BUILDERS  # noqa: E402
-from keras_convnext.layers import DepthwiseConv2D  # noqa: E402
 
 
 def port_and_predict(folder):
@@ -56,7 +57,7 @@ def train_save_and_load(folder):
     )
     # Drawn anew at each call, also where the step is compiled: a constant mask would be a trace
     # of one draw.
-    drop_path = model.get_layer("stages_1_blocks_1_drop_path")
+    drop_path = model.get_layer("stages_1_blocks_1").drop_path
     ones = np.ones((64, 1, 1, 1), "float32")
     draws = [keras.ops.convert_to_numpy(drop_path(ones, training=True)) for _ in range(2)]
     assert (draws[0] != draws[1]).any()
@@ -86,18 +87,36 @@ def compare_the_gradients_of_a_sum_with_those_of_a_convolution():
     assert abs(half[0, 4, 4, 0] - 4.9) < 0.02  # 49 terms, added up in float32
 
 
-def check_that_the_layer_is_that_sum():
+def check_that_a_block_is_computed_with_that_sum():
     import jax
 
-    layer = DepthwiseConv2D(7, padding="same")
-    layer.build((None, 9, 12, 6))
-    traced = str(jax.make_jaxpr(layer.call)(np.zeros((2, 9, 12, 6), "float32")))
-    assert "conv_general_dilated" not in traced
+    from keras_convnext import jax_cpu
+
+    block = Block(6, layer_scale=0.3)
+    x = np.random.default_rng(0).normal(size=(2, 9, 12, 6)).astype("float32")
+    block.build(x.shape)
+    for training in (True, False):
+        branch = branch_of(block, x, training)
+        assert (branch.func, branch.args) == (jax_cpu.branch, (block,))
+        traced = str(jax.make_jaxpr(lambda x, training=training: block(x, training=training))(x))
+        assert "conv_general_dilated" not in traced
+        plain = block.branch(x)
+        assert abs(branch(x) - plain).max() < 1e-5 * abs(plain).max()
+
+
+def check_that_a_block_is_computed_as_it_is_written():
+    block = Block(6)
+    x = keras.ops.ones((2, 9, 12, 6))
+    block.build(x.shape)
+    for training in (True, False):
+        assert branch_of(block, x, training) == block.branch
 
 
 if __name__ == "__main__":
     if keras.config.backend() == "jax":
-        check_that_the_layer_is_that_sum()
+        check_that_a_block_is_computed_with_that_sum()
         compare_the_gradients_of_a_sum_with_those_of_a_convolution()
+    else:
+        check_that_a_block_is_computed_as_it_is_written()
     port_and_predict(Path(sys.argv[1]))
     train_save_and_load(Path(sys.argv[1]))

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import keras_convnext
+from keras_convnext.block import Block
 from keras_convnext.builders import BUILDERS
 
 TOY = {"depths": (1, 2), "dims": (8, 16), "classes": 5}
@@ -46,20 +47,16 @@ def test_signature_begins_as_keras_applications_does():
 
 
 def test_layer_names_and_weight_shapes_are_the_contract():
-    shapes = {
-        f"{layer.name}/{weight.name}": tuple(weight.shape)
-        for layer in toy().layers
-        for weight in layer.weights
-    }
+    shapes = {weight.path: tuple(weight.shape) for weight in toy().weights}
     block = {
         "dwconv/kernel": (7, 7, 16, 1), "dwconv/bias": (16,),
         "norm/gamma": (16,), "norm/beta": (16,),
         "pwconv1/kernel": (16, 64), "pwconv1/bias": (64,),
         "pwconv2/kernel": (64, 16), "pwconv2/bias": (16,),
-        "layer_scale/gamma": (16,),
+        "gamma": (16,),
     }  # fmt: skip
-    assert {k: v for k, v in shapes.items() if k.startswith("stages_1_blocks_1_")} == {
-        f"stages_1_blocks_1_{name}": shape for name, shape in block.items()
+    assert {k: v for k, v in shapes.items() if k.startswith("stages_1_blocks_1/")} == {
+        f"stages_1_blocks_1/{name}": shape for name, shape in block.items()
     }
     assert {k: v for k, v in shapes.items() if not k.startswith("stages")} == {
         "stem_conv/kernel": (4, 4, 3, 8), "stem_conv/bias": (8,),
@@ -76,10 +73,9 @@ def test_weights_file_addresses_are_the_contract(tmp_path):
     toy(drop_path_rate=0.1).save_weights(tmp_path / "toy.weights.h5")
     with h5py.File(tmp_path / "toy.weights.h5") as file:
         classes = {name.rstrip("_0123456789") for name in file["layers"]}
-    assert classes >= {
-        "patch_conv2d", "depthwise_conv2d", "layer_normalization", "pointwise_dense",
-        "layer_scale", "drop_path", "dense",
-    }  # fmt: skip
+        within = set(file["layers/block_2"])
+    assert classes >= {"patch_conv2d", "layer_normalization", "block", "dense"}
+    assert within == {"vars", "dwconv", "norm", "pwconv1", "pwconv2", "drop_path"}
 
 
 @pytest.mark.parametrize(
@@ -151,49 +147,49 @@ def test_pooling_norms_the_pooled_map():
 def test_initialisation_is_as_published():
     model = keras_convnext.ConvNeXtNano(weights=None, head_init_scale=0.1)
     kernels = {}
-    for layer in model.layers:
-        for weight in layer.weights:
-            value = keras.ops.convert_to_numpy(weight)
-            if value.ndim > 1:
-                kernels[f"{layer.name}/{weight.name}"] = value
-            else:
-                start = {"gamma": 1e-6 if "layer_scale" in layer.name else 1}.get(weight.name, 0)
-                np.testing.assert_array_equal(value, np.float32(start))
+    for weight in model.weights:
+        value = keras.ops.convert_to_numpy(weight)
+        if value.ndim > 1:
+            kernels[weight.path] = value
+        else:
+            scale = 1 if "norm" in weight.path else 1e-6
+            start = scale if weight.name == "gamma" else 0
+            np.testing.assert_array_equal(value, np.float32(start))
     for name, kernel in kernels.items():
         expected = 0.002 if name == "head/kernel" else 0.02
         assert abs(kernel.mean()) < 0.1 * expected, name
         assert kernel.std() == pytest.approx(expected, rel=0.08), name
         assert abs(kernel).max() < 2.3 * expected, name
-    first, second = (kernels[f"stages_2_blocks_{i}_pwconv1/kernel"] for i in (0, 1))
+    first, second = (kernels[f"stages_2_blocks_{i}/pwconv1/kernel"] for i in (0, 1))
     assert not np.allclose(first, second)
 
 
 def test_kernels_of_the_narrow_network_start_by_the_number_of_their_inputs():
     model = keras_convnext.ConvNeXtCifar(weights=None)
+    kernels = {weight.path: weight for weight in model.weights}
     for name, inputs in {
         "stem_conv": 2 * 2 * 3,
-        "stages_1_blocks_2_dwconv": 5 * 5,
-        "stages_1_blocks_2_pwconv1": 256,
-        "stages_1_blocks_2_pwconv2": 1024,
+        "stages_1_blocks_2/dwconv": 5 * 5,
+        "stages_1_blocks_2/pwconv1": 256,
+        "stages_1_blocks_2/pwconv2": 1024,
         "downsample_1_conv": 2 * 2 * 128,
         "head": 2500,  # 0.02, as in all of them
     }.items():
-        kernel = model.get_layer(name).get_weights()[0]
+        kernel = keras.ops.convert_to_numpy(kernels[f"{name}/kernel"])
         assert kernel.std() == pytest.approx(inputs**-0.5, rel=0.06), name
 
 
 def test_drop_path_rates_rise_linearly_over_all_blocks():
     model = keras_convnext.ConvNeXtTiny(weights=None, drop_path_rate=0.4)
-    rates = {layer.name: layer.rate for layer in model.layers if hasattr(layer, "rate")}
-    blocks = [layer.name[: -len("_dwconv")] for layer in model.layers if "dwconv" in layer.name]
-    expected = {f"{name}_drop_path": i * 0.4 / 17 for i, name in enumerate(blocks) if i > 0}
-    assert rates == pytest.approx(expected)
+    rates = [layer.drop_path.rate for layer in model.layers if isinstance(layer, Block)]
+    assert rates == pytest.approx([i * 0.4 / 17 for i in range(18)])
 
 
 @pytest.mark.parametrize("value", [None, 0])
 def test_layer_scale_can_be_left_out(value):
     model = toy(layer_scale_init_value=value)
-    assert not [layer for layer in model.layers if "layer_scale" in layer.name]
+    assert all(layer.gamma is None for layer in model.layers if isinstance(layer, Block))
+    assert {w.path for w in model.weights} < {w.path for w in toy().weights}
 
 
 @pytest.mark.parametrize("activation", [None, "softmax", "sigmoid", keras.ops.tanh])

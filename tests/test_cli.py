@@ -146,7 +146,7 @@ def test_convert_writes_another_layout_and_shows_what_went_where(checkpoint, tmp
     result = run("convert", checkpoint, target, "--layout", "timm_conv_mlp", "--verbose")
     assert result.exit_code == 0
     assert "3,695,520 parameters" in result.stderr
-    for cell in ("stages_0_blocks_0_pwconv1", "160 x 40 x 1 x 1", "stages.3.blocks.1.mlp.fc2"):
+    for cell in ("stages_0_blocks_0/pwconv1", "160 x 40 x 1 x 1", "stages.3.blocks.1.mlp.fc2"):
         assert cell in result.stdout.replace("\n", "")
     found = keras_convnext.identify(target)
     assert (found.variant.name, found.classes) == ("convnext_atto", 1000)

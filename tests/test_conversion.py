@@ -38,10 +38,10 @@ def test_the_network_is_told_by_the_file(checkpoint):
     assert model.output_shape == (None, 5)
     assert model.get_layer("norm")
     direct = {
-        "stages_0_blocks_0_dwconv": lambda: keras_convnext.ConvNeXt(
+        "stages_0_blocks_0": lambda: keras_convnext.ConvNeXt(
             (2, 1), (8, 16), kernel_size=5, classes=5, weights=checkpoint, input_shape=(64, 64, 3)
         ),
-        "blocks_0_dwconv": lambda: keras_convnext.ConvNeXtIsotropic(
+        "blocks_0": lambda: keras_convnext.ConvNeXtIsotropic(
             2, 8, kernel_size=5, classes=5, weights=checkpoint, input_shape=(64, 64, 3)
         ),
     }

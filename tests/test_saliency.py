@@ -4,6 +4,7 @@ import pytest
 from color_network import one_class_a_color
 
 import keras_convnext
+from keras_convnext.block import Block
 from keras_convnext.export import fuse
 from keras_convnext.saliency import grad_cam, overlay
 
@@ -33,7 +34,7 @@ def differentiated(model, images, classes):
     """Grad-CAM as the paper writes it: the whole gradient, averaged over the map."""
     import tensorflow as tf
 
-    last = [layer for layer in model.layers if layer.name.endswith("_add")][-1]
+    last = [layer for layer in model.layers if isinstance(layer, Block)][-1]
     network = keras.Model(model.input, [last.output, model.get_layer("head").output])
     with tf.GradientTape() as tape:
         maps, logits = network(images.astype("float32"))

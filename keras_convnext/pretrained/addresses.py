@@ -127,6 +127,6 @@ def layers_of(network: Variant) -> Iterator[str]:
             yield from (f"downsample_{stage}_norm", f"downsample_{stage}_conv")
         for block in range(depth):
             name = f"blocks_{block}" if network.isotropic else f"stages_{stage}_blocks_{block}"
-            yield name
             yield from (f"{name}/{part}" for part in ("dwconv", "norm", "pwconv1", "pwconv2"))
+            yield name
     yield from ("norm", "head")

@@ -2,7 +2,8 @@
 
 Keras 3 (`.weights.h5`) has a layer by its class and its number in that class, a variable by its
 place in the layer: `layers/dense_2/vars/0`. This comes from here as it is. The legacy form (`.h5`)
-has both by name: `head/head/kernel`, which comes from here as `head.0`.
+has both by name: `head/head/kernel`, which comes from here as `head.0`, and, of a layer within a
+block, `blocks_1/blocks_1/dwconv/kernel`, as `blocks_1.dwconv.0`.
 """
 
 import io
@@ -34,6 +35,9 @@ _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FL
 # The place of a variable in its layer, by the name that it has in the legacy form; a layer scale's
 # is a nameless `Variable:0`, or `variable_7`.
 _PLACES = {"kernel": "0", "bias": "1", "gamma": "0", "beta": "1"}
+
+# The layers with layers of the same name in each; those in a Sequential have names of their own.
+_BLOCK = re.compile(r"(.+_)?blocks_\d+")
 
 
 @dataclass(frozen=True)
@@ -188,9 +192,11 @@ def _datasets(root: h5py.h5g.GroupID) -> Iterator[tuple[str, h5py.Dataset]]:
 
 def _key(address: str) -> str:
     """The address, or in the legacy form the layer's name and the variable's place in it."""
-    *_, layer, variable = ["", *address.split("/")]
+    *_, around, layer, variable = ["", "", *address.split("/")]
     if layer == "vars":
         return address
+    if _BLOCK.fullmatch(around) and layer != around:
+        layer = f"{around}.{layer}"
     variable = variable.removesuffix(":0")
     nameless = re.fullmatch(r"[Vv]ariable(_\d+)?", variable)
     return f"{layer}.{'0' if nameless else _PLACES.get(variable, variable)}"

@@ -77,5 +77,10 @@ def _write_legacy(file: h5py.File, entries: Iterable[H5Entry]) -> None:
         file.create_dataset(f"{layer}/{weight}", data=entry.array)
         weights.setdefault(layer, []).append(weight)
     for layer, names in weights.items():
-        file[layer].attrs["weight_names"] = names
+        # Keras counts a layer's own variables before those of the layers in it.
+        file[layer].attrs["weight_names"] = sorted(names, key=_depth)
     file.attrs["layer_names"] = list(weights)
+
+
+def _depth(name: str) -> int:
+    return name.count("/")

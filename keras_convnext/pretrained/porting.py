@@ -71,10 +71,16 @@ def load_checkpoint(
 
     Raises:
         CheckpointError: If the file is damaged, is no ConvNeXt of this shape, lacks a tensor, or
-            holds one too many or one that is not finite. The model is then as it was.
+            holds one too many or one that is not finite; or if the model is quantized or has LoRA.
+            The model is then as it was.
         FileNotFoundError: If there is no such file.
     """
     variables = _variables(model)
+    if with_lora := [place for place in variables if not hasattr(variables[place], "assign")]:
+        raise CheckpointError(
+            "What LoRA adds to a kernel would be added to the checkpoint's: load it first, and "
+            f"then call enable_lora. Received: {model.name} with LoRA at {with_lora[0].layer}"
+        )
     shapes = {place: tuple(variable.shape) for place, variable in variables.items()}
     sources = open_checkpoint(path, entry, network_of(shapes))
     try:
@@ -129,7 +135,8 @@ def save_checkpoint(
         progress: function. As in `load_checkpoint`, for the tensors that are written.
 
     Raises:
-        CheckpointError: If the model has weights that the layout has no place for.
+        CheckpointError: If the model has weights that the layout has no place for, or is
+            quantized.
         ValueError: If there is no such layout for such a file.
         OSError: If the file cannot be written; nothing is left of it.
     """
@@ -261,10 +268,15 @@ def _variables(model: keras.Model) -> dict[Place, Any]:
     """The weights of a network by their places: variables, or tensors where LoRA adds to one."""
     variables = {}
     for name, layer in layers_by_name(model).items():
-        parts = {name: layer}
-        if isinstance(layer, Block):
-            parts |= {f"{name}/{part.name}": part for part in layer.parts()}
-        for place, part in parts.items():
+        within = layer.parts() if isinstance(layer, Block) else ()
+        parts = {f"{name}/{part.name}": part for part in within}
+        for place, part in (parts | {name: layer}).items():
+            if part.quantization_mode:
+                raise CheckpointError(
+                    "A checkpoint has weights as they were before they were quantized: load or "
+                    f"save it first, and then call quantize. Received: {model.name} with "
+                    f"quantized {part.path}"
+                )
             for variable in ("gamma", "kernel", "bias", "beta"):
                 if (weight := getattr(part, variable, None)) is not None:
                     variables[Place(place, variable)] = weight

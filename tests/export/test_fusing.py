@@ -1,5 +1,7 @@
 """The fused network gives the same numbers, on random weights that all count."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -7,8 +9,13 @@ from test_builders import images, policy, toy  # noqa: F401  (policy is a fixtur
 from test_parity import FAST, TOLERANCE, relative_error
 
 import keras_convnext
+from keras_convnext.block import Block
 from keras_convnext.builders import BUILDERS
 from keras_convnext.export import fuse
+
+
+def is_layer_scale(weight):
+    return re.search(r"blocks_\d+/gamma", weight.path)
 
 
 def randomize(model):
@@ -18,7 +25,7 @@ def randomize(model):
         values = generator.standard_normal(weight.shape).astype("float32")
         if len(weight.shape) > 1:
             values /= np.sqrt(np.prod(weight.shape[:-1]))
-        elif "layer_scale" in weight.path:
+        elif is_layer_scale(weight):
             values *= 0.3
         else:
             values = 0.3 * values + (weight.name == "gamma")
@@ -79,16 +86,16 @@ def test_the_outputs_are_the_same(builder, options):
 
 
 def test_only_what_cannot_be_folded_is_left():
-    layers = {layer.name: layer for layer in fuse(toy(drop_path_rate=0.3)).layers}
-    names = {layer.name for layer in toy().layers}
-    gone = {name for name in names if name.endswith("layer_scale")} | {"normalization"}
-    assert set(layers) == names - gone
-    affine = {
-        name
-        for name, layer in layers.items()
-        if isinstance(layer, keras.layers.LayerNormalization) and layer.weights
+    fused, model = fuse(toy(drop_path_rate=0.3)), toy()
+    names = {layer.name for layer in model.layers}
+    assert {layer.name for layer in fused.layers} == names - {"normalization"}
+    paths = {weight.path for weight in model.weights}
+    gone = {path for path in paths if re.search("(norm|blocks_.)/(gamma|beta)$", path)}
+    assert {weight.path for weight in fused.weights} == paths - gone | {
+        "stem_norm/gamma",
+        "stem_norm/beta",
     }
-    assert affine == {"stem_norm"}
+    assert not any(block.drop_path.rate for block in fused.layers if isinstance(block, Block))
 
 
 def test_the_norm_of_features_without_a_head_keeps_its_weights():
@@ -114,7 +121,7 @@ def test_the_model_that_is_fused_stays_as_it_is():
 
 def test_maps_and_features_that_are_outputs_stay_right():
     model = randomize(toy())
-    names = ("normalization", "stages_0_blocks_0_pwconv2", "stages_1_blocks_0_norm", "norm")
+    names = ("normalization", "stages_0_blocks_0", "downsample_1_norm", "norm")
     inspected = {name: model.get_layer(name).output for name in names}
     inspected |= keras_convnext.pyramid_features(model)(model.input)
     inspected = keras.Model(model.input, inspected | {"predictions": model.output})
@@ -133,13 +140,14 @@ def test_half_precision_keeps_pixels_and_layer_scale_in_float32(policy, name):  
     policy(name)
     model = randomize(toy(classifier_activation=None))
     for weight in model.weights:
-        if "layer_scale" in weight.path:
+        if is_layer_scale(weight):
             weight.assign(weight * 1e-7)
     policy("float32")
     fused = fuse(model)
-    kept = {layer.name for layer in fused.layers}
-    assert {"normalization", "stages_1_blocks_0_layer_scale"} <= kept
-    assert fused.get_layer("stages_1_blocks_0_norm").weights == []
+    assert fused.get_layer("normalization").compute_dtype == "float32"
+    block = fused.get_layer("stages_1_blocks_0")
+    assert block.gamma.dtype == "float32"
+    assert block.norm.weights == []
     (ours,), (theirs,) = (outputs(m, images(2, 32, 32, 3)) for m in (fused, model))
     assert ours.dtype == theirs.dtype
     assert relative_error(ours, theirs) < {"mixed_float16": 0.005, "mixed_bfloat16": 0.04}[name]

@@ -1,5 +1,7 @@
 """Files of `keras.applications.ConvNeXt*` into models, and a model's into theirs."""
 
+import re
+
 import h5py
 import keras
 import numpy as np
@@ -9,6 +11,7 @@ from keras.src.legacy.saving import legacy_h5_format
 
 import keras_convnext
 from keras_convnext import CheckpointError, identify, load_checkpoint, load_model, save_checkpoint
+from keras_convnext.block import Block
 
 TOLERANCE = 1e-5  # of the largest value
 DEPTHS, DIMS = (1, 2, 1, 1), (8, 16, 24, 32)
@@ -31,7 +34,7 @@ def with_random_weights(model, seed=0):
     generator = np.random.default_rng(seed)
     for weight in model.weights:
         value = generator.normal(size=weight.shape)
-        if "layer_scale" in weight.path:
+        if re.search(r"layer_scale|blocks_\d+/gamma", weight.path):
             value *= 0.3
         elif value.ndim > 1:
             value *= np.prod(value.shape[:-1]) ** -0.5
@@ -70,9 +73,18 @@ def assert_same_outputs(model, other, side=64):
     assert np.abs(found - expected).max() < TOLERANCE * np.abs(expected).max()
 
 
+def in_order(model):
+    """The weights in the order of the computation: ours have the layer scale of a block first."""
+    for layer in model.layers:
+        weights = list(layer.weights)
+        if isinstance(layer, Block) and layer.gamma is not None:
+            weights = [*weights[1:], weights[0]]
+        yield from map(keras.ops.convert_to_numpy, weights)
+
+
 def assert_same_weights(one, other):
     """The layers come in one order; depthwise kernels differ by an axis of length 1."""
-    for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
+    for a, b in zip(in_order(one), in_order(other), strict=True):
         np.testing.assert_array_equal(a, b.reshape(a.shape))
 
 

@@ -133,7 +133,8 @@ def test_weights_of_other_policies(policy, path, tmp_path):
     model.load_weights(tmp_path / "ours.weights.h5")
     assert_same_weights(again, toy(weights=path))
     for ours, theirs in zip(again.get_weights(), model.get_weights()):
-        np.testing.assert_array_equal(ours, theirs.astype("float32"))
+        rounded = ours.astype(dtype)  # as the others are: a layer scale, which stays in float32
+        np.testing.assert_array_equal(rounded.astype("float32"), theirs.astype("float32"))
 
 
 def test_the_legacy_form_holds_no_bfloat16(tmp_path):
@@ -210,11 +211,11 @@ def test_a_model_around_the_network_is_told_by_what_is_too_much(path):
 def test_a_missing_layer_is_told(path):
     toy((2, 2)).save_weights(path)
     with h5py.File(path, "a") as file:
-        del file["layers/pointwise_dense_3"]
-    with pytest.raises(CheckpointError, match="stages_0_blocks_1_pwconv2/kernel"):
+        del file["layers/block_1/pwconv2"]
+    with pytest.raises(CheckpointError, match="stages_0_blocks_1/pwconv2/kernel"):
         toy((2, 2), weights=path)
     with h5py.File(path, "a") as file:
-        del file["layers/depthwise_conv2d_1"]
+        del file["layers/block_1/dwconv"]
     with pytest.raises(CheckpointError, match=r"blocks do not tell|Not in the checkpoint"):
         toy((2, 2), weights=path)
 

@@ -207,7 +207,7 @@ def test_a_damaged_safetensors_file_is_named(content, tmp_path):
 
 
 def test_what_a_layout_has_no_place_for_is_not_written(tmp_path):
-    with pytest.raises(CheckpointError, match="blocks_0_dwconv"):
+    with pytest.raises(CheckpointError, match="blocks_0/dwconv"):
         save_checkpoint(keras_model("official_isotropic"), tmp_path / "x.pth", layout="timm")
     with pytest.raises(CheckpointError, match="head/kernel"):
         save_checkpoint(keras_model("official"), tmp_path / "x.pth", layout="dinov3")

@@ -6,12 +6,12 @@ from keras_convnext.training.layer_decay import layer_groups
 
 def groups_of(model):
     paths = [weight.path for weight in model.trainable_weights]
-    return {path.split("/")[0]: group for path, group in zip(paths, layer_groups(paths))}
+    return {path.rpartition("/")[0]: group for path, group in zip(paths, layer_groups(paths))}
 
 
 def test_small_to_xlarge_have_the_official_groups():
     groups = groups_of(ConvNeXt(depths=(3, 3, 27, 3), dims=(4, 4, 4, 4), classes=2))
-    blocks = [groups[f"stages_2_blocks_{block}_dwconv"] for block in range(27)]
+    blocks = [groups[f"stages_2_blocks_{block}/dwconv"] for block in range(27)]
     assert blocks == [3, 3, 3, 4, 4, 4, 5, 5, 5, 6, 6, 6, 7, 7, 7, 8, 8, 8, 9, 9, 9, 10, 10, 10,
                       11, 11, 11]  # fmt: skip
     outside = {name: group for name, group in groups.items() if "blocks" not in name}
@@ -21,20 +21,20 @@ def test_small_to_xlarge_have_the_official_groups():
         "downsample_3_conv": 12, "norm": 13, "head": 13,
     }  # fmt: skip
     for stage, group in ((0, 1), (1, 2), (3, 12)):
-        assert {groups[f"stages_{stage}_blocks_{block}_norm"] for block in range(3)} == {group}
-        assert groups[f"stages_{stage}_blocks_0_layer_scale"] == group
+        assert {groups[f"stages_{stage}_blocks_{block}/norm"] for block in range(3)} == {group}
+        assert groups[f"stages_{stage}_blocks_0"] == group
 
 
 def test_tiny_leaves_the_groups_up_to_stage_4_empty():
     groups = groups_of(ConvNeXt(depths=(3, 3, 9, 3), dims=(4, 4, 4, 4), classes=2))
-    assert [groups[f"stages_2_blocks_{block}_pwconv1"] for block in (0, 3, 8)] == [3, 4, 5]
-    assert groups["stages_3_blocks_0_pwconv1"] == 12
+    assert [groups[f"stages_2_blocks_{block}/pwconv1"] for block in (0, 3, 8)] == [3, 4, 5]
+    assert groups["stages_3_blocks_0/pwconv1"] == 12
 
 
 @pytest.mark.parametrize(("depth", "expected"), [(18, [1, 1, 2, 3]), (36, [1, 1, 1, 2])])
 def test_isotropic_blocks_are_spread_over_twelve(depth, expected):
     groups = groups_of(ConvNeXtIsotropic(depth=depth, dim=4, classes=2))
-    blocks = [groups[f"blocks_{block}_dwconv"] for block in range(depth)]
+    blocks = [groups[f"blocks_{block}/dwconv"] for block in range(depth)]
     assert blocks[:4] == expected
     assert blocks == sorted(blocks)
     assert set(blocks) == set(range(1, 13))

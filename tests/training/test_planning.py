@@ -9,7 +9,6 @@ import pytest
 import tensorflow as tf
 from typer.testing import CliRunner
 
-import keras_convnext.layers
 from keras_convnext import cli
 from keras_convnext.builders import ConvNeXt
 from keras_convnext.cli.application import settings_of
@@ -166,7 +165,7 @@ def test_a_precision_that_a_device_lacks_is_refused():
 )
 def test_what_a_graph_keeps_is_what_the_model_says(fused, policy, remat, layer_scale, monkeypatch):
     if not fused:
-        monkeypatch.setattr(keras_convnext.layers, "trains_on_cpu", lambda inputs, training: False)
+        monkeypatch.setattr("keras_convnext.arithmetic.tensorflow_on_cpu", lambda: False)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
