@@ -74,7 +74,7 @@ def arithmetic_of(
     # Under a strategy each device has weights of its own, and what is compiled holds those of one.
     may_compile = may_compile and not tf.distribute.has_strategy() and not is_recomputed()
     if may_compile and tf.executing_eagerly():
-        function = tensorflow_cpu.compiled(function)
+        return partial(tensorflow_cpu.call_compiled, function, layer)
     return partial(function, layer)
 
 

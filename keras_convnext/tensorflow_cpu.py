@@ -22,33 +22,33 @@ _compiled: weakref.WeakKeyDictionary[keras.layers.Layer, dict[Any, Any]]
 _compiled = weakref.WeakKeyDictionary()
 
 
-def compiled(arithmetic: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
-    """Compiles an arithmetic for each layer, once for inputs of all sizes.
+def call_compiled(
+    arithmetic: Callable[..., tf.Tensor], layer: keras.layers.Layer, *inputs: tf.Tensor
+) -> tf.Tensor:
+    """Calls the arithmetic of a layer, compiled at the first call for inputs of all sizes.
 
     A call costs as much as a few of the operations it spares, and in a graph TensorFlow fuses
     product, bias and GELU.
 
     Args:
-        arithmetic: function of a layer, whose weights stay the same variables, and of tensors.
+        arithmetic: function of a layer and of tensors.
+        layer: keras.layers.Layer. Its weights stay the same variables.
+        *inputs: float32 tensors, of shapes `(..., C)`.
 
     Returns:
-        A function of the same arguments.
+        What `arithmetic` returns.
     """
-
-    def call(layer: keras.layers.Layer, *inputs: tf.Tensor) -> tf.Tensor:
-        functions = _compiled.setdefault(layer, {})
-        key = arithmetic, len(inputs)
-        if key not in functions:
-            reference = weakref.ref(layer)  # or the value would keep its key alive
-            sizes = ((*(None,) * (len(x.shape) - 1), x.shape[-1]) for x in inputs)
-            functions[key] = tf.function(
-                lambda *inputs: arithmetic(reference(), *inputs),
-                input_signature=[tf.TensorSpec(shape) for shape in sizes],
-                autograph=False,
-            )
-        return functions[key](*inputs)
-
-    return call
+    functions = _compiled.setdefault(layer, {})
+    key = arithmetic, len(inputs)
+    if key not in functions:
+        reference = weakref.ref(layer)  # or the value would keep its key alive
+        sizes = ((*(None,) * (len(x.shape) - 1), x.shape[-1]) for x in inputs)
+        functions[key] = tf.function(
+            lambda *inputs: arithmetic(reference(), *inputs),
+            input_signature=[tf.TensorSpec(shape) for shape in sizes],
+            autograph=False,
+        )
+    return functions[key](*inputs)
 
 
 def _one_pass(function: Any) -> Any:

@@ -23,7 +23,7 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 
 import keras_convnext  # noqa: E402
-from keras_convnext.arithmetic import branch_of  # noqa: E402
+from keras_convnext.arithmetic import residual_of  # noqa: E402
 from keras_convnext.block import Block  # noqa: E402
 from keras_convnext.builders import BUILDERS  # noqa: E402
 
@@ -96,12 +96,12 @@ def check_that_a_block_is_computed_with_that_sum():
     x = np.random.default_rng(0).normal(size=(2, 9, 12, 6)).astype("float32")
     block.build(x.shape)
     for training in (True, False):
-        branch = branch_of(block, x, training)
-        assert (branch.func, branch.args) == (jax_cpu.branch, (block,))
+        residual = residual_of(block, x, training)
+        assert (residual.func, residual.args) == (jax_cpu.residual, (block,))
         traced = str(jax.make_jaxpr(lambda x, training=training: block(x, training=training))(x))
         assert "conv_general_dilated" not in traced
-        plain = block.branch(x)
-        assert abs(branch(x) - plain).max() < 1e-5 * abs(plain).max()
+        plain = block.residual(x)
+        assert abs(residual(x) - plain).max() < 1e-5 * abs(plain).max()
 
 
 def check_that_a_block_is_computed_as_it_is_written():
@@ -109,7 +109,7 @@ def check_that_a_block_is_computed_as_it_is_written():
     x = keras.ops.ones((2, 9, 12, 6))
     block.build(x.shape)
     for training in (True, False):
-        assert branch_of(block, x, training) == block.branch
+        assert residual_of(block, x, training) == block.residual
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from test_builders import images, toy
 from test_parity import TOLERANCE, relative_error
 
 from keras_convnext import tensorflow_cpu
-from keras_convnext.arithmetic import branch_of, trains_on_cpu
+from keras_convnext.arithmetic import residual_of
 from keras_convnext.block import Block
 
 DIM = 8
@@ -55,11 +55,11 @@ def maps(batch=2, side=9):
     return tf.constant(normal(batch, side, side + 3, DIM, seed=1))
 
 
-def output_and_gradients(branch, block, x):
+def output_and_gradients(residual, block, x):
     """By the input, and by each weight that is trained."""
     with tf.GradientTape() as tape:
         tape.watch(x)
-        output = branch(x)
+        output = residual(x)
         loss = tf.reduce_sum(output * normal(*x.shape, seed=2))
     variables = [weight.value for weight in block.trainable_weights]
     return [output, *tape.gradient(loss, [x, *variables])]
@@ -71,30 +71,32 @@ def assert_same(ours, theirs):
 
 
 def compiled(function):
-    return lambda block: tensorflow_cpu.compiled(function, block)
+    return lambda block: partial(tensorflow_cpu.call_compiled, function, block)
 
 
 def as_it_is(function):
     return lambda block: partial(function, block)
 
 
-def what(branch):
+def what(residual):
     """What can be compared: a partial is equal to itself alone."""
-    return (branch.func, *branch.args) if isinstance(branch, partial) else branch
+    if isinstance(residual, partial):
+        return (residual.func, *residual.args)
+    return residual
 
 
 MODES = {
     # layers, training, eager: the arithmetic
-    ("plain", False, True): compiled(Block.branch),
-    ("plain", True, True): compiled(tensorflow_cpu.branch),
-    ("plain", False, False): as_it_is(Block.branch),
-    ("plain", True, False): as_it_is(tensorflow_cpu.branch),
-    ("LoRA", False, True): as_it_is(Block.branch),
-    ("LoRA", True, True): as_it_is(tensorflow_cpu.branch),
-    ("LoRA", True, False): as_it_is(tensorflow_cpu.branch),
-    ("remat", False, True): compiled(Block.branch),
-    ("remat", True, True): as_it_is(tensorflow_cpu.branch),
-    ("remat", True, False): as_it_is(tensorflow_cpu.branch),
+    ("plain", False, True): compiled(Block.residual),
+    ("plain", True, True): compiled(tensorflow_cpu.residual),
+    ("plain", False, False): as_it_is(Block.residual),
+    ("plain", True, False): as_it_is(tensorflow_cpu.residual),
+    ("LoRA", False, True): as_it_is(Block.residual),
+    ("LoRA", True, True): as_it_is(tensorflow_cpu.residual),
+    ("LoRA", True, False): as_it_is(tensorflow_cpu.residual),
+    ("remat", False, True): compiled(Block.residual),
+    ("remat", True, True): as_it_is(tensorflow_cpu.residual),
+    ("remat", True, False): as_it_is(tensorflow_cpu.residual),
 }
 
 
@@ -106,20 +108,20 @@ def test_each_mode_has_its_arithmetic_and_the_same_numbers(kind, training, eager
     chosen = []
 
     def step(x):
-        chosen.append(branch_of(block, x, training))
+        chosen.append(residual_of(block, x, training))
         return output_and_gradients(chosen[-1], block, x)
 
     found = (step if eager else tf.function(step))(x)
     assert what(chosen[-1]) == what(MODES[kind, training, eager](block))
     assert len(found) == 11 + 2 * (kind == "LoRA") - (layer_scale is None)
-    assert_same(found, output_and_gradients(block.branch, block, x))
+    assert_same(found, output_and_gradients(block.residual, block, x))
 
 
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("name", ["mixed_float16", "mixed_bfloat16", "float64"])
 def test_other_precisions_are_computed_as_they_are_written(name, training):
     block = random_block(dtype=name)
-    assert branch_of(block, tf.cast(maps(), block.compute_dtype), training) == block.branch
+    assert residual_of(block, tf.cast(maps(), block.compute_dtype), training) == block.residual
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -127,7 +129,7 @@ def test_other_precisions_are_computed_as_they_are_written(name, training):
 def test_quantized_layers_are_computed_as_they_are_written(quantized, training):
     block = random_block()
     getattr(block, quantized).quantize("int8")
-    assert branch_of(block, maps(), training) == block.branch
+    assert residual_of(block, maps(), training) == block.residual
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -136,8 +138,7 @@ def test_where_there_is_a_gpu_keras_computes(training, monkeypatch):
     gpu = tf.config.PhysicalDevice("/physical_device:GPU:0", "GPU")
     devices = [*tf.config.list_physical_devices(), gpu]
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda: devices)
-    assert branch_of(block, x, training) == block.branch
-    assert not trains_on_cpu(x, training)
+    assert residual_of(block, x, training) == block.residual
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -145,27 +146,27 @@ def test_nothing_is_compiled_under_a_strategy(training):
     """It would hold the variables of one device, or make some where none may be made."""
     with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
         block, x = random_block(), maps()
-        arithmetic = tensorflow_cpu.branch if training else Block.branch
-        assert what(branch_of(block, x, training)) == (arithmetic, block)
+        arithmetic = tensorflow_cpu.residual if training else Block.residual
+        assert what(residual_of(block, x, training)) == (arithmetic, block)
 
 
 def test_batches_and_sizes_share_a_trace():
     block = random_block()
     for training in (False, True):
-        function = branch_of(block, maps(), training)
         for batch in range(1, 8):
             for side in (1, 4, 9):
-                assert function(maps(batch, side)).shape == (batch, side, side + 3, DIM)
-        assert function.experimental_get_tracing_count() == 1
-        assert branch_of(block, maps(3, 5), training) is function
+                output = residual_of(block, maps(batch, side), training)(maps(batch, side))
+                assert output.shape == (batch, side, side + 3, DIM)
+    functions = tensorflow_cpu._compiled[block].values()
+    assert [function.experimental_get_tracing_count() for function in functions] == [1, 1]
 
 
 def test_in_inference_product_bias_and_gelu_are_one_operation():
     block, x = random_block(), maps()
-    branch = branch_of(block, x, training=False)
+    residual = residual_of(block, x, training=False)
     context.enable_run_metadata()
     try:
-        branch(x)
+        residual(x)
         graphs = context.export_run_metadata().partition_graphs
     finally:
         context.disable_run_metadata()
@@ -179,7 +180,10 @@ def test_what_is_compiled_keeps_nothing_alive():
     for training in (False, True):
         model(images(1, 32, 32, 3), training=training)
     (block,) = [layer for layer in model.layers if layer.name == "stages_0_blocks_0"]
-    assert set(tensorflow_cpu._compiled[block]) == {Block.branch, tensorflow_cpu.branch}
+    assert set(tensorflow_cpu._compiled[block]) == {
+        (Block.residual, 1),
+        (tensorflow_cpu.residual, 1),
+    }
     gone = weakref.ref(block)
     del model, block
     gc.collect()
@@ -283,9 +287,9 @@ def test_gradients_of_gradients_are_the_same(training, eager):
         return outer.gradient(squared, [x, block.pwconv1.kernel.value, block.dwconv.kernel.value])
 
     def step(x):
-        return penalty(branch_of(block, x, training), x)
+        return penalty(residual_of(block, x, training), x)
 
-    assert_same((step if eager else tf.function(step))(x), penalty(block.branch, x))
+    assert_same((step if eager else tf.function(step))(x), penalty(block.residual, x))
 
 
 def test_models_within_models_are_the_same(monkeypatch):

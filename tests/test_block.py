@@ -127,7 +127,7 @@ class TestPrecision:
         block = Block(4, kernel_size=1, layer_scale=1e-6, dtype="mixed_float16")
         block.build((None, None, None, 4))
         block.pwconv2.bias.assign(np.full(4, 30000.0))
-        output = block.branch(tf.zeros((1, 2, 2, 4), "float16"))
+        output = block.residual(tf.zeros((1, 2, 2, 4), "float16"))
         assert block.gamma.dtype == "float32"
         assert output.dtype == "float16"
         # In float16 the factor 1e-6 is subnormal: 30000 times it would be off by over a percent.
@@ -261,7 +261,7 @@ def test_remat_around_a_block_without_drop_path_is_right(eager):
         return gradients(keras.remat(lambda x: block(x, training=True)))
 
     step = step if eager else tf.function(step)
-    expected = gradients(lambda x: x + block.branch(x))
+    expected = gradients(block.residual)
     for _ in range(2):  # what is compiled is traced once, and a trace tells more than a call
         assert_same(step(), expected)
 

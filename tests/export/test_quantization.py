@@ -1,7 +1,6 @@
 """What Keras' quantization keeps of the accuracy and the size of a network."""
 
 import warnings
-from pathlib import Path
 
 import keras
 import numpy as np
