@@ -30,7 +30,9 @@ def status(field):
 
 imported = status("VmRSS")
 build = keras_convnext.builders.BUILDERS[name]
-model = build(weights=None, input_shape=(size, size, 3), classes=1000, drop_path_rate=0.1, remat=remat)
+model = build(
+    weights=None, input_shape=(size, size, 3), drop_path_rate=0.1, remat=remat
+)
 model.compile("adamw", "sparse_categorical_crossentropy")
 pixels = np.random.default_rng(0).uniform(0, 255, (batch, size, size, 3)).astype("float32")
 for _ in range(2):

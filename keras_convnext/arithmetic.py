@@ -78,6 +78,15 @@ def arithmetic_of(
     return partial(function, layer)
 
 
+def remat(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Wraps a function of one tensor so that its gradient computes it again: `keras.remat`."""
+    if jax_on_cpu():
+        from keras_convnext import jax_cpu
+
+        return jax_cpu.remat(function)
+    return keras.remat(function)
+
+
 def is_recomputed() -> bool:
     """Whether what is computed now is computed twice, by Keras' rematerialization.
 

@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_convnext.arithmetic import residual_of, tensorflow_on_cpu
+from keras_convnext.arithmetic import remat, residual_of, tensorflow_on_cpu
 from keras_convnext.initializers import kernel_initializer
 from keras_convnext.layers import DropPath, LayerNormalization
 
@@ -112,7 +112,7 @@ class Block(keras.layers.Layer):
         # Drawn here, so that rematerialization does not draw again.
         keep = [self.drop_path.draw(inputs)] if self.drop_path.rate > 0 else []
         if self.remat:
-            return keras.remat(lambda x: residual(x, *keep))(inputs)
+            return remat(lambda x: residual(x, *keep))(inputs)
         return residual(inputs, *keep)
 
     def residual(self, x: Any, keep: Any = None) -> Any:

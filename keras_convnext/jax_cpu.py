@@ -1,9 +1,10 @@
-"""A block's depthwise convolution as a sum of moved maps: JAX on a CPU.
+"""The arithmetic of JAX on a CPU: depthwise convolution as a sum, rematerialization that saves.
 
 XLA makes one pass of the sum, which takes as long as oneDNN's kernel. With its convolution the tiny
 network's answer takes four to six times as long, and a step of training four times.
 """
 
+from collections.abc import Callable
 from functools import reduce
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,34 @@ def residual(block: "Block", x: Array, keep: Array | None = None) -> Array:
     )
     branch = block.mlp(depthwise_conv2d(x, kernel) + bias)
     return x + (branch if keep is None else keep * branch)
+
+
+def remat(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """Wraps a function so that its gradient keeps the input alone and computes the rest again.
+
+    `jax.checkpoint` does the same, but on a CPU XLA repeats the computation early, when memory is
+    still taken by all that was to be spared. Here it depends on the gradient that it is for.
+    """
+
+    def rematerialized(x: Array) -> Array:
+        closed, weights = jax.closure_convert(function, x)
+
+        @jax.custom_vjp
+        def run(x: Array, *weights: Array) -> Array:
+            return closed(x, *weights)
+
+        def forward(x: Array, *weights: Array) -> tuple[Array, tuple[Array, ...]]:
+            return run(x, *weights), (x, *weights)
+
+        def backward(kept: tuple[Array, ...], d_output: Array) -> tuple[Array, ...]:
+            x, *weights = kept
+            _, gradients = jax.vjp(closed, x + 0 * jnp.ravel(d_output)[0], *weights)
+            return gradients(d_output)
+
+        run.defvjp(forward, backward)
+        return run(x, *weights)
+
+    return rematerialized
 
 
 def depthwise_conv2d(x: Array, kernel: Array) -> Array:
