@@ -3,8 +3,6 @@
 import io
 import json
 import resource
-import subprocess
-import sys
 import threading
 import zlib
 from pathlib import Path
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from artifacts import hierarchical, images, isotropic, live_logits
+from forked import Forked
 from PIL import Image
 from test_fusing import randomize
 
@@ -113,8 +112,7 @@ serve(images=tf.constant(files))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
     (folder.parent / "bomb.png").write_bytes(bomb())
-    command = [sys.executable, "-c", program, folder / "1", PHOTOS[0], folder.parent / "bomb.png"]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    done = Forked(program, folder / "1", PHOTOS[0], folder.parent / "bomb.png").wait()
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) < 300_000  # kilobytes; the pixels are 2,700,000
 

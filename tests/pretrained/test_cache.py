@@ -1,14 +1,13 @@
 import hashlib
 import os
 import shutil
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
 import torch_reference
 from file_server import serving
+from forked import Forked
 
 import keras_convnext
 from keras_convnext import CheckpointError, DownloadError
@@ -215,22 +214,12 @@ print(cache.ported_weights([row]).stat().st_size)
 """
 
 
-def start():
-    return subprocess.Popen(
-        [sys.executable, "-c", PROCESS],
-        env={**os.environ, "KERAS_BACKEND": "numpy"},  # the quickest to start
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def test_of_two_processes_one_fetches(server, folder):
     server.pause = 0.002
-    processes = [start(), start()]
-    sizes = {process.communicate()[0] for process in processes}
-    assert [process.returncode for process in processes] == [0, 0]
-    assert sizes == {f"{(folder / PORT).stat().st_size}\n"}
+    processes = [Forked(PROCESS), Forked(PROCESS)]
+    done = [process.wait() for process in processes]
+    assert [process.returncode for process in done] == [0, 0]
+    assert {process.stdout for process in done} == {f"{(folder / PORT).stat().st_size}\n"}
     assert len(server.requests) == 1
     assert files_in(folder) == ["toy.pth", "toy.pth.sha256", PORT]
 
@@ -253,14 +242,14 @@ def test_killed_at_any_moment_the_cache_holds_whole_files_and_the_next_start_goe
     }
     killed_at = []
     for moment, has_come in moments.items():
-        process = start()
-        while process.poll() is None:
+        process = Forked(PROCESS)
+        while process.is_running():
             if has_come():
                 process.kill()
                 killed_at.append(moment)
                 break
             time.sleep(0.001)
-        process.communicate()
+        process.wait()
         for name, content in whole.items():
             if (folder / name).is_file() and name != "toy.pth.sha256":
                 assert (folder / name).read_bytes() == content, moment

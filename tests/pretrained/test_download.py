@@ -1,11 +1,10 @@
 import os
 import shutil
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import pytest
 from file_server import serving
+from forked import Forked
 
 from keras_convnext import CheckpointError, DownloadError
 from keras_convnext.pretrained import download as module
@@ -191,7 +190,6 @@ def test_a_disk_that_fills_up_is_given_its_room_back(server, path):
         "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
         "download(sys.argv[1], Path(sys.argv[2]), print)\n"
     )
-    command = [sys.executable, "-c", script, f"{server.url}/x.bin", str(path)]
-    run = subprocess.run(command, capture_output=True, text=True)
+    run = Forked(script, f"{server.url}/x.bin", path).wait()
     assert "There is no room for x.bin" in run.stderr
     assert files_in(path.parent) == []

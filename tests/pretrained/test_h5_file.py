@@ -1,12 +1,11 @@
 """HDF5 files from strangers: nothing is followed, made or run, and memory is bounded."""
 
 import resource
-import subprocess
-import sys
 
 import h5py
 import numpy as np
 import pytest
+from forked import Forked
 
 import keras_convnext
 from keras_convnext import CheckpointError, identify, load_checkpoint
@@ -232,4 +231,5 @@ for _ in range(60):
     except CheckpointError:
         pass
 """
-    subprocess.run([sys.executable, "-c", script, str(path)], check=True, timeout=120)
+    done = Forked(script, path).wait(120)
+    assert done.returncode == 0, done.stderr

@@ -1,15 +1,13 @@
 import csv
 import json
-import os
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import toy_runs
+from forked import Forked
 from safetensors.numpy import load_file
 
 from keras_convnext.training.journal import NonFiniteLossError
@@ -20,20 +18,15 @@ pytestmark = pytest.mark.usefixtures("toy")
 
 def start(data, runs, cluster=None, **task):
     task = {"data": str(data), "runs": [(str(o), own, one) for o, own, one in runs], **task}
-    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    if cluster:
-        environment["TF_CONFIG"] = json.dumps(cluster)
-    return subprocess.Popen(
-        [sys.executable, toy_runs.__file__, json.dumps(task)],
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment,
-        cwd=Path(__file__).parent,
-    )  # fmt: skip
+    environment = {"TF_CONFIG": json.dumps(cluster)} if cluster else {}
+    return Forked(Path(toy_runs.__file__).read_text(), json.dumps(task), **environment)
 
 
 def finish(*processes, code=0):
-    told = [process.communicate(timeout=600)[0] for process in processes]
-    assert [process.returncode for process in processes] == [code] * len(processes), told[0][-3000:]
-    return told[0]
+    done = [process.wait() for process in processes]
+    told = done[0].stdout + done[0].stderr
+    assert [process.returncode for process in done] == [code] * len(done), told[-3000:]
+    return told
 
 
 def last_state(output):

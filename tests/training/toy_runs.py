@@ -36,8 +36,8 @@ SETTINGS = {
 COLORS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (200, 50, 40), "white": (225,) * 3}
 
 
-def make_pictures(folder, train_images=40, test_images=6, seed=0):
-    """Writes noisy pictures of four colours, as folders of JPEGs."""
+def make_pictures(folder, train_images=40, test_images=6, seed=0, extension="jpg"):
+    """Writes noisy pictures of four colours, as folders of JPEGs or other files."""
     generator = np.random.default_rng(seed)
     for split, count in (("train", train_images), ("test", test_images)):
         for name, color in COLORS.items():
@@ -45,17 +45,17 @@ def make_pictures(folder, train_images=40, test_images=6, seed=0):
             place.mkdir(parents=True)
             for index in range(count):
                 pixels = generator.normal(color, 50, (20, 24, 3)).clip(0, 255).astype("uint8")
-                Image.fromarray(pixels).save(place / f"{index:03d}.jpg", quality=95)
+                Image.fromarray(pixels).save(place / f"{index:03d}.{extension}", quality=95)
     return folder
 
 
-def register(monkeypatch=None):
-    """Has `toy` be a network like the published ones, for good or for one test."""
-    for table, row in ((VARIANTS, TOY), (builders.BUILDERS, builders._builder(TOY))):
+def register(monkeypatch=None, variant=TOY):
+    """Has a toy be a network like the published ones, for good or for one test."""
+    for table, row in ((VARIANTS, variant), (builders.BUILDERS, builders._builder(variant))):
         if monkeypatch:
-            monkeypatch.setitem(table, "toy", row)
+            monkeypatch.setitem(table, variant.name, row)
         else:
-            table["toy"] = row
+            table[variant.name] = row
 
 
 def toy_train(data, output, *, strategy=None, **own):

@@ -1,0 +1,89 @@
+"""Sixty updates of a toy run, and what they came to in the last commit.
+
+`golden_curve.py` makes the run and prints how far it is from `golden_curve.json`;
+`golden_curve.py --write` replaces that file. A commit that changes the file says why the numbers
+changed: the network starts from other weights, say, or an augmentation draws differently.
+
+Rounding differs from one processor and one number of threads to the next, so the run is one in
+which it does not grow: float32, a small network, and a low learning rate.
+"""
+
+import argparse
+import csv
+import json
+import tempfile
+from pathlib import Path
+
+import toy_runs
+
+from keras_convnext.training import train
+from keras_convnext.variants import Variant
+
+CURVE = Path(__file__).with_suffix(".json")
+NETWORK = Variant("golden", (1, 1, 2), (8, 16, 16), 0.3, 2, stddev=None)
+UPDATES = 60
+SETTINGS = {
+    "epochs": UPDATES,  # of one update each, so that the log has a row for every update
+    "warmup_epochs": 10,
+    "frozen_epochs": 2,
+    "batch_size": 24,
+    "device_batch": 12,  # two batches are accumulated
+    "mixing_batch": 4,
+    "learning_rate": 4e-3,
+    "weight_decay": 0.5,  # with so low a learning rate, 0.05 would hardly show
+    "layer_decay": 0.8,
+    "clip_norm": 1.0,
+    "ema_decay": 0.9,
+    "drop_path_rate": 0.3,
+    "layer_scale": 0.3,
+    "size": 16,
+}
+LOSSES = ("loss", "val_loss", "val_ema_loss")
+ACCURACIES = ("val_accuracy", "val_ema_accuracy")
+
+
+def measure(folder):
+    """Makes the run: a row of losses for each update, and the accuracies at the end."""
+    pictures = toy_runs.make_pictures(folder / "pictures", 8, 3, extension="png")
+    train("imagenet1k", NETWORK.name, pictures, folder / "run", SETTINGS)
+    with (folder / "run" / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    return {
+        "updates": [{name: float(row[name]) for name in LOSSES} for row in rows],
+        "end": {name: float(rows[-1][name]) for name in ACCURACIES},
+    }
+
+
+def numbers(curve):
+    """All numbers of a run by what they are, as "loss of update 7"."""
+    return {
+        f"{name} of update {update}": value
+        for update, row in enumerate(curve["updates"], 1)
+        for name, value in row.items()
+    } | curve["end"]
+
+
+def write(curve):
+    rows = ",\n".join(f"    {json.dumps(row)}" for row in curve["updates"])
+    text = f'{{\n  "updates": [\n{rows}\n  ],\n  "end": {json.dumps(curve["end"])}\n}}\n'
+    CURVE.write_text(text, "utf-8")
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--write", action="store_true", help=f"replace {CURVE.name}")
+    writes = parser.parse_args().write
+    toy_runs.register(variant=NETWORK)
+    with tempfile.TemporaryDirectory() as folder:
+        found = measure(Path(folder))
+    if writes:
+        write(found)
+        return
+    theirs = numbers(json.loads(CURVE.read_text("utf-8")))
+    apart = {name: abs(ours / theirs[name] - 1) for name, ours in numbers(found).items()}
+    farthest = max(apart, key=apart.get)
+    print(f"At most {apart[farthest]:.1e} away, relatively: {farthest}")
+
+
+if __name__ == "__main__":
+    main()
