@@ -103,6 +103,7 @@ class Block(keras.layers.Layer):
         self.norm.build(input_shape)
         self.pwconv1.build((None, self.dim))
         self.pwconv2.build((None, self.expansion * self.dim))
+        self.drop_path.build(input_shape)
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Adds the branch to `inputs`, of shape `(N, H, W, dim)`."""
@@ -167,7 +168,7 @@ class Block(keras.layers.Layer):
             "drop_path": self.drop_path.rate,
             "stddev": self.stddev,
             "remat": self.remat,
-            "dense": {dense.name: dense.get_config() for dense in (self.pwconv1, self.pwconv2)},
+            "dense": {dense.name: self._own(dense) for dense in (self.pwconv1, self.pwconv2)},
             "frozen": [part.name for part in (self.dwconv, self.norm) if not part.trainable],
         }
 
@@ -178,10 +179,18 @@ class Block(keras.layers.Layer):
         dense, frozen = config.pop("dense", {}), config.pop("frozen", ())
         block = super().from_config(config)
         for name, own in dense.items():
+            own = {"dtype": block.dtype_policy, **own}
             setattr(block, name, keras.layers.Dense.from_config(own))
         for name in frozen:
             getattr(block, name).trainable = False
         return block
+
+    def _own(self, dense: keras.layers.Dense) -> dict[str, Any]:
+        """The config of a layer, whose dtype is the block's unless it is quantized."""
+        config = dense.get_config()
+        if dense.dtype_policy == self.dtype_policy:
+            del config["dtype"]
+        return config
 
 
 def _at_least_float32(dtype: str) -> str:
