@@ -230,7 +230,9 @@ def check_quantization(twin, folder):
         model = twin.build(classifier_activation="softmax")
         expected = array(model(twin.pixels))
         model.quantize(mode)
-        dense = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.Dense)]
+        dense = [
+            layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.Dense)
+        ]
         assert len(dense) == 2 * sum(twin.variant.depths) + 1
         assert {layer.quantization_mode for layer in dense} == {mode}
         assert {layer.kernel.dtype for layer in dense if mode == "int8"} <= {"int8"}
@@ -372,9 +374,7 @@ def check_export(twin, folder):
         assert_close(served, probabilities)
     else:
         batch = {0: torch.export.Dim("batch", min=1, max=8)}
-        model.export(
-            folder / "model.pt2", format="torch", verbose=False, dynamic_shapes=batch
-        )
+        model.export(folder / "model.pt2", format="torch", verbose=False, dynamic_shapes=batch)
         served = torch.export.load(folder / "model.pt2").module()(torch.tensor(pixels))
         assert_close(served, probabilities)
 
@@ -471,9 +471,7 @@ def fit(model, twin):
     """Trains for two steps, and returns the loss."""
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     model.compile(keras.optimizers.SGD(0.1), loss)
-    history = model.fit(
-        twin.pixels, twin.labels, batch_size=2, epochs=1, shuffle=False, verbose=0
-    )
+    history = model.fit(twin.pixels, twin.labels, batch_size=2, epochs=1, shuffle=False, verbose=0)
     return history.history["loss"]
 
 
