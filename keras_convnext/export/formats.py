@@ -1,6 +1,7 @@
 """The formats that a network can leave Keras in: how each is written, and run by its own."""
 
 import importlib.util
+import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -151,7 +152,8 @@ def _write_litert(order: Order) -> None:
 def _load_litert(path: Path, dtype: str) -> Run:
     from ai_edge_litert.interpreter import Interpreter
 
-    runner = Interpreter(str(path)).get_signature_runner("serving_default")
+    interpreter = Interpreter(str(path), num_threads=os.cpu_count())  # or it takes one
+    runner = interpreter.get_signature_runner("serving_default")
     return lambda pixels: runner(pixels=pixels)
 
 
