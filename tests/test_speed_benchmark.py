@@ -22,9 +22,22 @@ def speed(monkeypatch):
     return importlib.import_module
 
 
-def test_the_quick_run_measures_what_is_installed_and_says_what_is_not(tmp_path):
+EXPORTED = ("SavedModel", "ONNX Runtime", "OpenVINO", "LiteRT")
+SOME = ("keras_convnext predict", "keras_convnext train_on_batch", "kimm tf.function", "timm eager",
+        "matrix product NumPy")  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("contestants", "ways"),
+    [
+        pytest.param(SOME, (), id="some"),
+        pytest.param((), EXPORTED, id="all", marks=pytest.mark.slow),
+    ],
+)
+def test_the_quick_run_measures_what_is_installed_and_says_what_is_not(contestants, ways, tmp_path):
+    chosen = ["--contestants", *contestants] if contestants else []
     subprocess.run(
-        [sys.executable, str(SPEED), "--quick", "--output", str(tmp_path)],
+        [sys.executable, str(SPEED), "--quick", "--output", str(tmp_path), *chosen],
         check=True, capture_output=True, timeout=900,
     )  # fmt: skip
     results = json.loads((tmp_path / "speed.json").read_text())
@@ -48,7 +61,7 @@ def test_the_quick_run_measures_what_is_installed_and_says_what_is_not(tmp_path)
     measured = [
         name for result in cases for name, f in result["contestants"].items() if "turns" in f
     ]
-    ours = ("predict", "SavedModel", "ONNX Runtime", "OpenVINO", "LiteRT", "train_on_batch")
+    ours = ("predict", "train_on_batch", *ways)
     assert {f"keras_convnext {way}" for way in ours} <= set(measured)
     assert {"timm eager", "matrix product NumPy"} <= set(measured)
     drawn = importlib.util.find_spec("matplotlib") is not None
