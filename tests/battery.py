@@ -29,8 +29,14 @@ CLASSES = 5
 BACKEND = keras.config.backend()
 
 
+def twin_row(row):
+    """The row of a toy of the same structure: at most two stages, of few and narrow blocks."""
+    depths = tuple(1 + (depth == max(row.depths)) for depth in row.depths[-2:])
+    return row._replace(depths=depths, dims=(8, 16)[: len(depths)])
+
+
 class Twin:
-    """The network of a row, with few and narrow blocks and with weights that all count.
+    """The toy of a row, with weights that all count.
 
     Args:
         name: str. A key of `VARIANTS`.
@@ -38,22 +44,17 @@ class Twin:
     """
 
     def __init__(self, name, folder):
-        row = VARIANTS[name]
-        self.variant = row._replace(
-            depths=tuple(1 + (depth == max(row.depths)) for depth in row.depths),
-            dims=tuple(8 * 2**stage for stage in range(len(row.dims))),
-        )
+        row = self.variant = twin_row(VARIANTS[name])
         structure = {
             "classes": CLASSES,
             "gamma": row.layer_scale is not None,
             "patch_size": row.patch_size,
             "kernel_size": row.kernel_size,
         }
-        sizes = self.variant.depths, self.variant.dims
         if row.isotropic:
-            reference = torch_reference.Isotropic(sizes[0][0], sizes[1][0], **structure)
+            reference = torch_reference.Isotropic(*row.depths, *row.dims, **structure)
         else:
-            reference = torch_reference.Hierarchical(*sizes, **structure)
+            reference = torch_reference.Hierarchical(row.depths, row.dims, **structure)
         self.reference = torch_reference.randomize(reference)
         self.checkpoint = torch_reference.save(self.reference, folder / f"{name}.pth")
         # Odd sides: rows and columns are left over after the stem and after stages.
@@ -108,7 +109,7 @@ def check_shapes_and_dtypes(twin, folder):
 
 def check_sizes_of_images_and_batches(twin, folder):
     side = twin.variant.min_size
-    for samples, height, width in ((1, side, 2 * side), (3, 2 * side, side)):
+    for samples, height, width in ((1, side, 2 * side),):
         pixels = random(samples, height, width, 3, scale=255)
         fixed = twin.build(input_shape=pixels.shape[1:])
         assert_close(twin.model(pixels), fixed(pixels))
@@ -295,7 +296,7 @@ def check_remat(twin, folder):
         keras.utils.set_random_seed(2)
         model = twin.build(drop_path_rate=0.5, remat=remat)
         seeds = [(seed, array(seed)) for seed in model.non_trainable_variables]
-        for compiled in (False, True):
+        for compiled in (False, True) if remat else (False,):
             for seed, value in seeds:
                 seed.assign(value)
             with counted_remats() as count:
@@ -370,8 +371,8 @@ def check_export(twin, folder):
         import tensorflow as tf
 
         model.export(folder / "saved_model", format="tf_saved_model", verbose=False)
-        served = tf.saved_model.load(str(folder / "saved_model")).serve(pixels)
-        assert_close(served, probabilities)
+        loaded = tf.saved_model.load(str(folder / "saved_model"))
+        assert_close(loaded.serve(pixels), probabilities)
     else:
         batch = {0: torch.export.Dim("batch", min=1, max=8)}
         model.export(folder / "model.pt2", format="torch", verbose=False, dynamic_shapes=batch)

@@ -7,36 +7,58 @@ import sys
 from functools import lru_cache
 
 import pytest
-from battery import BACKEND, CHECKS, Twin
+from battery import BACKEND, CHECKS, Twin, twin_row
 
 from keras_convnext.builders import BUILDERS
+from keras_convnext.variants import VARIANTS
+
+LONG = {"export", "fit", "lora", "remat"}  # more than all other checks together
 
 
 @pytest.fixture(scope="session")
 def twin_of(tmp_path_factory):
     """The twin of a network: one that is kept, since all of its checks come in a row."""
-    gc.freeze()  # under PyTorch, Keras collects garbage at each layer that it quantizes
     return lru_cache(maxsize=1)(lambda name: Twin(name, tmp_path_factory.mktemp("twin")))
 
 
-@pytest.mark.parametrize("check", CHECKS)
-@pytest.mark.parametrize("name", BUILDERS)
+@pytest.fixture(autouse=True)
+def no_garbage_collection(monkeypatch):
+    """Keras collects garbage after each layer that it quantizes, which takes half a second each."""
+    monkeypatch.setattr(gc, "collect", lambda generation=2: 0)
+
+
+def cases():
+    """Each network and check; what takes long is slow for twins that only have another name."""
+    seen = set()
+    for name in BUILDERS:
+        structure = twin_row(VARIANTS[name])._replace(name="", size=0)
+        for check in CHECKS:
+            is_slow = structure in seen and check in LONG
+            marks = [pytest.mark.slow] if is_slow else []
+            yield pytest.param(name, check, marks=marks, id=f"{name}-{check}")
+        seen.add(structure)
+
+
+@pytest.mark.parametrize(("name", "check"), cases())
 def test_network(name, check, twin_of, tmp_path):
     CHECKS[check](twin_of(name), tmp_path)
 
 
+@pytest.mark.parametrize(
+    "selected", ["not slow", pytest.param("slow", marks=pytest.mark.slow)], ids=["", "slow"]
+)
 @pytest.mark.parametrize("backend", sorted({"jax", "tensorflow", "torch"} - {BACKEND}))
-def test_networks_on_another_backend(backend, tmp_path):
+def test_networks_on_another_backend(backend, selected, tmp_path):
     pytest.importorskip(backend)
-    # XLA compiles for minutes what runs for seconds.
-    quick = {
+    quick = {  # these networks run for seconds, after minutes of compilation
+        "OMP_NUM_THREADS": "1",
         "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-n", "0", "-q", __file__, "-k", "test_network["],
+        [sys.executable, "-m", "pytest", "-q", "-n", "0", f"{__file__}::test_network", "-m", selected],
         env={**os.environ, **quick, "KERAS_BACKEND": backend}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-10_000:]
