@@ -15,6 +15,7 @@ from tensorflow.python.eager import context  # only it tells what was run
 from test_builders import images, toy
 from test_parity import TOLERANCE, relative_error
 
+import keras_convnext
 from keras_convnext import tensorflow_cpu
 from keras_convnext.arithmetic import residual_of
 from keras_convnext.block import Block
@@ -130,6 +131,23 @@ def test_quantized_layers_are_computed_as_they_are_written(quantized, training):
     block = random_block()
     getattr(block, quantized).quantize("int8")
     assert residual_of(block, maps(), training) == block.residual
+
+
+@pytest.mark.parametrize("eager", [False, True])
+def test_a_subclass_trains_by_what_it_computes(eager):
+    class Twice(Block):
+        def mlp(self, x):
+            return 2 * super().mlp(x)
+
+    block = Twice(DIM)
+    block.build((None, None, None, DIM))
+    randomize(block)
+    x = maps()
+    called = block if eager else tf.function(block)
+    assert_same([called(x, training=True)], [block.residual(x)])
+    fused = keras_convnext.export.fuse(toy())
+    pixels = images(2, 32, 32, 3)
+    np.testing.assert_allclose(fused(pixels, training=True), fused(pixels), rtol=1e-5)
 
 
 @pytest.mark.parametrize("training", [False, True])
