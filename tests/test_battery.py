@@ -57,8 +57,9 @@ def test_networks_on_another_backend(backend, selected, tmp_path):
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
+    tests = f"{__file__}::test_network"
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-n", "0", f"{__file__}::test_network", "-m", selected],
+        [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", selected, tests],
         env={**os.environ, **quick, "KERAS_BACKEND": backend}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-10_000:]
