@@ -159,8 +159,13 @@ class Block(keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor, and what has changed in the layers since."""
+        config = super().get_config()
+        dense = {layer.name: layer.get_config() for layer in (self.pwconv1, self.pwconv2)}
+        for own in dense.values():
+            if own["dtype"] == config["dtype"]:
+                del own["dtype"]  # it is the block's, unless the layer is quantized
         return {
-            **super().get_config(),
+            **config,
             "dim": self.dim,
             "kernel_size": self.kernel_size,
             "expansion": self.expansion,
@@ -168,7 +173,7 @@ class Block(keras.layers.Layer):
             "drop_path": self.drop_path.rate,
             "stddev": self.stddev,
             "remat": self.remat,
-            "dense": {dense.name: self._own(dense) for dense in (self.pwconv1, self.pwconv2)},
+            "dense": dense,
             "frozen": [part.name for part in (self.dwconv, self.norm) if not part.trainable],
         }
 
@@ -179,18 +184,12 @@ class Block(keras.layers.Layer):
         dense, frozen = config.pop("dense", {}), config.pop("frozen", ())
         block = super().from_config(config)
         for name, own in dense.items():
+            block._tracker.untrack(getattr(block, name))  # or Keras would hold on to both
             own = {"dtype": block.dtype_policy, **own}
             setattr(block, name, keras.layers.Dense.from_config(own))
         for name in frozen:
             getattr(block, name).trainable = False
         return block
-
-    def _own(self, dense: keras.layers.Dense) -> dict[str, Any]:
-        """The config of a layer, whose dtype is the block's unless it is quantized."""
-        config = dense.get_config()
-        if dense.dtype_policy == self.dtype_policy:
-            del config["dtype"]
-        return config
 
 
 def _at_least_float32(dtype: str) -> str:

@@ -59,7 +59,7 @@ def test_networks_on_another_backend(backend, selected, tmp_path):
     }
     tests = f"{__file__}::test_network"
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-n", "0", tests, "-m", selected],
+        [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", selected, tests],
         env={**os.environ, **quick, "KERAS_BACKEND": backend}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-10_000:]

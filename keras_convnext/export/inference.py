@@ -48,6 +48,7 @@ class InferenceBlock(Block):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        self._tracker.untrack(self.norm)  # or Keras would hold on to both
         self.norm = InferenceLayerNormalization(
             epsilon=self.norm.epsilon,
             center=False,
