@@ -11,7 +11,7 @@ import keras_convnext
 from keras_convnext import CheckpointError, identify, load_checkpoint
 from keras_convnext.pretrained.h5_file import read_h5
 
-DENSE = "layers/pointwise_dense/vars/0"
+DENSE = "layers/block/pwconv1/vars/0"
 
 
 def toy(**options):
@@ -166,7 +166,7 @@ def test_a_chunk_that_inflates_past_its_size_is_cut(path):
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10  # in KB
     with h5py.File(path, "a") as file:
         file[DENSE].id.write_direct_chunk((0, 0), b"no deflate")
-    with pytest.raises(CheckpointError, match=r"damaged at layers/pointwise_dense/vars/0"):
+    with pytest.raises(CheckpointError, match=r"damaged at layers/block/pwconv1/vars/0"):
         read_h5(path)[DENSE].read()
 
 
