@@ -366,7 +366,7 @@ def test_the_figures_in_the_sentences_of_the_readme_are_measured():
             f"{of(few, 'keras_convnext', 'OpenVINO', dtype='bfloat16'):.1f}",
             f"{times(few, 'OpenVINO', *compiled, dtype='bfloat16'):.2f}",
             f"{of(few, 'keras_convnext', 'OpenVINO', dtype='int8'):.1f}",
-            f"{of('speed.json', 'keras_convnext', 'OpenVINO'):.1f}",
+            f"{of('intel/speed.json', 'keras_convnext', 'OpenVINO'):.1f}",
         ],
         "[Without AVX-512]": [
             f"{times('avx2/speed.json', 'predict', 'keras.applications', 'predict'):.2f}",
