@@ -1,3 +1,5 @@
+from contextlib import ExitStack
+
 import keras
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from keras_convnext.training.layer_decay import layer_groups
 from keras_convnext.training.optimizer import AdamW, LossScaleOptimizer
 from keras_convnext.training.schedule import WarmupCosine
 
-PATHS = ("stem_conv/kernel", "stages_1_blocks_0_norm/gamma", "head/kernel", "head/bias")
+PATHS = ("stem_conv/kernel", "stages_1_blocks_0/norm/gamma", "head/kernel", "head/bias")
 SHAPES = ((2, 2, 3, 4), (4,), (4, 5), (5,))
 
 
@@ -17,8 +19,10 @@ def variables(seed=0):
     generator = np.random.default_rng(seed)
     made = []
     for path, shape in zip(PATHS, SHAPES):
-        layer, name = path.split("/")
-        with keras.name_scope(layer):
+        *layers, name = path.split("/")
+        with ExitStack() as scopes:
+            for layer in layers:
+                scopes.enter_context(keras.name_scope(layer))
             made.append(keras.Variable(generator.normal(0, 0.3, shape).astype("f"), name=name))
     assert [variable.path for variable in made] == list(PATHS)
     return made
