@@ -34,11 +34,9 @@ def residual_of(block: "Block", inputs: Any, training: bool | None) -> Callable[
         from keras_convnext import jax_cpu
 
         return partial(jax_cpu.residual, block)
-    from keras_convnext.block import Block
-
     dense = block.pwconv1, block.pwconv2
     is_quantized = any(layer.quantization_mode for layer in dense)
-    if is_quantized or (training and type(block) is not Block):  # which may compute otherwise
+    if is_quantized or (training and not block.is_plain):
         return block.residual
     # LoRA may be enabled after the first call, and would not be in what that one compiled; and
     # keras.remat finds no weights in it to give gradients to.

@@ -88,6 +88,11 @@ class Block(keras.layers.Layer):
         """Returns the layers with weights, in the order of the computation."""
         return self.dwconv, self.norm, self.pwconv1, self.pwconv2
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether it is no subclass, which may compute something else."""
+        return type(self) is Block
+
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Creates `gamma`, of shape `(dim,)`, and the weights of the five layers."""
         self.gamma = None

@@ -332,7 +332,7 @@ def test_a_name_that_begins_with_another_is_not_taken_for_it(speed):
 
 def test_the_kept_tables_are_those_of_the_kept_figures(speed):
     kept = sorted((ROOT / "benchmarks" / "results").rglob("speed*.json"))
-    assert len(kept) == 5
+    assert len(kept) == 6
     for path in kept:
         results = json.loads(path.read_text("utf-8"))
         assert speed("report").markdown(results) == path.with_suffix(".md").read_text("utf-8")

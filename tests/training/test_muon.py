@@ -77,7 +77,6 @@ def test_what_is_no_matrix_moves_as_by_adamw():
 @pytest.mark.parametrize(
     ("layers", "is_chosen"),
     [
-        (("stages_0_blocks_1_pwconv1",), True),
         (("stages_0_blocks_1", "pwconv2"), True),
         (("left_stages_0_blocks_1", "pwconv1"), True),
         (("left_downsample_1_conv",), True),

@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import keras
@@ -15,7 +16,7 @@ from keras_convnext.training.muon import Muon
 from keras_convnext.training.optimizer import AdamW, LossScaleOptimizer
 from keras_convnext.training.schedule import WarmupCosine
 
-PATHS = ("stem_conv/kernel", "stages_1_blocks_0_norm/gamma", "head/kernel", "head/bias")
+PATHS = ("stem_conv/kernel", "stages_1_blocks_0/norm/gamma", "head/kernel", "head/bias")
 SHAPES = ((2, 2, 3, 4), (4,), (4, 5), (5,))
 
 
@@ -23,8 +24,10 @@ def variables(seed=0):
     generator = np.random.default_rng(seed)
     made = []
     for path, shape in zip(PATHS, SHAPES):
-        layer, name = path.split("/")
-        with keras.name_scope(layer):
+        *layers, name = path.split("/")
+        with ExitStack() as scopes:
+            for layer in layers:
+                scopes.enter_context(keras.name_scope(layer))
             made.append(keras.Variable(generator.normal(0, 0.3, shape).astype("f"), name=name))
     assert [variable.path for variable in made] == list(PATHS)
     return made
