@@ -18,7 +18,7 @@ class Block(keras.layers.Layer):
     Example:
 
     ```python
-    block = keras_convnext.block.Block(96, drop_path=0.1)
+    block = keras_convnext.Block(96, drop_path=0.1)
     y = block(x)  # (N, H, W, 96) -> (N, H, W, 96)
     ```
 

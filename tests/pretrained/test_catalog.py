@@ -86,7 +86,7 @@ def test_listing():
 
 def test_the_builders_name_the_tags_that_they_have():
     for name, builder in cli.photographs.BUILDERS.items():
-        told = re.search(r"weights: str.*?\n        input_tensor", builder.__doc__, re.DOTALL)[0]
+        told = re.search(r"^Published weights: (.*)\.$", builder.__doc__, re.MULTILINE)[1]
         assert set(re.findall('"([a-z0-9_]+)"', told)) == {row.tag for row in list_weights(name)}
 
 
