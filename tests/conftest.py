@@ -1,3 +1,4 @@
+import gc
 import os
 import tarfile
 from pathlib import Path
@@ -9,6 +10,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras_convnext  # noqa: F401  (before TensorFlow, as its kernels are chosen by that)
 
 SAMPLES = Path(__file__).parents[2] / "shared" / "data" / "imagenet_samples.tar"
+
+
+@pytest.fixture
+def no_garbage_collection(monkeypatch):
+    """Keras collects garbage after each layer that it quantizes, which takes half a second each."""
+    monkeypatch.setattr(gc, "collect", lambda generation=2: 0)
 
 
 @pytest.fixture(scope="session")

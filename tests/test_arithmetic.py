@@ -279,6 +279,7 @@ def test_copies_have_their_own(copied, tmp_path):
     assert_same(logits_and_gradients(again), expected)
 
 
+@pytest.mark.usefixtures("no_garbage_collection")
 @pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
 def test_changes_are_seen(change, monkeypatch):
     model = random_toy()

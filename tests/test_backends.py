@@ -11,17 +11,18 @@ import torch
 import torch_reference
 from test_parity import TOLERANCE, channels_last, relative_error
 
-NAMES = ("convnext_tiny", "convnext_isotropic_small")
+LARGER = ("convnext_tiny", "convnext_isotropic_small")
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
+@pytest.mark.parametrize("names", [("convnext_atto",), pytest.param(LARGER, marks=pytest.mark.slow)])
 @torch.no_grad()
-def test_backend_gives_the_same_without_tensorflow(backend, tmp_path):
+def test_backend_gives_the_same_without_tensorflow(names, backend, tmp_path):
     pytest.importorskip(backend)
     pixels = np.random.default_rng(1).integers(0, 256, (2, 224, 224, 3)).astype("float32")
     np.save(tmp_path / "pixels.npy", pixels)
     references = {}
-    for name in NAMES:
+    for name in names:
         references[name] = torch_reference.randomize(torch_reference.network(name))
         torch_reference.save(references[name], tmp_path / f"{name}.pth")
 

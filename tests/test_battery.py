@@ -1,6 +1,5 @@
 """Every check of the battery for the toy twin of every network, on this backend and the others."""
 
-import gc
 import os
 import subprocess
 import sys
@@ -12,7 +11,8 @@ from battery import BACKEND, CHECKS, Twin, twin_row
 from keras_convnext.builders import BUILDERS
 from keras_convnext.variants import VARIANTS
 
-LONG = {"export", "fit", "lora", "remat"}  # more than all other checks together
+# What is run for each twin. All else is slow for a twin that differs from another in its name alone.
+QUICK = {"fused", "gradients", "parity", "shapes_and_dtypes", "training_flag_and_drop_path"}
 
 
 @pytest.fixture(scope="session")
@@ -21,24 +21,19 @@ def twin_of(tmp_path_factory):
     return lru_cache(maxsize=1)(lambda name: Twin(name, tmp_path_factory.mktemp("twin")))
 
 
-@pytest.fixture(autouse=True)
-def no_garbage_collection(monkeypatch):
-    """Keras collects garbage after each layer that it quantizes, which takes half a second each."""
-    monkeypatch.setattr(gc, "collect", lambda generation=2: 0)
-
-
 def cases():
-    """Each network and check; what takes long is slow for twins that only have another name."""
+    """Each network and check."""
     seen = set()
     for name in BUILDERS:
         structure = twin_row(VARIANTS[name])._replace(name="", size=0)
         for check in CHECKS:
-            is_slow = structure in seen and check in LONG
+            is_slow = structure in seen and check not in QUICK
             marks = [pytest.mark.slow] if is_slow else []
             yield pytest.param(name, check, marks=marks, id=f"{name}-{check}")
         seen.add(structure)
 
 
+@pytest.mark.usefixtures("no_garbage_collection")
 @pytest.mark.parametrize(("name", "check"), cases())
 def test_network(name, check, twin_of, tmp_path):
     CHECKS[check](twin_of(name), tmp_path)

@@ -103,6 +103,7 @@ LEARNED = {
 }
 
 
+@pytest.mark.usefixtures("no_garbage_collection")
 @pytest.mark.parametrize("change", LEARNED.values(), ids=LEARNED)
 def test_a_model_is_saved_and_loaded_as_it_is_now(change, tmp_path):
     model = randomize(toy(layer_scale_init_value=0.3, drop_path_rate=0.2))

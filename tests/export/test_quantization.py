@@ -17,6 +17,7 @@ def quantized(model, mode):
     return model
 
 
+@pytest.mark.slow
 def test_a_quantized_network_is_no_larger_than_that_of_keras_applications(tmp_path):
     sizes = []
     for builder in (keras_convnext.ConvNeXtTiny, keras.applications.ConvNeXtTiny):
