@@ -15,7 +15,11 @@ LARGER = ("convnext_tiny", "convnext_isotropic_small")
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
-@pytest.mark.parametrize("names", [("convnext_atto",), pytest.param(LARGER, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "names",
+    [("convnext_atto",), pytest.param(LARGER, marks=pytest.mark.slow)],
+    ids=["small", "large"],
+)
 @torch.no_grad()
 def test_backend_gives_the_same_without_tensorflow(names, backend, tmp_path):
     pytest.importorskip(backend)

@@ -11,7 +11,7 @@ from battery import BACKEND, CHECKS, Twin, twin_row
 from keras_convnext.builders import BUILDERS
 from keras_convnext.variants import VARIANTS
 
-# What is run for each twin. All else is slow for a twin that differs from another in its name alone.
+# What every twin is put through. All else is slow for one that differs from another in name alone.
 QUICK = {"fused", "gradients", "parity", "shapes_and_dtypes", "training_flag_and_drop_path"}
 
 
