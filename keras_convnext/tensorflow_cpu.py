@@ -8,6 +8,7 @@ of the layer scale go into the weights, and their gradients come out of the weig
 
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import keras
@@ -44,11 +45,20 @@ def call_compiled(
         reference = weakref.ref(layer)  # or the value would keep its key alive
         sizes = ((*(None,) * (len(x.shape) - 1), x.shape[-1]) for x in inputs)
         functions[key] = tf.function(
-            lambda *inputs: arithmetic(reference(), *inputs),
+            # TensorFlow counts the traces of a lambda by its code, and would warn of one a layer.
+            partial(_applied, arithmetic, reference),
             input_signature=[tf.TensorSpec(shape) for shape in sizes],
             autograph=False,
         )
     return functions[key](*inputs)
+
+
+def _applied(
+    arithmetic: Callable[..., tf.Tensor],
+    layer: weakref.ref[keras.layers.Layer],
+    *inputs: tf.Tensor,
+) -> tf.Tensor:
+    return arithmetic(layer(), *inputs)
 
 
 def _one_pass(function: Any) -> Any:

@@ -179,6 +179,15 @@ def test_batches_and_sizes_share_a_trace():
     assert [function.experimental_get_tracing_count() for function in functions] == [1, 1]
 
 
+def test_tensorflow_warns_of_no_retracing(caplog):
+    """As it does from the fifth trace of what looks like one function."""
+    for _ in range(8):
+        block = random_block()
+        for training in (False, True):
+            residual_of(block, maps(), training)(maps())
+    assert "retracing" not in caplog.text
+
+
 def test_in_inference_product_bias_and_gelu_are_one_operation():
     block, x = random_block(), maps()
     residual = residual_of(block, x, training=False)
