@@ -4,12 +4,13 @@ import fnmatch
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from keras_convnext.pretrained.entries import Entry, entries_of, names_in, unnamed_tensors
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.h5_file import SUFFIXES, H5Tensor, read_h5
+from keras_convnext.pretrained.image_size import recorded_size
 from keras_convnext.pretrained.keras_trunk import keras_prefixes, keras_trunk
 from keras_convnext.pretrained.layouts import HEAD_KERNEL, Place
 from keras_convnext.pretrained.names import is_skipped
@@ -42,7 +43,8 @@ class OpenCheckpoint:
         prefix: str. What precedes the names of its tensors.
         ignored: tuple of str. The other tensors of the file; of its entry alone, or of the prefix,
             if that was asked for.
-        beside: tuple of str. What the file has beside the entry, and the number of tensors in each.
+        beside: tuple of str. The other tensors for a message: those beside the entry by number.
+        size: int or None. Side of the images that it was trained with, if that is recorded.
     """
 
     network: Variant
@@ -52,6 +54,7 @@ class OpenCheckpoint:
     prefix: str = ""
     ignored: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
+    size: int | None = None
 
     @property
     def classes(self) -> int | None:
@@ -63,11 +66,11 @@ class OpenCheckpoint:
         """What to tell of the tensors that were left aside, if there are some."""
         if not self.ignored:
             return None
-        where = f" of the entry {shown(self.entry)}" * bool(self.entry)
-        where += f" with the prefix {shown(self.prefix)}" * bool(self.prefix)
+        where = {"entry": self.entry, "prefix": self.prefix}
+        place = ", ".join(f"{name} {shown(value)}" for name, value in where.items() if value)
         number = f"{len(self.ignored)} other tensor{'s' * (len(self.ignored) > 1)}"
-        names = listed(self.beside or self.ignored)
-        return f"Took the {self.network.name}{where} and left {number}: {names}"
+        found = f"{self.network.name} at {place}" if place else self.network.name
+        return f"Found {found}, and ignored {number}: {listed(self.beside or self.ignored)}"
 
 
 def open_checkpoint(
@@ -108,7 +111,8 @@ def open_checkpoint(
             Entry(each.path, {k: v for k, v in each.tensors.items() if not is_left_out(k)})
             for each in entries_of(saved)
         ]
-        return chosen(saved, entries, entry, prefix)
+        checkpoint = chosen(saved, entries, entry, prefix)
+        return replace(checkpoint, size=recorded_size(path, saved))
     except CheckpointError as error:
         raise CheckpointError(f"{error} (file: {path})") from error
 
@@ -169,12 +173,13 @@ def chosen(
         for key in home.tensors
         if key not in used and (prefix is None or key.startswith(candidate.prefix))
     ]
-    beside: Counter[str] = Counter()
+    numbers: Counter[str] = Counter()
+    beside = ignored.copy()
     if entry is None and prefix is None:
         for other in within:
             if other is not home:
                 ignored += [".".join((*other.path, key)) for key in other.tensors]
-                beside[other.path[0] if other.path else "the file itself"] += len(other.tensors)
+                numbers[other.path[0] if other.path else "the file itself"] += len(other.tensors)
     return OpenCheckpoint(
         network,
         sources,
@@ -182,7 +187,7 @@ def chosen(
         home.name,
         candidate.prefix,
         tuple(ignored),
-        tuple(f"{name} ({number})" for name, number in beside.items()),
+        (*(f"{name} ({number})" for name, number in numbers.items()), *beside),
     )
 
 

@@ -200,7 +200,7 @@ def test_a_misfit_is_refused_and_nothing_is_loaded(path):
 def test_the_network_in_a_model_around_it_is_found(path):
     trunk = toy(include_top=False, pooling="avg")
     keras.Sequential([trunk, keras.layers.Dense(2)]).save_weights(path)
-    with pytest.warns(UserWarning, match=r"prefix 'layers/functional/' and left 2 other tensors"):
+    with pytest.warns(UserWarning, match=r"'layers/functional/', and ignored 2 other tensors"):
         same = toy(weights=path, include_top=False, pooling="avg")
     assert_same_weights(same, trunk)
 
@@ -210,7 +210,7 @@ def test_of_several_dense_layers_none_is_the_head(path):
     first = keras.layers.Dense(7)(trunk.output)
     keras.Model(trunk.input, keras.layers.Dense(2)(first)).save_weights(path)
     assert identify(path).classes is None
-    with pytest.warns(UserWarning, match=r"left 4 other tensors: .*layers/dense_1/vars/0"):
+    with pytest.warns(UserWarning, match=r"ignored 4 other tensors: .*layers/dense_1/vars/0"):
         assert_same_weights(toy(weights=path, include_top=False, pooling="avg"), trunk)
     trunk.save_weights(path)
     with h5py.File(path, "a") as file:

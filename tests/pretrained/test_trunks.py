@@ -9,6 +9,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 import torch_reference
 
@@ -86,7 +87,7 @@ LONE = {
     "criterion": ({**below("model.", TRUNK), "criterion.weight": torch.ones(3)},
                   "model.", ["criterion.weight"]),
     "a head of several layers": (
-        {**TIMM_TRUNK, "head.fc.0.weight": torch.zeros(4, 32), "head.fc.2.weight": torch.ones(3, 4)},
+        {**TIMM_TRUNK, "head.fc.0.weight": torch.ones(4, 32), "head.fc.2.weight": torch.ones(3)},
         "", ["head.fc.0.weight", "head.fc.2.weight"]),
     "timm's head with a layer within": (
         {**TIMM, "head.pre_logits.fc.weight": torch.zeros(32, 32)},
@@ -135,7 +136,7 @@ def test_one_trunk_among_other_tensors(saved, prefix, others, path):
 
 def test_one_line_reports_the_prefix_and_the_others(path):
     save(LONE["own classifier"][0], path)
-    told = r"prefix 'backbone\.' and left 2 other tensors: classifier\.weight, classifier\.bias"
+    told = r"prefix 'backbone\.', and ignored 2 other tensors: classifier\.weight, classifier\.bias"
     with pytest.warns(UserWarning, match=told) as caught:
         trunk = load_model(path, include_top=False, input_shape=(32, 32, 3))
     assert len(caught) == 1
@@ -249,7 +250,9 @@ def test_of_an_official_training_checkpoint_the_model_is_taken(path):
     checkpoint = open_checkpoint(path)
     np.testing.assert_array_equal(read(checkpoint)["head", "bias"], STATE["head.bias"])
     number = len(OTHER) + 1
-    told = rf"entry 'model' and left {number} other tensors: model_ema \({len(OTHER)}\), optimizer"
+    told = (
+        rf"entry 'model', and ignored {number} other tensors: model_ema \({len(OTHER)}\), optimizer"
+    )
     assert re.search(told, checkpoint.notice)
 
 
@@ -371,6 +374,38 @@ def test_another_epsilon_than_the_model_has_is_told(path, monkeypatch):
         warnings.simplefilter("error")
         ours = load_model(path)
     assert ours.get_layer("norm").epsilon == 1e-5
+
+
+def test_the_size_of_the_images_is_taken_from_where_it_is_recorded(path):
+    saved = {"model": STATE, "args": argparse.Namespace(input_size=96, lr=1.0)}
+    assert identify(save(saved, path)).size == 96
+    assert load_model(path).input_shape == (None, 96, 96, 3)
+    for args in ({"img_size": [3, 64, 64]}, {"pretrained_cfg": {"input_size": (3, 64, 64)}}):
+        assert identify(save({"state_dict": STATE, "args": args}, path)).size == 64
+    for nonsense in (-1, 10**9, "x", [], None, True, {"a": 1}):
+        assert identify(save({"model": STATE, "args": {"image_size": nonsense}}, path)).size is None
+
+
+def test_the_size_of_the_images_beside_a_safetensors_file(path):
+    file = path.with_suffix(".safetensors")
+    state = {key: tensor.contiguous() for key, tensor in STATE.items()}
+    safetensors.torch.save_file(state, file)
+    config = path.with_name("config.json")
+    for text, size in (('{"image_size": 384}', 384), ("[", None), ("[" * 10**5, None), ("3", None),
+                       ('{"pretrained_cfg": {"input_size": [3, 288, 288]}}', 288)):  # fmt: skip
+        config.write_text(text)
+        assert identify(file).size == size
+    safetensors.torch.save_file(state, file, {"input_size": "256"})
+    assert identify(file).size == 256
+
+
+def test_the_pixels_of_open_clip_are_normalized_otherwise(path):
+    save(below("visual.trunk.", TIMM), path)
+    with pytest.warns(UserWarning, match="CLIP's mean and standard deviation"):
+        load_model(path, input_shape=(32, 32, 3))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        load_model(path, input_shape=(32, 32, 3), include_preprocessing=False)
 
 
 # A stranger's file.
