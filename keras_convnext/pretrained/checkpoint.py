@@ -13,7 +13,6 @@ from keras_convnext.pretrained.h5_file import SUFFIXES, H5Tensor, read_h5
 from keras_convnext.pretrained.image_size import recorded_size
 from keras_convnext.pretrained.keras_trunk import keras_prefixes, keras_trunk
 from keras_convnext.pretrained.layouts import HEAD_KERNEL, Place
-from keras_convnext.pretrained.names import is_skipped
 from keras_convnext.pretrained.relatives import relative_of, told
 from keras_convnext.pretrained.safetensors_file import read_safetensors
 from keras_convnext.pretrained.source import Source
@@ -250,7 +249,5 @@ def _of_keras(
             f"There are ConvNeXts with the prefixes {listed(map(shown, found))}. Choose one with "
             "prefix="
         )
-    layout, network, sources = keras_trunk(tensors, wanted[0], expected)
-    used = {id(source.tensor) for source in sources.values()}
-    others = tuple(k for k, each in tensors.items() if id(each) not in used and not is_skipped(k))
-    return OpenCheckpoint(network, sources, layout, "", wanted[0], others)
+    layout, network, sources, others = keras_trunk(tensors, wanted[0], expected)
+    return OpenCheckpoint(network, sources, layout, "", wanted[0], tuple(others))

@@ -24,7 +24,7 @@ def keras_prefixes(tensors: Mapping[str, H5Tensor]) -> list[str]:
 
 def keras_trunk(
     tensors: Mapping[str, H5Tensor], prefix: str, expected: Variant | None
-) -> tuple[str, Variant, dict[Place, Source]]:
+) -> tuple[str, Variant, dict[Place, Source], list[str]]:
     """Recognizes the layers of a network.
 
     Args:
@@ -33,7 +33,7 @@ def keras_trunk(
         expected: Variant or None. What to take it for where the file leaves it open.
 
     Returns:
-        The layout, the network, and its tensors by their places.
+        The layout, the network, its tensors by their places, and the names of other tensors.
 
     Raises:
         CheckpointError: If it is no ConvNeXt, or lacks a tensor, or has one of another shape.
@@ -73,4 +73,6 @@ def keras_trunk(
     )
     if HEAD_KERNEL in sources and sources[HEAD_KERNEL].shape[0] != network.dims[-1]:
         sources = {place: each for place, each in sources.items() if place.layer != "head"}
-    return layout, network, sources
+    used = {id(source.tensor) for source in sources.values()}
+    others = [key for key in tensors if not key.startswith(prefix)]
+    return layout, network, sources, others + [k for k in state if id(state[k]) not in used]
