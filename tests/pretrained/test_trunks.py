@@ -180,6 +180,77 @@ def test_a_head_needs_the_norm_that_it_was_trained_with(path):
     assert set(found.ignored) == {"head.fc.weight", "head.fc.bias", "norm_pre.weight"}
 
 
+# As other packages name the modules around a trunk.
+
+
+def torchvision_names(state):
+    renamed = {}
+    for key, tensor in state.items():
+        key = re.sub(r"^downsample_layers\.(\d)", lambda m: f"features.{2 * int(m[1])}", key)
+        key = re.sub(r"^stages\.(\d)\.", lambda m: f"features.{2 * int(m[1]) + 1}.", key)
+        for ours, theirs in {"dwconv": "block.0", "norm": "block.2", "pwconv1": "block.3",
+                             "pwconv2": "block.5"}.items():  # fmt: skip
+            key = re.sub(rf"(features\.\d\.\d\.){ours}", rf"\1{theirs}", key)
+        key = re.sub("^norm", "classifier.0", re.sub("^head", "classifier.2", key))
+        scale = key.endswith("gamma")
+        renamed[key.replace(".gamma", ".layer_scale")] = tensor[:, None, None] if scale else tensor
+    return renamed
+
+
+TORCHVISION = torchvision_names(STATE)
+TRANSFORMERS = {
+    re.sub(r"stages\.(\d)\.blocks", r"encoder.stages.\1.layers", key)
+    .replace("stem.0", "embeddings.patch_embeddings").replace("stem.1", "embeddings.layernorm")
+    .replace("conv_dw", "dwconv").replace("mlp.fc", "pwconv").replace("head.norm", "layernorm")
+    .replace(".norm.", ".layernorm.").replace("gamma", "layer_scale_parameter")
+    .replace("head.fc", "classifier"): tensor
+    for key, tensor in TIMM.items()
+}  # fmt: skip
+TRANSFORMERS = {
+    re.sub(r"stages\.(\d)\.downsample", r"encoder.stages.\1.downsampling_layer", key): tensor
+    for key, tensor in TRANSFORMERS.items()
+}
+
+
+AROUND = {
+    "torchvision": (TORCHVISION, "features.", 5),
+    "torchvision's features alone": (
+        {key.replace("features.", "backbone."): tensor for key, tensor in TORCHVISION.items()
+         if key.startswith("features")}, "backbone.", None),
+    "torchvision, with a deeper classifier": (
+        {**TORCHVISION, "classifier.4.weight": torch.ones(2, 5)}, "features.", None),
+    "torchvision, with an own classifier": (
+        {key: tensor for key, tensor in TORCHVISION.items() if key.startswith("features")}
+        | {"classifier.0.weight": torch.ones(7, 32), "classifier.0.bias": torch.ones(7)},
+        "features.", None),
+    "transformers": (
+        {key if key.startswith("classifier") else f"convnext.{key}": tensor
+         for key, tensor in TRANSFORMERS.items()}, "convnext.", 5),
+    "transformers, wrapped": (
+        {f"model.{key}" if key.startswith("classifier") else f"model.convnext.{key}": tensor
+         for key, tensor in TRANSFORMERS.items()}, "model.convnext.", 5),
+    "transformers, the trunk alone": (
+        below("encoder.", {key: tensor for key, tensor in TRANSFORMERS.items()
+                           if not key.startswith("classifier")}), "encoder.", None),
+    "timm, features_only": (
+        below("encoder.model.", {re.sub(r"^(stem|stages)\.", r"\1_", key): tensor
+                                 for key, tensor in TIMM.items() if not key.startswith("head")}),
+        "encoder.model.", None),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("saved", "prefix", "classes"), AROUND.values(), ids=AROUND)
+def test_a_trunk_of_another_package(saved, prefix, classes, path):
+    found = identify(save(saved, path))
+    assert (found.variant.depths, found.variant.dims) == (DEPTHS, DIMS)
+    assert (found.prefix, found.classes) == (prefix, classes)
+    assert found.variant.layer_scale is not None
+    sources = open_checkpoint(path).sources
+    np.testing.assert_array_equal(
+        sources["stages_2_blocks_0/pwconv1", "kernel"].read().T, STATE["stages.2.0.pwconv1.weight"]
+    )
+
+
 # Several trunks.
 
 
