@@ -23,6 +23,7 @@ class Variant(NamedTuple):
             takes `1 / sqrt(inputs)` for each: the official 0.02 is that for a kernel of 2,500
             inputs, and leaves a narrow network with whispers to learn from.
         size: int. Side of the images it takes if nobody says otherwise, in pixels.
+        epsilon: float. What the norms add to the variance.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Variant(NamedTuple):
     isotropic: bool = False
     stddev: float | None = 0.02
     size: int = 224
+    epsilon: float = 1e-6
 
     @property
     def stride(self) -> int:

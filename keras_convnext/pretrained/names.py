@@ -1,10 +1,24 @@
 """The name of a tensor in a layout from ours, and ours from it."""
 
 import re
-from functools import cache
+from collections.abc import Iterator
+from functools import cache, lru_cache
 from typing import NamedTuple
 
-from keras_convnext.pretrained.layouts import KINDS, SKIPPED, WRAPPERS, Place, Row
+from keras_convnext.pretrained.layouts import (
+    HDF5_LAYOUTS,
+    KINDS,
+    LAYOUTS,
+    SKIPPED,
+    TRUNK_MODULES,
+    Place,
+    Row,
+)
+
+# What torch.compile, FSDP and activation checkpointing put before the name of a module's child.
+_WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+
+MAX_KEY = 250  # a name of a real network is half as long
 
 # A number in a pattern as it is written there: {factor * number + offset}.
 _NUMBERS = {
@@ -44,28 +58,104 @@ def form_of(place: Place, layout: tuple[Row, ...], model_name: str) -> Form | No
 
 
 def place_of(key: str, layout: tuple[Row, ...]) -> tuple[Place, Form] | None:
-    """Returns our variable for a key of theirs and how they keep it, if it is one of theirs."""
+    """Returns our variable for a key of a Keras file and how it is kept, if it is one of theirs."""
+    bare = key.rpartition("/")[2]  # without the Sequential around a layer
     for row in layout:
         for variable, (parameter, axes, ones) in KINDS[row.kind].items():
-            numbers = _read(f"{_bare(row.theirs)}.{parameter}", _bare(key))
+            numbers = _read(f"{row.theirs.rpartition('/')[2]}.{parameter}", bare)
             if numbers is not None:
                 form = Form(key, row.kind, axes, ones)
                 return Place(_written(row.ours, numbers), variable), form
     return None
 
 
-def is_skipped(key: str) -> bool:
-    """Tells whether a key of theirs is of no weight of the network."""
-    return any(_read(pattern, key.rpartition(".")[0]) is not None for pattern in SKIPPED)
+def trunks_of(key: str) -> Iterator[tuple[str, str]]:
+    """Tells of which trunks a key may name a depthwise kernel.
+
+    Args:
+        key: str. A key of a PyTorch or safetensors file.
+
+    Yields:
+        What precedes the part of the key that a layout names, and the layout.
+    """
+    if len(key) > MAX_KEY:
+        return
+    parts = unwrapped(key).split(".")
+    ending = parts[-1]
+    for start in reversed(range(len(parts) - 1)):
+        ending = f"{_numberless(parts[start])}.{ending}"
+        if start == len(parts) - 2 and ending not in _ends_of_kernels():
+            return
+        for layout in _endings_of_kernels().get(ending, ()):
+            yield ".".join([*parts[:start], ""]), layout
+
+
+def reading_of(name: str, layout: str) -> tuple[Place, Row] | None:
+    """Returns our variable for a name in a trunk, or beside one, and the row of the layout."""
+    ending = ".".join(map(_numberless, name.split(".")))
+    for row, variable, pattern in _rows_by_ending(layout).get(ending, ()):
+        numbers = _read(pattern, name)
+        if numbers is not None:  # the first row wins: stem_conv before downsample_0_norm
+            return Place(_written(row.ours, numbers), variable), row
+    return None
+
+
+def unwrapped(key: str) -> str:
+    """The key without what wrappers put between modules, at its start or in its middle."""
+    if "_mod" in key:
+        for wrapper in _WRAPPERS:
+            key = key.replace(wrapper, "")
+    return key
+
+
+def name_in_trunk(row: Row, layout: str) -> str:
+    """Their module as a file of the trunk alone names it."""
+    return row.theirs.removeprefix(TRUNK_MODULES.get(layout, ""))
+
+
+def first_part(name: str) -> str:
+    """The first module of a name, theirs or a row's, with `#` for a number."""
+    return _numberless(re.sub(r"\{[^}]*\}", "0", name.partition(".")[0]))
 
 
 @cache
-def _bare(key: str) -> str:
-    """The key without the wrappers at its start, and without the Sequential around a layer."""
-    key = key.rpartition("/")[2]
-    while wrapper := next(filter(key.startswith, WRAPPERS), None):
-        key = key.removeprefix(wrapper)
-    return key
+def _rows_by_ending(layout: str) -> dict[str, list[tuple[Row, str, str]]]:
+    """The names of a layout in a file of the trunk alone, by what is left without numbers."""
+    rows: dict[str, list[tuple[Row, str, str]]] = {}
+    for row in LAYOUTS[layout]:
+        for variable, (parameter, _, _) in KINDS[row.kind].items():
+            pattern = f"{name_in_trunk(row, layout)}.{parameter}"
+            any_numbers = _written(pattern, {"s": 1, "b": 1}).split(".")
+            ending = ".".join(map(_numberless, any_numbers))
+            rows.setdefault(ending, []).append((row, variable, pattern))
+    return rows
+
+
+@cache
+def _endings_of_kernels() -> dict[str, list[str]]:
+    """The layouts by their names of depthwise kernels; of two with the same names the first."""
+    layouts: dict[str, list[str]] = {}
+    for layout in LAYOUTS:
+        if layout not in HDF5_LAYOUTS and layout != "timm_conv_mlp":  # which has timm's names
+            for ending, rows in _rows_by_ending(layout).items():
+                if any(row.ours.endswith("/dwconv") and v == "kernel" for row, v, _ in rows):
+                    layouts.setdefault(ending, []).append(layout)
+    return layouts
+
+
+@cache
+def _ends_of_kernels() -> set[str]:
+    return {".".join(ending.split(".")[-2:]) for ending in _endings_of_kernels()}
+
+
+@lru_cache(4096)
+def _numberless(part: str) -> str:
+    return re.sub(r"(?:^|(?<=_))[0-9]+$", "#", part)
+
+
+def is_skipped(key: str) -> bool:
+    """Tells whether a key of theirs is of no weight of the network."""
+    return any(_read(pattern, key.rpartition(".")[0]) is not None for pattern in SKIPPED)
 
 
 def _read(pattern: str, name: str) -> dict[str, int] | None:
