@@ -1,14 +1,16 @@
 """Files of weights with random damage, each told by its kind and a seed."""
 
 import argparse
+import collections
+import functools
 import io
 import json
+import pathlib
 import pickletools
 import random
 import struct
 import zipfile
 from collections import OrderedDict
-from functools import cache
 
 import crafted_archives
 import numpy as np
@@ -22,6 +24,11 @@ NAMES = (
     "torch device", "torch FloatStorage", "torch BoolStorage", "collections OrderedDict",
     "__builtin__ set", "argparse Namespace", "os system", "__builtin__ eval", "builtins exec",
     "torch load", "subprocess Popen", "keras.saving load_model", "torch._utils __class__",
+    "torch._utils _rebuild_tensor", "torch._utils _rebuild_tensor_v3", "torch uint16",
+    "torch.storage UntypedStorage", "torch QInt8Storage", "torch._tensor _rebuild_from_type_v2",
+    "torch.nn.modules.linear Linear", "collections Counter", "builtins getattr", "builtins list",
+    "functools partial", "copy_reg _reconstructor", "numpy.core.multiarray scalar",
+    "pathlib PosixPath", "somebodys.training Outer.Inner",
 )  # fmt: skip
 DTYPES = ("F64", "F32", "F16", "BF16", "I64", "BOOL", "F8_E4M3", "F4", "C64", "", "V0")
 # (offset, length) of the fields of a zip archive's records: PKZIP APPNOTE, section 4.3.
@@ -36,7 +43,7 @@ FIELDS = {
 }  # fmt: skip
 
 
-@cache
+@functools.cache
 def archives():
     """Sound files, of torch and by hand."""
     matrix = torch.arange(24.0).reshape(4, 6)
@@ -45,12 +52,16 @@ def archives():
          "args": argparse.Namespace(a=1, b=[0.5, None, "x"], c=(1, 2))},
         OrderedDict(w=torch.nn.Parameter(matrix), half=matrix.half(), same=matrix, flag=True),
         [{1}, matrix.shape, torch.device("cuda", 1), -1, 70_000, 2**40, ("x",), (1, 2, 3, 4)],
+        {"model": torch.nn.Sequential(torch.nn.Conv2d(1, 2, 2), torch.nn.BatchNorm2d(2))},
+        {"w": matrix.to(torch.uint16), "scale": np.float64(0.5), "path": pathlib.Path("x"),
+         "count": collections.Counter("ab"), "partial": functools.partial(print, 1)},
     )  # fmt: skip
     saved = []
     for value in values:
-        buffer = io.BytesIO()
-        torch.save(value, buffer)
-        saved.append(buffer.getvalue())
+        for protocol in (2, 4, 5):
+            buffer = io.BytesIO()
+            torch.save(value, buffer, pickle_protocol=protocol)
+            saved.append(buffer.getvalue())
     end, directory = crafted_archives.END, crafted_archives.DIRECTORY
     place = struct.unpack_from("<I", crafted_archives.GOOD, directory[1] + 42)[0]
     return (
@@ -60,7 +71,7 @@ def archives():
     )
 
 
-@cache
+@functools.cache
 def safe_file():
     arrays = {"x": np.ones((2, 3), np.float32), "y": np.zeros(0), "z": np.array(1, np.float16)}
     return safetensors.numpy.save(arrays, {"format": "pt"})
@@ -168,6 +179,10 @@ def with_other_operations(description, rng):
     return b"".join(tokens)
 
 
+# Operations that take what is on the stack.
+ON_STACK = tuple(bytes([code]) for code in b"R\x81bQaseut\x90\x91\x92\x93012old")
+
+
 def value(rng, depth):
     """The operations of a pickle that make a value, mostly one of the kind that torch saves."""
 
@@ -213,20 +228,26 @@ def value(rng, depth):
             )  # fmt: skip
             return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + shapes + b"\x89}tR"
         case 11 | 12:
-            pairs = b"".join(text(b"k%d" % i) + inner() for i in range(many))
+            keys = (b"_parameters", b"_buffers", b"_modules", b"k", b"k0")
+            pairs = b"".join(text(rng.choice(keys)) + inner() for _ in range(many))
             return b"}(" + (inner(2) if rare else b"") + pairs + b"u"
         case 13:
             return b"](" + inner(many) + b"e"
         case 14:
             return b"(" + inner(many) + b"t"
         case 15:
-            return b"cargparse\nNamespace\n)\x81" + (inner() if rare else b"}" + inner(2) + b"s")
+            members = b"".join(
+                text(key) + (inner() if rare else b"}" + text(b"a") + inner() + b"s")
+                for key in (b"_parameters", b"_buffers", b"_modules")
+            )
+            state = inner() if rng.random() < 0.1 else b"}(" + members + b"u"
+            return b"cargparse\nNamespace\n)\x81" + state + b"b"
         case 16:
-            return inner() + b"q" + bytes([rng.randrange(4)])
+            return inner() + rng.choice((b"q" + bytes([rng.randrange(4)]), b"\x94"))
         case 17:
             return inner(2) + b"\x86"
         case 18:
-            return inner() + rng.choice((b"R", b"\x81", b"b", b"Q", b"a", b"s", b"e", b"u", b"t"))
+            return inner() + rng.choice(ON_STACK)
         case 19:
             name = rng.choice(NAMES).replace(" ", "\n").encode()
             return b"c" + name + b"\n(" + inner(many) + b"tR"

@@ -33,7 +33,7 @@ from keras_convnext.pretrained.layouts import (
 )
 from keras_convnext.pretrained.names import Form, form_of
 from keras_convnext.pretrained.safetensors_file import write_safetensors
-from keras_convnext.pretrained.torch_file import write_torch_file
+from keras_convnext.pretrained.torch_writer import write_torch_file
 
 # What tensors are drawn through, one at a time: `iter`, or a bar that shows how many are done.
 Progress = Callable[[list[Any]], Iterable[Any]]

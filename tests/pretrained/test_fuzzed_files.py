@@ -4,7 +4,6 @@ A thousandth of what `pytest -m slow tests/pretrained/test_fuzzed_files.py -rP` 
 some minutes; KERAS_CONVNEXT_FUZZ_FILES says how many files it makes of each kind.
 """
 
-import argparse
 import os
 import sys
 import time
@@ -15,6 +14,7 @@ import pytest
 from mutations import KINDS, archives, mutated, safe_file
 
 from keras_convnext.pretrained.errors import CheckpointError
+from keras_convnext.pretrained.placeholder import Placeholder
 from keras_convnext.pretrained.safetensors_file import SafeTensor, read_safetensors
 from keras_convnext.pretrained.stored_tensor import StoredTensor
 from keras_convnext.pretrained.torch_file import read_torch_file
@@ -53,9 +53,10 @@ def read_all(value, depth=0):
         assert array.shape == value.shape
         if array.size < 1 << 16:  # of one number, any shape can be made
             assert b"".join(piece.tobytes() for piece in value.pieces(7)) == array.tobytes()
-    elif isinstance(value, argparse.Namespace):
-        read_all(vars(value), depth + 1)
     elif isinstance(value, dict | list | tuple) and depth < 8:
+        if isinstance(value, Placeholder):
+            assert repr(value).isprintable()
+            read_all(value.attributes, depth + 1)
         for item in value.values() if isinstance(value, dict) else value:
             read_all(item, depth + 1)
 
