@@ -8,13 +8,13 @@ import numpy as np
 
 from keras_convnext.pretrained.addresses import named
 from keras_convnext.pretrained.errors import CheckpointError
-from keras_convnext.pretrained.h5_file import SUFFIXES, H5Tensor, read_h5
+from keras_convnext.pretrained.h5_file import H5Tensor
 from keras_convnext.pretrained.layouts import KINDS, LAYOUTS, Place, Row
 from keras_convnext.pretrained.memory import Unshared
 from keras_convnext.pretrained.names import Form, is_skipped, place_of
-from keras_convnext.pretrained.safetensors_file import SafeTensor, read_safetensors
+from keras_convnext.pretrained.safetensors_file import SafeTensor
 from keras_convnext.pretrained.stored_tensor import StoredTensor
-from keras_convnext.pretrained.torch_file import read_torch_file
+from keras_convnext.pretrained.weight_files import format_of, read
 from keras_convnext.variants import Variant
 
 MATRIX_AXES = KINDS["linear"]["kernel"][1]
@@ -84,9 +84,10 @@ def open_checkpoint(
     """Reads the names and shapes in a checkpoint; the numbers stay in the file until asked for.
 
     Args:
-        path: str or path. A `.pth`, `.safetensors` or HDF5 file in any of the layouts.
-        entry: str or None. Which dict of tensors of a `.pth` to take. Defaults to `model`, else
-            `state_dict`, else `model_ema`, else the file is the dict.
+        path: str or path. A PyTorch, safetensors or HDF5 file in any of the layouts, the index of a
+            sharded one, or a folder that holds one of these.
+        entry: str or None. Which dict of tensors of a PyTorch file to take. Defaults to `model`,
+            else `state_dict`, else `model_ema`, else the file is the dict.
         expected: Variant or None. What to take the network for where a `.weights.h5` leaves it
             open. Defaults to None.
 
@@ -94,14 +95,9 @@ def open_checkpoint(
         CheckpointError: If the file is damaged or is no ConvNeXt; the message names the file.
         FileNotFoundError: If there is no such file.
     """
-    suffix = Path(path).suffix
-    readers = {".safetensors": read_safetensors} | dict.fromkeys(SUFFIXES, read_h5)
-    saved = readers.get(suffix, read_torch_file)(path)
+    saved = read(path)
     try:
-        if suffix in SUFFIXES:
-            saved = named(saved, expected)
-        elif suffix not in readers:
-            saved = _state_dict(saved, entry)
+        saved = named(saved, expected) if format_of(path) == "hdf5" else _state_dict(saved, entry)
         return _sources(saved)
     except CheckpointError as error:
         raise CheckpointError(f"{error} (file: {path})") from error
@@ -122,7 +118,7 @@ def check_numbers(path: str | Path) -> None:
         raise CheckpointError(f"{error} (file: {path})") from error
 
 
-def _state_dict(saved: object, entry: str | None) -> dict[str, StoredTensor]:
+def _state_dict(saved: object, entry: str | None) -> dict[str, Tensor]:
     """The dict of tensors in what a file holds."""
     if not isinstance(saved, dict):
         raise CheckpointError(f"The file holds no dict but a {type(saved).__name__}")
@@ -132,11 +128,12 @@ def _state_dict(saved: object, entry: str | None) -> dict[str, StoredTensor]:
         raise CheckpointError(f"The file has no entry {entry!r}, but {listed(saved)}")
     state = saved if entry is None else saved[entry]
     if not isinstance(state, dict) or not state:
-        raise CheckpointError(f"The entry {entry!r} holds no tensors")
+        where = "file" if entry is None else f"entry {entry!r}"
+        raise CheckpointError(f"The {where} holds no tensors. Save model.state_dict()")
     others = [
         key
         for key, value in state.items()
-        if not isinstance(key, str) or not isinstance(value, StoredTensor)
+        if not isinstance(key, str) or not isinstance(value, Tensor)
     ]
     if others:
         raise CheckpointError(f"There are no tensors but something else at {listed(others)}")

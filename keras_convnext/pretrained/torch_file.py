@@ -38,6 +38,7 @@ from keras_convnext.pretrained.torch_pickle import Name
 _MAX_DIRECTORY_BYTES = 2 << 20
 MAX_DESCRIPTION_BYTES = 32 << 20
 _ENCRYPTED_OR_PATCHED = 0x61
+_PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!", b"\x28\xb5\x2f\xfd")
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 
@@ -140,17 +141,28 @@ def _storage(
     identity: tuple[object, ...],
 ) -> Storage | Placeholder:
     _, kind, key, _, _ = identity
-    if not isinstance(kind, Name) or not isinstance(key, str):
+    dtype = storage_dtype(kind)
+    if not isinstance(key, str):
         raise CheckpointError(f"The description of a storage makes no sense. {FETCH}")
     entry = entries.get(f"data/{key}")
     if entry is None:
         raise CheckpointError(
             f"The archive lacks the storage {key!r:.100}, which it describes. {FETCH}"
         )
-    dtype = np.dtype("uint8") if kind == UNTYPED_STORAGE else STORAGE_DTYPES.get(kind)
     if dtype is None:
-        return Placeholder(kind)
+        return Placeholder(str(kind))
     return Storage(path, _start(file, entry), entry.file_size, entry.CRC, dtype)
+
+
+def storage_dtype(kind: object) -> np.dtype | None:
+    """Returns the dtype of a storage by the name of its class, or None if numpy has no such dtype.
+
+    Raises:
+        CheckpointError: If it is not a name.
+    """
+    if not isinstance(kind, Name):
+        raise CheckpointError(f"The description of a storage makes no sense. {FETCH}")
+    return np.dtype("uint8") if kind == UNTYPED_STORAGE else STORAGE_DTYPES.get(kind)
 
 
 def _start(file: io.BufferedReader, entry: zipfile.ZipInfo) -> int:
@@ -227,7 +239,9 @@ def _what_it_is_instead(path: Path) -> str:
         return "This is a pointer of Git LFS, not what it points to: run `git lfs pull`"
     if start.startswith(b"\x80"):
         return (
-            "Not a zip archive but a bare pickle, as torch before 1.6 wrote. Save it again with a "
-            "newer torch: torch.save(torch.load(path, weights_only=True), path)"
+            "A bare pickle, which torch.save does not write. Load it where it was made, and save "
+            "its arrays with safetensors"
         )
-    return "Not a PyTorch file: it is no zip archive. Take the .pth file"
+    if start.startswith(_PACKED) or start[257:262] == b"ustar":
+        return "A packed archive. Unpack it, and give the file of weights in it"
+    return "Neither a PyTorch, safetensors nor HDF5 file. Give a file or folder of weights"
