@@ -123,8 +123,10 @@ def _check_image_shape(shape: tuple[int | None, ...], variant: Variant) -> None:
 
 
 def _published(weights: str | Path | None, variant: Variant) -> tuple[Checkpoint, ...]:
-    """The published checkpoint that `weights` names, and its copies; none if it names a file."""
+    """The published checkpoint that `weights` names, and its copies; none if it is in a file."""
     if weights is None or Path(weights).is_file():
+        return ()
+    if Path(weights).is_dir() and weights not in _tags(variant.name):
         return ()
     if isinstance(weights, Path) or Path(weights).suffix:
         raise FileNotFoundError(f"There is no such file. Received: weights={weights}")

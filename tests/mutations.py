@@ -72,6 +72,44 @@ def archives():
 
 
 @functools.cache
+def older_file():
+    """A sound file of torch before 1.6, in front of what it describes, that, and behind it."""
+    matrix = torch.arange(6.0).reshape(2, 3)
+    value = {"w": matrix, "t": matrix.t(), "b": torch.ones(2).bool(), "n": torch.nn.Linear(1, 1)}
+    buffer = io.BytesIO()
+    torch.save(value, buffer, _use_new_zipfile_serialization=False)
+    content, ends = buffer.getvalue(), []
+    buffer.seek(0)
+    for _ in range(4):
+        list(pickletools.genops(buffer))
+        ends.append(buffer.tell())
+    return content[: ends[2]], content[ends[2] : ends[3]], content[ends[3] :]
+
+
+def older(change, rng):
+    """An older file with another description."""
+    before, description, behind = older_file()
+    return before + change(description, rng) + behind
+
+
+@functools.cache
+def shards():
+    arrays = {"x": np.ones((2, 3), np.float32), "y": np.zeros(2, np.float32)}
+    files = {key: safetensors.numpy.save({key: array}) for key, array in arrays.items()}
+    return {f"{key}.safetensors": content for key, content in files.items()}
+
+
+def index():
+    """The index of the shards."""
+    where = {name.partition(".")[0]: name for name in shards()}
+    return json.dumps({"metadata": {"total_size": 32}, "weight_map": where}).encode()
+
+
+PIECES_OF_JSON = (b"[", b"]", b"0", b"9" * 30, b'"', b"{", b"}", b"../", b"\\u0000", b"null", b"/",
+                  b'"x.safetensors"', b"[" * 2000, b"1e999", b"\xff")  # fmt: skip
+
+
+@functools.cache
 def safe_file():
     arrays = {"x": np.ones((2, 3), np.float32), "y": np.zeros(0), "z": np.array(1, np.float16)}
     return safetensors.numpy.save(arrays, {"format": "pt"})
@@ -284,12 +322,24 @@ def with_other_header(rng):
     return json.dumps(header).encode()
 
 
+def older_of_value(rng):
+    """An older file of a made-up value, with the one storage that may be in it."""
+    description = b"\x80\x02" + value(rng, 5).replace(b"K\x04tQ", b"K\x04NtQ") + b"."
+    key = b"X\x01\x00\x00\x000a" if b"NtQ" in description else b""
+    numbers = struct.pack("<q", 4) + crafted_archives.ONES.tobytes() if key else b""
+    return older_file()[0] + description + b"\x80\x02]" + key + b"." + numbers
+
+
 KINDS = {
     "file": lambda rng: scrambled(rng.choice(archives()), rng, tuple(FIELDS)),
     "directory": lambda rng: with_other_fields(rng.choice(archives()), rng),
     "pickle": lambda rng: repacked(lambda old, rng: scrambled(old, rng, OPERATIONS), rng),
     "operations": lambda rng: repacked(with_other_operations, rng),
     "grammar": lambda rng: crafted_archives.archive_of(b"\x80\x02" + value(rng, 5) + b"."),
+    "older": lambda rng: scrambled(older(lambda old, _: old, rng), rng, OPERATIONS),
+    "older operations": lambda rng: older(with_other_operations, rng),
+    "older grammar": older_of_value,
+    "index": lambda rng: scrambled(index(), rng, PIECES_OF_JSON),
     "safetensors": lambda rng: scrambled(safe_file(), rng, (b"[", b"]", b"0", b"9" * 30, b'"')),
     "header": lambda rng: safe_file_of(with_other_header(rng)),
 }

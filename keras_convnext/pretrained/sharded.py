@@ -2,10 +2,11 @@
 
 import json
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath, PureWindowsPath
+from pathlib import Path
 from typing import Any
 
 from keras_convnext.pretrained.errors import CheckpointError
+from keras_convnext.pretrained.snapshot import is_plain_name
 
 _MAX_INDEX_BYTES = 8 << 20  # that of a network of 100 billion parameters has 0.1 MB
 
@@ -53,10 +54,8 @@ def read_shards(index: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
 
 def _where(index: Path) -> dict[str, str]:
     """The file of each tensor."""
-    with open(index, "rb") as file:
-        content = file.read(_MAX_INDEX_BYTES + 1)
     try:
-        found = json.loads(content) if len(content) <= _MAX_INDEX_BYTES else None
+        found = json.loads(index.read_bytes()) if index.stat().st_size <= _MAX_INDEX_BYTES else None
     except (ValueError, RecursionError) as error:
         raise CheckpointError(
             f"Not the index of sharded weights: {error} (file: {index})"
@@ -68,19 +67,12 @@ def _where(index: Path) -> dict[str, str]:
             f"the folder that it is in (file: {index})"
         )
     for shard in where.values():
-        if not isinstance(shard, str) or not _is_plain(shard):
+        if not isinstance(shard, str) or not is_plain_name(shard):
             raise CheckpointError(
                 "An index names files beside it and nothing else. "
                 f"Received: {shard!a:.200} (file: {index})"
             )
     return where
-
-
-def _is_plain(name: str) -> bool:
-    """Whether a name is that of a file in the same folder, on any system."""
-    return name not in ("", ".", "..") and (
-        name == PurePosixPath(name).name == PureWindowsPath(name).name and name.isprintable()
-    )
 
 
 def _shown(names: list[str]) -> str:

@@ -1,6 +1,6 @@
 """The file of weights in a folder, as Hugging Face, DeepSpeed and others lay it out."""
 
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from keras_convnext.pretrained.errors import CheckpointError
 
@@ -46,11 +46,21 @@ def weight_file(path: str | Path) -> Path:
     raise CheckpointError(f"{_what_it_is_instead(path, names)} (folder: {path})")
 
 
+def is_plain_name(name: str) -> bool:
+    """Whether a name that a file gives is of something in the same folder, on any system."""
+    return (
+        name not in ("", ".", "..")
+        and name == PurePosixPath(name).name == PureWindowsPath(name).name
+        and name.isprintable()
+        and len(name.encode()) <= _MAX_NAME
+    )
+
+
 def _of_deepspeed(folder: Path) -> Path:
     """The weights of the step that the file `latest` names."""
     with open(folder / "latest", "rb") as file:
         step = file.read(_MAX_NAME).decode("utf-8", "replace").strip()
-    if step in ("", "..") or step != Path(step).name or not (folder / step).is_dir():
+    if not is_plain_name(step) or not (folder / step).is_dir():
         raise CheckpointError(
             "The file `latest` names no folder of this one, as DeepSpeed's does. "
             f"Received: {step!a} (folder: {folder})"

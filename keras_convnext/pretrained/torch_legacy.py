@@ -44,7 +44,8 @@ def read_legacy_torch_file(path: str | Path) -> Any:
 
 
 def _read(path: Path, file: io.BufferedReader) -> Any:
-    description = io.BytesIO(file.read(MAX_DESCRIPTION_BYTES))
+    size = os.fstat(file.fileno()).st_size
+    description = io.BytesIO(file.read(min(size, MAX_DESCRIPTION_BYTES)))
 
     def load(
         load_storage: torch_pickle.LoadStorage = _none_here,
@@ -62,7 +63,7 @@ def _read(path: Path, file: io.BufferedReader) -> Any:
     start = description.tell()
     claims: Claims = {}
     # Where the numbers are is said after what they are of, so that is read twice.
-    load(lambda identity: _class(identity) or _claim(claims, identity), lambda *_: None)
+    load(lambda identity: _class(identity) or _claimed(claims, identity), lambda *_: None)
     keys = load()
     file.seek(description.tell())
     storages = _storages(path, file, claims, keys)
@@ -80,11 +81,13 @@ def _class(identity: tuple[object, ...]) -> torch_pickle.Name | None:
     return identity[1] if is_class and isinstance(identity[1], torch_pickle.Name) else None
 
 
-def _claim(claims: Claims, identity: tuple[object, ...]) -> None:
+def _claimed(claims: Claims, identity: tuple[object, ...]) -> object:
+    """Notes what is claimed of a storage, whose key is returned."""
     _, kind, key, _, count, view = identity
     is_flat = isinstance(kind, str) and isinstance(key, str) and isinstance(count, int)
     if not is_flat or view is not None or claims.setdefault(key, (kind, count)) != (kind, count):
         raise CheckpointError(f"The description of a storage makes no sense. {FETCH}")
+    return key
 
 
 def _storages(

@@ -9,15 +9,16 @@ import sys
 import time
 import tracemalloc
 from collections import Counter
+from pathlib import Path
 
 import pytest
-from mutations import KINDS, archives, mutated, safe_file
+from mutations import KINDS, archives, index, mutated, safe_file, shards
 
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.placeholder import Placeholder
-from keras_convnext.pretrained.safetensors_file import SafeTensor, read_safetensors
+from keras_convnext.pretrained.safetensors_file import SafeTensor
 from keras_convnext.pretrained.stored_tensor import StoredTensor
-from keras_convnext.pretrained.torch_file import read_torch_file
+from keras_convnext.pretrained.weight_files import read
 
 MANY = int(os.environ.get("KERAS_CONVNEXT_FUZZ_FILES", 20_000))
 MAX_SECONDS = 1.0
@@ -36,15 +37,12 @@ sys.addaudithook(_hook)  # for good: a hook cannot be removed
 
 
 def is_reading(event, arguments, path):
-    return event == "open" and str(arguments[0]) == str(path) and not arguments[2] & os.O_ACCMODE
-
-
-def read(path):
-    """Reads a file with all that is in it."""
-    if path.suffix == ".safetensors":
-        read_all(read_safetensors(path))
-    else:
-        read_all(read_torch_file(path))
+    """Whether a file was opened that stands where the path does, and to read it."""
+    return (
+        event == "open"
+        and Path(str(arguments[0])).parent == path.parent
+        and not arguments[2] & os.O_ACCMODE
+    )
 
 
 def read_all(value, depth=0):
@@ -64,10 +62,14 @@ def read_all(value, depth=0):
 def fuzz(kind, seeds, folder):
     """Reads the mutated files of some seeds, and returns what came of them."""
     global _watched
-    path = folder / ("x.safetensors" if "safe" in kind or kind == "header" else "x.pth")
-    path.write_bytes(safe_file() if path.suffix == ".safetensors" else archives()[0])
-    read(path)  # which imports what is imported late, but for the oldest names of zip entries:
+    for name, content in shards().items():
+        (folder / name).write_bytes(content)
+    path = folder / "x"
+    for content in (safe_file(), archives()[0], index()):
+        path.write_bytes(content)
+        read_all(read(path))  # which imports what is imported late, but for two encodings:
     "".encode("cp437")
+    "".encode("utf-16-be").decode("utf-32-be")
     outcomes, slowest, largest = Counter(), 0.0, 0
     tracemalloc.start()
     try:
@@ -78,7 +80,7 @@ def fuzz(kind, seeds, folder):
             events, began, told = [], time.perf_counter(), None
             _watched = events
             try:
-                read(path)
+                read_all(read(path))
             except CheckpointError as error:
                 told = str(error)
             finally:

@@ -189,6 +189,7 @@ def test_one_shard_of_several_is_refused_beside_its_index(tmp_path):
 @pytest.mark.parametrize("shard", [
     "../model-00001-of-00002.safetensors", "/etc/passwd", "", ".", "..", "a/b", "a\\b", "C:b",
     "C:\\b", "a\0b", "\x1b[2J", "a\n", 1, None, ["x"], {}, f"./{INDEX}",
+    "x" * 256, "é" * 128, "\ud800",
 ])  # fmt: skip
 def test_an_index_names_plain_files_alone(shard, tmp_path):
     folder = tmp_path / "folder"
@@ -292,7 +293,7 @@ def test_a_folder_of_something_else_is_explained(names, told, tmp_path):
     assert str(caught.value).isprintable()
 
 
-@pytest.mark.parametrize("step", ["..", "../elsewhere", "/tmp", "", "absent", "\x1b[2J"])
+@pytest.mark.parametrize("step", ["..", "../elsewhere", "/tmp", "", "absent", "\x1b[2J", "x" * 300])
 def test_the_latest_step_is_a_folder_in_the_folder(step, tmp_path):
     folder = tmp_path / "folder"
     touch(tmp_path, "mp_rank_00_model_states.pt", "elsewhere/mp_rank_00_model_states.pt")
