@@ -15,6 +15,7 @@ A file is refused if it names what no weights and no training script need, but a
 - the call of a method of an object in the file, as of a path.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 from keras_convnext.pretrained.errors import CheckpointError
@@ -30,24 +31,38 @@ from keras_convnext.pretrained.unsafe_names import (
 
 MAX_NAME = 300
 
+_UNSAFE_STARTS = tuple(f"{name}." for name in UNSAFE_NAMES)
+_UNSAFE_PARTS = UNSAFE_PACKAGES | UNSAFE_MODULES
+
 
 class Placeholder(dict[Any, Any]):
     """An object of a class that was not imported.
 
-    As a dict it holds the items that were set on it, which an `OmegaConf`, `defaultdict` or
-    `Counter` has; the tensors of its `state_dict()` if it is a `torch.nn.Module`; else nothing.
+    As a dict it holds the items that were set on it, as on a `defaultdict` or a configuration that
+    is a dict; the tensors of its `state_dict()` if it is a `torch.nn.Module`; else nothing.
 
     Args:
         name: str. The class or function that would have made it, such as `argparse.Namespace`.
+        arguments: tuple. What it would have been made of. Defaults to ().
         attributes: dict or None. The attributes that it was saved with. Defaults to None.
     """
 
-    __slots__ = ("attributes", "name")
+    __slots__ = ("arguments", "attributes", "name")
 
-    def __init__(self, name: str, attributes: dict[Any, Any] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        arguments: tuple[object, ...] = (),
+        attributes: dict[Any, Any] | None = None,
+    ) -> None:
         super().__init__()
         self.name = name
+        self.arguments = arguments
         self.attributes = attributes
+
+    def children(self) -> Iterator[tuple[object, object]]:
+        """Gives what it holds: its items, or else its attributes, or else its arguments."""
+        yield from (self or self.attributes or dict(enumerate(self.arguments))).items()
 
     # As objects have them: equal to itself alone, whatever it holds.
     __eq__ = object.__eq__
@@ -91,8 +106,8 @@ def _is_unsafe(module: list[str], qualified: list[str]) -> bool:
     return (
         first in UNSAFE_PACKAGES
         or (first in UNSAFE_MODULES and len(module) == 1 and name not in SAFE_NAMES)
-        or any(f"{name}.".startswith(f"{start}.") for start in UNSAFE_NAMES)
+        or f"{name}.".startswith(_UNSAFE_STARTS)
         or (len(qualified) > 1 and qualified[-1] in UNSAFE_METHODS)
         # A module that another one imported.
-        or any(part in UNSAFE_PACKAGES | UNSAFE_MODULES for part in qualified[:-1])
+        or not _UNSAFE_PARTS.isdisjoint(qualified[:-1])
     )

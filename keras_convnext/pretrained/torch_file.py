@@ -92,8 +92,8 @@ def _checked_entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.Z
         )
     if "constants.pkl" in names:
         raise CheckpointError(
-            "A TorchScript archive, which is a program. Take a file of the model's state_dict() "
-            "alone"
+            "A TorchScript archive, which is a program. Save its weights: "
+            "torch.save(torch.jit.load(path).state_dict(), 'weights.pth')"
         )
     if not any(entry.CRC for entry in archive.infolist()):
         for entry in archive.infolist():

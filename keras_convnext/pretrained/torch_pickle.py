@@ -22,7 +22,9 @@ from keras_convnext.pretrained.torch_module import read_modules
 
 # Each may take a microsecond and some seventy bytes. A training checkpoint of the largest network
 # has 100,000, and a log of every step of a long training adds as many as it has numbers.
-MAX_OPERATIONS = 3 << 20
+_MAX_OPERATIONS = 3 << 20
+
+_MAX_NAMES = 10_000
 
 _MARK = object()
 
@@ -41,6 +43,7 @@ RebuildTensor = Callable[..., object]
 class Name(str):
     """A class or function that the file names, which stays a name."""
 
+    __slots__ = ("module",)
     module: str
 
 
@@ -129,9 +132,9 @@ class _Interpreter:
                 if self.stack:
                     raise ValueError("it leaves something over")
                 return result
-            if count == MAX_OPERATIONS:
+            if count == _MAX_OPERATIONS:
                 raise CheckpointError(
-                    f"The description of what the file holds takes more than {MAX_OPERATIONS:,} "
+                    f"The description of what the file holds takes more than {_MAX_OPERATIONS:,} "
                     "steps, far more than weights need. Take a file of the model's state_dict() "
                     "alone"
                 )
@@ -239,6 +242,11 @@ class _Interpreter:
         module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)
         dotted = checked_name(module, qualified)
         if dotted not in self.names:
+            if len(self.names) == _MAX_NAMES:
+                raise CheckpointError(
+                    f"The pickle in the file names more than {_MAX_NAMES:,} classes and functions. "
+                    "Take a file of the model's state_dict() alone"
+                )
             self.names[dotted] = Name(dotted)
             self.names[dotted].module = module
         return self.names[dotted]
@@ -253,17 +261,17 @@ class _Interpreter:
             # Else the method of an object. A partial stands where `__new__` takes keywords.
             if function.name != "functools.partial":
                 raise unsafe(function.name)
-            return self.placeholder(function.name)
-        return self.placeholder(_expect(Name, function))
+            return self.placeholder(function.name, arguments)
+        return self.placeholder(_expect(Name, function), arguments)
 
-    def placeholder(self, name: str) -> Placeholder:
-        made = Placeholder(name)
+    def placeholder(self, name: str, arguments: tuple[object, ...] = ()) -> Placeholder:
+        made = Placeholder(name, arguments)
         self.placeholders.append(made)
         return made
 
     def ordered_dict(self, *items: object) -> dict[Any, Any]:
         # Python 2 gave its items at once; copied again and again, they take any memory.
-        return self.placeholder("collections.OrderedDict") if items else {}
+        return self.placeholder("collections.OrderedDict", items) if items else {}
 
     def rebuild_subclass(
         self, function: object, kind: object, arguments: object, state: object
@@ -271,7 +279,7 @@ class _Interpreter:
         """Rebuilds a tensor of a class of somebody's own as the plain tensor that it is."""
         if function == "torch._utils._rebuild_tensor_v2":
             return self.call(function, arguments)
-        return self.placeholder("torch._tensor._rebuild_from_type_v2")
+        return self.placeholder("torch._tensor._rebuild_from_type_v2", (kind, arguments, state))
 
     def member(self, owner: object, name: object) -> object:
         """Names the class in a class, or the method of an object; that is all `getattr` may do."""
@@ -282,7 +290,7 @@ class _Interpreter:
                 return owner
             return self.name(owner.module, f"{within}.{name}")
         checked_name("object", f"instance.{name}")
-        return self.placeholder("builtins.getattr")
+        return self.placeholder("builtins.getattr", (owner, name))
 
 
 def _expect(kind: type[Kind], value: object) -> Kind:

@@ -21,6 +21,7 @@ _READERS = {
     "torch": read_torch_file,
     "legacy torch": read_legacy_torch_file,
 }
+_PART_OF_DEEPSPEED = re.compile(r"(bf16_|fp16_)?zero_pp_rank_\d+_mp_rank_\d+_\w+_states\.pt")
 _SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})(\.\w+)")
 
 
@@ -83,7 +84,12 @@ def _read_file(path: Path) -> Any:
 
 
 def _check_whole(path: Path) -> None:
-    """Refuses one shard of several if the index stands beside it."""
+    """Refuses one shard of several if the index stands beside it, and parts without an index."""
+    if _PART_OF_DEEPSPEED.fullmatch(path.name):
+        raise CheckpointError(
+            "This is one of several files over which DeepSpeed has split the weights or the "
+            f"optimizer. Give the folder that they are in (file: {path})"
+        )
     shard = _SHARD.fullmatch(path.name)
     index = path.with_name(f"{shard[1]}{shard[3]}.index.json") if shard else path
     if shard and int(shard[2]) > 1 and index.is_file():

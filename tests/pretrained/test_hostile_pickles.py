@@ -222,13 +222,13 @@ MODULES = {
 @pytest.mark.parametrize("description", MODULES.values(), ids=MODULES)
 def test_modules_without_end_are_refused(description, tmp_path):
     path = write(tmp_path, archive_of(b"\x80\x04(" + CLASS + description + b"t."))
-    began = time.perf_counter()
+    began = time.process_time()
     tracemalloc.start()
     assert "more tensors than any network" in refusal(path)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 16 << 20
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
 
 
 DEPTH = 200_000  # a hash of this exhausts the usual 8 MiB
@@ -283,6 +283,10 @@ PICKLES = {
     "escape code in name": (b"\x80\x02cos\n\x1b[2J\n.", re.escape(r"'os.\x1b[2J'")),
     "long name": (b"\x80\x02c" + b"x" * 10_000 + b"\ny\n.", "state_dict"),
     "long number": (b"\x80\x02F" + b"x" * 10_000 + b"\n.", "to float: b'xxx"),
+    "many names": (
+        b"\x80\x02" + b"".join(b"cx\ny%d\n" % i for i in range(10_001)) + b".",
+        "names more than 10,000 classes",
+    ),
     "too large": (b"\x80\x02" + b"N" * (3 << 20), "takes more than 3,145,728 steps"),
 }
 

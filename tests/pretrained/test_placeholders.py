@@ -135,7 +135,8 @@ OBJECTS = {
     "pattern": lambda there: re.compile("a+"),
     "logger": lambda there: logging.getLogger("x"),
     "error": lambda there: [ValueError("x"), KeyError(1)],
-    "device": lambda there: [torch.device("cuda", 1), torch.Size([1]), torch.get_rng_state()],
+    "device": lambda there: [torch.device("cuda", 1), torch.Size([1]), torch.get_rng_state(),
+                             torch.Generator()],
     "trainer": trainer,
 }  # fmt: skip
 
@@ -156,9 +157,10 @@ def test_weights_beside_an_object_are_read(make, protocol, tmp_path, elsewhere):
 
 def test_what_is_known_of_an_object_is_kept(tmp_path, elsewhere):
     path = tmp_path / "saved.pth"
-    saved = [elsewhere.Data(), elsewhere.Config(a=1), elsewhere.Outer.Inner, elsewhere.Slotted()]
+    saved = [elsewhere.Data(), elsewhere.Config(a=1), elsewhere.Outer.Inner, elsewhere.Slotted(),
+             elsewhere.Row(1, 2)]  # fmt: skip
     torch.save(saved, path)
-    data, config, inner, slotted = read_torch_file(path)
+    data, config, inner, slotted, row = read_torch_file(path)
     assert (data.name, data.attributes) == (
         "somebodys.training.Data",
         {"rate": 0.1, "layers": (1, 2)},
@@ -166,6 +168,9 @@ def test_what_is_known_of_an_object_is_kept(tmp_path, elsewhere):
     assert (config.name, dict(config)) == ("somebodys.training.Config", {"a": 1})
     assert inner == "somebodys.training.Outer.Inner"
     assert slotted.name == "somebodys.training.Slotted"
+    assert dict(data.children()) == data.attributes
+    assert dict(config.children()) == {"a": 1}
+    assert dict(row.children()) == {0: 1, 1: 2}
     assert repr(data) == "<somebodys.training.Data, not imported>"
     assert repr(Placeholder("a\x1b[2J")) == r"<a\x1b[2J, not imported>"
 

@@ -186,6 +186,14 @@ def test_one_shard_of_several_is_refused_beside_its_index(tmp_path):
     assert numbers(read(shard)) == {"stem": STEM.tolist()}
 
 
+@pytest.mark.parametrize("kind", ["model", "optim"])
+def test_a_part_of_deepspeeds_refers_to_the_folder(kind, tmp_path):
+    path = tmp_path / f"zero_pp_rank_0_mp_rank_00_{kind}_states.pt"
+    path.write_bytes(FORMATS["torch"])
+    with pytest.raises(CheckpointError, match="Give the folder"):
+        read(path)
+
+
 @pytest.mark.parametrize("shard", [
     "../model-00001-of-00002.safetensors", "/etc/passwd", "", ".", "..", "a/b", "a\\b", "C:b",
     "C:\\b", "a\0b", "\x1b[2J", "a\n", 1, None, ["x"], {}, f"./{INDEX}",
