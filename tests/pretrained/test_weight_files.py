@@ -13,6 +13,7 @@ import safetensors.numpy
 import torch
 from torch import nn
 
+import keras_convnext
 from keras_convnext.pretrained.checkpoint import open_checkpoint
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.placeholder import Placeholder
@@ -310,7 +311,38 @@ def test_the_latest_step_is_a_folder_in_the_folder(step, tmp_path):
         read(folder)
 
 
-def test_the_command_identifies_a_folder(tmp_path):
+def test_a_folder_is_taken_wherever_a_file_is(tmp_path, monkeypatch):
+    model = keras_convnext.ConvNeXt((1, 1), (8, 16), classes=3, input_shape=(32, 32, 3))
+    folder = tmp_path / "imagenet"
+    folder.mkdir()
+    keras_convnext.save_checkpoint(model, folder / "model.safetensors", layout="transformers")
+    assert keras_convnext.identify(folder).classes == 3
+    monkeypatch.chdir(tmp_path)
+    for loaded in (
+        keras_convnext.load_model(folder),
+        keras_convnext.load_model("imagenet"),
+        keras_convnext.ConvNeXt((1, 1), (8, 16), weights=folder),
+        keras_convnext.ConvNeXt((1, 1), (8, 16), weights="imagenet"),
+    ):
+        for ours, theirs in zip(loaded.get_weights(), model.get_weights(), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+    keras_convnext.convert(folder, tmp_path / "x.pth")
+    assert keras_convnext.identify(tmp_path / "x.pth").classes == 3
+
+
+def test_a_folder_is_not_taken_for_published_weights_of_its_name(tmp_path, monkeypatch):
+    """As `imagenet` is, which may be a folder of images."""
+    (tmp_path / "imagenet").mkdir()
+    monkeypatch.chdir(tmp_path)
+    fetched = []
+    for module in (keras_convnext.builders, keras_convnext.conversion):
+        monkeypatch.setattr(module, "ported_weights", fetched.append)
+    keras_convnext.conversion.checkpoint_file("imagenet", "convnext_tiny")
+    keras_convnext.ConvNeXtTiny(weights="imagenet")
+    assert [rows[0].tag for rows in fetched] == ["imagenet", "imagenet"]
+
+
+def test_what_is_empty_is_explained(tmp_path):
     with pytest.raises(CheckpointError, match="holds no file of weights"):
         open_checkpoint(tmp_path)
     torch.save({}, tmp_path / "x.pth")
