@@ -31,7 +31,7 @@ from keras_convnext.pretrained.torch_dtypes import (
     TENSOR_DTYPES,
     UNTYPED_STORAGE,
 )
-from keras_convnext.pretrained.torch_pickle import Name
+from keras_convnext.pretrained.torch_objects import Name
 
 # A training checkpoint of the largest network lists its entries in 0.2 MB, and describes itself in
 # as much; what else was saved, such as the losses of all steps, may take more.

@@ -20,6 +20,7 @@ from keras_convnext.pretrained.torch_file import (
     rebuild_tensor,
     storage_dtype,
 )
+from keras_convnext.pretrained.torch_objects import Name, RebuildTensor
 
 MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 _VERSION = 1001
@@ -49,7 +50,7 @@ def _read(path: Path, file: io.BufferedReader) -> Any:
 
     def load(
         load_storage: torch_pickle.LoadStorage = _none_here,
-        rebuild_tensor: torch_pickle.RebuildTensor = _none_here,
+        rebuild_tensor: RebuildTensor = _none_here,
     ) -> Any:
         return torch_pickle.load(description, load_storage, rebuild_tensor)
 
@@ -75,10 +76,10 @@ def _none_here(*_: object) -> object:
     raise CheckpointError(f"There is a tensor where none is in a file of torch. {FETCH}")
 
 
-def _class(identity: tuple[object, ...]) -> torch_pickle.Name | None:
+def _class(identity: tuple[object, ...]) -> Name | None:
     """The class of a module, which has its source beside it, if the identity is not a storage's."""
     is_class = len(identity) == 4 and identity[0] == "module"
-    return identity[1] if is_class and isinstance(identity[1], torch_pickle.Name) else None
+    return identity[1] if is_class and isinstance(identity[1], Name) else None
 
 
 def _claimed(claims: Claims, identity: tuple[object, ...]) -> object:
