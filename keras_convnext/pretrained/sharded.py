@@ -55,7 +55,8 @@ def read_shards(index: Path, read: Callable[[Path], Any]) -> dict[str, Any]:
 def _where(index: Path) -> dict[str, str]:
     """The file of each tensor."""
     try:
-        found = json.loads(index.read_bytes()) if index.stat().st_size <= _MAX_INDEX_BYTES else None
+        is_small = index.stat().st_size <= _MAX_INDEX_BYTES
+        found = json.loads(index.read_text("utf-8")) if is_small else None
     except (ValueError, RecursionError) as error:
         raise CheckpointError(
             f"Not the index of sharded weights: {error} (file: {index})"

@@ -65,11 +65,11 @@ def fuzz(kind, seeds, folder):
     for name, content in shards().items():
         (folder / name).write_bytes(content)
     path = folder / "x"
+    # What is imported late is imported now, of which the encoding of old names in zips is seldom.
+    "".encode("cp437")
     for content in (safe_file(), archives()[0], index()):
         path.write_bytes(content)
-        read_all(read(path))  # which imports what is imported late, but for two encodings:
-    "".encode("cp437")
-    "".encode("utf-16-be").decode("utf-32-be")
+        read_all(read(path))
     outcomes, slowest, largest = Counter(), 0.0, 0
     tracemalloc.start()
     try:

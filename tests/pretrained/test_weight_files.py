@@ -213,6 +213,7 @@ def test_an_index_names_plain_files_alone(shard, tmp_path):
 INDICES = {
     "no JSON": (b"{", "Not the index"),
     "not UTF-8": (b'{"\xff": 1}', "Not the index"),
+    "UTF-16": ('{"weight_map": {"x": "list.pt"}}'.encode("utf-16-le"), "Not the index"),
     "deep": (b'{"x":' + b"[" * 200_000, "Not the index"),
     "list": (b"[]", "no weight_map"),
     "config": (b'{"hidden_sizes": [1, 2]}', "no weight_map"),
