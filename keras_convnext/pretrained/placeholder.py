@@ -15,7 +15,6 @@ A file is refused if it names what no weights and no training script need, but a
 - the call of a method of an object in the file, as of a path.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 from keras_convnext.pretrained.errors import CheckpointError
@@ -59,10 +58,6 @@ class Placeholder(dict[Any, Any]):
         self.name = name
         self.arguments = arguments
         self.attributes = attributes
-
-    def children(self) -> Iterator[tuple[object, object]]:
-        """Gives what it holds: its items, or else its attributes, or else its arguments."""
-        yield from (self or self.attributes or dict(enumerate(self.arguments))).items()
 
     # As objects have them: equal to itself alone, whatever it holds.
     __eq__ = object.__eq__
