@@ -133,13 +133,15 @@ def _check_image_shape(shape: tuple[int | None, ...], variant: Variant) -> None:
 
 
 def _published(weights: object, variant: Variant) -> tuple[Checkpoint, ...]:
-    """The published checkpoint that `weights` names, and its copies; none if it names a file."""
+    """The published checkpoint that `weights` names, and its copies; none if it is in a file."""
     if not isinstance(weights, str | os.PathLike | None):
         raise ValueError(
             "weights is the name of published weights, the path of a file, or None for random "
             f"weights. Received: weights={weights!r}"
         )
     if weights is None or Path(weights).is_file():
+        return ()
+    if Path(weights).is_dir() and weights not in _tags(variant.name):
         return ()
     if not isinstance(weights, str) or Path(weights).suffix:
         raise FileNotFoundError(f"There is no such file. Received: weights={weights}")

@@ -11,7 +11,7 @@ from keras_convnext.builders import BUILDERS, ConvNeXt, ConvNeXtIsotropic
 from keras_convnext.initializers import about_to_load
 from keras_convnext.network import layers_by_name
 from keras_convnext.pretrained.cache import ported_weights
-from keras_convnext.pretrained.catalog import find
+from keras_convnext.pretrained.catalog import find, list_weights
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.identify import identify
 from keras_convnext.pretrained.porting import Progress, load_checkpoint, save_checkpoint
@@ -43,8 +43,9 @@ def load_model(
     ```
 
     Args:
-        source: str or path. A `.pth`, `.safetensors`, `.weights.h5` or legacy `.h5` file in any
-            layout, or a `.keras` model; or the name of published weights, such as "imagenet".
+        source: str or path. A PyTorch, safetensors or HDF5 file in any layout, the index of a
+            sharded one, a folder that holds one of these, or a `.keras` model; or the name of
+            published weights, such as "imagenet".
         model: str or None. The network, such as "convnext_tiny": needed for published weights, and
             otherwise compared with the file's. Defaults to None.
         include_top: bool. Whether to keep the head. Without it, and if the file has none, the model
@@ -65,7 +66,7 @@ def load_model(
         FileNotFoundError: If there is no such file.
     """
     source = Path(source)
-    if not source.is_file():
+    if not _is_local(source, model):
         if source.suffix or model is None:
             raise FileNotFoundError(
                 "There is no such file; of published weights, name the network too. "
@@ -102,7 +103,18 @@ def checkpoint_file(source: str | Path, model: str | None = None) -> Path:
         source: as in `load_model`.
         model: as in `load_model`.
     """
-    return Path(source) if Path(source).is_file() else ported_weights(find(model, str(source)))
+    if _is_local(Path(source), model):
+        return Path(source)
+    return ported_weights(find(model, str(source)))
+
+
+def _is_local(source: Path, model: str | None) -> bool:
+    """Whether it is a file, or a folder that is not called as published weights of the model are.
+
+    A folder `imagenet` may hold the images.
+    """
+    tags = {row.tag for row in list_weights(model)} if model in VARIANTS else set()
+    return source.is_file() or (source.is_dir() and str(source) not in tags)
 
 
 def _build(network: Variant, include_top: bool, **options: Any) -> keras.Model:

@@ -46,10 +46,12 @@ def pickled(value, protocol=2):
     return buffer.getvalue()
 
 
-def tensor(shape=(4,), strides=(1,), offset=0, storage=None):
+def tensor(shape=(4,), strides=(1,), offset=0, storage=None, dtype=None):
     storage = Storage() if storage is None else storage
-    rebuild = torch._utils._rebuild_tensor_v2
-    return Call(rebuild, storage, offset, shape, strides, False, OrderedDict())
+    described = storage, offset, shape, strides, False, OrderedDict()
+    if dtype is None:
+        return Call(torch._utils._rebuild_tensor_v2, *described)
+    return Call(torch._utils._rebuild_tensor_v3, *described, dtype)
 
 
 def archive(*entries):

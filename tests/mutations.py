@@ -1,14 +1,16 @@
 """Files of weights with random damage, each told by its kind and a seed."""
 
 import argparse
+import collections
+import functools
 import io
 import json
+import pathlib
 import pickletools
 import random
 import struct
 import zipfile
 from collections import OrderedDict
-from functools import cache
 
 import crafted_archives
 import numpy as np
@@ -22,6 +24,11 @@ NAMES = (
     "torch device", "torch FloatStorage", "torch BoolStorage", "collections OrderedDict",
     "__builtin__ set", "argparse Namespace", "os system", "__builtin__ eval", "builtins exec",
     "torch load", "subprocess Popen", "keras.saving load_model", "torch._utils __class__",
+    "torch._utils _rebuild_tensor", "torch._utils _rebuild_tensor_v3", "torch uint16",
+    "torch.storage UntypedStorage", "torch QInt8Storage", "torch._tensor _rebuild_from_type_v2",
+    "torch.nn.modules.linear Linear", "collections Counter", "builtins getattr", "builtins list",
+    "functools partial", "copy_reg _reconstructor", "numpy.core.multiarray scalar",
+    "pathlib PosixPath", "somebodys.training Outer.Inner",
 )  # fmt: skip
 DTYPES = ("F64", "F32", "F16", "BF16", "I64", "BOOL", "F8_E4M3", "F4", "C64", "", "V0")
 # (offset, length) of the fields of a zip archive's records: PKZIP APPNOTE, section 4.3.
@@ -36,7 +43,7 @@ FIELDS = {
 }  # fmt: skip
 
 
-@cache
+@functools.cache
 def archives():
     """Sound files, of torch and by hand."""
     matrix = torch.arange(24.0).reshape(4, 6)
@@ -45,12 +52,16 @@ def archives():
          "args": argparse.Namespace(a=1, b=[0.5, None, "x"], c=(1, 2))},
         OrderedDict(w=torch.nn.Parameter(matrix), half=matrix.half(), same=matrix, flag=True),
         [{1}, matrix.shape, torch.device("cuda", 1), -1, 70_000, 2**40, ("x",), (1, 2, 3, 4)],
+        {"model": torch.nn.Sequential(torch.nn.Conv2d(1, 2, 2), torch.nn.BatchNorm2d(2))},
+        {"w": matrix.to(torch.uint16), "scale": np.float64(0.5), "path": pathlib.Path("x"),
+         "count": collections.Counter("ab"), "partial": functools.partial(print, 1)},
     )  # fmt: skip
     saved = []
     for value in values:
-        buffer = io.BytesIO()
-        torch.save(value, buffer)
-        saved.append(buffer.getvalue())
+        for protocol in (2, 4, 5):
+            buffer = io.BytesIO()
+            torch.save(value, buffer, pickle_protocol=protocol)
+            saved.append(buffer.getvalue())
     end, directory = crafted_archives.END, crafted_archives.DIRECTORY
     place = struct.unpack_from("<I", crafted_archives.GOOD, directory[1] + 42)[0]
     return (
@@ -60,7 +71,45 @@ def archives():
     )
 
 
-@cache
+@functools.cache
+def older_file():
+    """A sound file of torch before 1.6, in front of what it describes, that, and behind it."""
+    matrix = torch.arange(6.0).reshape(2, 3)
+    value = {"w": matrix, "t": matrix.t(), "b": torch.ones(2).bool(), "n": torch.nn.Linear(1, 1)}
+    buffer = io.BytesIO()
+    torch.save(value, buffer, _use_new_zipfile_serialization=False)
+    content, ends = buffer.getvalue(), []
+    buffer.seek(0)
+    for _ in range(4):
+        list(pickletools.genops(buffer))
+        ends.append(buffer.tell())
+    return content[: ends[2]], content[ends[2] : ends[3]], content[ends[3] :]
+
+
+def older(change, rng):
+    """An older file with another description."""
+    before, description, behind = older_file()
+    return before + change(description, rng) + behind
+
+
+@functools.cache
+def shards():
+    arrays = {"x": np.ones((2, 3), np.float32), "y": np.zeros(2, np.float32)}
+    files = {key: safetensors.numpy.save({key: array}) for key, array in arrays.items()}
+    return {f"{key}.safetensors": content for key, content in files.items()}
+
+
+def index():
+    """The index of the shards."""
+    where = {name.partition(".")[0]: name for name in shards()}
+    return json.dumps({"metadata": {"total_size": 32}, "weight_map": where}).encode()
+
+
+PIECES_OF_JSON = (b"[", b"]", b"0", b"9" * 30, b'"', b"{", b"}", b"../", b"\\u0000", b"null", b"/",
+                  b'"x.safetensors"', b"[" * 2000, b"1e999", b"\xff")  # fmt: skip
+
+
+@functools.cache
 def safe_file():
     arrays = {"x": np.ones((2, 3), np.float32), "y": np.zeros(0), "z": np.array(1, np.float16)}
     return safetensors.numpy.save(arrays, {"format": "pt"})
@@ -168,6 +217,10 @@ def with_other_operations(description, rng):
     return b"".join(tokens)
 
 
+# Operations that take what is on the stack.
+ON_STACK = tuple(bytes([code]) for code in b"R\x81bQaseut\x90\x91\x92\x93012old")
+
+
 def value(rng, depth):
     """The operations of a pickle that make a value, mostly one of the kind that torch saves."""
 
@@ -213,20 +266,26 @@ def value(rng, depth):
             )  # fmt: skip
             return b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + shapes + b"\x89}tR"
         case 11 | 12:
-            pairs = b"".join(text(b"k%d" % i) + inner() for i in range(many))
+            keys = (b"_parameters", b"_buffers", b"_modules", b"k", b"k0")
+            pairs = b"".join(text(rng.choice(keys)) + inner() for _ in range(many))
             return b"}(" + (inner(2) if rare else b"") + pairs + b"u"
         case 13:
             return b"](" + inner(many) + b"e"
         case 14:
             return b"(" + inner(many) + b"t"
         case 15:
-            return b"cargparse\nNamespace\n)\x81" + (inner() if rare else b"}" + inner(2) + b"s")
+            members = b"".join(
+                text(key) + (inner() if rare else b"}" + text(b"a") + inner() + b"s")
+                for key in (b"_parameters", b"_buffers", b"_modules")
+            )
+            state = inner() if rng.random() < 0.1 else b"}(" + members + b"u"
+            return b"cargparse\nNamespace\n)\x81" + state + b"b"
         case 16:
-            return inner() + b"q" + bytes([rng.randrange(4)])
+            return inner() + rng.choice((b"q" + bytes([rng.randrange(4)]), b"\x94"))
         case 17:
             return inner(2) + b"\x86"
         case 18:
-            return inner() + rng.choice((b"R", b"\x81", b"b", b"Q", b"a", b"s", b"e", b"u", b"t"))
+            return inner() + rng.choice(ON_STACK)
         case 19:
             name = rng.choice(NAMES).replace(" ", "\n").encode()
             return b"c" + name + b"\n(" + inner(many) + b"tR"
@@ -263,12 +322,24 @@ def with_other_header(rng):
     return json.dumps(header).encode()
 
 
+def older_of_value(rng):
+    """An older file of a made-up value, with the one storage that may be in it."""
+    description = b"\x80\x02" + value(rng, 5).replace(b"K\x04tQ", b"K\x04NtQ") + b"."
+    key = b"X\x01\x00\x00\x000a" if b"NtQ" in description else b""
+    numbers = struct.pack("<q", 4) + crafted_archives.ONES.tobytes() if key else b""
+    return older_file()[0] + description + b"\x80\x02]" + key + b"." + numbers
+
+
 KINDS = {
     "file": lambda rng: scrambled(rng.choice(archives()), rng, tuple(FIELDS)),
     "directory": lambda rng: with_other_fields(rng.choice(archives()), rng),
     "pickle": lambda rng: repacked(lambda old, rng: scrambled(old, rng, OPERATIONS), rng),
     "operations": lambda rng: repacked(with_other_operations, rng),
     "grammar": lambda rng: crafted_archives.archive_of(b"\x80\x02" + value(rng, 5) + b"."),
+    "older": lambda rng: scrambled(older(lambda old, _: old, rng), rng, OPERATIONS),
+    "older operations": lambda rng: older(with_other_operations, rng),
+    "older grammar": older_of_value,
+    "index": lambda rng: scrambled(index(), rng, PIECES_OF_JSON),
     "safetensors": lambda rng: scrambled(safe_file(), rng, (b"[", b"]", b"0", b"9" * 30, b'"')),
     "header": lambda rng: safe_file_of(with_other_header(rng)),
 }

@@ -9,14 +9,12 @@ from pathlib import Path
 
 from keras_convnext.pretrained.entries import Entry, entries_of, names_in, unnamed_tensors
 from keras_convnext.pretrained.errors import CheckpointError
-from keras_convnext.pretrained.h5_file import SUFFIXES, H5Tensor, read_h5
+from keras_convnext.pretrained.h5_file import H5Tensor
 from keras_convnext.pretrained.image_size import recorded_size
 from keras_convnext.pretrained.keras_trunk import keras_prefixes, keras_trunk
 from keras_convnext.pretrained.layouts import HEAD_KERNEL, Place
 from keras_convnext.pretrained.relatives import relative_of, told
-from keras_convnext.pretrained.safetensors_file import read_safetensors
 from keras_convnext.pretrained.source import Source
-from keras_convnext.pretrained.torch_file import read_torch_file
 from keras_convnext.pretrained.trunks import (
     Candidate,
     candidates_in,
@@ -24,6 +22,7 @@ from keras_convnext.pretrained.trunks import (
     equal_copies,
     listed,
 )
+from keras_convnext.pretrained.weight_files import format_of, read
 from keras_convnext.variants import Variant
 
 # Where the official training puts the weights, and beside them their running average.
@@ -82,7 +81,8 @@ def open_checkpoint(
     """Finds the ConvNeXt in a file; its numbers stay there until asked for.
 
     Args:
-        path: str or path. A `.pth`, `.safetensors` or HDF5 file in any of the layouts.
+        path: str or path. A PyTorch, safetensors or HDF5 file in any of the layouts, the index of a
+            sharded one, or a folder that holds one of these.
         entry: str or None. The dict of tensors to look in, such as "state.model". Defaults to
             None, which is wherever a ConvNeXt is; of an official training checkpoint, `model`.
         prefix: str or None. What precedes the names of its tensors, such as "student.backbone.".
@@ -97,13 +97,11 @@ def open_checkpoint(
             the file.
         FileNotFoundError: If there is no such file.
     """
-    suffix = Path(path).suffix
-    readers = {".safetensors": read_safetensors} | dict.fromkeys(SUFFIXES, read_h5)
-    saved = readers.get(suffix, read_torch_file)(path)
+    saved = read(path)
     patterns = [ignore] if isinstance(ignore, str) else list(ignore)
     is_left_out = re.compile("|".join(map(fnmatch.translate, patterns)) or r"(?!)").match
     try:
-        if suffix in SUFFIXES:
+        if format_of(path) == "hdf5":
             saved = {key: each for key, each in saved.items() if not is_left_out(key)}
             return _of_keras(saved, prefix, expected)
         entries = [

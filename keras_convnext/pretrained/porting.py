@@ -34,7 +34,7 @@ from keras_convnext.pretrained.names import Form, form_of
 from keras_convnext.pretrained.networks import check_same_network, network_of
 from keras_convnext.pretrained.safetensors_file import write_safetensors
 from keras_convnext.pretrained.source import Source
-from keras_convnext.pretrained.torch_file import write_torch_file
+from keras_convnext.pretrained.torch_writer import write_torch_file
 from keras_convnext.pretrained.trunks import listed
 
 OPEN_CLIP_PREFIX = "visual.trunk."  # open_clip, src/open_clip/timm_model.py

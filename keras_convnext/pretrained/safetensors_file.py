@@ -11,6 +11,7 @@ import safetensors
 import safetensors.numpy
 
 from keras_convnext.pretrained.errors import CheckpointError
+from keras_convnext.pretrained.placeholder import Placeholder
 from keras_convnext.pretrained.stored_tensor import is_possible
 
 DTYPES = {
@@ -18,6 +19,16 @@ DTYPES = {
     "F32": np.dtype("float32"),
     "F16": np.dtype("float16"),
     "BF16": np.dtype(ml_dtypes.bfloat16),
+    "C64": np.dtype("complex64"),
+    "I64": np.dtype("int64"),
+    "I32": np.dtype("int32"),
+    "I16": np.dtype("int16"),
+    "I8": np.dtype("int8"),
+    "U64": np.dtype("uint64"),
+    "U32": np.dtype("uint32"),
+    "U16": np.dtype("uint16"),
+    "U8": np.dtype("uint8"),
+    "BOOL": np.dtype("bool"),
 }
 
 
@@ -41,35 +52,42 @@ class SafeTensor:
         yield from (flat[start : start + elements] for start in range(0, flat.size, elements))
 
 
-def read_safetensors(path: str | Path) -> dict[str, SafeTensor]:
+def read_safetensors(path: str | Path) -> dict[str, SafeTensor | Placeholder]:
     """Reads the names and shapes in a safetensors file, leaving the numbers there.
 
+    Tensors of a dtype that numpy has not, such as F8_E4M3, come as `Placeholder`s.
+
     Raises:
-        CheckpointError: If the file is damaged or of another format.
+        CheckpointError: If the file is damaged or of another format, or has no other tensors.
         FileNotFoundError: If there is no such file.
     """
     path = Path(path)
     try:
         with safetensors.safe_open(path, "np") as file:
             tensors = {
-                key: SafeTensor(path, key, tuple(tensor.get_shape()), DTYPES[tensor.get_dtype()])
+                key: _tensor(path, key, tuple(tensor.get_shape()), tensor.get_dtype())
                 for key in file.keys()  # noqa: SIM118  (the file is no dict)
                 if (tensor := file.get_slice(key))
             }
-    except KeyError as error:
-        raise CheckpointError(f"Weights are not kept as {error} (file: {path})") from error
     except safetensors.SafetensorError as error:
         raise CheckpointError(
             f"Not a safetensors file, or a damaged one: {str(error)!a:.200}. Fetch it again "
             f"(file: {path})"
         ) from error
-    for tensor in tensors.values():
-        if not is_possible(tensor.shape):
-            raise CheckpointError(
-                f"A tensor has the impossible shape {tensor.shape!s:.200}. Fetch the file again "
-                f"(file: {path})"
-            )
+    if tensors and all(isinstance(tensor, Placeholder) for tensor in tensors.values()):
+        kinds = ", ".join(sorted({str(tensor) for tensor in tensors.values()}))
+        raise CheckpointError(f"Weights are not kept as {kinds} (file: {path})")
     return tensors
+
+
+def _tensor(path: Path, key: str, shape: tuple[int, ...], kind: str) -> SafeTensor | Placeholder:
+    if kind not in DTYPES:
+        return Placeholder(f"safetensors.{kind}")
+    if not is_possible(shape):
+        raise CheckpointError(
+            f"A tensor has the impossible shape {shape!s:.200}. Fetch the file again (file: {path})"
+        )
+    return SafeTensor(path, key, shape, DTYPES[kind])
 
 
 def write_safetensors(path: str | Path, tensors: Iterable[tuple[str, np.ndarray]]) -> None:

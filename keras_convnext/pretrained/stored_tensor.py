@@ -67,9 +67,9 @@ class StoredTensor:
         if verify and zlib.crc32(data.data) != self.storage.crc:
             raise _damaged()
         strides = tuple(stride * itemsize for stride in self.strides)
-        return np.lib.stride_tricks.as_strided(
-            data.view(self.dtype), self.shape, strides, writeable=False
-        )
+        array = np.ndarray(self.shape, self.dtype, data, strides=strides)
+        array.flags.writeable = False
+        return array
 
     def pieces(self, elements: int, verify: bool = True) -> Iterator[np.ndarray]:
         """Reads the numbers in C order, so many at a time, which the caches like better than all.

@@ -1,4 +1,4 @@
-"""PyTorch files (`.pth`), read and written without PyTorch.
+"""PyTorch files (`.pth`), read without PyTorch.
 
 Such a file is an uncompressed zip archive: `data.pkl` describes the objects, and the numbers of
 each storage lie in an entry `data/KEY` of their own.
@@ -8,15 +8,15 @@ import io
 import os
 import struct
 import zipfile
-from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
 
 from keras_convnext.pretrained import torch_pickle
 from keras_convnext.pretrained.errors import CheckpointError
+from keras_convnext.pretrained.placeholder import Placeholder
 from keras_convnext.pretrained.stored_tensor import (
     FETCH,
     MAX_AXES,
@@ -26,33 +26,37 @@ from keras_convnext.pretrained.stored_tensor import (
     extent,
     is_possible,
 )
+from keras_convnext.pretrained.torch_dtypes import (
+    STORAGE_DTYPES,
+    TENSOR_DTYPES,
+    UNTYPED_STORAGE,
+)
+from keras_convnext.pretrained.torch_objects import Name
 
-# A training checkpoint of the largest network describes itself in 0.2 MB, and lists its entries in
-# as much. What a description can be made to take in memory is some seventy times its size.
-_MAX_DESCRIPTION_BYTES = 2 << 20
+# A training checkpoint of the largest network lists its entries in 0.2 MB, and describes itself in
+# as much; what else was saved, such as the losses of all steps, may take more.
+_MAX_DIRECTORY_BYTES = 2 << 20
+MAX_DESCRIPTION_BYTES = 32 << 20
 _ENCRYPTED_OR_PATCHED = 0x61
+_PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!", b"\x28\xb5\x2f\xfd")
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
-_DTYPES = {
-    name: np.dtype(ml_dtypes.bfloat16 if name == "bfloat16" else name)
-    for name in torch_pickle.STORAGE_DTYPES.values()
-}
 
 
 def read_torch_file(path: str | Path) -> Any:
     """Reads what `torch.save` wrote, leaving the numbers in the file.
 
-    Nothing in the file is run or imported, and memory is bounded by its description: tensors come
-    as `StoredTensor`, sets as lists.
+    Nothing in the file is run or imported, and memory is bounded by its description.
 
     Args:
         path: str or path.
 
     Returns:
-        What was saved: dicts, lists, tuples, numbers, strings, `argparse.Namespace`s, and
-        `StoredTensor`s.
+        What was saved: dicts, lists, tuples, numbers and text. Tensors come as `StoredTensor`s,
+        sets as lists, classes and functions as their names, and all other objects, among them
+        tensors that numpy cannot have, as `Placeholder`s.
 
     Raises:
-        CheckpointError: If the file is damaged, no PyTorch archive, or does more than hold data.
+        CheckpointError: If the file is damaged, is no PyTorch archive, or is unsafe elsewhere.
         FileNotFoundError: If there is no such file.
     """
     path = Path(path)
@@ -60,9 +64,9 @@ def read_torch_file(path: str | Path) -> Any:
         with _FrugalFile(open(path, "rb", buffering=0)) as file, zipfile.ZipFile(file) as archive:
             entries = _checked_entries(archive, os.fstat(file.fileno()).st_size)
             return torch_pickle.load(
-                archive.read(entries["data.pkl"]),
+                io.BytesIO(archive.read(entries["data.pkl"])),
                 lambda identity: _storage(path, file, entries, identity),
-                _rebuild_tensor,
+                rebuild_tensor,
             )
     except CheckpointError as error:
         raise CheckpointError(f"{error} (file: {path})") from error
@@ -71,11 +75,11 @@ def read_torch_file(path: str | Path) -> Any:
 
 
 class _FrugalFile(io.BufferedReader):
-    """A file that gives no more at once than a description has, whatever the headers claim."""
+    """A file that gives no more at once than a directory has, whatever the headers claim."""
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if size is None or not 0 <= size <= _MAX_DESCRIPTION_BYTES:
-            size = _MAX_DESCRIPTION_BYTES
+        if size is None or not 0 <= size <= _MAX_DIRECTORY_BYTES:
+            size = _MAX_DIRECTORY_BYTES
         return super().read(size)
 
 
@@ -88,8 +92,8 @@ def _checked_entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.Z
         )
     if "constants.pkl" in names:
         raise CheckpointError(
-            "A TorchScript archive, which is a program. Take a file of the model's state_dict() "
-            "alone"
+            "A TorchScript archive, which is a program. Save its weights: "
+            "torch.save(torch.jit.load(path).state_dict(), 'weights.pth')"
         )
     if not any(entry.CRC for entry in archive.infolist()):
         for entry in archive.infolist():
@@ -117,8 +121,8 @@ def _checked_entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.Z
         if name in entries:
             raise CheckpointError(f"There are two entries {entry.filename!r}. {FETCH}")
         entries[name] = entry
-    for name in entries.keys() & {"data.pkl", "byteorder"}:
-        if entries[name].file_size > _MAX_DESCRIPTION_BYTES:
+    for name, most in {"data.pkl": MAX_DESCRIPTION_BYTES, "byteorder": 16}.items():
+        if name in entries and entries[name].file_size > most:
             raise CheckpointError(
                 f"{name} has {entries[name].file_size} bytes, far more than the description of a "
                 "checkpoint needs. Take a file of the model's state_dict() alone"
@@ -135,17 +139,30 @@ def _storage(
     file: io.BufferedReader,
     entries: dict[str, zipfile.ZipInfo],
     identity: tuple[object, ...],
-) -> Storage:
-    _, dtype, key, _, _ = identity
-    if not isinstance(dtype, str) or dtype not in _DTYPES or not isinstance(key, str):
+) -> Storage | Placeholder:
+    _, kind, key, _, _ = identity
+    dtype = storage_dtype(kind)
+    if not isinstance(key, str):
         raise CheckpointError(f"The description of a storage makes no sense. {FETCH}")
     entry = entries.get(f"data/{key}")
     if entry is None:
         raise CheckpointError(
             f"The archive lacks the storage {key!r:.100}, which it describes. {FETCH}"
         )
-    start = _start(file, entry)
-    return Storage(path, start, entry.file_size, entry.CRC, _DTYPES[dtype])
+    if dtype is None:
+        return Placeholder(str(kind))
+    return Storage(path, _start(file, entry), entry.file_size, entry.CRC, dtype)
+
+
+def storage_dtype(kind: object) -> np.dtype | None:
+    """Returns the dtype of a storage by the name of its class, or None if numpy has no such dtype.
+
+    Raises:
+        CheckpointError: If it is not a name.
+    """
+    if not isinstance(kind, Name):
+        raise CheckpointError(f"The description of a storage makes no sense. {FETCH}")
+    return np.dtype("uint8") if kind == UNTYPED_STORAGE else STORAGE_DTYPES.get(kind)
 
 
 def _start(file: io.BufferedReader, entry: zipfile.ZipInfo) -> int:
@@ -158,9 +175,34 @@ def _start(file: io.BufferedReader, entry: zipfile.ZipInfo) -> int:
     return start
 
 
-def _rebuild_tensor(
-    storage: object, offset: object, shape: object, strides: object
-) -> StoredTensor:
+def rebuild_tensor(
+    storage: object,
+    offset: object,
+    shape: object,
+    strides: object,
+    dtype: object = None,
+    metadata: object = None,
+) -> StoredTensor | Placeholder:
+    """Makes a tensor of its description in a pickle.
+
+    Args:
+        storage: Storage, or Placeholder if it is of a class without a numpy dtype.
+        offset: int. Its first element in the storage.
+        shape: tuple of int.
+        strides: tuple of int.
+        dtype: Name or None. The dtype if it is not the storage's. Defaults to None.
+        metadata: dict or None. Says whether the numbers are to be negated. Defaults to None.
+
+    Raises:
+        CheckpointError: If it is of other types, or reaches past the storage.
+    """
+    lazily = isinstance(metadata, dict) and (metadata.get("neg") or metadata.get("conj"))
+    if (
+        isinstance(storage, Placeholder)
+        or lazily
+        or (isinstance(dtype, Name) and dtype not in TENSOR_DTYPES)
+    ):
+        return Placeholder("torch.Tensor")
     if not (
         isinstance(storage, Storage)
         and isinstance(offset, int)
@@ -170,6 +212,8 @@ def _rebuild_tensor(
         and all(type(number) is int for number in (offset, *shape, *strides))
     ):
         raise CheckpointError(f"The description of a tensor makes no sense. {FETCH}")
+    if isinstance(dtype, Name):
+        storage = replace(storage, dtype=TENSOR_DTYPES[dtype])
     if not is_possible(shape) or not all(0 <= n < MAX_ELEMENTS for n in (offset, *strides)):
         raise CheckpointError(
             f"A tensor has the impossible shape {shape!s:.200}, strides {strides!s:.200}. {FETCH}"
@@ -195,64 +239,9 @@ def _what_it_is_instead(path: Path) -> str:
         return "This is a pointer of Git LFS, not what it points to: run `git lfs pull`"
     if start.startswith(b"\x80"):
         return (
-            "Not a zip archive but a bare pickle, as torch before 1.6 wrote. Save it again with a "
-            "newer torch: torch.save(torch.load(path, weights_only=True), path)"
+            "A bare pickle, which torch.save does not write. Load it where it was made, and save "
+            "its arrays with safetensors"
         )
-    return "Not a PyTorch file: it is no zip archive. Take the .pth file"
-
-
-def write_torch_file(
-    path: str | Path, tensors: Iterable[tuple[str, np.ndarray]], key: str | None = "model"
-) -> None:
-    """Writes `{key: tensors}` as `torch.save` would, for `torch.load(weights_only=True)`.
-
-    The file appears under its name once it is whole.
-
-    Args:
-        path: str or path.
-        tensors: iterable of (name, array). Taken one at a time, so a generator saves memory.
-        key: str or None. Where the tensors stand; None if they are all there is. Defaults to
-            "model", as in the official files.
-
-    Raises:
-        ValueError: If an array is of a dtype that cannot be written.
-        OSError: If the file cannot be written; nothing is left of it in either case.
-    """
-    path = Path(path)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with zipfile.ZipFile(partial, "w", zipfile.ZIP_STORED) as archive:
-            described = []
-            for index, (name, tensor) in enumerate(tensors):
-                if tensor.dtype.name not in _DTYPES:
-                    raise ValueError(
-                        f"A .pth file takes {', '.join(_DTYPES)}. "
-                        f"Received: {name} of dtype {tensor.dtype.name}"
-                    )
-                array = np.asarray(tensor, _DTYPES[tensor.dtype.name])
-                described.append((name, str(index), array.dtype.name, array.shape))
-                with archive.open(f"archive/data/{index}", "w", force_zip64=True) as entry:
-                    for strip in _strips(array):
-                        entry.write(strip.reshape(-1).view(np.uint8).data)
-            archive.writestr("archive/data.pkl", torch_pickle.dump(described, key))
-            archive.writestr("archive/byteorder", "little")
-            archive.writestr("archive/version", "3\n")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _strips(array: np.ndarray) -> Iterator[np.ndarray]:
-    """The numbers in C order: the array itself or, if they lie otherwise, some rows at a time."""
-    if array.flags.c_contiguous or array.ndim < 2:
-        yield np.ascontiguousarray(array)
-        return
-    for start in range(0, len(array), 64):
-        rows = array[start : start + 64]
-        strip = np.empty(rows.shape, rows.dtype)
-        for column in range(0, rows.shape[1], 128):
-            # Copied as it lies first: the rows of a large matrix are a power of two apart, and so
-            # share the same few lines of the cache.
-            block = rows[:, column : column + 128].copy("K")
-            strip[:, column : column + 128] = block
-        yield strip
+    if start.startswith(_PACKED) or start[257:262] == b"ustar":
+        return "A packed archive. Unpack it, and give the file of weights in it"
+    return "Neither a PyTorch, safetensors nor HDF5 file. Give a file or folder of weights"

@@ -172,8 +172,8 @@ def test_a_chunk_that_inflates_past_its_size_is_cut(path):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"<html>404</html>", b"\x89HDF\r\n\x1a\n", b"PK\x03\x04" * 99],
-    ids=["empty", "page", "cut", "zip"],
+    [b"", b"<html>404</html>", b"\x89HDF\r\n\x1a\n"],
+    ids=["empty", "page", "cut"],
 )
 @pytest.mark.parametrize("suffix", [".weights.h5", ".h5", ".hdf5"])
 def test_a_file_that_is_no_hdf5_is_named(content, suffix, tmp_path):
@@ -189,11 +189,9 @@ def test_a_cut_file_is_told(saved, path):
         load_checkpoint(toy(), path)
 
 
-def test_a_missing_file_and_a_folder_are_told_as_such(tmp_path):
+def test_a_missing_file_is_told_as_such(tmp_path):
     with pytest.raises(FileNotFoundError):
         identify(tmp_path / "x.weights.h5")
-    with pytest.raises(OSError, match="directory"):
-        (tmp_path / "x.h5").mkdir() or identify(tmp_path / "x.h5")
 
 
 def test_another_hdf5_file_is_told_by_what_is_in_it(tmp_path):

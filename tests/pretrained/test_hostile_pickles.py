@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import pathlib
 import re
 import struct
 import subprocess
@@ -25,6 +26,7 @@ from crafted_archives import (
 
 from keras_convnext.pretrained.checkpoint import open_checkpoint
 from keras_convnext.pretrained.errors import CheckpointError
+from keras_convnext.pretrained.placeholder import Placeholder
 from keras_convnext.pretrained.torch_file import read_torch_file
 
 
@@ -66,7 +68,13 @@ RAW_CODE = {
     "name as text": b"X\x09\x00\x00\x00os.systemX\x01\x00\x00\x00x\x85R.",
     "ext": b"\x82\x01.",
     "dunder": b"ctorch._utils\n__class__\n.",
-    "namespace call": b"cargparse\nNamespace\n)R.",
+    "persistent name": b"P0\n.",
+    "buffer": b"\x97.",
+    "build on class": b"cargparse\nNamespace\n}b.",
+    "items on class": b"ccollections\nCounter\nX\x01\x00\x00\x00xNs.",
+    "append on class": b"ccollections\ndeque\nNa.",
+    "call of a list": b"])R.",
+    "class of no name": b"NN\x93.",
     "build on name": b"ctorch\nSize\n}b.",
     "build on tensor": b"ctorch\nSize\n)\x85R}X\x01\x00\x00\x00xNsb.",
 }
@@ -77,12 +85,58 @@ def test_no_other_operation_is_obeyed(description, tmp_path):
     refusal(write(tmp_path, archive_of(b"\x80\x02" + description)))
 
 
-def test_a_state_lands_in_its_namespace_alone(tmp_path):
+UNSAFE = {
+    "module": "os environ",
+    "package": "importlib._bootstrap _call_with_frames_removed",
+    "old name": "__builtin__ execfile",
+    "built-in": "builtins __import__",
+    "built-in of a built-in": "builtins int.__subclasses__",
+    "by way of another module": "posixpath os.system",
+    "by way of a class": "torch.serialization _open_file.__init__.__globals__",
+    "member": "torch.hub load",
+    "class's member": "torch FloatStorage.from_file",
+    "path's method": "pathlib PosixPath.unlink",
+    "special package": "torch.__future__ x",
+    "code": "types CodeType",
+    "partial's target": "functools reduce",
+}
+
+
+@pytest.mark.parametrize("called", [b"", b")R", b")\x81", b")}\x92"])
+@pytest.mark.parametrize("name", UNSAFE.values(), ids=UNSAFE)
+def test_an_unsafe_name_is_refused_wherever_it_stands(name, called, tmp_path):
+    module, qualified = (part.encode() for part in name.split())
+    for opening in (
+        b"c%b\n%b\n" % (module, qualified),
+        b"\x8c%c%b\x8c%c%b\x93" % (len(module), module, len(qualified), qualified),
+    ):
+        description = b"\x80\x04}\x8c\x05model" + opening + called + b"s."
+        assert "that may run code" in refusal(write(tmp_path, archive_of(description)))
+
+
+def test_a_method_of_an_object_is_not_called(tmp_path):
+    path = pathlib.Path(tmp_path / "trace")
+    path.touch()
+    for method in (path.unlink, path.with_suffix):
+        call = Call(method)
+        for protocol in (2, 4):
+            message = refusal(write(tmp_path, archive_of(pickled({"model": call}, protocol))))
+            assert "that may run code" in message
+    assert path.exists()
+
+
+def test_a_member_of_an_unsafe_module_is_not_reached_step_by_step(tmp_path):
+    steps = b"cbuiltins\ngetattr\nq\0(ctorch._utils\nos\nX\x06\0\0\0systemtR."
+    assert "that may run code" in refusal(write(tmp_path, archive_of(b"\x80\x02" + steps)))
+
+
+def test_a_state_lands_in_its_placeholder_alone(tmp_path):
     namespace = argparse.Namespace()
-    vars(namespace).update({"__class__": "x", "__dict__": {"y": 1}})
+    vars(namespace).update({"__class__": "x", "name": {"y": 1}, "attributes": 1})
     loaded = read_torch_file(write(tmp_path, archive_of(pickled(namespace))))
-    assert type(loaded) is argparse.Namespace
-    assert vars(loaded) == vars(namespace)
+    assert type(loaded) is Placeholder
+    assert loaded.name == "argparse.Namespace"
+    assert loaded.attributes == vars(namespace)
     assert vars(argparse.Namespace()) == {}
 
 
@@ -101,6 +155,19 @@ BOMBS = {
               + b"h\x00h\x01h\x01\x86R" * 200,
     "namespace": b"cargparse\nNamespace\nq\x00}" + large(9000) + b"uq\x01"
                  + b"h\x00)\x81h\x01b" * 3000,
+    "getattr": b"cbuiltins\ngetattr\nq\x00cx\ny\nq\x01" + b"h\x00h\x01X\x05\x00\x00\x00xxxxx"
+               b"\x86Rq\x01" * 5000,
+    "placeholders": b"cx\ny\nq\x00" + b"h\x00)\x81" * 100_000,
+    "ordered dict": b"ccollections\nOrderedDict\nq\x00}" + large(9000) + b"u\x85q\x01"
+                    + b"h\x00h\x01R" * 5000,
+    "subclass": b"ctorch._tensor\n_rebuild_from_type_v2\nq\x00)q\x01"
+                + b"h\x00h\x00Nh\x01N(tRq\x01" * 10_000,
+    "memoized": b"]\x94" * 100_000,
+    "large memo": b"p" + b"9" * 4000 + b"\n",
+    "bytes": b"\x8e" + struct.pack("<Q", 2**40) + b"x",
+    "bytearray": b"\x96" + struct.pack("<Q", 2**40) + b"x",
+    "long text": b"\x8d" + struct.pack("<Q", 2**62) + b"x",
+    "frame": b"\x95" + struct.pack("<Q", 2**40) + b"N",
     "laughs in device": b")q\x00" + b"h\x00h\x00\x86q\x00" * 24
                         + b"ctorch\ndevice\nh\x00K\x01\x86R",
     "laughs in storage": b")q\x00" + b"h\x00h\x00\x86q\x00" * 24
@@ -129,6 +196,39 @@ def test_memory_is_bounded_by_the_file(bomb, tmp_path):
     tracemalloc.stop()
     assert peak < 16 << 20
     assert len(told) < 1000
+
+
+def module(children, parameters=b"", opening=b"h\x00)\x81"):
+    """The operations that make a module of PyTorch, of a class that stands at 0 of the memo."""
+    members = {b"_parameters": parameters, b"_buffers": b"", b"_modules": children}
+    pairs = b"".join(b"\x8c%c%b}(%bu" % (len(key), key, value) for key, value in members.items())
+    return opening + b"}(" + pairs + b"ub"
+
+
+CLASS = b"ctorch.nn\nModule\nq\x00"
+WEIGHT = b"\x8c\x01wctorch\nSize\n)\x85R"
+MODULES = {
+    "doubled": module(b"", WEIGHT) + b"q\x01"
+               + (module(b"\x8c\x01ah\x01\x8c\x01bh\x01") + b"q\x01") * 40,
+    "in itself": b"h\x00)\x81q\x01" + module(b"\x8c\x01ah\x01", opening=b"h\x01")
+                 + module(b"\x8c\x01ah\x01"),
+    "deep": module(b"", WEIGHT) + b"q\x01" + (module(b"\x8c\x01ah\x01") + b"q\x01") * 5000,
+    "one state": b"}(" + b"\x8c\x0b_parameters}\x8c\x08_buffers}\x8c\x08_modules}("
+                 + b"".join(b"\x8c\x03%03dN" % i for i in range(900))
+                 + b"uuq\x01" + b"h\x00)\x81h\x01b" * 20_000,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("description", MODULES.values(), ids=MODULES)
+def test_modules_without_end_are_refused(description, tmp_path):
+    path = write(tmp_path, archive_of(b"\x80\x04(" + CLASS + description + b"t."))
+    began = time.process_time()
+    tracemalloc.start()
+    assert "more tensors than any network" in refusal(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 16 << 20
+    assert time.process_time() - began < 5
 
 
 DEPTH = 200_000  # a hash of this exhausts the usual 8 MiB
@@ -180,10 +280,14 @@ PICKLES = {
     "unknown operation": (b"\x80\x02\xff.", "damaged"),
     "not utf-8": (b"\x80\x02X\x01\x00\x00\x00\xff.", "damaged"),
     "name not ascii": (b"\x80\x02c\xff\n\xff\n.", "damaged"),
-    "escape code in name": (b"\x80\x02c\x1b[2J\nx\n.", re.escape(r"'\x1b[2J.x'")),
+    "escape code in name": (b"\x80\x02cos\n\x1b[2J\n.", re.escape(r"'os.\x1b[2J'")),
     "long name": (b"\x80\x02c" + b"x" * 10_000 + b"\ny\n.", "state_dict"),
     "long number": (b"\x80\x02F" + b"x" * 10_000 + b"\n.", "to float: b'xxx"),
-    "too large": (b"\x80\x02" + b"N" * (3 << 20), "3145730 bytes, far more than"),
+    "many names": (
+        b"\x80\x02" + b"".join(b"cx\ny%d\n" % i for i in range(10_001)) + b".",
+        "names more than 10,000 classes",
+    ),
+    "too large": (b"\x80\x02" + b"N" * (3 << 20), "takes more than 3,145,728 steps"),
 }
 
 
@@ -221,7 +325,11 @@ TENSORS = {
     "dtype of no size": (tensor(storage=Storage(kind="V0")), "storage makes no sense"),
     "dtype of fields": (tensor(storage=Storage(kind="i4,f8")), "storage makes no sense"),
     "dtype list": (tensor(storage=Storage(kind=["f4"])), "storage makes no sense"),
-    "complex": (tensor(storage=Storage(kind=torch.ComplexFloatStorage)), "ComplexFloatStorage"),
+    "complex": (tensor(storage=Storage(kind=torch.ComplexFloatStorage)), "past its storage of 2"),
+    "dtype of the tensor": (
+        tensor(storage=Storage(kind=torch.UntypedStorage), dtype=torch.uint64),
+        "past its storage of 2 elements",
+    ),
 }
 
 

@@ -4,10 +4,13 @@ import json
 
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 from mutations import safe_file_of
 
 from keras_convnext.pretrained.errors import CheckpointError
-from keras_convnext.pretrained.safetensors_file import read_safetensors, write_safetensors
+from keras_convnext.pretrained.placeholder import Placeholder
+from keras_convnext.pretrained.safetensors_file import DTYPES, read_safetensors, write_safetensors
 
 
 def refusal(tmp_path, key="x", shape=(1,), offsets=(0, 4)):
@@ -33,6 +36,32 @@ def test_a_name_does_not_spoil_the_message(key, tmp_path):
     assert "a damaged one" in told
     assert told.isprintable()
     assert len(told) < 600
+
+
+def test_all_dtypes_of_numpy_are_read(tmp_path):
+    generator = np.random.default_rng(0)
+    arrays = {
+        name: generator.integers(0, 2, (2, 3)).astype(dtype) for name, dtype in DTYPES.items()
+    }
+    write_safetensors(tmp_path / "x.safetensors", arrays.items())
+    tensors = read_safetensors(tmp_path / "x.safetensors")
+    assert tensors.keys() == arrays.keys()
+    for name, array in arrays.items():
+        assert tensors[name].read().dtype == tensors[name].dtype == array.dtype
+        assert tensors[name].read().tobytes() == array.tobytes()
+
+
+def test_a_tensor_that_numpy_cannot_have_becomes_a_placeholder(tmp_path):
+    tensors = {"x": torch.ones(2), "scale": torch.ones(2).to(torch.float8_e4m3fn)}
+    path = tmp_path / "x.safetensors"
+    safetensors.torch.save_file(tensors, path)
+    loaded = read_safetensors(path)
+    assert loaded["x"].read().tolist() == [1, 1]
+    assert type(loaded["scale"]) is Placeholder
+    del tensors["x"]
+    safetensors.torch.save_file(tensors, path)
+    with pytest.raises(CheckpointError, match=r"not kept as .*F8_E4M3"):
+        read_safetensors(path)
 
 
 def test_others_may_read_what_is_written(tmp_path):

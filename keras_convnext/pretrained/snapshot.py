@@ -1,0 +1,98 @@
+"""The file of weights in a folder, as Hugging Face, DeepSpeed and others lay it out."""
+
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from keras_convnext.pretrained.errors import CheckpointError
+
+# What transformers looks for, in its order: the same weights in other formats stand beside.
+_SNAPSHOT = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+_SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar", ".h5", ".hdf5", ".keras"}
+_INDEX = ".index.json"
+_MAX_NAME = 255
+
+
+def weight_file(path: str | Path) -> Path:
+    """Returns the file of weights in a folder, or the path itself if it is no folder.
+
+    Raises:
+        CheckpointError: If the folder holds no weights, or several files of them.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        return path
+    names = sorted(member.name for member in path.iterdir() if not member.name.startswith("."))
+    for name in _SNAPSHOT:
+        if name in names:
+            return path / name
+    if "latest" in names:
+        return _of_deepspeed(path)
+    if any(name.endswith("_model_states.pt") for name in names):
+        return _of_deepspeed_step(path, names)
+    found = [name for name in names if name.endswith(_INDEX)] or [
+        name for name in names if Path(name).suffix in _SUFFIXES and (path / name).is_file()
+    ]
+    if len(found) == 1:
+        return path / found[0]
+    if found:
+        raise CheckpointError(
+            f"The folder holds several files of weights: {_shown(found)}. Give one of them "
+            f"(folder: {path})"
+        )
+    raise CheckpointError(f"{_what_it_is_instead(path, names)} (folder: {path})")
+
+
+def is_plain_name(name: str) -> bool:
+    """Whether a name that a file gives is of something in the same folder, on any system."""
+    return (
+        name not in ("", ".", "..")
+        and name == PurePosixPath(name).name == PureWindowsPath(name).name
+        and name.isprintable()
+        and len(name.encode()) <= _MAX_NAME
+    )
+
+
+def _of_deepspeed(folder: Path) -> Path:
+    """The weights of the step that the file `latest` names."""
+    with open(folder / "latest", "rb") as file:
+        step = file.read(_MAX_NAME).decode("utf-8", "replace").strip()
+    if not is_plain_name(step) or not (folder / step).is_dir():
+        raise CheckpointError(
+            "The file `latest` names no folder of this one, as DeepSpeed's does. "
+            f"Received: {step!a} (folder: {folder})"
+        )
+    names = sorted(member.name for member in (folder / step).iterdir())
+    return _of_deepspeed_step(folder / step, names)
+
+
+def _of_deepspeed_step(folder: Path, names: list[str]) -> Path:
+    whole = [name for name in names if name.startswith("mp_rank_") and name.endswith("_states.pt")]
+    if len(whole) == 1:
+        return folder / whole[0]
+    raise CheckpointError(
+        f"DeepSpeed has split the weights over {_shown(names)}. Gather them with the script beside "
+        f"them, `python zero_to_fp32.py . pytorch_model.bin`, and give that file (folder: {folder})"
+    )
+
+
+def _what_it_is_instead(folder: Path, names: list[str]) -> str:
+    if "saved_model.pb" in names:
+        return (
+            "A TensorFlow SavedModel, which is a program. Give the weights: save_checkpoint(model, "
+            "'model.weights.h5') where the model was made"
+        )
+    if any(name.endswith(".distcp") for name in names):
+        return (
+            "A distributed checkpoint of PyTorch. Convert it with `python -m "
+            "torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER model.pth`"
+        )
+    return f"The folder holds no file of weights, but {_shown(names)}. Give the file itself"
+
+
+def _shown(names: list[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return ", ".join(ascii(name)[1:-1][:100] for name in names[:5]) + more if names else "nothing"
