@@ -9,12 +9,12 @@ import keras
 
 from keras_convnext.builders import BUILDERS, ConvNeXt, ConvNeXtIsotropic
 from keras_convnext.initializers import about_to_load
-from keras_convnext.network import layers_by_name
 from keras_convnext.pretrained.cache import ported_weights
 from keras_convnext.pretrained.catalog import find
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.identify import identify
 from keras_convnext.pretrained.porting import Progress, load_checkpoint, save_checkpoint
+from keras_convnext.trunks import trunk_of
 from keras_convnext.variants import VARIANTS, Variant
 
 TARGETS = (".h5", ".keras", ".safetensors", ".pth")
@@ -70,7 +70,7 @@ def load_model(
         loaded = keras.models.load_model(source)
         if include_top:
             return loaded
-        return keras.Model(loaded.input, layers_by_name(loaded)["norm"].output)
+        return keras.Model(loaded.input, trunk_of(loaded).layers["norm"].output)
     variant, classes = identify(source, entry)
     if model not in (None, variant.name):
         raise CheckpointError(f"This is a {variant.name} checkpoint, not {model} (file: {source})")

@@ -13,7 +13,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_convnext.block import Block
+from keras_convnext.export.inference import InferenceLayerNormalization
 from keras_convnext.export.served import follow
+from keras_convnext.graph import call_at_inference
 from keras_convnext.layers import PatchConv2D
 
 SIGNATURE = "serving_default"
@@ -73,7 +75,7 @@ class _Writer:
 
     def __init__(self) -> None:
         self.weights: list[np.ndarray] = []
-        self._norms: dict[Any, tuple[tf.Tensor, keras.layers.LayerNormalization]] = {}
+        self._norms: dict[Any, tuple[tf.Tensor, InferenceLayerNormalization]] = {}
 
     def _constant(self, weight: Any, *ones: int) -> tf.Tensor:
         self.weights.append(_array(weight).reshape(*ones, *weight.shape))
@@ -81,8 +83,8 @@ class _Writer:
         return tf.constant(float(number), tf.float32, self.weights[-1].shape)
 
     @singledispatchmethod
-    def write(self, layer: keras.layers.Layer, *inputs: Any) -> Any:
-        return layer(inputs[0] if len(inputs) == 1 else list(inputs))
+    def write(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
+        return call_at_inference(layer, *args, **kwargs)
 
     @write.register
     def _(self, layer: PatchConv2D, x: Any) -> Any:
@@ -103,7 +105,8 @@ class _Writer:
 
     @write.register
     def _(self, layer: keras.layers.Dense, x: Any) -> Any:
-        kernel, bias = _array(layer.kernel), _array(layer.bias)
+        kernel = _array(layer.kernel)
+        bias = np.zeros(layer.units, "float32") if layer.bias is None else _array(layer.bias)
         if x.ref() in self._norms:  # as the converter would, of numbers that are not the weights
             x, norm = self._norms[x.ref()]
             bias = bias + _array(norm.beta) @ kernel
@@ -111,11 +114,11 @@ class _Writer:
         return layer.activation(x @ self._constant(kernel) + self._constant(bias))
 
     @write.register
-    def _(self, layer: keras.layers.LayerNormalization, x: Any) -> Any:
+    def _(self, layer: InferenceLayerNormalization, x: Any) -> Any:
         x = x - tf.reduce_mean(x, -1, keepdims=True)
         x = x * tf.math.rsqrt(tf.reduce_mean(tf.square(x), -1, keepdims=True) + layer.epsilon)
-        if not layer.scale:
-            return x
+        if not (layer.scale and layer.center):
+            return x if not layer.scale else x * self._constant(layer.gamma)
         scaled = x * self._constant(layer.gamma) + self._constant(layer.beta)
         self._norms[scaled.ref()] = x, layer
         return scaled
