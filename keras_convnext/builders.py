@@ -61,8 +61,7 @@ def _builder(variant: Variant) -> Builder:
         _check_image_shape(image.shape[1:], variant)
         path = ported_weights(published) if published else weights and Path(weights)
         if classes is None:
-            told = path and path.suffix != ".keras" and identify(path).classes
-            classes = told or 1000
+            classes = (path and identify(path).classes) or 1000
 
         x = network.normalization(image, prefix) if include_preprocessing else image
         with about_to_load() if path else nullcontext():
@@ -75,9 +74,7 @@ def _builder(variant: Variant) -> Builder:
             x = network.pooled(x, pooling, prefix)
         sources = keras.utils.get_source_inputs(image)
         model = keras.Model(sources[0] if len(sources) == 1 else sources, x, name=name)
-        if path and path.suffix == ".keras":
-            model.load_weights(path)
-        elif path:
+        if path:
             load_checkpoint(model, path)
         return model
 

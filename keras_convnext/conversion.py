@@ -1,20 +1,24 @@
 """A file of weights into a model, and into a file of another kind."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from keras_convnext.builders import BUILDERS, ConvNeXt, ConvNeXtIsotropic
+from keras_convnext.graph import graph_of
 from keras_convnext.initializers import about_to_load
 from keras_convnext.pretrained.cache import ported_weights
 from keras_convnext.pretrained.catalog import find
+from keras_convnext.pretrained.checkpoint import listed
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.identify import identify
+from keras_convnext.pretrained.keras_file import SUFFIX as KERAS_SUFFIX
+from keras_convnext.pretrained.keras_model import load_keras_model
 from keras_convnext.pretrained.porting import Progress, load_checkpoint, save_checkpoint
-from keras_convnext.trunks import trunk_of
+from keras_convnext.trunks import head_of, trunk_of
 from keras_convnext.variants import VARIANTS, Variant
 
 TARGETS = (".h5", ".keras", ".safetensors", ".pth")
@@ -29,6 +33,9 @@ def load_model(
     **options: Any,
 ) -> keras.Model:
     """Builds the network that a file of weights is of, with those weights.
+
+    The model of a `.keras` file comes as it was saved, with the layers around the network, and is
+    not compiled; with `options` the network in it is built anew, if a builder can.
 
     Example:
 
@@ -52,7 +59,8 @@ def load_model(
 
     Raises:
         ValueError: If the network has no such published weights.
-        CheckpointError: If the file is damaged, or is none of this network.
+        CheckpointError: If the file is damaged, or is none of this network; or if `options` are
+            given for a `.keras` model that has layers which no builder makes.
         DownloadError: If published weights cannot be fetched.
         FileNotFoundError: If there is no such file.
     """
@@ -66,17 +74,23 @@ def load_model(
         if model not in VARIANTS:
             raise ValueError(f"model is one of {', '.join(VARIANTS)}. Received: model={model}")
         return _build(VARIANTS[model], include_top, weights=str(source), **options)
-    if source.suffix == ".keras":
-        loaded = keras.models.load_model(source)
-        if include_top:
-            return loaded
-        return keras.Model(loaded.input, trunk_of(loaded).layers["norm"].output)
+    if source.suffix == KERAS_SUFFIX and entry is not None:
+        raise CheckpointError(f"A .keras file has no entries. Received: entry={entry!r}")
+    if source.suffix == KERAS_SUFFIX and model is None and not options:
+        loaded = load_keras_model(source)
+        return loaded if include_top else _without_top(loaded)
     variant, classes = identify(source, entry)
     if model not in (None, variant.name):
         raise CheckpointError(f"This is a {variant.name} checkpoint, not {model} (file: {source})")
+    if source.suffix == KERAS_SUFFIX:
+        loaded = load_keras_model(source)
+        if not options:
+            return loaded if include_top else _without_top(loaded)
+        options = {**_options_of(loaded, include_top, source), **options}
     if include_top and classes is not None:
         options = {"classes": classes, **options}
-    with about_to_load():
+    fits = options.get("classes", classes) == classes  # or the head keeps what it starts from
+    with about_to_load() if fits else nullcontext():
         built = _build(
             variant,
             include_top and classes is not None,
@@ -85,6 +99,56 @@ def load_model(
         )
     load_checkpoint(built, source, entry, progress)
     return built
+
+
+def _without_top(model: keras.Model) -> keras.Model:
+    """The network in a model, up to its norm, or to its last map if it has none."""
+    trunk = trunk_of(model)
+    last = trunk.layers.get("norm", trunk.blocks[-1])
+    return keras.Model(trunk.model.inputs[0], last.output, name=trunk.model.name)
+
+
+def _options_of(model: keras.Model, include_top: bool, source: Path) -> dict[str, Any]:
+    """What a builder is asked for, to make the network in a model again.
+
+    Raises:
+        CheckpointError: If the model has layers that no builder makes.
+    """
+    trunk = trunk_of(model)
+    head = head_of(model, trunk)
+    graph = graph_of(model)
+    (stem,) = graph.of_layer(trunk.layers["stem_conv"])
+    (last,) = graph.of_layer(trunk.layers.get("norm", trunk.blocks[-1]))
+    known = {id(layer) for layer in (*trunk.layers.values(), head)}
+    activation = graph.made_by(graph.outputs[0])
+    if activation and isinstance(activation.layer, (keras.layers.Activation, keras.layers.Softmax)):
+        known.add(id(activation.layer))
+    own = [
+        step.layer.name
+        for step in graph.steps
+        if id(step.layer) not in known
+        and not step.layer.name.endswith("_cast")
+        and (include_top or step not in graph.after(last.outputs[0]))
+    ]
+    if own or (include_top and (head is None or len(graph.outputs) > 1)):
+        layers = listed(own) if own else "no head"
+        raise CheckpointError(
+            f"The model has {layers} where a network of the builders has not: call load_model with "
+            f"nothing but the file, and change what it returns (file: {source})"
+        )
+    options = {
+        "input_shape": graph.inputs[0].shape[1:],
+        "include_preprocessing": stem.inputs != graph.inputs,
+        "drop_path_rate": trunk.blocks[-1].drop_path.rate,
+        "name": trunk.model.name,
+    }
+    if not include_top:
+        return options | {"pooling": "max" if "max_pool" in trunk.layers else "avg"}
+    last_layer = activation.layer if activation else head
+    softmax = isinstance(last_layer, keras.layers.Softmax)
+    return options | {
+        "classifier_activation": "softmax" if softmax else last_layer.activation,
+    }
 
 
 def checkpoint_file(source: str | Path, model: str | None = None) -> Path:

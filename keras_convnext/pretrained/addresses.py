@@ -6,6 +6,7 @@ numbered as they were when it was written. Keras puts a layer's name beside it, 
 that HDF5 may read for ever if it is damaged.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from itertools import count, groupby, takewhile
@@ -15,6 +16,12 @@ from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.layouts import LAYOUTS, Place
 from keras_convnext.pretrained.names import form_of
 from keras_convnext.variants import Variant
+
+# In a model of Keras: the stem of a network of ours, after where that stands; the layers of its own;
+# a layer that may be its head.
+_STEM = re.compile(r"((?:.+/)?)layers/patch_conv2d/vars/1")
+_OURS = re.compile(r"layers/(patch_conv2d|layer_normalization|block)(_\d+)?/")
+_DENSE = re.compile(r"(?:.+/)?dense(_\d+)?/vars/0")
 
 
 class HasShape(Protocol):
@@ -75,6 +82,7 @@ def named(tensors: Mapping[str, Tensor], expected: Variant | None = None) -> dic
     Raises:
         CheckpointError: If the file leaves open which network it is of.
     """
+    tensors = _of_one_network(tensors)
     layout = next((name for name, (of_stages, _) in _CONVOLUTIONS.items()
                    if _biases(tensors, of_stages)), None)  # fmt: skip
     if layout is None:
@@ -103,6 +111,48 @@ def named(tensors: Mapping[str, Tensor], expected: Variant | None = None) -> dic
                 address = addresses.of(module, form.kind.split()[0])
                 names[f"{address}/vars/{place}"] = form.key
     return {names.get(key, key): tensor for key, tensor in tensors.items()}
+
+
+def _of_one_network(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors of a network of ours that other layers stand around, as if it stood alone.
+
+    Its head is a `Dense` that is all there is around it, of as many inputs as the last block has
+    channels. What else is around it is left out.
+    """
+    found = [_STEM.fullmatch(key) for key in tensors]
+    places = [match[1] for match in found if match]
+    if not places:
+        return dict(tensors)
+    if len(places) > 1:
+        raise CheckpointError(
+            f"There are {len(places)} ConvNeXt networks in the file, within "
+            f"{', '.join(place or 'the model itself' for place in places)}. Load the model with "
+            "keras.models.load_model, and pass the one you mean"
+        )
+    (place,) = places
+    kept = {}
+    for key, tensor in tensors.items():
+        if key.startswith(place) and _OURS.match(inner := key.removeprefix(place)):
+            kept[inner] = tensor
+    if any(not _is_float(tensor) for tensor in kept.values()):
+        raise CheckpointError(
+            "The network is quantized, and its weights as they were before are not in the file. "
+            "Load it with keras.models.load_model, or take the file from before quantize was called"
+        )
+    last = _biases(kept, "layers/block{}/pwconv2")
+    stages = len(_biases(kept, "layers/patch_conv2d{}"))
+    norms = len(_biases(kept, "layers/layer_normalization{}"))
+    has_norm = norms > stages or (stages, norms) == (1, 1)
+    around = [key for key in tensors if key.removeprefix(place) not in kept]
+    kernel = next((key for key in around if _DENSE.fullmatch(key)), None)
+    if kernel and last and has_norm and set(around) == {kernel, bias := f"{kernel[:-1]}1"}:
+        if tensors[kernel].shape[:1] == last[-1].shape:
+            kept |= {"layers/dense/vars/0": tensors[kernel], "layers/dense/vars/1": tensors[bias]}
+    return kept
+
+
+def _is_float(tensor: HasShape) -> bool:
+    return getattr(tensor, "dtype", None) is None or tensor.dtype.kind not in "iub"  # type: ignore[attr-defined]
 
 
 def _sizes(network: Variant) -> tuple[int, int]:

@@ -9,6 +9,8 @@ import numpy as np
 from keras_convnext.pretrained.addresses import named
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.h5_file import SUFFIXES, H5Tensor, read_h5
+from keras_convnext.pretrained.keras_file import SUFFIX as KERAS_SUFFIX
+from keras_convnext.pretrained.keras_file import read_keras
 from keras_convnext.pretrained.layouts import KINDS, LAYOUTS, Place, Row
 from keras_convnext.pretrained.memory import Unshared
 from keras_convnext.pretrained.names import Form, is_skipped, place_of
@@ -95,10 +97,11 @@ def open_checkpoint(
         FileNotFoundError: If there is no such file.
     """
     suffix = Path(path).suffix
-    readers = {".safetensors": read_safetensors} | dict.fromkeys(SUFFIXES, read_h5)
+    readers = {".safetensors": read_safetensors, KERAS_SUFFIX: read_keras}
+    readers |= dict.fromkeys(SUFFIXES, read_h5)
     saved = readers.get(suffix, read_torch_file)(path)
     try:
-        if suffix in SUFFIXES:
+        if suffix in (*SUFFIXES, KERAS_SUFFIX):
             saved = named(saved, expected)
         elif suffix not in readers:
             saved = _state_dict(saved, entry)
