@@ -117,7 +117,13 @@ def _options_of(model: keras.Model, include_top: bool, source: Path) -> dict[str
     trunk = trunk_of(model)
     head = head_of(model, trunk)
     graph = graph_of(model)
-    (stem,) = graph.of_layer(trunk.layers["stem_conv"])
+    stems = graph.of_layer(trunk.layers["stem_conv"])
+    if len(stems) != 1 or len(graph.inputs) != 1:
+        raise CheckpointError(
+            f"The model has {len(graph.inputs)} inputs and calls its network {len(stems)} times, "
+            "which no builder does: call load_model with nothing but the file, and change what it "
+            f"returns (file: {source})"
+        )
     (last,) = graph.of_layer(trunk.layers.get("norm", trunk.blocks[-1]))
     known = {id(layer) for layer in (*trunk.layers.values(), head)}
     activation = graph.made_by(graph.outputs[0])
@@ -138,7 +144,7 @@ def _options_of(model: keras.Model, include_top: bool, source: Path) -> dict[str
         )
     options = {
         "input_shape": graph.inputs[0].shape[1:],
-        "include_preprocessing": stem.inputs != graph.inputs,
+        "include_preprocessing": stems[0].inputs != graph.inputs,
         "drop_path_rate": trunk.blocks[-1].drop_path.rate,
         "name": trunk.model.name,
     }

@@ -12,8 +12,8 @@ import keras
 
 T = TypeVar("T")
 
-# Keras' layers that give back their input at inference. So do those named `Random...`, but for
-# `RandomCrop`, which cuts out the centre then.
+# Keras' layers that give back their input at inference if that has the shape of their output. So
+# do those named `Random...`.
 _IDLE = {
     "ActivityRegularization", "AlphaDropout", "AugMix", "CutMix", "Dropout", "GaussianDropout",
     "GaussianNoise", "Identity", "MixUp", "RandAugment", "SpatialDropout2D",
@@ -241,7 +241,9 @@ def _enter(functional: Any, name: str, inputs: list[Tensor], steps: list[Step]) 
         inner = as_functional(node.operation)
         if inner is not None:
             given = _enter(inner, node.operation.name, taken, steps)
-        elif _is_idle(node.operation) and len(taken) == len(node.outputs):
+        elif _is_idle(node.operation) and [x.shape for x in taken] == [
+            tuple(x.shape) for x in node.outputs
+        ]:
             pairs = zip(taken, node.outputs)
             given = [_cast(x, output.dtype, node.operation.name, steps) for x, output in pairs]
         else:
@@ -254,21 +256,26 @@ def _enter(functional: Any, name: str, inputs: list[Tensor], steps: list[Step]) 
 
 
 def _arguments_of(node: Any) -> Callable[[list[Any]], tuple[tuple[Any, ...], dict[str, Any]]]:
-    """The arguments of a call as a function of its tensors. Whether it is training is left out."""
+    """The arguments of a call as a function of its tensors, without those that say nothing.
+
+    Whether it is training is left out as well.
+    """
 
     def fill(values: list[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         places = {id(x): value for x, value in zip(node.input_tensors, values)}
         args, kwargs = node.arguments.fill_in(places)
-        return args, {name: value for name, value in kwargs.items() if name != "training"}
+        told = {name: value for name, value in kwargs.items() if value is not None}
+        told.pop("training", None)
+        return args, told
 
     return fill
 
 
 def _is_idle(layer: Any) -> bool:
-    """Whether a layer gives back its input at inference."""
+    """Whether a layer gives back an input of the shape of its output at inference."""
     of_keras = type(layer).__module__.startswith("keras.")
     name = type(layer).__name__
-    return of_keras and (name in _IDLE or (name.startswith("Random") and name != "RandomCrop"))
+    return of_keras and (name in _IDLE or name.startswith("Random"))
 
 
 def _cast(tensor: Tensor, dtype: str, name: str, steps: list[Step]) -> Tensor:

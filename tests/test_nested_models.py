@@ -9,7 +9,7 @@ import torch
 from keras import layers
 
 import keras_convnext
-from keras_convnext import CheckpointError, save_checkpoint
+from keras_convnext import CheckpointError, graph, save_checkpoint
 from keras_convnext.export import Artifact, export, fuse
 from keras_convnext.saliency import grad_cam
 
@@ -342,6 +342,15 @@ def test_what_cannot_be_exported_is_said(make, said, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_crop_that_cuts_is_kept():
+    x = keras.Input((48, 40, 3))
+    model = randomize(keras.Model(x, dense()(trunk()(layers.CenterCrop(32, 32)(x)))))
+    fused = fuse(model)
+    assert "center_crop" in fused.layers[1].name
+    pixels = pixels_for(model)
+    assert_close(outputs(fused, pixels), outputs(model, pixels))
+
+
 def test_a_layer_that_a_format_has_no_words_for_is_named(tmp_path):
     model = keras.Sequential([image(), trunk(pooling=None), layers.Flatten(), dense()])
     with pytest.raises(ValueError, match=r"saved_model or litert.*Received: flatten.*a Flatten"):
@@ -507,18 +516,16 @@ def test_lora_reaches_the_trunk_alone():
 
 def test_augmentation_that_is_left_out_does_nothing_at_inference():
     """What `graph` takes for idle is what this version of Keras computes."""
-    from keras_convnext.graph import _is_idle
-
     pixels = np.random.default_rng(0).uniform(0, 255, (2, 16, 16, 3)).astype("float32")
-    idle = []
-    for name in dir(layers):
-        for arguments in ((), (0.2,), (0.2, 0.2), (3,)):
-            try:
-                layer = getattr(layers, name)(*arguments)
-            except (TypeError, ValueError):
-                continue
-            if _is_idle(layer):
-                idle.append(name)
-                np.testing.assert_array_equal(layer(pixels, training=False), pixels, name)
-            break
-    assert len(idle) > 20
+    names = [name for name in dir(layers) if name in graph._IDLE or name.startswith("Random")]
+    arguments = {"GaussianNoise": (0.2,), "GaussianDropout": (0.2,), "RandomCrop": (16, 16),
+                 "RandomPosterization": (3,), "RandomTranslation": (0.2, 0.2)}  # fmt: skip
+    for name in names:
+        kind = getattr(layers, name)
+        try:
+            layer = kind(*arguments.get(name, ()))
+        except TypeError:
+            layer = kind(0.2)
+        assert graph._is_idle(layer)
+        np.testing.assert_array_equal(layer(pixels, training=False), pixels, name)
+    assert len(names) > 20

@@ -1,6 +1,7 @@
 """A network as a LiteRT file (TensorFlow Lite)."""
 
 import io
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -20,6 +21,19 @@ from keras_convnext.layers import PatchConv2D
 
 SIGNATURE = "serving_default"
 
+_PLAIN = (
+    Block,
+    InferenceLayerNormalization,
+    PatchConv2D,
+    keras.layers.Activation,
+    keras.layers.Dense,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.GlobalMaxPooling2D,
+    keras.layers.InputLayer,
+    keras.layers.Rescaling,
+    keras.layers.Softmax,
+)
+
 
 def write_litert(
     network: keras.Model,
@@ -38,7 +52,7 @@ def write_litert(
             integers, whose ranges are those seen on `samples`. Defaults to "float32".
         samples: iterable of arrays (N, H, W, 3), the pixels of images. Needed for "int8" alone.
     """
-    writer = _Writer()
+    writer = _Writer(network)
 
     @tf.function(
         input_signature=[tf.TensorSpec(network.input.shape, pixels, name="pixels")], autograph=False
@@ -67,17 +81,24 @@ class _Writer:
     afterwards. A product is a convolution of one pixel, since a map whose batch is open cannot
     become a matrix without open shapes, which no delegate takes.
 
+    Args:
+        network: keras.Model. As `served_network` makes it.
+
     Attributes:
         weights: list of arrays. The first has the number `FIRST`.
     """
 
     FIRST = 2  # a product with 1 is left out by the converter; float16 has all integers to 2048
 
-    def __init__(self) -> None:
+    def __init__(self, network: keras.Model) -> None:
+        # The converter folds what other layers do into the weights of a head.
+        self.is_plain = all(isinstance(layer, _PLAIN) for layer in network.layers)
         self.weights: list[np.ndarray] = []
         self._norms: dict[Any, tuple[tf.Tensor, InferenceLayerNormalization]] = {}
 
     def _constant(self, weight: Any, *ones: int) -> tf.Tensor:
+        if math.prod(weight.shape) == 1:  # which could be any constant
+            return tf.constant(_array(weight).reshape(*ones, *weight.shape))
         self.weights.append(_array(weight).reshape(*ones, *weight.shape))
         number = self.FIRST + len(self.weights) - 1
         return tf.constant(float(number), tf.float32, self.weights[-1].shape)
@@ -111,6 +132,8 @@ class _Writer:
             x, norm = self._norms[x.ref()]
             bias = bias + _array(norm.beta) @ kernel
             kernel = _array(norm.gamma)[:, None] * kernel
+        if not self.is_plain:
+            return layer.activation(x @ tf.constant(kernel) + tf.constant(bias))
         return layer.activation(x @ self._constant(kernel) + self._constant(bias))
 
     @write.register

@@ -44,10 +44,10 @@ def write_saved_model(
         names: sequence of str. The classes.
     """
     module = _Module(network, pixels, dtype, size, names)
-    tf.saved_model.save(module, str(path), module.signatures)
+    tf.saved_model.save(module, str(path), module.served)
     *sides, channels = network.input.shape[1:]
     sides = [side or size for side in sides]
-    write_warm_up(path, pixels, (*sides, channels), "serve_bytes" in module.signatures)
+    write_warm_up(path, pixels, (*sides, channels), "serve_bytes" in module.served)
 
 
 class _Module(tf.Module):
@@ -96,11 +96,11 @@ class _Module(tf.Module):
                 "errors": tf.where(readable, "", UNREADABLE),
             }
 
-        self.signatures = {"serving_default": serve_pixels}
+        self.served = {"serving_default": serve_pixels}
         if network.output.keys() - {"probabilities", "logits"}:
-            self.signatures["features"] = serve_features
+            self.served["features"] = serve_features
         if isinstance(size, int) and network.input.shape[-1] == 3:
-            self.signatures["serve_bytes"] = serve_bytes
+            self.served["serve_bytes"] = serve_bytes
 
 
 def _kept(variable: keras.Variable, dtype: str) -> tf.Variable:

@@ -57,6 +57,7 @@ def served_network(model: keras.Model) -> keras.Model:
     outputs = {"probabilities": whole.outputs[0], "logits": graph.outputs[0]}
     if len(trunks) == 1:
         outputs |= _within(graph, trunks[0])
+    graph.inputs[0].dtype = "float32"  # so that what scales integers may be folded
     image = keras.Input(whole.inputs[0].shape[1:], name=model.inputs[0].name)
     made = fused_calls(graph._replace(outputs=tuple(outputs.values())), [image])
     served = {name: made[tensor] for name, tensor in outputs.items()}
