@@ -60,8 +60,11 @@ def write_litert(
     def serve(x: tf.Tensor) -> dict[str, tf.Tensor]:
         return follow(network, tf.cast(x, tf.float32), writer.write)
 
+    module = tf.Module()
+    if not writer.is_plain:  # other layers compute with their own variables
+        module.held = [weight.value for weight in network.weights]
     converter = tf.lite.TFLiteConverter.from_concrete_functions(
-        [serve.get_concrete_function()], tf.Module()
+        [serve.get_concrete_function()], module
     )
     if dtype == "float16":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]

@@ -52,9 +52,9 @@ def _classes(config: Any) -> Iterator[dict[str, Any]]:
 def _check_class(named: dict[str, Any], path: str | Path) -> None:
     name, module, registered = (named.get(k) for k in ("class_name", "module", "registered_name"))
     shown = ascii(name)[:100]
-    if name in _UNSAFE:
+    if not isinstance(name, str) or name in _UNSAFE:
         raise CheckpointError(
-            f"The model has a layer of the class {shown}, which runs code from the file or reads "
+            f"The model has something of the class {shown}, which runs code from the file or reads "
             "other files. If you trust it, load it with keras.models.load_model, and pass the model "
             f"instead of the file (file: {path})"
         )
