@@ -150,7 +150,8 @@ def _options_of(model: keras.Model, include_top: bool, source: Path) -> dict[str
     }
     if not include_top:
         return options | {"pooling": "max" if "max_pool" in trunk.layers else "avg"}
-    last_layer = activation.layer if activation else head
+    assert activation is not None  # there is a head
+    last_layer = activation.layer
     softmax = isinstance(last_layer, keras.layers.Softmax)
     return options | {
         "classifier_activation": "softmax" if softmax else last_layer.activation,

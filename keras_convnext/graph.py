@@ -176,9 +176,9 @@ def logits_of(graph: Graph) -> Graph:
         return graph
     if last.layer.quantization_mode:
         raise ValueError(
-            "The logits of a quantized layer with an activation cannot be told: give the activation "
-            f"a layer of its own, or take the model before it was quantized. Received: {graph.name} "
-            f"with quantized {last.layer.name}"
+            "The logits of a quantized layer with an activation cannot be told: give the "
+            "activation a layer of its own, or take the model before it was quantized. "
+            f"Received: {graph.name} with quantized {last.layer.name}"
         )
     logits = Tensor(output.shape, output.dtype)
     linear, activation = _apart(last.layer)
@@ -210,9 +210,9 @@ def _positional(values: list[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 def call_at_inference(layer: Any, *args: Any, **kwargs: Any) -> Any:
     """Calls a layer, or an operation, as `Graph.run` asks, not in training."""
-    if isinstance(layer, keras.layers.Layer):
-        if "training" in inspect.signature(layer.call).parameters:
-            kwargs = {**kwargs, "training": False}
+    is_layer = isinstance(layer, keras.layers.Layer)
+    if is_layer and "training" in inspect.signature(layer.call).parameters:
+        kwargs = {**kwargs, "training": False}
     return layer(*args, **kwargs)
 
 

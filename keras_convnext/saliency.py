@@ -81,7 +81,7 @@ def grad_cam(
             f"classes has a number from 0 to {count - 1} for each of the {len(scores)} images. "
             f"Received: classes={classes}"
         )
-    chosen = np.eye(count, dtype="float32")[wanted]
+    chosen = keras.ops.convert_to_tensor(np.eye(count, dtype="float32")[wanted])
     behind = graph.after(last)
 
     def score(maps: Any) -> Any:

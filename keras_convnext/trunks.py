@@ -6,7 +6,7 @@ from typing import NamedTuple
 import keras
 
 from keras_convnext.block import Block
-from keras_convnext.graph import Graph, as_functional, graph_of, nodes_of
+from keras_convnext.graph import as_functional, graph_of, nodes_of
 from keras_convnext.layers import PatchConv2D
 
 _PLAIN_NAME = re.compile(
@@ -66,7 +66,7 @@ def find_trunks(model: keras.Model) -> list[Trunk]:
         ValueError: If there is none.
     """
     found: dict[int, Trunk] = {}
-    for container in [model, *model._flatten_layers(include_self=False)]:
+    for container in model._flatten_layers():
         if not isinstance(container, keras.Model):
             continue
         for stem in container.layers:
@@ -78,16 +78,16 @@ def find_trunks(model: keras.Model) -> list[Trunk]:
                 for layer in container.layers
                 if layer.name.startswith(prefix)
             }
-            layers = {name: plain[name] for name in plain if _PLAIN_NAME.fullmatch(name)}
+            own = {name: plain[name] for name in plain if _PLAIN_NAME.fullmatch(name)}
             known = found.get(id(stem))
-            if known is None or len(known.layers) < len(layers):
-                found[id(stem)] = Trunk(prefix.rstrip("_") or container.name, container, layers)
+            if known is None or len(known.layers) < len(own):
+                found[id(stem)] = Trunk(prefix.rstrip("_") or container.name, container, own)
     if not found:
-        layers = [layer.name for layer in model.layers]
-        more = f" and {len(layers) - 4} more" if len(layers) > 4 else ""
+        names = [layer.name for layer in model.layers]
+        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
         raise ValueError(
             "There is no ConvNeXt of this package in the model. "
-            f"Received: {model.name} with the layers {', '.join(layers[:4])}{more}"
+            f"Received: {model.name} with the layers {', '.join(names[:4])}{more}"
         )
     return list(found.values())
 

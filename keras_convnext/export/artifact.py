@@ -44,10 +44,23 @@ class Artifact:
         self._run = chosen.load(Path(folder) / chosen.file, self.manifest["dtype"])
 
     @property
-    def size(self) -> int | tuple[int, int]:
-        """Side of the square that its images are cropped to, in pixels; or height and width."""
+    def size(self) -> int:
+        """Side of the square that its images are cropped to, in pixels.
+
+        Raises:
+            ValueError: If they are not square: see `image_size`.
+        """
+        height, width = self.image_size
+        if height != width:
+            raise ValueError(f"The images are not square. Received: image_size={self.image_size}")
+        return height
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of its images, in pixels."""
         size = self.manifest["size"]
-        return size if isinstance(size, int) else tuple(size)
+        height, width = (size, size) if isinstance(size, int) else size
+        return height, width
 
     @property
     def names(self) -> list[str]:

@@ -175,9 +175,7 @@ def _image_size(sides: Sequence[int | None], size: int | None) -> int | tuple[in
     return height if height == width else (height, width)
 
 
-def _samples(
-    images: str | Path | None, size: int | tuple[int, int], channels: int
-) -> np.ndarray:
+def _samples(images: str | Path | None, size: int | tuple[int, int], channels: int) -> np.ndarray:
     """Photographs as the model takes them; channels past the third start over with red's."""
     paths = find_images([images or shipped("examples/photos")])
     chosen = np.linspace(0, len(paths) - 1, min(len(paths), MOST_SAMPLES)).astype(int)

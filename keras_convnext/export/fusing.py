@@ -13,6 +13,7 @@ from keras_convnext.graph import Graph, Tensor, as_functional, graph_of
 from keras_convnext.layers import LayerNormalization, PatchConv2D
 from keras_convnext.trunks import find_trunks
 
+
 def fuse(model: keras.Model) -> keras.Model:
     """Makes the model that gives the same outputs faster, for inference alone.
 
@@ -163,9 +164,7 @@ def _names(graph: Graph) -> dict[int, str]:
     own = {step.layer.name for step in graph.steps if step.model == graph.name}
     homes = {id(step.layer): (step.model, step.layer.name) for step in graph.steps}
     counts = Counter(name for _, name in homes.values())
-    prefixed = {
-        model for model, name in homes.values() if counts[name] > 1 and model != graph.name
-    }
+    prefixed = {model for model, name in homes.values() if counts[name] > 1 and model != graph.name}
     names: dict[int, str] = {}
     used = set(own)
     for key, (model, name) in homes.items():

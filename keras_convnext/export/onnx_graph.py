@@ -172,12 +172,10 @@ class _Writer:
 
     @write.register
     def _(self, layer: keras.layers.BatchNormalization, x: str) -> str:
-        if layer.axis not in (-1, len(layer.input.shape) - 1):
-            return self.write.dispatcher.dispatch(object)(self, layer, x)
-        mean, variance = layer.get_weights()[-2:]
-        weights = layer.get_weights()[:-2]
+        *weights, mean, variance = layer.get_weights()
         scale = (weights.pop(0) if layer.scale else 1) / np.sqrt(variance + layer.epsilon)
-        return self._scaled(layer.name, x, scale, (weights[0] if layer.center else 0) - mean * scale)
+        shift = weights[0] if layer.center else 0
+        return self._scaled(layer.name, x, scale, shift - mean * scale)
 
     def _scaled(self, name: str, x: str, scale: np.ndarray, offset: np.ndarray) -> str:
         x = self.node("Mul", [x, self.weight(f"{name}_scale", scale)], f"{name}_product")
@@ -209,8 +207,8 @@ class _Writer:
         activation = plain or keras.activations.serialize(layer.activation)
         if not isinstance(activation, str) or activation not in _ACTIVATIONS:
             raise ValueError(
-                f"Activations are one of {', '.join(_ACTIVATIONS)}. Export to saved_model or litert, "
-                f"or use one of these. Received: {layer.name}, with {activation}"
+                f"Activations are one of {', '.join(_ACTIVATIONS)}. Export to saved_model or "
+                f"litert, or use one of these. Received: {layer.name}, with {activation}"
             )
         return self.node(_ACTIVATIONS[activation], [x], layer.name)
 

@@ -64,6 +64,7 @@ class _Module(tf.Module):
         self.kept = [_kept(variable, dtype) for variable in (*trained, *fixed)]
         names = tf.constant([*names, ""])  # the last for images that cannot be read
         top = min(TOP, len(names) - 1)
+        side = size if isinstance(size, int) else 0  # without squares there are no such requests
         spec = tf.TensorSpec(network.input.shape, pixels, name="pixels")
 
         def infer(x: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -83,7 +84,7 @@ class _Module(tf.Module):
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "images")], autograph=False)
         def serve_bytes(images: tf.Tensor) -> dict[str, tf.Tensor]:
-            squares, readable = decode(images, size)
+            squares, readable = decode(images, side)
             count = tf.size(readable)
             # oneDNN's convolution of no image has the channels of its input.
             squares = tf.pad(squares, [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
@@ -99,7 +100,7 @@ class _Module(tf.Module):
         self.served = {"serving_default": serve_pixels}
         if network.output.keys() - {"probabilities", "logits"}:
             self.served["features"] = serve_features
-        if isinstance(size, int) and network.input.shape[-1] == 3:
+        if side and network.input.shape[-1] == 3:
             self.served["serve_bytes"] = serve_bytes
 
 

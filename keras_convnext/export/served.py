@@ -80,7 +80,7 @@ def _check_pixels_are_scaled(graph: Graph, trunk: Trunk) -> None:
 
 def _within(graph: Graph, trunk: Trunk) -> dict[str, Tensor]:
     """The features and the maps of a network that looks at the image once."""
-    layers = {}
+    layers: dict[str, keras.layers.Layer] = {}
     with suppress(ValueError):  # isotropic, or of strides that have no such names
         layers |= trunk.ends_of_stages()
     if "norm" in trunk.layers:

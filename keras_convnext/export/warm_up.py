@@ -13,9 +13,7 @@ import tensorflow as tf
 from keras_convnext.shipped import shipped
 
 
-def write_warm_up(
-    saved_model: Path, pixels: str, shape: Sequence[int], takes_bytes: bool
-) -> None:
+def write_warm_up(saved_model: Path, pixels: str, shape: Sequence[int], takes_bytes: bool) -> None:
     """Adds one request for each signature that takes time to start, to a SavedModel.
 
     Args:

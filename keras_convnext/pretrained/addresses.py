@@ -17,8 +17,8 @@ from keras_convnext.pretrained.layouts import LAYOUTS, Place
 from keras_convnext.pretrained.names import form_of
 from keras_convnext.variants import Variant
 
-# In a model of Keras: the stem of a network of ours, after where that stands; the layers of its own;
-# a layer that may be its head.
+# In a model of Keras: the stem of a network of ours, after where that stands; the layers of its
+# own; a layer that may be its head.
 _STEM = re.compile(r"((?:.+/)?)layers/patch_conv2d/vars/1")
 _OURS = re.compile(r"layers/(patch_conv2d|layer_normalization|block)(_\d+)?/")
 _DENSE = re.compile(r"(?:.+/)?dense(_\d+)?/vars/0")
@@ -145,10 +145,12 @@ def _of_one_network(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     has_norm = norms > stages or (stages, norms) == (1, 1)
     around = [key for key in tensors if key.removeprefix(place) not in kept]
     kernel = next((key for key in around if _DENSE.fullmatch(key)), None)
-    if kernel and last and has_norm and set(around) == {kernel, bias := f"{kernel[:-1]}1"}:
-        if tensors[kernel].shape[:1] == last[-1].shape:
-            kept |= {"layers/dense/vars/0": tensors[kernel], "layers/dense/vars/1": tensors[bias]}
-    return kept
+    bias = f"{kernel and kernel[:-1]}1"
+    if kernel is None or set(around) != {kernel, bias} or not (last and has_norm):
+        return kept
+    if tensors[kernel].shape[:1] != last[-1].shape:
+        return kept
+    return kept | {"layers/dense/vars/0": tensors[kernel], "layers/dense/vars/1": tensors[bias]}
 
 
 def _is_float(tensor: HasShape) -> bool:

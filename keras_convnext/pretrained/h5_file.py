@@ -219,9 +219,7 @@ def _key(address: str) -> str:
     return f"{layer}.{'0' if nameless else _PLACES.get(variable, variable)}"
 
 
-def _tensor(
-    path: Path, address: str, dataset: h5py.Dataset, offset: int, size: int
-) -> H5Tensor:
+def _tensor(path: Path, address: str, dataset: h5py.Dataset, offset: int, size: int) -> H5Tensor:
     settings = dataset.id.get_create_plist()
     layout = settings.get_layout()
     if layout == h5py.h5d.VIRTUAL or settings.get_external_count():

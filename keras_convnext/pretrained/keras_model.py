@@ -55,12 +55,16 @@ def _check_class(named: dict[str, Any], path: str | Path) -> None:
     if not isinstance(name, str) or name in _UNSAFE:
         raise CheckpointError(
             f"The model has something of the class {shown}, which runs code from the file or reads "
-            "other files. If you trust it, load it with keras.models.load_model, and pass the model "
-            f"instead of the file (file: {path})"
+            "other files. If you trust it, load it with keras.models.load_model, and pass the "
+            f"model instead of the file (file: {path})"
         )
     is_known = isinstance(registered, str) and keras.saving.get_registered_object(registered)
     of_keras = isinstance(module, str) and f"{module}.".startswith("keras.") and name != "function"
-    if not is_known and not of_keras and name not in ("__tensor__", "__numpy__", "__keras_tensor__"):
+    if (
+        not is_known
+        and not of_keras
+        and name not in ("__tensor__", "__numpy__", "__keras_tensor__")
+    ):
         raise CheckpointError(
             f"The model needs {shown}, which is neither of Keras nor of this package: import the "
             "module that registers it by keras.saving.register_keras_serializable first "
