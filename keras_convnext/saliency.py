@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from keras_convnext.graph import call_at_inference, graph_of, logits_of
-from keras_convnext.trunks import Trunk, trunk_of
+from keras_convnext.trunks import check_has_head, trunk_of
 
 # Heat from cold to hot. Dark colours hide the photograph where the network did not look, so they
 # are nearly transparent: see `overlay`.
@@ -56,12 +56,7 @@ def grad_cam(
     graph = logits_of(graph_of(model))
     (logits,) = graph.outputs
     calls = graph.of_layer(trunk.blocks[-1])
-    last_step = graph.made_by(logits)
-    if last_step is None or last_step.layer in _below_the_head(trunk):
-        raise ValueError(
-            "Grad-CAM explains a classifier: build the network with its head, or add one. "
-            f"Received: {model.name}, which ends in {last_step and last_step.layer.name}"
-        )
+    check_has_head(graph, [trunk])
     if len(graph.inputs) != 1 or len(calls) != 1:
         raise ValueError(
             "Grad-CAM explains a classifier that takes one image and looks at it once. "
@@ -98,10 +93,6 @@ def grad_cam(
     heat = np.stack([_resized(each, width, height) for each in heat])  # (N, H, W)
     highest = heat.max(axis=(1, 2), keepdims=True)
     return np.divide(heat, highest, out=np.zeros_like(heat), where=highest > 0)
-
-
-def _below_the_head(trunk: Trunk) -> list[keras.layers.Layer]:
-    return [layer for name, layer in trunk.layers.items() if name not in ("head", "predictions")]
 
 
 def _gradient(function: Callable[[Any], Any], x: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import keras
 
 from keras_convnext.block import Block
-from keras_convnext.graph import as_functional, graph_of, nodes_of
+from keras_convnext.graph import Graph, as_functional, graph_of, nodes_of
 from keras_convnext.layers import PatchConv2D
 
 _PLAIN_NAME = re.compile(
@@ -133,6 +133,23 @@ def head_of(model: keras.Model, trunk: Trunk) -> keras.layers.Dense | None:
         return None
     layer = behind[0].layer
     return layer if isinstance(layer, keras.layers.Dense) and layer.use_bias else None
+
+
+def check_has_head(graph: Graph, trunks: list[Trunk]) -> None:
+    """Checks that something follows the features of networks, by which they tell classes.
+
+    Raises:
+        ValueError: If not.
+    """
+    last = graph.made_by(graph.outputs[0])
+    for trunk in trunks:
+        for name, layer in trunk.layers.items():
+            if last is not None and last.layer is layer and name not in ("head", "predictions"):
+                raise ValueError(
+                    "The model ends in features, not in classes: build the network with its head, "
+                    "by include_top=True, or add one. "
+                    f"Received: {graph.name}, which ends in {last.layer.name}"
+                )
 
 
 def other_layers(model: keras.Model, trunk: Trunk, head: keras.layers.Layer | None) -> list[str]:

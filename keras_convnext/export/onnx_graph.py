@@ -141,7 +141,8 @@ class _Writer:
     def _(self, layer: InferenceLayerNormalization, x: str) -> str:
         name = self.scope + layer.name
         weights = layer.get_weights()
-        gamma = weights.pop(0) if layer.scale else np.ones(layer.channels)  # ONNX' has always one
+        # ONNX' has always a gamma
+        gamma = weights.pop(0) if layer.scale else np.ones(layer.channels or 0)
         scale = self.weight(f"{name}_gamma", gamma)
         return self.node(
             "LayerNormalization",

@@ -8,7 +8,7 @@ import keras
 
 from keras_convnext.export.fusing import check_can_be_fused, fused_calls, quantized_layers
 from keras_convnext.graph import Graph, Tensor, graph_of, logits_of
-from keras_convnext.trunks import Trunk, find_trunks
+from keras_convnext.trunks import Trunk, check_has_head, find_trunks
 
 T = TypeVar("T")
 
@@ -52,6 +52,7 @@ def served_network(model: keras.Model) -> keras.Model:
             "A model to export takes images, (N, H, W, C), and nothing else. "
             f"Received: {model.name}, with inputs of shapes {[x.shape for x in graph.inputs]}"
         )
+    check_has_head(graph, trunks)
     for trunk in trunks:
         _check_pixels_are_scaled(graph, trunk)
     outputs = {"probabilities": whole.outputs[0], "logits": graph.outputs[0]}
