@@ -52,7 +52,7 @@ def _builder(variant: Variant) -> Builder:
             )
         path = ported_weights(published) if published else weights and Path(weights)
         channels = 3
-        if path and path.suffix != ".keras":
+        if path:
             found = identity_of(open_checkpoint(path, expected=variant))
             channels, classes = found.channels, classes or found.classes
             if include_top and classes is None:
@@ -85,9 +85,7 @@ def _builder(variant: Variant) -> Builder:
             x = network.pooled(x, pooling, prefix, variant.epsilon)
         sources = keras.utils.get_source_inputs(image)
         model = keras.Model(sources[0] if len(sources) == 1 else sources, x, name=name)
-        if path and path.suffix == ".keras":
-            model.load_weights(path)
-        elif path:
+        if path:
             load_checkpoint(model, path)
         return model
 

@@ -8,13 +8,17 @@ from typing import Any
 import keras
 
 from keras_convnext.builders import BUILDERS, ConvNeXt, ConvNeXtIsotropic
+from keras_convnext.graph import graph_of
 from keras_convnext.initializers import about_to_load
-from keras_convnext.network import layers_by_name
 from keras_convnext.pretrained.cache import ported_weights
 from keras_convnext.pretrained.catalog import find, list_weights
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.identify import identify
+from keras_convnext.pretrained.keras_file import SUFFIX as KERAS_SUFFIX
+from keras_convnext.pretrained.keras_model import load_keras_model
 from keras_convnext.pretrained.porting import Progress, load_checkpoint, save_checkpoint
+from keras_convnext.pretrained.trunks import listed
+from keras_convnext.trunks import head_of, trunk_of
 from keras_convnext.variants import VARIANTS, Variant
 
 TARGETS = (".h5", ".keras", ".safetensors", ".pth")
@@ -35,6 +39,9 @@ def load_model(
 
     The file decides on the depths and widths, layer scale, the number of classes, and the channels
     and, if it records it, the size of the images.
+
+    The model of a `.keras` file comes as it was saved, with the layers around the network, and is
+    not compiled; with `options` the network in it is built anew, if a builder can.
 
     Example:
 
@@ -61,7 +68,8 @@ def load_model(
 
     Raises:
         ValueError: If the network has no such published weights.
-        CheckpointError: If the file is damaged, or is none of this network.
+        CheckpointError: If the file is damaged, or is none of this network; or if `options` are
+            given for a `.keras` model that has layers which no builder makes.
         DownloadError: If published weights cannot be fetched.
         FileNotFoundError: If there is no such file.
     """
@@ -75,15 +83,20 @@ def load_model(
         if model not in VARIANTS:
             raise ValueError(f"model is one of {', '.join(VARIANTS)}. Received: model={model}")
         return _build(VARIANTS[model], include_top, weights=str(source), **options)
-    if source.suffix == ".keras":
-        loaded = keras.models.load_model(source)
-        if include_top:
-            return loaded
-        return keras.Model(loaded.input, layers_by_name(loaded)["norm"].output)
+    if source.suffix == KERAS_SUFFIX:
+        if entry is not None:
+            raise CheckpointError(f"A .keras file has no entries. Received: entry={entry!r}")
+        loaded = load_keras_model(source)
+        if model is None and prefix is None and not ignore and not options:
+            return loaded if include_top else _without_top(loaded)
     found = identify(source, entry, prefix, ignore)
     network, classes = found.variant, options.get("classes") or found.classes
     if model not in (None, network.name):
         raise CheckpointError(f"This is a {network.name} checkpoint, not {model} (file: {source})")
+    if source.suffix == KERAS_SUFFIX:
+        if not options:
+            return loaded if include_top else _without_top(loaded)
+        options = {**_options_of(loaded, include_top, source), **options}
     include_top = include_top and classes is not None
     options = {"layer_scale_init_value": network.layer_scale, **options, "classes": classes}
     if options.get("input_shape") is None and options.get("input_tensor") is None:
@@ -94,6 +107,63 @@ def load_model(
         built = _build(network, include_top, **options)
     load_checkpoint(built, source, entry, progress, prefix=prefix, ignore=ignore)
     return built
+
+
+def _without_top(model: keras.Model) -> keras.Model:
+    """The network in a model, up to its norm, or to its last map if it has none."""
+    trunk = trunk_of(model)
+    last = trunk.layers.get("norm", trunk.blocks[-1])
+    return keras.Model(trunk.model.inputs[0], last.output, name=trunk.model.name)
+
+
+def _options_of(model: keras.Model, include_top: bool, source: Path) -> dict[str, Any]:
+    """What a builder is asked for, to make the network in a model again.
+
+    Raises:
+        CheckpointError: If the model has layers that no builder makes.
+    """
+    trunk = trunk_of(model)
+    head = head_of(model, trunk)
+    graph = graph_of(model)
+    stems = graph.of_layer(trunk.layers["stem_conv"])
+    if len(stems) != 1 or len(graph.inputs) != 1:
+        raise CheckpointError(
+            f"The model has {len(graph.inputs)} inputs and calls its network {len(stems)} times, "
+            "which no builder does: call load_model with nothing but the file, and change what it "
+            f"returns (file: {source})"
+        )
+    (last,) = graph.of_layer(trunk.layers.get("norm", trunk.blocks[-1]))
+    known = {id(layer) for layer in (*trunk.layers.values(), head)}
+    activation = graph.made_by(graph.outputs[0])
+    if activation and isinstance(activation.layer, (keras.layers.Activation, keras.layers.Softmax)):
+        known.add(id(activation.layer))
+    own = [
+        step.layer.name
+        for step in graph.steps
+        if id(step.layer) not in known
+        and not step.layer.name.endswith("_cast")
+        and (include_top or step not in graph.after(last.outputs[0]))
+    ]
+    if own or (include_top and (head is None or len(graph.outputs) > 1)):
+        layers = listed(own) if own else "no head"
+        raise CheckpointError(
+            f"The model has {layers} where a network of the builders has not: call load_model with "
+            f"nothing but the file, and change what it returns (file: {source})"
+        )
+    options = {
+        "input_shape": graph.inputs[0].shape[1:],
+        "include_preprocessing": stems[0].inputs != graph.inputs,
+        "drop_path_rate": trunk.blocks[-1].drop_path.rate,
+        "name": trunk.model.name,
+    }
+    if not include_top:
+        return options | {"pooling": "max" if "max_pool" in trunk.layers else "avg"}
+    assert activation is not None  # there is a head
+    last_layer = activation.layer
+    softmax = isinstance(last_layer, keras.layers.Softmax)
+    return options | {
+        "classifier_activation": "softmax" if softmax else last_layer.activation,
+    }
 
 
 def checkpoint_file(source: str | Path, model: str | None = None) -> Path:

@@ -3,7 +3,6 @@
 Shapes are those of an image of H x W pixels and a patch of 4; C is the width of the stage.
 """
 
-import re
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 from keras_convnext.block import Block
 from keras_convnext.initializers import TruncatedNormal, kernel_initializer
 from keras_convnext.layers import LayerNormalization, PatchConv2D
+from keras_convnext.trunks import reaching, trunk_of
 from keras_convnext.variants import Variant
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in 0..1, as the official code normalises it
@@ -120,21 +120,6 @@ def _norm(name: str, epsilon: float) -> keras.layers.Layer:
     return LayerNormalization(epsilon=epsilon, name=name)
 
 
-def layers_by_name(model: keras.Model) -> dict[str, keras.layers.Layer]:
-    """Returns the layers of a network by name, without the prefix that `name=` puts before them.
-
-    Example:
-
-    ```python
-    left = keras_convnext.ConvNeXtTiny(weights=None, name="left")
-    layers_by_name(left)["head"].name  # "left_head"
-    ```
-    """
-    stem = next((layer.name for layer in model.layers if layer.name.endswith("stem_conv")), "")
-    prefix = stem.removesuffix("stem_conv")
-    return {layer.name.removeprefix(prefix): layer for layer in model.layers}
-
-
 def pyramid_features(model: keras.Model) -> keras.Model:
     """Makes a model that returns the map at the end of each stage, for dense prediction.
 
@@ -147,32 +132,18 @@ def pyramid_features(model: keras.Model) -> keras.Model:
     ```
 
     Args:
-        model: keras.Model. Made by one of the hierarchical builders, with or without its top. The
-            layers are shared with it, not copied.
+        model: keras.Model. Made by one of the hierarchical builders, with or without its top, or a
+            model with such a network in it. The layers are shared with it, not copied.
 
     Returns:
         A keras.Model with the same input and a dict of maps `P2` to `P5`: `Pn` has stride 2**n.
         The maps are not normalised; detectors and segmenters add a norm of their own to each.
 
     Raises:
-        ValueError: If the model has no stages, as the isotropic ones.
+        ValueError: If the model has no ConvNeXt or several, or one without stages, as the isotropic
+            ones, or if it calls its ConvNeXt by Python code or several times.
     """
-    layers = layers_by_name(model)
-    last_of_stage = {}
-    for name, layer in layers.items():
-        if match := re.fullmatch(r"stages_(\d+)_blocks_\d+", name):
-            last_of_stage[int(match[1])] = layer
-    if not last_of_stage:
-        raise ValueError(
-            "Only a hierarchical ConvNeXt has a pyramid of maps; pass the network itself, not a "
-            f"model around it. Received: model={model.name}"
-        )
-    patch_size = layers["stem_conv"].patch_size
-    if patch_size & (patch_size - 1):
-        raise ValueError(
-            "The levels of a pyramid are named after strides that are powers of 2. "
-            f"Received: a model with patch_size={patch_size}"
-        )
-    first = patch_size.bit_length() - 1
-    outputs = {f"P{first + stage}": layer.output for stage, layer in last_of_stage.items()}
-    return keras.Model(model.input, outputs, name=f"{model.name}_pyramid")
+    trunk = trunk_of(model)
+    maps = {level: block.output for level, block in trunk.ends_of_stages().items()}
+    pyramid = keras.Model(trunk.model.input, maps, name=f"{model.name}_pyramid")
+    return reaching(model, trunk, pyramid)

@@ -1,13 +1,14 @@
 """Where a network looks: Grad-CAM, and the photograph with it painted over."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 from PIL import Image
 
-from keras_convnext.block import Block
-from keras_convnext.network import layers_by_name
+from keras_convnext.graph import call_at_inference, graph_of, logits_of
+from keras_convnext.trunks import check_has_head, trunk_of
 
 # Heat from cold to hot. Dark colours hide the photograph where the network did not look, so they
 # are nearly transparent: see `overlay`.
@@ -21,8 +22,8 @@ def grad_cam(
     """Tells which parts of images speak for a class, by the last map of the network.
 
     Each channel of that map is weighted by how much the logit of the class rises with it, and what
-    is positive in the sum is scaled to the image. One pass forwards is all it takes, on any
-    backend.
+    is positive in the sum is scaled to the image. Only what follows the map is differentiated, on
+    any backend.
 
     Example:
 
@@ -32,7 +33,9 @@ def grad_cam(
     ```
 
     Args:
-        model: keras.Model. Made by one of the builders, with its head; or such a one fused.
+        model: keras.Model. A classifier with one ConvNeXt in it: made by one of the builders, with
+            its head or one of your own, nested in a Sequential or functional model or not, or such
+            a one fused.
         images: array (N, H, W, C). Pixels as the model takes them: in 0..255 for one that
             normalises by itself.
         classes: sequence of N ints or None. The class asked about, for each image. Defaults to
@@ -43,33 +46,48 @@ def grad_cam(
         speaks for the class.
 
     Raises:
-        ValueError: If the model has no head, the images are no batch, or a class is none of the
-            model's.
+        ValueError: If the model has no ConvNeXt or several, or does not give logits or
+            probabilities alone, if the images are no batch, or if a class is none of the model's.
 
     References:
         Selvaraju et al., "Grad-CAM", ICCV 2017, equations 1 and 2.
     """
-    layers = layers_by_name(model)
-    blocks = [layer for layer in layers.values() if isinstance(layer, Block)]
-    if not blocks or not {"norm", "head"} <= set(layers):
+    trunk = trunk_of(model)
+    graph = logits_of(graph_of(model))
+    (logits,) = graph.outputs
+    calls = graph.of_layer(trunk.blocks[-1])
+    check_has_head(graph, [trunk])
+    if len(graph.inputs) != 1 or len(calls) != 1:
         raise ValueError(
-            "Grad-CAM takes a network with its head, as the builders make it: pass the network "
-            f"itself, not a model around it. Received: model={model.name} with the layers "
-            f"...{[*layers][-4:]}"
+            "Grad-CAM explains a classifier that takes one image and looks at it once. "
+            f"Received: {model.name}, with {len(graph.inputs)} inputs, which calls "
+            f"{trunk.name} {len(calls)} times"
         )
     if np.ndim(images) != 4:
         raise ValueError(f"images has the shape (N, H, W, C). Received: shape {np.shape(images)}")
-    network = keras.Model(model.input, [blocks[-1].output, layers["head"].output])
-    outputs = network(np.asarray(images, "float32"), training=False)
-    maps, logits = (np.asarray(keras.ops.convert_to_numpy(x), "float32") for x in outputs)
-    wanted = logits.argmax(axis=1) if classes is None else np.asarray(classes)
-    count = logits.shape[1]
-    if wanted.shape != (len(maps),) or not ((wanted >= 0) & (wanted < count)).all():
+    (last,) = calls[0].outputs
+    pixels = keras.ops.convert_to_tensor(images, graph.inputs[0].dtype)
+    found = graph.run({graph.inputs[0]: pixels}, call_at_inference)
+    scores = keras.ops.convert_to_numpy(keras.ops.cast(found[logits], "float32"))
+    wanted = scores.argmax(axis=1) if classes is None else np.asarray(classes)
+    count = scores.shape[1]
+    if wanted.shape != (len(scores),) or not ((wanted >= 0) & (wanted < count)).all():
         raise ValueError(
-            f"classes has a number from 0 to {count - 1} for each of the {len(maps)} images. "
+            f"classes has a number from 0 to {count - 1} for each of the {len(scores)} images. "
             f"Received: classes={classes}"
         )
-    weights = _slopes(maps.mean(axis=(1, 2)), layers["norm"], layers["head"], wanted)
+    chosen = keras.ops.convert_to_tensor(np.eye(count, dtype="float32")[wanted])
+    behind = graph.after(last)
+
+    def score(maps: Any) -> Any:
+        again = graph.run({**found, last: maps}, call_at_inference, behind)[logits]
+        return keras.ops.sum(keras.ops.cast(again, "float32") * chosen)
+
+    maps, slopes = (
+        keras.ops.convert_to_numpy(keras.ops.cast(x, "float32"))
+        for x in (found[last], _gradient(score, found[last]))
+    )
+    weights = slopes.mean(axis=(1, 2))
     heat = np.maximum(np.einsum("nhwc,nc->nhw", maps, weights), 0)  # (N, H/32, W/32)
     height, width = np.shape(images)[1:3]
     heat = np.stack([_resized(each, width, height) for each in heat])  # (N, H, W)
@@ -77,30 +95,22 @@ def grad_cam(
     return np.divide(heat, highest, out=np.zeros_like(heat), where=highest > 0)
 
 
-def _slopes(
-    pooled: np.ndarray, norm: keras.layers.Layer, head: keras.layers.Layer, classes: np.ndarray
-) -> np.ndarray:
-    """The gradient of a logit by the pooled map, which is that by the map but for a factor.
+def _gradient(function: Callable[[Any], Any], x: Any) -> Any:
+    """The gradient of a function of a tensor to a number, on any backend."""
+    if keras.config.backend() == "tensorflow":
+        import tensorflow as tf
 
-    The mean, a layer normalization and a linear layer are all that follows the map, so the gradient
-    is written out: that spares one automatic differentiation for each backend.
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = function(x)
+        return tape.gradient(y, x)
+    if keras.config.backend() == "jax":
+        import jax
 
-    Args:
-        pooled: array (N, C). The mean of each channel.
-        norm: keras.layers.LayerNormalization. With a scale, or without one in a fused network.
-        head: keras.layers.Dense.
-        classes: int array (N,).
-
-    Returns:
-        float32 array (N, C).
-    """
-    slopes = keras.ops.convert_to_numpy(head.kernel).astype("float32").T[classes]
-    if norm.scale:
-        slopes = slopes * keras.ops.convert_to_numpy(norm.gamma)
-    deviation = np.sqrt(pooled.var(axis=1, keepdims=True) + norm.epsilon)
-    normed = (pooled - pooled.mean(axis=1, keepdims=True)) / deviation
-    along = (slopes * normed).mean(axis=1, keepdims=True)
-    return (slopes - slopes.mean(axis=1, keepdims=True) - normed * along) / deviation
+        return jax.grad(function)(x)
+    x = x.detach().requires_grad_()
+    function(x).backward(inputs=[x])
+    return x.grad
 
 
 def _resized(heat: np.ndarray, width: int, height: int) -> np.ndarray:

@@ -19,7 +19,8 @@ import keras_convnext
 from keras_convnext import block, builders
 from keras_convnext.export import Artifact, fuse
 from keras_convnext.export.formats import FORMATS
-from keras_convnext.network import IMAGENET_MEAN, IMAGENET_STD, layers_by_name
+from keras_convnext.network import IMAGENET_MEAN, IMAGENET_STD
+from keras_convnext.trunks import trunk_of
 from keras_convnext.variants import VARIANTS
 
 TOLERANCE = 1e-5  # of the largest value, in float32
@@ -479,7 +480,7 @@ def levels(variant):
 
 def inspecting(model, variant):
     """A network with its features and maps beside the logits."""
-    layers = layers_by_name(model)
+    layers = trunk_of(model).layers
     outputs = {"logits": model.output, "features": layers["norm"].output}
     if variant.isotropic:
         outputs[levels(variant)[0]] = layers["avg_pool"].input

@@ -103,11 +103,8 @@ def test_grey_images_and_half_precision_give_heat_too():
 def test_what_it_cannot_explain_is_told():
     model = NETWORKS["hierarchical"]()
     trunk = keras_convnext.ConvNeXt((1, 1), (8, 16), include_top=False, pooling="avg")
-    with pytest.raises(ValueError, match=r"with its head.*Received: model=.*'norm'"):
+    with pytest.raises(ValueError, match=r"with its head.*Received: .*ends in norm"):
         grad_cam(trunk, pixels(1, 64, 64, 3))
-    around = keras.Sequential([keras.Input((64, 96, 3)), model])
-    with pytest.raises(ValueError, match="not a model around it"):
-        grad_cam(around, pixels(1, 64, 96, 3))
     with pytest.raises(ValueError, match=r"Received: shape \(64, 96, 3\)"):
         grad_cam(model, pixels(64, 96, 3))
     for classes in ([5], [-1], [0, 1], 0):

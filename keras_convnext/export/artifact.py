@@ -8,7 +8,7 @@ import keras
 import numpy as np
 
 from keras_convnext.export.formats import FORMATS, missing_packages
-from keras_convnext.network import layers_by_name
+from keras_convnext.graph import call_at_inference, graph_of, logits_of
 
 MANIFEST = "export.json"
 
@@ -45,8 +45,22 @@ class Artifact:
 
     @property
     def size(self) -> int:
-        """Side of the square that its images are cropped to, in pixels."""
-        return self.manifest["size"]
+        """Side of the square that its images are cropped to, in pixels.
+
+        Raises:
+            ValueError: If they are not square: see `image_size`.
+        """
+        height, width = self.image_size
+        if height != width:
+            raise ValueError(f"The images are not square. Received: image_size={self.image_size}")
+        return height
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """Height and width of its images, in pixels."""
+        size = self.manifest["size"]
+        height, width = (size, size) if isinstance(size, int) else size
+        return height, width
 
     @property
     def names(self) -> list[str]:
@@ -57,7 +71,7 @@ class Artifact:
         """Classifies a batch.
 
         Args:
-            pixels: array (N, H, W, 3), in 0..255.
+            pixels: array (N, H, W, C), in 0..255.
 
         Returns:
             dict with `probabilities` and `logits`, each (N, classes), among others.
@@ -69,7 +83,7 @@ class Difference(NamedTuple):
     """How far one set of logits is from another.
 
     Args:
-        error: float. The largest difference, relative to the largest logit.
+        error: float. The largest difference, relative to the largest logit or probability.
         same_top1: float. Share of the images with the same most probable class, in 0..1.
         same_top5: float. Share of those with the same five, in the same order, in 0..1.
         images: int.
@@ -95,22 +109,33 @@ def require(name: str) -> None:
 
 
 def compare(model: keras.Model, artifact: Artifact, images: np.ndarray) -> Difference:
-    """Compares the logits of an artifact with those of the live model.
+    """Compares the logits of an artifact with those of the live model, layer by layer.
+
+    On the first images the probabilities are compared as well, with what the model itself gives.
 
     Args:
-        model: keras.Model. With a layer `head`.
+        model: keras.Model. A classifier.
         artifact: Artifact.
-        images: uint8 array (N, H, W, 3).
+        images: uint8 array (N, H, W, C).
     """
-    live = keras.Model(model.input, layers_by_name(model)["head"].output)
+    graph = logits_of(graph_of(model))
+
+    def live(batch: np.ndarray) -> np.ndarray:
+        pixels = keras.ops.convert_to_tensor(batch, graph.inputs[0].dtype)
+        found = graph.run({graph.inputs[0]: pixels}, call_at_inference)
+        return np.asarray(found[graph.outputs[0]])
+
     batches = [images[start : start + 3] for start in range(0, len(images), 3)]  # and a last one
-    ours = np.concatenate([np.asarray(live(batch.astype("float32"))) for batch in batches])
-    theirs = np.concatenate([artifact(batch)["logits"] for batch in batches])
+    ours = np.concatenate([live(batch) for batch in batches])
+    answers = [artifact(batch) for batch in batches]
+    theirs = np.concatenate([answer["logits"] for answer in answers])
     if not np.isfinite(theirs).all():
         return Difference(float("inf"), 0.0, 0.0, len(images))
+    outputs = np.asarray(model(batches[0].astype(graph.inputs[0].dtype), training=False))
+    apart = np.abs(outputs - answers[0]["probabilities"]).max() / np.abs(outputs).max()
     same = np.argsort(-ours, kind="stable")[:, :5] == np.argsort(-theirs, kind="stable")[:, :5]
     return Difference(
-        float(np.abs(ours - theirs).max() / np.abs(ours).max()),
+        float(max(np.abs(ours - theirs).max() / np.abs(ours).max(), apart)),
         float(same[:, 0].mean()),
         float(same.all(axis=1).mean()),
         len(images),

@@ -11,17 +11,25 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from PIL import Image
 
 from keras_convnext.export.artifact import MANIFEST, Artifact, Difference, compare, require
 from keras_convnext.export.formats import FORMATS, Order
 from keras_convnext.export.served import served_network
 from keras_convnext.prediction import find_images
-from keras_convnext.preprocessing import CROPPED_SHARE, WARP_FROM, class_names, load_image
+from keras_convnext.preprocessing import (
+    CROPPED_SHARE,
+    WARP_FROM,
+    class_names,
+    load_image,
+    open_image,
+)
 from keras_convnext.shipped import shipped
 
 # How far the logits may be from the live model's, relative to the largest.
 _TOLERANCES = {"float16": 1e-2, "bfloat16": 5e-2, "int8": 0.5}
 MOST_SAMPLES = 256  # images to see ranges on, and to compare on
+GREY = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601, as Pillow's "L"
 
 
 class ExportError(RuntimeError):
@@ -55,8 +63,9 @@ def export(
     ```
 
     Args:
-        model: keras.Model. Made by one of the builders, with its classifier and in float32. If it
-            takes images of any size, so does the artifact.
+        model: keras.Model. A classifier of pixels in 0..255 and in float32: made by one of the
+            builders, or a functional or Sequential model with such a network in it and a head of
+            your own. If it takes images of any size, so does the artifact.
         output: str or path. The folder to make; it may be there if it is empty.
         format: str. "saved_model", "onnx", "litert" or "openvino". Defaults to "saved_model".
         dtype: str. What the weights are kept in: "float32", "float16", "bfloat16" (not LiteRT; in
@@ -65,7 +74,8 @@ def export(
             float32. Defaults to "float32".
         pixels: str. What the artifact takes, "float32" or "uint8". Defaults to "float32".
         size: int or None. Side of the square that images are cropped to. Defaults to None: what the
-            model takes, 224 if it takes any size.
+            model takes, 224 if it takes any size. A model of images that are not square has them
+            resized to its height and width.
         names: sequence of str or None. The classes. Defaults to None, those that are told by their
             number alone.
         images: str, path or None. A folder of photographs, up to 256 of which are compared, and for
@@ -101,26 +111,25 @@ def export(
             f"Exports are made under KERAS_BACKEND=tensorflow. Received: {keras.config.backend()}"
         )
     require(format)
-    sides = model.input_shape[1:3]
-    size = size or sides[0] or 224
-    if any(side not in (None, size) for side in sides):
-        raise ValueError(f"The model takes images of {sides} pixels. Received: size={size}")
-    classes = model.output_shape[-1]
+    network = served_network(model)
+    *sides, channels = network.input.shape[1:]
+    shape = _image_size(sides, size)
+    classes = network.output["logits"].shape[-1]
     names = list(names or (name for _, name in class_names(classes)))
     if len(names) != classes:
         raise ValueError(f"The model has {classes} classes. Received: {len(names)} names")
-    network = served_network(model)
-    squares = _squares(images, size)
+    squares = _samples(images, shape, channels)
     with _folder(Path(output)) as folder:
         samples = [square[None].astype(pixels) for square in squares]
-        chosen.write(Order(network, folder, pixels, dtype, size, names, samples))
+        chosen.write(Order(network, folder, pixels, dtype, shape, names, samples))
         manifest = {
             "format": format,
             "model": model.name,
             "dtype": dtype,
             "pixels": pixels,
-            "size": size,
-            "preparation": _preparation(size),
+            "size": shape,
+            "channels": channels,
+            "preparation": _preparation(shape),
             "source": source or {},
             "versions": _versions(chosen.packages),
             "classes": names,
@@ -156,13 +165,36 @@ def _folder(output: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _squares(images: str | Path | None, size: int) -> np.ndarray:
+def _image_size(sides: Sequence[int | None], size: int | None) -> int | tuple[int, int]:
+    """The side of the square images, or the height and width of others."""
+    height, width = (side or size or 224 for side in sides)
+    if size is None and None in sides:
+        height = width = sides[0] or sides[1] or 224
+    if size is not None and (height, width) != (size, size):
+        raise ValueError(f"The model takes images of {tuple(sides)} pixels. Received: size={size}")
+    return height if height == width else (height, width)
+
+
+def _samples(images: str | Path | None, size: int | tuple[int, int], channels: int) -> np.ndarray:
+    """Photographs as the model takes them; channels past the third start over with red's."""
     paths = find_images([images or shipped("examples/photos")])
     chosen = np.linspace(0, len(paths) - 1, min(len(paths), MOST_SAMPLES)).astype(int)
-    return np.stack([load_image(paths[index], size) for index in chosen])
+    samples = np.stack([_image(paths[index], size) for index in chosen])
+    if channels == 1:
+        return np.rint(samples @ GREY).astype("uint8")[..., None]
+    return samples[..., np.arange(channels) % 3]
 
 
-def _preparation(size: int) -> str:
+def _image(path: Path, size: int | tuple[int, int]) -> np.ndarray:
+    if isinstance(size, int):
+        return load_image(path, size)
+    return np.asarray(open_image(path).resize(size[::-1], Image.Resampling.BICUBIC))
+
+
+def _preparation(size: int | tuple[int, int]) -> str:
+    if not isinstance(size, int):
+        height, width = size
+        return f"warp the whole image to {width} x {height} px, bicubic with antialiasing"
     if size >= WARP_FROM:
         return f"warp the whole image to {size} x {size} px, bicubic with antialiasing"
     short = int(size / CROPPED_SHARE)

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from keras_convnext.export.served import with_outputs
+from keras_convnext.export.served import OUTPUTS, with_outputs
 
 Run = Callable[[np.ndarray], dict[str, np.ndarray]]
 
@@ -22,7 +22,8 @@ class Order(NamedTuple):
         folder: path. Where to.
         pixels: str. What the artifact takes, "float32" or "uint8".
         dtype: str. What its weights are kept in.
-        size: int. Side of the square that an encoded image is cropped to.
+        size: int or pair of int. Side of the square that an encoded image is cropped to, or height
+            and width.
         names: sequence of str. The classes.
         samples: iterable of arrays (N, H, W, 3). Pixels to see the ranges of maps on, for "int8".
     """
@@ -31,7 +32,7 @@ class Order(NamedTuple):
     folder: Path
     pixels: str
     dtype: str
-    size: int
+    size: int | tuple[int, int]
     names: Sequence[str]
     samples: Iterable[np.ndarray] = ()
 
@@ -68,7 +69,7 @@ def _write_onnx(order: Order) -> None:
     from keras_convnext.export.onnx_graph import onnx_graph
 
     path = order.folder / FORMATS["onnx"].file
-    network = with_outputs(order.network, "probabilities", "logits", "features")
+    network = with_outputs(order.network, *OUTPUTS)
     kept = "float32" if order.dtype == "int8" else order.dtype
     graph = onnx_graph(network, order.pixels, kept)
     if order.dtype == "int8":
@@ -141,7 +142,7 @@ def _write_litert(order: Order) -> None:
     from keras_convnext.export.litert import write_litert
 
     write_litert(
-        with_outputs(order.network, "probabilities", "logits", "features"),
+        with_outputs(order.network, *OUTPUTS),
         order.folder / FORMATS["litert"].file,
         order.pixels,
         order.dtype,

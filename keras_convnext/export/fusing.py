@@ -1,6 +1,7 @@
 """The graph for inference: scales and shifts are folded into the neighbouring weights."""
 
-import re
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -8,26 +9,19 @@ import numpy as np
 
 from keras_convnext.block import Block
 from keras_convnext.export.inference import InferenceBlock, InferenceLayerNormalization
-from keras_convnext.network import layers_by_name
-
-# Neighbours that become one, in the order of the graph: the one with a kernel takes in the other.
-# In a block the norm goes into pwconv1, and gamma into pwconv2. The norm of the stem is in no row,
-# since the first shortcut takes its output as it is, and the first depthwise convolution pads it
-# with zeros, where a shift would have to be.
-_FOLDS = (
-    (r"normalization",         r"stem_conv"),
-    (r"(downsample_\d+)_norm", r"\1_conv"),
-    (r"norm",                  r"head"),
-)  # fmt: skip
+from keras_convnext.graph import Graph, Tensor, as_functional, graph_of
+from keras_convnext.layers import LayerNormalization, PatchConv2D
+from keras_convnext.trunks import find_trunks
 
 
 def fuse(model: keras.Model) -> keras.Model:
     """Makes the model that gives the same outputs faster, for inference alone.
 
     The input normalisation, the scale and shift of the norms, and the layer scale go into the
-    weights of the layers beside them; stochastic depth goes; the norms that are left are written
-    for speed. Every other layer keeps its name and its weights. Where a network computes in half
-    precision, the pixels stay normalised and the layer scale apart, in float32.
+    weights of the layers beside them; stochastic depth, dropout and augmentation go; the norms that
+    are left are written for speed. Every other layer keeps its name and its weights. The layers of
+    models within the model become its own. Where a network computes in half precision, the pixels
+    stay normalised and the layer scale apart, in float32.
 
     Example:
 
@@ -39,68 +33,45 @@ def fuse(model: keras.Model) -> keras.Model:
     ```
 
     Args:
-        model: keras.Model. Made by one of the builders, or by `pyramid_features`. It is left as it
-            is and shares nothing with the result.
+        model: keras.Model. Made by one of the builders or by `pyramid_features`, or a functional or
+            Sequential model with such networks in it. It is left as it is and shares no weights
+            with the result.
 
     Returns:
         A keras.Model with the inputs and outputs of `model`, not compiled.
 
     Raises:
-        ValueError: If `model` is not as the builders make it: a model around one, or a fused one.
+        ValueError: If the model has no ConvNeXt, has layers that cannot be followed or copied, or
+            is fused or quantized already.
     """
-    layers = layers_by_name(model)
-    if "stem_conv" not in layers or any(
-        isinstance(layer, InferenceLayerNormalization) for layer in model.layers
-    ):
-        raise ValueError(
-            "A network is fused once, and as the builders make it: pass the network itself, not a "
-            f"model around it. Received: model={model.name} with the layers {[*layers][:4]}..."
-        )
+    check_can_be_fused(model)
+    graph = graph_of(model)
+    functional = as_functional(model)
+    inputs = [
+        keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name) for x in functional.inputs
+    ]
+    made = fused_calls(graph, inputs)
+    return keras.Model(
+        keras.tree.pack_sequence_as(functional.input, inputs),
+        keras.tree.pack_sequence_as(functional.output, [made[x] for x in graph.outputs]),
+        name=model.name,
+    )
+
+
+def check_can_be_fused(model: keras.Model) -> None:
+    """Checks that a model has a ConvNeXt, which is neither fused nor quantized.
+
+    Raises:
+        ValueError: If not; the message says what to do.
+    """
+    find_trunks(model)  # or it says that there is none
+    if any(isinstance(layer, InferenceLayerNormalization) for layer in model._flatten_layers()):
+        raise ValueError(f"A network is fused once. Received: {model.name}, which is fused")
     if quantized := quantized_layers(model):
         raise ValueError(
             "Weights are folded before they are quantized: fuse the network first, and call "
             f"quantize on what you get. Received: {model.name} with quantized {quantized[0]}"
         )
-    taken = _taken(model, layers)
-    givers = {giver.name for giver in taken.values()}
-
-    def copy(layer: keras.layers.Layer) -> keras.layers.Layer:
-        config = layer.get_config()
-        for each in (config, *config.get("dense", {}).values()):
-            each.pop("lora_rank", None)  # what it learned goes into the kernel
-        if isinstance(layer, Block):
-            config |= {"drop_path": 0.0, "remat": False}
-            config |= {} if _is_half(layer) else {"layer_scale": None}
-            return InferenceBlock.from_config(config)
-        if isinstance(layer, keras.layers.LayerNormalization):
-            affine = layer.name not in givers
-            return InferenceLayerNormalization.from_config(
-                config | {"center": affine, "scale": affine}
-            )
-        if isinstance(layer, keras.layers.Activation):  # of any callable, also one without config
-            return keras.layers.Activation(
-                layer.activation, dtype=layer.dtype_policy, name=layer.name
-            )
-        return layer.__class__.from_config(config)
-
-    def call(layer: keras.layers.Layer, x: Any, *args: Any, **kwargs: Any) -> Any:
-        is_folded = layer.name in givers and isinstance(layer, keras.layers.Rescaling)
-        return x if is_folded else layer(x, *args, **kwargs)
-
-    fused = keras.models.clone_model(
-        keras.Model(model.input, model.output, name=model.name),  # without what it was compiled for
-        clone_function=copy,
-        call_function=call,
-    )
-    for layer in fused.layers:
-        original = model.get_layer(layer.name)
-        if isinstance(original, Block):
-            _fill(layer, original)
-        elif hasattr(original, "kernel"):
-            layer.set_weights(_after(taken.get(layer.name), *_kernel_and_bias(original)))
-        elif layer.weights:
-            layer.set_weights(original.get_weights())
-    return fused
 
 
 def quantized_layers(model: keras.Model) -> list[str]:
@@ -108,21 +79,138 @@ def quantized_layers(model: keras.Model) -> list[str]:
     return [layer.path for layer in model._flatten_layers() if layer.quantization_mode]
 
 
-def _taken(
-    model: keras.Model, layers: dict[str, keras.layers.Layer]
-) -> dict[str, keras.layers.Layer]:
-    """What each layer takes in, by its name; nothing where the map between the two is an output."""
-    outputs = {id(output) for output in keras.tree.flatten(model.output)}
+def fused_calls(graph: Graph, inputs: Sequence[Any]) -> dict[Tensor, Any]:
+    """Calls copies of the layers of a graph, fused.
+
+    Args:
+        graph: Graph. Its outputs stay what they are; what nobody else takes may be folded.
+        inputs: sequence of keras.KerasTensor. What to call them on.
+
+    Returns:
+        dict from the tensors of the graph to those of the copies.
+    """
+    taken = _taken(graph)
+    givers = {id(giver) for giver in taken.values()}
+    copies: dict[int, tuple[keras.layers.Layer, keras.layers.Layer]] = {}
+    names = _names(graph)
+
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        if not isinstance(layer, keras.layers.Layer):  # an operation, which has no weights
+            return layer(*args, **kwargs)
+        is_giver = id(layer) in givers
+        if is_giver and isinstance(layer, keras.layers.Rescaling):
+            return args[0]
+        if id(layer) not in copies:
+            copies[id(layer)] = _copy(layer, names[id(layer)], is_giver), layer
+        return copies[id(layer)][0](*args, **kwargs)
+
+    made = graph.run(dict(zip(graph.inputs, inputs)), call)
+    for copy, original in copies.values():
+        if isinstance(copy, InferenceBlock):
+            _fill(copy, original)
+        elif id(original) in taken:
+            copy.set_weights(_after(taken[id(original)], *_kernel_and_bias(original)))
+        elif id(original) not in givers:
+            _set_weights(copy, original)
+    return made
+
+
+def _taken(graph: Graph) -> dict[int, keras.layers.Layer]:
+    """The layer that each layer takes in, by its id."""
+    layers = {id(step.layer): step.layer for step in graph.steps}
     taken = {}
-    for name, giver in layers.items():
-        for pattern, neighbour in _FOLDS:
-            match = re.fullmatch(pattern, name)
-            taker = layers.get(match.expand(neighbour)) if match else None
-            if taker is None or id(giver.output) in outputs:
-                continue
-            if not (isinstance(giver, keras.layers.Rescaling) and _is_half(taker)):
-                taken[taker.name] = giver
+    for key, layer in layers.items():
+        calls = graph.of_layer(layer)
+        before = [graph.made_by(step.inputs[0]) for step in calls if len(step.inputs) == 1]
+        givers = {id(step.layer): step.layer for step in before if step is not None}
+        if len(before) < len(calls) or None in before or len(givers) != 1:
+            continue
+        (giver,) = givers.values()
+        between = [x for step in graph.of_layer(giver) for x in step.outputs]
+        seen = any(x in graph.outputs for x in between)
+        others = any(step.layer is not layer for x in between for step in graph.taken_by(x))
+        if not seen and not others and _folds(giver, layer, graph):
+            taken[key] = giver
     return taken
+
+
+def _folds(giver: keras.layers.Layer, taker: keras.layers.Layer, graph: Graph) -> bool:
+    """Whether a layer with a kernel can take in the one before it.
+
+    In a block the norm goes into pwconv1, and gamma into pwconv2. The norm of the stem goes
+    nowhere, since the first shortcut takes its output as it is, and the first depthwise convolution
+    pads it with zeros, where a shift would have to be.
+    """
+    if type(taker) not in (PatchConv2D, keras.layers.Dense) or not taker.use_bias:
+        return False
+    if type(taker) is PatchConv2D and taker.padding != "valid":
+        return False
+    if _is_norm(giver):
+        return giver.center and giver.scale
+    if type(giver) is not keras.layers.Rescaling or type(taker) is not PatchConv2D:
+        return False
+    of_floats = all("float" in step.inputs[0].dtype for step in graph.of_layer(giver))
+    return of_floats and not _is_half(taker)
+
+
+def _is_norm(layer: keras.layers.Layer) -> bool:
+    """Whether a layer normalizes over the channels."""
+    known = type(layer) in (LayerNormalization, keras.layers.LayerNormalization)
+    return known and layer.axis in (-1, [-1]) and not getattr(layer, "rms_scaling", False)
+
+
+def _names(graph: Graph) -> dict[int, str]:
+    """Names for the layers of a graph, which come from models that may have the same ones."""
+    own = {step.layer.name for step in graph.steps if step.model == graph.name}
+    homes = {id(step.layer): (step.model, step.layer.name) for step in graph.steps}
+    counts = Counter(name for _, name in homes.values())
+    prefixed = {model for model, name in homes.values() if counts[name] > 1 and model != graph.name}
+    names: dict[int, str] = {}
+    used = set(own)
+    for key, (model, name) in homes.items():
+        if model != graph.name:
+            name = plain = f"{model}_{name}" if model in prefixed else name
+            number = 0
+            while name in used:
+                number += 1
+                name = f"{plain}_{number}"
+        used.add(name)
+        names[key] = name
+    return names
+
+
+def _copy(layer: keras.layers.Layer, name: str, is_giver: bool) -> keras.layers.Layer:
+    """A layer for inference, whose weights are set later."""
+    config = layer.get_config() | {"name": name}
+    for each in (config, *config.get("dense", {}).values()):
+        if isinstance(each, dict):
+            each.pop("lora_rank", None)  # what it learned goes into the kernel
+            each.pop("lora_alpha", None)
+    if type(layer) is Block:
+        config |= {"drop_path": 0.0, "remat": False}
+        config |= {} if _is_half(layer) else {"layer_scale": None}
+        return InferenceBlock.from_config(config)
+    if _is_norm(layer):
+        config |= {"center": False, "scale": False} if is_giver else {}
+        return InferenceLayerNormalization.from_config(config)
+    if isinstance(layer, keras.layers.Activation):  # of any callable, also one without config
+        return keras.layers.Activation(layer.activation, dtype=layer.dtype_policy, name=name)
+    try:
+        return type(layer).from_config(config)
+    except (NotImplementedError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"The layer {name} cannot be copied: give its class {type(layer).__name__} a "
+            f"get_config with all the arguments of the constructor. Received: {error}"
+        ) from error
+
+
+def _set_weights(copy: keras.layers.Layer, original: keras.layers.Layer) -> None:
+    if getattr(original, "lora_enabled", False):
+        copy.set_weights([x for x in _kernel_and_bias(original) if x is not None])
+    elif original.weights:
+        copy.set_weights(original.get_weights())
+    if hasattr(copy, "finalize_state"):  # keras.layers.Normalization computes with a copy of them
+        copy.finalize_state()
 
 
 def _is_half(layer: keras.layers.Layer) -> bool:
@@ -142,14 +230,11 @@ def _fill(fused: InferenceBlock, block: Block) -> None:
     fused.pwconv2.set_weights([kernel, bias])
 
 
-def _after(
-    giver: keras.layers.Layer | None, kernel: np.ndarray, bias: np.ndarray
-) -> list[np.ndarray]:
+def _after(giver: keras.layers.Layer, kernel: np.ndarray, bias: np.ndarray) -> list[np.ndarray]:
     """The kernel and bias of a layer that also scales and shifts as `giver`, before it, does."""
-    if giver is None:
-        return [kernel, bias]
+    channels = kernel.shape[-2]
     if isinstance(giver, keras.layers.Rescaling):
-        scale, shift = np.asarray(giver.scale), np.asarray(giver.offset)
+        scale, shift = (np.broadcast_to(x, channels) for x in (giver.scale, giver.offset))
     else:
         scale, shift = (_array(weight).astype("float64") for weight in (giver.gamma, giver.beta))
     kernel = kernel.astype("float64")
@@ -157,8 +242,8 @@ def _after(
     return [kernel * scale[:, None], bias + shift @ kernel.sum(positions)]
 
 
-def _kernel_and_bias(layer: keras.layers.Layer) -> tuple[np.ndarray, np.ndarray]:
-    return _array(layer.kernel), _array(layer.bias)
+def _kernel_and_bias(layer: keras.layers.Layer) -> tuple[np.ndarray, Any]:
+    return _array(layer.kernel), None if layer.bias is None else _array(layer.bias)
 
 
 def _array(weight: Any) -> np.ndarray:

@@ -1,6 +1,7 @@
 """A network as a LiteRT file (TensorFlow Lite)."""
 
 import io
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -13,7 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_convnext.block import Block
+from keras_convnext.export.inference import InferenceLayerNormalization
 from keras_convnext.export.served import follow
+from keras_convnext.graph import call_at_inference
 from keras_convnext.layers import PatchConv2D
 
 SIGNATURE = "serving_default"
@@ -22,6 +25,19 @@ SIGNATURE = "serving_default"
 # computes as a convolution in C groups, which took a third of the time of ConvNeXt-T in float32 for
 # a fortieth of the multiplications, and nearly two thirds in int8.
 _MOST_TAPS = 25
+
+_PLAIN = (
+    Block,
+    InferenceLayerNormalization,
+    PatchConv2D,
+    keras.layers.Activation,
+    keras.layers.Dense,
+    keras.layers.GlobalAveragePooling2D,
+    keras.layers.GlobalMaxPooling2D,
+    keras.layers.InputLayer,
+    keras.layers.Rescaling,
+    keras.layers.Softmax,
+)
 
 
 def write_litert(
@@ -41,7 +57,7 @@ def write_litert(
             integers, whose ranges are those seen on `samples`. Defaults to "float32".
         samples: iterable of arrays (N, H, W, 3), the pixels of images. Needed for "int8" alone.
     """
-    writer = _Writer()
+    writer = _Writer(network)
 
     @tf.function(
         input_signature=[tf.TensorSpec(network.input.shape, pixels, name="pixels")], autograph=False
@@ -49,8 +65,11 @@ def write_litert(
     def serve(x: tf.Tensor) -> dict[str, tf.Tensor]:
         return follow(network, tf.cast(x, tf.float32), writer.write)
 
+    module = tf.Module()
+    if not writer.is_plain:  # other layers compute with their own variables
+        module.held = [weight.value for weight in network.weights]
     converter = tf.lite.TFLiteConverter.from_concrete_functions(
-        [serve.get_concrete_function()], tf.Module()
+        [serve.get_concrete_function()], module
     )
     if dtype == "float16":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
@@ -70,24 +89,31 @@ class _Writer:
     afterwards. A product is a convolution of one pixel, since a map whose batch is open cannot
     become a matrix without open shapes, which no delegate takes.
 
+    Args:
+        network: keras.Model. As `served_network` makes it.
+
     Attributes:
         weights: list of arrays. The first has the number `FIRST`.
     """
 
     FIRST = 2  # a product with 1 is left out by the converter; float16 has all integers to 2048
 
-    def __init__(self) -> None:
+    def __init__(self, network: keras.Model) -> None:
+        # The converter folds what other layers do into the weights of a head.
+        self.is_plain = all(isinstance(layer, _PLAIN) for layer in network.layers)
         self.weights: list[np.ndarray] = []
-        self._norms: dict[Any, tuple[tf.Tensor, keras.layers.LayerNormalization]] = {}
+        self._norms: dict[Any, tuple[tf.Tensor, InferenceLayerNormalization]] = {}
 
     def _constant(self, weight: Any, *ones: int) -> tf.Tensor:
+        if math.prod(weight.shape) == 1:  # which could be any constant
+            return tf.constant(_array(weight).reshape(*ones, *weight.shape))
         self.weights.append(_array(weight).reshape(*ones, *weight.shape))
         number = self.FIRST + len(self.weights) - 1
         return tf.constant(float(number), tf.float32, self.weights[-1].shape)
 
     @singledispatchmethod
-    def write(self, layer: keras.layers.Layer, *inputs: Any) -> Any:
-        return layer(inputs[0] if len(inputs) == 1 else list(inputs))
+    def write(self, layer: Any, *args: Any, **kwargs: Any) -> Any:
+        return call_at_inference(layer, *args, **kwargs)
 
     @write.register
     def _(self, layer: PatchConv2D, x: Any) -> Any:
@@ -120,19 +146,22 @@ class _Writer:
 
     @write.register
     def _(self, layer: keras.layers.Dense, x: Any) -> Any:
-        kernel, bias = _array(layer.kernel), _array(layer.bias)
+        kernel = _array(layer.kernel)
+        bias = np.zeros(layer.units, "float32") if layer.bias is None else _array(layer.bias)
         if x.ref() in self._norms:  # as the converter would, of numbers that are not the weights
             x, norm = self._norms[x.ref()]
             bias = bias + _array(norm.beta) @ kernel
             kernel = _array(norm.gamma)[:, None] * kernel
+        if not self.is_plain:
+            return layer.activation(x @ tf.constant(kernel) + tf.constant(bias))
         return layer.activation(x @ self._constant(kernel) + self._constant(bias))
 
     @write.register
-    def _(self, layer: keras.layers.LayerNormalization, x: Any) -> Any:
+    def _(self, layer: InferenceLayerNormalization, x: Any) -> Any:
         x = x - tf.reduce_mean(x, -1, keepdims=True)
         x = x * tf.math.rsqrt(tf.reduce_mean(tf.square(x), -1, keepdims=True) + layer.epsilon)
-        if not layer.scale:
-            return x
+        if not (layer.scale and layer.center):
+            return x if not layer.scale else x * self._constant(layer.gamma)
         scaled = x * self._constant(layer.gamma) + self._constant(layer.beta)
         self._norms[scaled.ref()] = x, layer
         return scaled

@@ -15,11 +15,16 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from keras_convnext.block import Block
+from keras_convnext.export.inference import InferenceLayerNormalization
 from keras_convnext.export.served import follow
 from keras_convnext.layers import PatchConv2D
 
 OPSET = 20  # the first with Gelu
 _TO_CHANNELS_FIRST, _TO_CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
+_ACTIVATIONS = {
+    "linear": "Identity", "softmax": "Softmax", "sigmoid": "Sigmoid", "relu": "Relu",
+    "gelu": "Gelu", "tanh": "Tanh",
+}  # fmt: skip
 _STORED = {
     "float32": TensorProto.FLOAT,
     "float16": TensorProto.FLOAT16,
@@ -95,10 +100,11 @@ class _Writer:
         return self.node("Cast", [f"{name}_{self.dtype}"], name, to=TensorProto.FLOAT)
 
     @singledispatchmethod
-    def write(self, layer: Any, *inputs: str) -> str:
+    def write(self, layer: Any, *args: Any, **kwargs: Any) -> str:
         """Adds what a layer does, and returns the name of its output."""
         raise ValueError(
-            "Only the layers of this package's networks are known. "
+            "ONNX and OpenVINO are written of the layers of this package and of the usual heads. "
+            "Export to saved_model or litert, or use other layers. "
             f"Received: {layer.name}, a {type(layer).__name__}"
         )
 
@@ -132,13 +138,15 @@ class _Writer:
         return self.node("Transpose", [x], name, perm=_TO_CHANNELS_LAST)
 
     @write.register
-    def _(self, layer: keras.layers.LayerNormalization, x: str) -> str:
+    def _(self, layer: InferenceLayerNormalization, x: str) -> str:
         name = self.scope + layer.name
-        gamma, *beta = layer.get_weights() or [np.ones(layer.channels)]  # ONNX' has always a gamma
+        weights = layer.get_weights()
+        # ONNX' has always a gamma
+        gamma = weights.pop(0) if layer.scale else np.ones(layer.channels or 0)
         scale = self.weight(f"{name}_gamma", gamma)
         return self.node(
             "LayerNormalization",
-            [x, scale, *self._bias(name, beta)],
+            [x, scale, *self._bias(name, weights)],
             name,
             axis=-1,
             epsilon=layer.epsilon,
@@ -159,23 +167,51 @@ class _Writer:
         return self._activated(layer, x)
 
     @write.register
-    def _(self, layer: keras.layers.GlobalAveragePooling2D, x: str) -> str:
-        axes = self.constant(f"{layer.name}_axes", np.array([1, 2], "int64"))
-        return self.node("ReduceMean", [x, axes], layer.name, keepdims=0)
+    def _(self, layer: keras.layers.Rescaling, x: str) -> str:
+        scale, offset = (np.asarray(value, "float32") for value in (layer.scale, layer.offset))
+        return self._scaled(layer.name, x, scale, offset)
 
     @write.register
-    def _(self, layer: keras.layers.Activation, x: str) -> str:
+    def _(self, layer: keras.layers.BatchNormalization, x: str) -> str:
+        *weights, mean, variance = layer.get_weights()
+        scale = (weights.pop(0) if layer.scale else 1) / np.sqrt(variance + layer.epsilon)
+        shift = weights[0] if layer.center else 0
+        return self._scaled(layer.name, x, scale, shift - mean * scale)
+
+    def _scaled(self, name: str, x: str, scale: np.ndarray, offset: np.ndarray) -> str:
+        x = self.node("Mul", [x, self.weight(f"{name}_scale", scale)], f"{name}_product")
+        return self.node("Add", [x, self.weight(f"{name}_offset", offset)], name)
+
+    @write.register(keras.layers.GlobalAveragePooling2D)
+    @write.register(keras.layers.GlobalMaxPooling2D)
+    def _(self, layer: Any, x: str) -> str:
+        is_mean = isinstance(layer, keras.layers.GlobalAveragePooling2D)
+        axes = self.constant(f"{layer.name}_axes", np.array([1, 2], "int64"))
+        operation = "ReduceMean" if is_mean else "ReduceMax"
+        return self.node(operation, [x, axes], layer.name, keepdims=int(layer.keepdims))
+
+    @write.register(keras.layers.Add)
+    @write.register(keras.layers.Concatenate)
+    def _(self, layer: Any, x: list[str]) -> str:
+        if isinstance(layer, keras.layers.Add):
+            return self.node("Sum", x, layer.name)
+        return self.node("Concat", x, layer.name, axis=layer.axis)
+
+    @write.register(keras.layers.Activation)
+    @write.register(keras.layers.Softmax)
+    @write.register(keras.layers.ReLU)
+    def _(self, layer: Any, x: str) -> str:
         return self._activated(layer, x)
 
     def _activated(self, layer: Any, x: str) -> str:
-        activation = keras.activations.serialize(layer.activation)
-        known = {"linear": "Identity", "softmax": "Softmax", "sigmoid": "Sigmoid"}
-        if activation not in known:
+        plain = {keras.layers.Softmax: "softmax", keras.layers.ReLU: "relu"}.get(type(layer))
+        activation = plain or keras.activations.serialize(layer.activation)
+        if not isinstance(activation, str) or activation not in _ACTIVATIONS:
             raise ValueError(
-                f"Activations are one of {', '.join(known)}. "
-                f"Received: {layer.name}, with {activation}"
+                f"Activations are one of {', '.join(_ACTIVATIONS)}. Export to saved_model or "
+                f"litert, or use one of these. Received: {layer.name}, with {activation}"
             )
-        return self.node(known[activation], [x], layer.name)
+        return self.node(_ACTIVATIONS[activation], [x], layer.name)
 
     def _bias(self, name: str, values: list[np.ndarray]) -> list[str]:
         return [self.weight(f"{name}_bias", value) for value in values]

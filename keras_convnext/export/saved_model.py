@@ -19,19 +19,19 @@ def write_saved_model(
     path: Path,
     pixels: str,
     dtype: str,
-    size: int,
+    size: int | tuple[int, int],
     names: Sequence[str],
 ) -> None:
-    """Writes a network as a SavedModel with three signatures.
+    """Writes a network as a SavedModel with up to three signatures.
 
-    - `serving_default`: `pixels` (N, H, W, 3) in 0..255; to `probabilities` and `logits`,
+    - `serving_default`: `pixels` (N, H, W, C) in 0..255; to `probabilities` and `logits`,
       (N, classes).
     - `serve_bytes`: `images` (N,), the bytes of JPEG, PNG, GIF or BMP files, which it decodes,
       resizes and crops by the published rule; to `class_ids`, `names` and `probabilities`, (N, 5),
       the most probable first, and `errors` (N,), empty where all went well. An image that cannot
-      be read has -1, "" and 0.
+      be read has -1, "" and 0. Only if the network takes square images in RGB.
     - `features`: `pixels`; to `features`, what the classifier sees, (N, C), and the maps at the
-      ends of the stages, `P2` to `P5`, where the network has such.
+      ends of the stages, `P2` to `P5`, as far as the network has such.
 
     Args:
         network: keras.Model. As `served_network` makes it.
@@ -39,33 +39,38 @@ def write_saved_model(
         pixels: str. What `pixels` are, "float32" or "uint8".
         dtype: str. What the weights are kept in, "float32", "float16" or "bfloat16"; they are
             computed with in float32.
-        size: int. Side of the square that an encoded image is cropped to.
+        size: int or pair of int. Side of the square that an encoded image is cropped to, or height
+            and width of the images.
         names: sequence of str. The classes.
     """
     module = _Module(network, pixels, dtype, size, names)
-    signatures = {
-        "serving_default": module.serve_pixels,
-        "serve_bytes": module.serve_bytes,
-        "features": module.serve_features,
-    }
-    tf.saved_model.save(module, str(path), signatures)
-    sides = [side or size for side in network.input.shape[1:3]]
-    write_warm_up(path, pixels, sides)
+    tf.saved_model.save(module, str(path), module.served)
+    *sides, channels = network.input.shape[1:]
+    sides = [side or size for side in sides]
+    write_warm_up(path, pixels, (*sides, channels), "serve_bytes" in module.served)
 
 
 class _Module(tf.Module):
     def __init__(
-        self, network: keras.Model, pixels: str, dtype: str, size: int, names: Sequence[str]
+        self,
+        network: keras.Model,
+        pixels: str,
+        dtype: str,
+        size: int | tuple[int, int],
+        names: Sequence[str],
     ) -> None:
         super().__init__()
-        self.kept = [tf.Variable(tf.cast(w.value, dtype), trainable=False) for w in network.weights]
+        trained, fixed = network.trainable_variables, network.non_trainable_variables
+        self.kept = [_kept(variable, dtype) for variable in (*trained, *fixed)]
         names = tf.constant([*names, ""])  # the last for images that cannot be read
         top = min(TOP, len(names) - 1)
+        side = size if isinstance(size, int) else 0  # without squares there are no such requests
         spec = tf.TensorSpec(network.input.shape, pixels, name="pixels")
 
         def infer(x: tf.Tensor) -> dict[str, tf.Tensor]:
-            weights = [tf.cast(weight, tf.float32) for weight in self.kept]
-            return network.stateless_call(weights, [], tf.cast(x, tf.float32), training=False)[0]
+            weights = [tf.cast(w, v.dtype) for w, v in zip(self.kept, (*trained, *fixed))]
+            variables = weights[: len(trained)], weights[len(trained) :]
+            return network.stateless_call(*variables, tf.cast(x, tf.float32), training=False)[0]
 
         @tf.function(input_signature=[spec], autograph=False)
         def serve_pixels(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -79,7 +84,7 @@ class _Module(tf.Module):
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "images")], autograph=False)
         def serve_bytes(images: tf.Tensor) -> dict[str, tf.Tensor]:
-            squares, readable = decode(images, size)
+            squares, readable = decode(images, side)
             count = tf.size(readable)
             # oneDNN's convolution of no image has the channels of its input.
             squares = tf.pad(squares, [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
@@ -92,8 +97,17 @@ class _Module(tf.Module):
                 "errors": tf.where(readable, "", UNREADABLE),
             }
 
-        self.serve_pixels, self.serve_features = serve_pixels, serve_features
-        self.serve_bytes = serve_bytes
+        self.served = {"serving_default": serve_pixels}
+        if network.output.keys() - {"probabilities", "logits"}:
+            self.served["features"] = serve_features
+        if side and network.input.shape[-1] == 3:
+            self.served["serve_bytes"] = serve_bytes
+
+
+def _kept(variable: keras.Variable, dtype: str) -> tf.Variable:
+    """A variable of an artifact, in the dtype of its weights unless it counts something."""
+    is_float = "float" in variable.dtype
+    return tf.Variable(tf.cast(variable.value, dtype if is_float else variable.dtype), False)
 
 
 def decode(images: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:

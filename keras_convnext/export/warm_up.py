@@ -13,19 +13,19 @@ import tensorflow as tf
 from keras_convnext.shipped import shipped
 
 
-def write_warm_up(saved_model: Path, pixels: str, sides: Sequence[int]) -> None:
+def write_warm_up(saved_model: Path, pixels: str, shape: Sequence[int], takes_bytes: bool) -> None:
     """Adds one request for each signature that takes time to start, to a SavedModel.
 
     Args:
         saved_model: path. Its folder.
         pixels: str. The dtype of the pixels it takes.
-        sides: pair of int. Height and width of an image, in pixels.
+        shape: triple of int. Height, width and channels of an image.
+        takes_bytes: bool. Whether it has a signature for encoded images.
     """
-    photograph = (shipped("examples/photos") / "cat.jpg").read_bytes()
-    requests = {
-        "serving_default": {"pixels": tf.zeros((1, *sides, 3), pixels)},
-        "serve_bytes": {"images": tf.constant([photograph])},
-    }
+    requests = {"serving_default": {"pixels": tf.zeros((1, *shape), pixels)}}
+    if takes_bytes:
+        photograph = (shipped("examples/photos") / "cat.jpg").read_bytes()
+        requests["serve_bytes"] = {"images": tf.constant([photograph])}
     path = saved_model / "assets.extra" / "tf_serving_warmup_requests"
     path.parent.mkdir()
     with tf.io.TFRecordWriter(str(path)) as writer:

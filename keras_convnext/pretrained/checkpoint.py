@@ -81,8 +81,8 @@ def open_checkpoint(
     """Finds the ConvNeXt in a file; its numbers stay there until asked for.
 
     Args:
-        path: str or path. A PyTorch, safetensors or HDF5 file in any of the layouts, the index of a
-            sharded one, or a folder that holds one of these.
+        path: str or path. A PyTorch, safetensors, HDF5 or `.keras` file in any of the layouts, the
+            index of a sharded one, or a folder that holds one of these.
         entry: str or None. The dict of tensors to look in, such as "state.model". Defaults to
             None, which is wherever a ConvNeXt is; of an official training checkpoint, `model`.
         prefix: str or None. What precedes the names of its tensors, such as "student.backbone.".
@@ -101,7 +101,7 @@ def open_checkpoint(
     patterns = [ignore] if isinstance(ignore, str) else list(ignore)
     is_left_out = re.compile("|".join(map(fnmatch.translate, patterns)) or r"(?!)").match
     try:
-        if format_of(path) == "hdf5":
+        if format_of(path) in ("hdf5", "keras"):
             saved = {key: each for key, each in saved.items() if not is_left_out(key)}
             return _of_keras(saved, prefix, expected)
         entries = [

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import ml_dtypes
@@ -139,10 +140,26 @@ def read_h5(path: str | Path) -> dict[str, H5Tensor]:
         FileNotFoundError: If there is no such file.
     """
     path = Path(path)
+    return read_h5_within(path, path, 0, None)
+
+
+def read_h5_within(
+    path: str | Path, opened: Any, offset: int, size: int | None
+) -> dict[str, H5Tensor]:
+    """Reads an HDF5 file that may be part of another file, as `read_h5` does.
+
+    Args:
+        path: str or path. The file that it is, or is in.
+        opened: path, or a binary file that is open. What h5py reads.
+        offset: int. Where it begins in `path`, in bytes.
+        size: int or None. Its size in bytes. None if it is all of `path`.
+    """
+    path = Path(path)
     tensors: dict[str, H5Tensor] = {}
     try:
-        with h5py.File(path, "r") as file:
-            room = _MAX_EXPANSION * path.stat().st_size
+        with h5py.File(opened, "r") as file:
+            size = path.stat().st_size if size is None else size
+            room = _MAX_EXPANSION * size
             for address, dataset in _datasets(file.id):
                 key = _key(address)
                 if key in tensors:
@@ -150,7 +167,7 @@ def read_h5(path: str | Path) -> dict[str, H5Tensor]:
                         f"{tensors[key].address!r:.200} and {address!r:.200} are of layers with "
                         "the same name. Take a file of one network"
                     )
-                tensors[key] = _tensor(path, address, dataset)
+                tensors[key] = _tensor(path, address, dataset, offset, size)
                 room -= _claimed(dataset)
                 if room < 0:
                     raise CheckpointError(
@@ -202,12 +219,17 @@ def _key(address: str) -> str:
     return f"{layer}.{'0' if nameless else _PLACES.get(variable, variable)}"
 
 
-def _tensor(path: Path, address: str, dataset: h5py.Dataset) -> H5Tensor:
+def _tensor(path: Path, address: str, dataset: h5py.Dataset, offset: int, size: int) -> H5Tensor:
     settings = dataset.id.get_create_plist()
     layout = settings.get_layout()
     if layout == h5py.h5d.VIRTUAL or settings.get_external_count():
         raise CheckpointError(f"{address!r:.200} has its numbers in another file. {_FETCH}")
-    if layout == h5py.h5d.COMPACT or not _FILTERS.issuperset(_filters(dataset)):
+    is_within = offset > 0  # then h5py cannot be asked for the chunks later
+    if (
+        layout == h5py.h5d.COMPACT
+        or (is_within and layout == h5py.h5d.CHUNKED)
+        or not _FILTERS.issuperset(_filters(dataset))
+    ):
         raise CheckpointError(f"{address!r:.200} is packed as Keras packs nothing. {_PLAIN}")
     shape, dtype = dataset.shape, _dtype(dataset)
     if shape is None or dtype is None:
@@ -219,7 +241,8 @@ def _tensor(path: Path, address: str, dataset: h5py.Dataset) -> H5Tensor:
         whole, start = dataset.id.get_num_chunks() == chunks, None
     else:
         start = dataset.id.get_offset() or 0  # 0 is the file's own header
-        whole = 0 < start <= path.stat().st_size - _claimed(dataset) or 0 in shape
+        whole = 0 < start <= size - _claimed(dataset) or 0 in shape
+        start += offset
     if not whole:
         raise CheckpointError(f"{address!r:.200} claims more bytes than the file has. {_FETCH}")
     return H5Tensor(path, address, shape, dtype, start)

@@ -1,5 +1,6 @@
 """Finds the ConvNeXt in a file of weights that Keras saved, alone or nested in another model."""
 
+import re
 from collections.abc import Mapping
 
 from keras_convnext.pretrained.addresses import named
@@ -15,6 +16,9 @@ from keras_convnext.variants import Variant
 _STEMS = ("layers/patch_conv2d/vars/0", "layers/sequential/layers/conv2d/vars/0")
 # What others build their own layers around a trunk with, by the beginning of the name.
 _OWN = ("dense", "layers/dense", "layers/batch_normalization", "layers/functional", "layers/model")
+
+
+_DENSE = re.compile(r"(?:.+/)?dense(_\d+)?/vars/0")
 
 
 def keras_prefixes(tensors: Mapping[str, H5Tensor]) -> list[str]:
@@ -39,6 +43,14 @@ def keras_trunk(
         CheckpointError: If it is no ConvNeXt, or lacks a tensor, or has one of another shape.
     """
     within = {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
+    around = {key: each for key, each in tensors.items() if not key.startswith(prefix)}
+    if any(each.dtype.kind in "iub" for each in within.values()):
+        raise CheckpointError(
+            "The network is quantized, and its weights as they were before are not in the file. "
+            "Load it with keras.models.load_model, or take the file from before quantize was called"
+        )
+    head = {} if "layers/dense/vars/0" in within else _head_alone(around)
+    within |= head
     state = {key: each for key, each in named(within, expected).items() if not is_skipped(key)}
     read = {layout: {k: place_of(k, LAYOUTS[layout]) for k in state} for layout in HDF5_LAYOUTS}
     layout = max(read, key=lambda name: sum(place is not None for place in read[name].values()))
@@ -71,8 +83,20 @@ def keras_trunk(
         {place: each.shape for place, each in trunk.items()},
         {place: each.key for place, each in trunk.items()},
     )
-    if HEAD_KERNEL in sources and sources[HEAD_KERNEL].shape[0] != network.dims[-1]:
+    has_norm = Place("norm", "gamma") in sources  # or the classifier follows something else
+    if HEAD_KERNEL in sources and not (
+        has_norm and sources[HEAD_KERNEL].shape[0] == network.dims[-1]
+    ):
         sources = {place: each for place, each in sources.items() if place.layer != "head"}
     used = {id(source.tensor) for source in sources.values()}
-    others = [key for key in tensors if not key.startswith(prefix)]
-    return layout, network, sources, others + [k for k in state if id(state[k]) not in used]
+    others = {**around, **{key: each for key, each in state.items() if key not in head}}
+    return layout, network, sources, [k for k, each in others.items() if id(each) not in used]
+
+
+def _head_alone(around: Mapping[str, H5Tensor]) -> dict[str, H5Tensor]:
+    """The `Dense` that is all there is around a network, as if it were the network's own."""
+    kernel = next(filter(_DENSE.fullmatch, around), "")
+    bias = f"{kernel[:-1]}1"
+    if set(around) != {kernel, bias}:
+        return {}
+    return {"layers/dense/vars/0": around[kernel], "layers/dense/vars/1": around[bias]}

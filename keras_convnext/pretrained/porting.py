@@ -16,7 +16,6 @@ import keras
 import numpy as np
 
 from keras_convnext.block import Block
-from keras_convnext.network import layers_by_name
 from keras_convnext.pretrained.addresses import layers_of
 from keras_convnext.pretrained.checkpoint import OpenCheckpoint, open_checkpoint
 from keras_convnext.pretrained.errors import CheckpointError
@@ -36,6 +35,7 @@ from keras_convnext.pretrained.safetensors_file import write_safetensors
 from keras_convnext.pretrained.source import Source
 from keras_convnext.pretrained.torch_writer import write_torch_file
 from keras_convnext.pretrained.trunks import listed
+from keras_convnext.trunks import head_of, other_layers, trunk_of
 
 OPEN_CLIP_PREFIX = "visual.trunk."  # open_clip, src/open_clip/timm_model.py
 
@@ -73,7 +73,8 @@ def load_checkpoint(
     ```
 
     Args:
-        model: keras.Model. Made by one of the builders.
+        model: keras.Model. Made by one of the builders, or a model with one such network in it.
+            Its head is filled if it is one `Dense` behind the network's norm.
         path: str or path. A `.pth`, `.safetensors`, `.weights.h5` or legacy `.h5` file. Nothing in
             it is run.
         entry: str or None. Which dict of tensors to take from a `.pth` that holds several, dotted
@@ -141,7 +142,9 @@ def save_checkpoint(
     ```
 
     Args:
-        model: keras.Model. Made by one of the builders, with or without its top.
+        model: keras.Model. Made by one of the builders, with or without its top, or a model with
+            such a network in it, whose head is written if it is one `Dense` behind the network's
+            norm; a warning names other layers with weights.
         path: str or path. The file to write: `.safetensors`, `.weights.h5`, legacy `.h5`, or else a
             `.pth`.
         layout: str or None. One of `keras_convnext.pretrained.layouts.LAYOUTS`. Of an HDF5 file it
@@ -155,10 +158,18 @@ def save_checkpoint(
     Raises:
         CheckpointError: If the model has weights that the layout has no place for, or is
             quantized.
-        ValueError: If there is no such layout for such a file.
+        ValueError: If there is no such layout for such a file, or if the model has no ConvNeXt or
+            several.
         OSError: If the file cannot be written; nothing is left of it.
     """
     variables = _variables(model)
+    trunk = trunk_of(model)
+    if others := other_layers(model, trunk, head_of(model, trunk)):
+        warnings.warn(
+            f"{path} has the ConvNeXt of {model.name} alone, without the layers {listed(others)}: "
+            "a checkpoint has a head if that is one Dense behind the norm of pooling='avg'",
+            stacklevel=_level_of_the_user(),
+        )
     arrays = {
         place: partial(keras.ops.convert_to_numpy, variable)
         for place, variable in variables.items()
@@ -288,7 +299,10 @@ def _theirs(array: np.ndarray, form: Form, dtype: str | None) -> np.ndarray:
 def _variables(model: keras.Model) -> dict[Place, Any]:
     """The weights of a network by their places: variables, or tensors where LoRA adds to one."""
     variables = {}
-    for name, layer in layers_by_name(model).items():
+    trunk = trunk_of(model)
+    head = head_of(model, trunk)
+    layers = trunk.layers if head is None else {**trunk.layers, HEAD_KERNEL.layer: head}
+    for name, layer in layers.items():
         within = layer.parts() if isinstance(layer, Block) else ()
         parts = {f"{name}/{part.name}": part for part in within}
         for place, part in (parts | {name: layer}).items():
@@ -333,7 +347,7 @@ def _classes(tensors: Mapping[Place, Any]) -> int | None:
 
 def _differences(checkpoint: OpenCheckpoint, model: keras.Model) -> Iterator[str]:
     """Tells in what, apart from weights, the model differs from where the checkpoint is from."""
-    layers = layers_by_name(model)
+    layers = trunk_of(model).layers
     theirs = checkpoint.network.epsilon
     ours = {layer.norm.epsilon for layer in layers.values() if isinstance(layer, Block)}
     if ours and ours != {theirs}:

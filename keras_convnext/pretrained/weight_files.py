@@ -7,16 +7,19 @@ from typing import Any, Literal
 
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.h5_file import SUFFIXES, read_h5
+from keras_convnext.pretrained.keras_file import SUFFIX as KERAS_SUFFIX
+from keras_convnext.pretrained.keras_file import read_keras
 from keras_convnext.pretrained.safetensors_file import read_safetensors
 from keras_convnext.pretrained.sharded import read_shards
 from keras_convnext.pretrained.snapshot import weight_file
 from keras_convnext.pretrained.torch_file import read_torch_file
 from keras_convnext.pretrained.torch_legacy import MAGIC, read_legacy_torch_file
 
-Format = Literal["hdf5", "safetensors", "torch", "legacy torch", "index"]
+Format = Literal["hdf5", "keras", "safetensors", "torch", "legacy torch", "index"]
 
 _READERS = {
     "hdf5": read_h5,
+    "keras": read_keras,
     "safetensors": read_safetensors,
     "torch": read_torch_file,
     "legacy torch": read_legacy_torch_file,
@@ -33,8 +36,9 @@ def read(path: str | Path) -> Any:
             folder as of Hugging Face or DeepSpeed.
 
     Returns:
-        Of an HDF5 file a dict of `H5Tensor`s; of safetensors a dict of `SafeTensor`s; of a PyTorch
-        file what was saved, as `read_torch_file` has it; of shards the dict of all their tensors.
+        Of an HDF5 or `.keras` file a dict of `H5Tensor`s; of safetensors a dict of `SafeTensor`s; of
+        a PyTorch file what was saved, as `read_torch_file` has it; of shards the dict of all their
+        tensors.
 
     Raises:
         CheckpointError: If a file is damaged or unsafe or of another format, or if a folder holds
@@ -62,6 +66,8 @@ def format_of(path: str | Path) -> Format:
     header = int.from_bytes(start[:8], "little")
     if start.startswith(b"\x89HDF\r\n\x1a\n"):
         return "hdf5"
+    if path.suffix == KERAS_SUFFIX:
+        return "keras"
     if start.startswith(b"PK\x03\x04"):
         return "torch"
     if start[8:9] == b"{" and header <= size - 8:

@@ -136,7 +136,6 @@ def test_what_cannot_be_exported_is_said_at_once(toys, options, said, tmp_path):
     [
         ({"include_top": False}, "include_top=True"),
         ({"include_preprocessing": False}, "include_preprocessing=True"),
-        ({"input_shape": (64, 64, 1)}, "takes RGB"),
     ],
 )
 def test_a_model_that_names_no_classes_of_pixels_is_refused(options, said, tmp_path):

@@ -167,10 +167,9 @@ def test_a_keras_file_and_a_saved_model_give_the_same(tmp_path):
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
 
 
-def test_what_is_no_network_of_the_builders_is_refused():
-    around = keras.Sequential([keras.Input((32, 32, 3)), toy()], name="around")
-    with pytest.raises(ValueError, match="Received: model=around"):
-        fuse(around)
+def test_what_is_no_network_or_fused_already_is_refused():
+    with pytest.raises(ValueError, match=r"no ConvNeXt.*Received: other with the layers dense"):
+        fuse(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="dense")], "other"))
     with pytest.raises(ValueError, match="fused once"):
         fuse(fuse(toy()))
 

@@ -1,0 +1,72 @@
+"""`.keras` files as models, made of nothing but layers of Keras and of this package."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from keras_convnext.pretrained.errors import CheckpointError
+from keras_convnext.pretrained.keras_file import read_config
+
+# Layers of Keras that run code from the file, or read other files that it names.
+_UNSAFE = {
+    "FlaxLayer", "IntegerLookup", "JaxLayer", "Lambda", "StringLookup", "TFSMLayer",
+    "TextVectorization", "TorchModuleWrapper", "__lambda__",
+}  # fmt: skip
+
+
+def load_keras_model(path: str | Path) -> keras.Model:
+    """Loads the model in a `.keras` file, not compiled.
+
+    Raises:
+        CheckpointError: If the file is damaged, or needs other classes than those of Keras and of
+            this package, or than those registered by `keras.saving.register_keras_serializable`.
+        FileNotFoundError: If there is no such file.
+    """
+    for named in _classes(read_config(path)):
+        _check_class(named, path)
+    try:
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0][:300].encode("unicode_escape").decode()
+        raise CheckpointError(
+            f"Keras cannot load the model: {reason}. Save it with a version of Keras that is not "
+            f"newer than this one, {keras.__version__} (file: {path})"
+        ) from error
+
+
+def _classes(config: Any) -> Iterator[dict[str, Any]]:
+    """What names a class or a function, anywhere in a configuration."""
+    waiting = [config]
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, dict):
+            if "class_name" in each:
+                yield each
+            waiting += [value for key, value in each.items() if key != "compile_config"]
+        elif isinstance(each, list):
+            waiting += each
+
+
+def _check_class(named: dict[str, Any], path: str | Path) -> None:
+    name, module, registered = (named.get(k) for k in ("class_name", "module", "registered_name"))
+    shown = ascii(name)[:100]
+    if not isinstance(name, str) or name in _UNSAFE:
+        raise CheckpointError(
+            f"The model has something of the class {shown}, which runs code from the file or reads "
+            "other files. If you trust it, load it with keras.models.load_model, and pass the "
+            f"model instead of the file (file: {path})"
+        )
+    is_known = isinstance(registered, str) and keras.saving.get_registered_object(registered)
+    of_keras = isinstance(module, str) and f"{module}.".startswith("keras.") and name != "function"
+    if (
+        not is_known
+        and not of_keras
+        and name not in ("__tensor__", "__numpy__", "__keras_tensor__")
+    ):
+        raise CheckpointError(
+            f"The model needs {shown}, which is neither of Keras nor of this package: import the "
+            "module that registers it by keras.saving.register_keras_serializable first "
+            f"(file: {path})"
+        )

@@ -1,0 +1,196 @@
+"""The ConvNeXt within a Keras model: alone, with a head of its own, or at any depth in others."""
+
+import re
+from typing import NamedTuple
+
+import keras
+
+from keras_convnext.block import Block
+from keras_convnext.graph import Graph, as_functional, graph_of, nodes_of
+from keras_convnext.layers import PatchConv2D
+
+_PLAIN_NAME = re.compile(
+    r"normalization|stem_(conv|norm)|downsample_\d+_(norm|conv)|(stages_\d+_)?blocks_\d+"
+    r"|(avg|max)_pool|norm|head|predictions"
+)
+
+
+class Trunk(NamedTuple):
+    """A ConvNeXt in a model.
+
+    Args:
+        name: str. How a message calls it.
+        model: keras.Model. The one that has its layers: that which was searched, or one within it.
+        layers: dict of keras.layers.Layer. By plain name, without the prefix that a builder's
+            `name=` puts before it. `norm` and `head` are among them if a builder made them.
+    """
+
+    name: str
+    model: keras.Model
+    layers: dict[str, keras.layers.Layer]
+
+    @property
+    def blocks(self) -> list[Block]:
+        """The blocks, in order."""
+        return [layer for layer in self.layers.values() if isinstance(layer, Block)]
+
+    def ends_of_stages(self) -> dict[str, Block]:
+        """Returns the last block of each stage, by the level of a pyramid: `Pn` has stride 2**n.
+
+        Raises:
+            ValueError: If there are no stages, as in an isotropic network, or other strides.
+        """
+        ends = {}
+        for name, layer in self.layers.items():
+            if match := re.fullmatch(r"stages_(\d+)_blocks_\d+", name):
+                ends[int(match[1])] = layer
+        if not ends:
+            raise ValueError(
+                "Only a hierarchical ConvNeXt has a pyramid of maps: this one has no stages. "
+                f"Received: model={self.model.name}"
+            )
+        patch_size = self.layers["stem_conv"].patch_size
+        if patch_size & (patch_size - 1):
+            raise ValueError(
+                "The levels of a pyramid are named after strides that are powers of 2. "
+                f"Received: a model with patch_size={patch_size}"
+            )
+        first = patch_size.bit_length() - 1
+        return {f"P{first + stage}": block for stage, block in ends.items()}
+
+
+def find_trunks(model: keras.Model) -> list[Trunk]:
+    """Finds each ConvNeXt in a model. One that is called several times counts once.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    found: dict[int, Trunk] = {}
+    for container in model._flatten_layers():
+        if not isinstance(container, keras.Model):
+            continue
+        for stem in container.layers:
+            if not (isinstance(stem, PatchConv2D) and stem.name.endswith("stem_conv")):
+                continue
+            prefix = stem.name.removesuffix("stem_conv")
+            plain = {
+                layer.name.removeprefix(prefix): layer
+                for layer in container.layers
+                if layer.name.startswith(prefix)
+            }
+            own = {name: plain[name] for name in plain if _PLAIN_NAME.fullmatch(name)}
+            known = found.get(id(stem))
+            if known is None or len(known.layers) < len(own):
+                found[id(stem)] = Trunk(prefix.rstrip("_") or container.name, container, own)
+    if not found:
+        names = [layer.name for layer in model.layers]
+        more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        raise ValueError(
+            "There is no ConvNeXt of this package in the model. "
+            f"Received: {model.name} with the layers {', '.join(names[:4])}{more}"
+        )
+    return list(found.values())
+
+
+def trunk_of(model: keras.Model) -> Trunk:
+    """Finds the ConvNeXt in a model.
+
+    Raises:
+        ValueError: If there is none, or more than one.
+    """
+    trunks = find_trunks(model)
+    if len(trunks) > 1:
+        raise ValueError(
+            f"The model has {len(trunks)} ConvNeXt networks: pass a model with one of them, such "
+            "as model.get_layer(name) or keras.Model(inputs, outputs). "
+            f"Received: {model.name} with {', '.join(trunk.name for trunk in trunks)}"
+        )
+    return trunks[0]
+
+
+def head_of(model: keras.Model, trunk: Trunk) -> keras.layers.Dense | None:
+    """Returns the classifier: the head of a builder, or the one `Dense` behind the trunk's norm.
+
+    Args:
+        model: keras.Model.
+        trunk: Trunk. Of `model`.
+
+    Returns:
+        A keras.layers.Dense, or None if there is another head or none.
+    """
+    if "head" in trunk.layers:
+        return trunk.layers["head"]
+    try:
+        graph = graph_of(model)
+    except ValueError:  # a class with a call of its own
+        return None
+    calls = graph.of_layer(trunk.layers["norm"]) if "norm" in trunk.layers else []
+    if len(calls) != 1:
+        return None
+    (features,) = calls[0].outputs
+    behind = [step for step in graph.after(features) if getattr(step.layer, "weights", ())]
+    if len(behind) != 1 or behind[0] not in graph.taken_by(features):
+        return None
+    layer = behind[0].layer
+    return layer if isinstance(layer, keras.layers.Dense) and layer.use_bias else None
+
+
+def check_has_head(graph: Graph, trunks: list[Trunk]) -> None:
+    """Checks that something follows the features of networks, by which they tell classes.
+
+    Raises:
+        ValueError: If not.
+    """
+    last = graph.made_by(graph.outputs[0])
+    for trunk in trunks:
+        for name, layer in trunk.layers.items():
+            if last is not None and last.layer is layer and name not in ("head", "predictions"):
+                raise ValueError(
+                    "The model ends in features, not in classes: build the network with its head, "
+                    "by include_top=True, or add one. "
+                    f"Received: {graph.name}, which ends in {last.layer.name}"
+                )
+
+
+def other_layers(model: keras.Model, trunk: Trunk, head: keras.layers.Layer | None) -> list[str]:
+    """Names the layers with weights that are neither in the trunk nor its head."""
+    known = {id(head)}
+    for layer in trunk.layers.values():
+        known |= {id(layer), *map(id, layer._flatten_layers())}
+    return [
+        layer.path
+        for layer in model._flatten_layers(include_self=False)
+        if layer.weights and id(layer) not in known and not isinstance(layer, keras.Model)
+    ]
+
+
+def reaching(model: keras.Model, trunk: Trunk, part: keras.Model) -> keras.Model:
+    """Makes the model from the input of the whole to the outputs of a part of its trunk.
+
+    Args:
+        model: keras.Model.
+        trunk: Trunk. Of `model`.
+        part: keras.Model. From the input of `trunk.model` to outputs in it.
+
+    Raises:
+        ValueError: If the trunk is called by Python code, or more than once.
+    """
+    if model is trunk.model:
+        return part
+    graph_of(model)  # or it says why not
+    functional = as_functional(model)
+    calls = [
+        node
+        for node in nodes_of(functional)
+        if as_functional(node.operation) is not None
+        and trunk.model in [node.operation, *node.operation._flatten_layers()]
+    ]
+    if len(calls) != 1:
+        raise ValueError(
+            f"{trunk.name} is called {len(calls)} times in {model.name}: pass the network itself. "
+            f"Received: model={model.name}"
+        )
+    inner = reaching(calls[0].operation, trunk, part)
+    inputs = calls[0].input_tensors
+    outputs = inner(inputs[0] if len(inputs) == 1 else inputs)
+    return keras.Model(functional.input, outputs, name=part.name)
