@@ -171,7 +171,7 @@ def test_a_quantized_file_is_refused_as_a_checkpoint(path, no_garbage_collection
 
 def test_a_file_of_two_networks_is_refused_as_a_checkpoint(path):
     saved(two_trunks_of_the_same_names, path)
-    with pytest.raises(CheckpointError, match=r"2 ConvNeXt networks.*the one you mean"):
+    with pytest.raises(CheckpointError, match=r"There are ConvNeXts .*Choose one with prefix="):
         identify(path)
 
 

@@ -36,9 +36,8 @@ def read(path: str | Path) -> Any:
             folder as of Hugging Face or DeepSpeed.
 
     Returns:
-        Of an HDF5 or `.keras` file a dict of `H5Tensor`s; of safetensors a dict of `SafeTensor`s; of
-        a PyTorch file what was saved, as `read_torch_file` has it; of shards the dict of all their
-        tensors.
+        Of HDF5 and `.keras` a dict of `H5Tensor`s; of safetensors a dict of `SafeTensor`s; of a
+        PyTorch file what was saved, as `read_torch_file` has it; of shards all of their tensors.
 
     Raises:
         CheckpointError: If a file is damaged or unsafe or of another format, or if a folder holds
