@@ -65,8 +65,9 @@ def fuzz(kind, seeds, folder):
     for name, content in shards().items():
         (folder / name).write_bytes(content)
     path = folder / "x"
-    # What is imported late is imported now, of which the encoding of old names in zips is seldom.
-    "".encode("cp437")
+    # What is imported late is imported now; of old names in zips and of protocol 0 there are few.
+    for encoding in ("cp437", "raw_unicode_escape"):
+        "".encode(encoding)
     for content in (safe_file(), archives()[0], index()):
         path.write_bytes(content)
         read_all(read(path))
