@@ -151,7 +151,7 @@ def test_a_photograph_that_is_not_there_is_a_line_too(monkeypatch, capsys):
 
 def test_convert_writes_another_layout_and_shows_what_went_where(checkpoint, tmp_path):
     target = tmp_path / "timm.safetensors"
-    result = run("convert", checkpoint, target, "--layout", "timm_conv_mlp", "--verbose")
+    result = run("convert", checkpoint, target, "--layout", "timm_conv_mlp", "--names")
     assert result.exit_code == 0
     assert "3,695,520 parameters" in result.stderr
     for cell in ("stages_0_blocks_0/pwconv1", "160 x 40 x 1 x 1", "stages.3.blocks.1.mlp.fc2"):
@@ -162,7 +162,7 @@ def test_convert_writes_another_layout_and_shows_what_went_where(checkpoint, tmp
 
 def test_convert_writes_what_keras_applications_loads_and_shows_its_names(checkpoint, tmp_path):
     target = tmp_path / "x.weights.h5"
-    result = run("convert", checkpoint, target, "--layout", "keras_applications", "--verbose")
+    result = run("convert", checkpoint, target, "--layout", "keras_applications", "--names")
     assert result.exit_code == 0
     assert "convnext_atto_stage_0_block_0_pointwise_conv_1.0" in result.stdout.replace("\n", "")
     found = keras_convnext.identify(target)
