@@ -37,11 +37,17 @@ class Program(TyperGroup):
         sys.exit(code if isinstance(code, int) else 0)
 
 
-app = typer.Typer(cls=Program, invoke_without_command=True, pretty_exceptions_enable=False)
+app = typer.Typer(
+    cls=Program,
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # its panels cut the names of options on a narrow terminal
+)
 
 
 @app.callback(
-    epilog="\n\n".join(f"Exit code {code}: {meaning}" for code, meaning in EXIT_CODES.items())
+    epilog="\b\nExit codes:\n"
+    + "\n".join(f"  {code:3}  {text}" for code, text in EXIT_CODES.items())
 )
 def program(
     context: typer.Context,

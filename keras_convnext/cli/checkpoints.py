@@ -32,7 +32,9 @@ def identify_weights(
     ignore: Ignore = None,
     as_json: Json = False,
 ) -> None:
-    """Show which network a file of weights belongs to, from names and shapes alone.
+    """Show which network a file of weights belongs to.
+
+    Only names and shapes are read.
 
     The exit code is 1 if one of several files could not be identified.
     """

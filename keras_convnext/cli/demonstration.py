@@ -38,7 +38,7 @@ def demo(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Serve a page that classifies a picture and shows where the network looked."""
+    """Serve a page that classifies pictures, with heat maps."""
     import_backend()
     from keras_convnext.demo.answers import classifier_of_artifact
     from keras_convnext.demo.page import demo_page, require_gradio, start

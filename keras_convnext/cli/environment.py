@@ -25,7 +25,9 @@ NEEDED_FOR = {
 
 
 def doctor(as_json: Json = False) -> None:
-    """Check the installation: backend, devices, memory, cache, and what is missing for what.
+    """Check the installation: backend, devices, memory, cache.
+
+    It also shows which packages are missing, and for what.
 
     The exit code is 1 if the backend does not work.
     """

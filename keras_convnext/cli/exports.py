@@ -53,7 +53,7 @@ def export_network(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Export a network for another runtime, and compare it there with the live one."""
+    """Export a network for another runtime, and check it there."""
     import_backend()
     from keras_convnext.export import export
     from keras_convnext.export.formats import FORMATS

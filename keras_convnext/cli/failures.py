@@ -1,7 +1,6 @@
 """How a command ends: an exit code, and a line for whoever caused the failure."""
 
 import os
-import re
 import sys
 import tempfile
 import traceback
@@ -10,22 +9,22 @@ from types import TracebackType
 import typer
 
 from keras_convnext.cli.noise import library_output
-from keras_convnext.cli.terminal import note, shown
+from keras_convnext.cli.terminal import note, one_line, shown
 from keras_convnext.cli.versions import versions
 
 WRONG_INPUT, INTERNAL, INTERRUPTED = 2, 70, 130
 EXIT_CODES = {
     0: "done",
-    1: "done, but with a failure: an unreadable image, weights that differ, a loss of NaN",
-    WRONG_INPUT: "not done, because of an argument, a file or this machine; the message says why",
-    INTERNAL: "an internal error; please report it",
-    INTERRUPTED: "Ctrl-C; 143 after SIGTERM, 141 if standard output was closed early",
+    1: "done, but an image was unreadable, weights differ or the loss is NaN",
+    WRONG_INPUT: "not done: an argument, a file or the machine does not allow it",
+    INTERNAL: "internal error: please report it",
+    INTERRUPTED: "Ctrl-C (143: SIGTERM; 141: nobody reads the output)",
 }
 UsageFailure = next(
     kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
 )
 _OUT_OF_MEMORY = {"MemoryError", "ResourceExhaustedError", "OutOfMemoryError"}
-_ESCAPE = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+_MOST_SHOWN = 600  # characters of what a library says
 
 
 def report(error: BaseException) -> int:
@@ -70,10 +69,11 @@ def _message(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         names = [str(name) for name in (error.filename, error.filename2) if name is not None]
         return ": ".join([error.strerror, *names])
-    lines = _ESCAPE.sub("", str(error)).splitlines()
-    line = " ".join(part for part in (line.strip() for line in lines) if part)
-    if not _comes_from_us(error.__traceback__):
-        line = f"{line[:600]}... (--verbose shows all)" if len(line) > 600 else line
+    if _comes_from_us(error.__traceback__):
+        return str(error)
+    line = one_line(str(error))
+    if len(line) > _MOST_SHOWN:
+        line = f"{line[:_MOST_SHOWN]}... (--verbose shows all)"
     return line or type(error).__name__
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_convnext.cli.application import Reading, Shape
-from keras_convnext.cli.terminal import track, waiting
+from keras_convnext.cli.terminal import one_line, track, waiting
 from keras_convnext.cli.versions import backend
 
 if TYPE_CHECKING:
@@ -43,7 +43,8 @@ def load_network(weights: str, model: str | None, shape: Shape, reading: Reading
         if Path(weights).suffix != ".keras":
             raise
         raise ValueError(
-            f"Keras cannot load this file: {type(error).__name__}: {error}. Received: {weights}"
+            f"Keras cannot load this file: {type(error).__name__}: {one_line(str(error))}. "
+            f"Received: {weights}"
         ) from error
 
 

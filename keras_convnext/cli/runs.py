@@ -156,7 +156,9 @@ def plan_run(
     settings: Settings = None,
     as_json: Json = False,
 ) -> None:
-    """Estimate the steps, memory and hours of a training run, on devices you need not have.
+    """Estimate the steps, memory and hours of a training run.
+
+    The devices need not be there.
 
     The exit code is 1 if the memory is too small for one image at a time.
     """

@@ -12,7 +12,7 @@ from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.folder import CachedFile, cache_folder, cached_files, remove_cached
 
 cache = typer.Typer(
-    help="List, measure, verify and remove downloaded weights.", no_args_is_help=False
+    help="List, measure, verify and remove downloaded weights.", rich_markup_mode=None
 )
 
 

@@ -6,6 +6,7 @@ broken or cut to fit the terminal.
 
 import json
 import os
+import re
 import sys
 import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -33,6 +34,7 @@ CLOSED_PIPE = 141  # 128 + SIGPIPE, as if the signal had ended the process
 # They change the direction in which what follows is shown.
 _BIDI = {*"\u061c\u200e\u200f", *map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}
 _UNSEEN = {"Cc", "Cs", "Zl", "Zp"}  # control characters, halves of pairs, separators of lines
+_COLOR = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 
 class Stream(Console):
@@ -57,6 +59,11 @@ def shown(text: object) -> str:
         else character
         for character in str(text)
     )
+
+
+def one_line(text: str) -> str:
+    """Returns what a library says without its colours and line breaks."""
+    return " ".join(_COLOR.sub("", text).split())
 
 
 def write(*lines: str) -> None:

@@ -119,7 +119,7 @@ def _fetched(copies: Sequence[Checkpoint]) -> tuple[Checkpoint, Path]:
         f"{cache_folder() / copies[0].file}; or let KERAS_CONVNEXT_MIRROR be the address of a "
         "folder that has it"
     )
-    raise DownloadError("\n".join(failures))
+    raise DownloadError(". ".join(failures))
 
 
 def _check(copy: Checkpoint, path: Path) -> None:
