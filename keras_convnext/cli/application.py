@@ -71,8 +71,11 @@ def command(name: str, function: Callable[..., None], group: typer.Typer = app) 
     @wraps(function)
     def run(*args: Any, verbose: bool, **kwargs: Any) -> None:
         library_output.is_shown = verbose
-        with library_output.kept():
-            function(*args, **kwargs)
+        try:
+            with library_output.kept():
+                function(*args, **kwargs)
+        except KeyboardInterrupt as error:  # of which Typer would make something else
+            raise typer.Exit(report(error)) from error
 
     option = Annotated[
         bool, typer.Option("--verbose", help="Show what libraries print, and where errors are.")
