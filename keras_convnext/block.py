@@ -34,6 +34,7 @@ class Block(keras.layers.Layer):
             `1 / sqrt(fan_in)` for each. Defaults to 0.02.
         remat: bool. Whether training keeps only the input of the branch and computes the rest again
             for the gradient. The draw of drop path is not repeated. Defaults to False.
+        epsilon: float. What the norm adds to the variance. Defaults to 1e-6.
         **kwargs: `name`, `dtype` and `trainable`, as in `keras.layers.Layer`.
 
     Input shape: `(N, H, W, dim)`. Output shape: the same.
@@ -52,6 +53,7 @@ class Block(keras.layers.Layer):
         drop_path: float = 0.0,
         stddev: float | None = 0.02,
         remat: bool = False,
+        epsilon: float = 1e-6,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -69,7 +71,7 @@ class Block(keras.layers.Layer):
                 dtype=dtype,
                 name="dwconv",
             )
-            self.norm = LayerNormalization(epsilon=1e-6, dtype=dtype, name="norm")
+            self.norm = LayerNormalization(epsilon=epsilon, dtype=dtype, name="norm")
             self.pwconv1 = keras.layers.Dense(
                 expansion * dim,
                 kernel_initializer=kernel_initializer(stddev, dim),
@@ -178,6 +180,7 @@ class Block(keras.layers.Layer):
             "drop_path": self.drop_path.rate,
             "stddev": self.stddev,
             "remat": self.remat,
+            "epsilon": self.norm.epsilon,
             "dense": dense,
             "frozen": [part.name for part in (self.dwconv, self.norm) if not part.trainable],
         }

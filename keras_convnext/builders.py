@@ -1,5 +1,7 @@
 """The functions that users call: `ConvNeXtTiny` and its siblings, one per row of `VARIANTS`."""
 
+import operator
+import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -11,7 +13,8 @@ from keras_convnext import network
 from keras_convnext.initializers import about_to_load
 from keras_convnext.pretrained.cache import ported_weights
 from keras_convnext.pretrained.catalog import Checkpoint, find, list_weights
-from keras_convnext.pretrained.identify import identify
+from keras_convnext.pretrained.checkpoint import open_checkpoint
+from keras_convnext.pretrained.identify import identity_of
 from keras_convnext.pretrained.porting import load_checkpoint
 from keras_convnext.signature import Builder, Options, documentation, options_written_out
 from keras_convnext.variants import VARIANTS, Variant
@@ -40,15 +43,26 @@ def _builder(variant: Variant) -> Builder:
         remat: bool = False,
     ) -> keras.Model:
         _check_arguments(pooling, classes, drop_path_rate, layer_scale_init_value)
+        classes = classes and _whole(classes)
         published = _published(weights, variant)
         if include_top and published and published[0].classes is None:
             raise ValueError(
                 "These weights have no classifier: take them with include_top=False. "
                 f"Received: weights={weights!r}"
             )
+        path = ported_weights(published) if published else weights and Path(weights)
+        channels = 3
+        if path and path.suffix != ".keras":
+            found = identity_of(open_checkpoint(path, expected=variant))
+            channels, classes = found.channels, classes or found.classes
+            if include_top and classes is None:
+                raise ValueError(
+                    "This file has no classifier: take it with include_top=False, or give classes "
+                    f"for a new one. Received: weights={weights}"
+                )
         if input_shape is None:
-            size = published[0].size if published else variant.size
-            input_shape = (size, size, 3) if include_top else (None, None, 3)
+            size = (published[0].size if published else variant.size) if include_top else None
+            input_shape = (size, size, channels)
         prefix = "" if name == variant.name else f"{name}_"
         image = input_tensor
         if image is None:
@@ -59,20 +73,16 @@ def _builder(variant: Variant) -> Builder:
                 f"Received: input_tensor={input_tensor!r}"
             )
         _check_image_shape(image.shape[1:], variant)
-        path = ported_weights(published) if published else weights and Path(weights)
-        if classes is None:
-            told = path and path.suffix != ".keras" and identify(path).classes
-            classes = told or 1000
 
         x = network.normalization(image, prefix) if include_preprocessing else image
         with about_to_load() if path else nullcontext():
             variant_to_build = variant._replace(layer_scale=layer_scale_init_value or None)
             x = network.trunk(x, variant_to_build, drop_path_rate, remat, prefix)
         if include_top:
-            x = network.pooled(x, "avg", prefix)
-            x = network.head(x, classes, head_init_scale, classifier_activation, prefix)
+            x = network.pooled(x, "avg", prefix, variant.epsilon)
+            x = network.head(x, classes or 1000, head_init_scale, classifier_activation, prefix)
         elif pooling:
-            x = network.pooled(x, pooling, prefix)
+            x = network.pooled(x, pooling, prefix, variant.epsilon)
         sources = keras.utils.get_source_inputs(image)
         model = keras.Model(sources[0] if len(sources) == 1 else sources, x, name=name)
         if path and path.suffix == ".keras":
@@ -98,7 +108,7 @@ def _check_arguments(
         )
     if pooling not in (None, "avg", "max"):
         raise ValueError(f"pooling is None, 'avg' or 'max'. Received: pooling={pooling}")
-    if classes is not None and (not isinstance(classes, int) or classes < 1):
+    if classes is not None and not _whole(classes):
         raise ValueError(f"classes is a whole number from 1 up. Received: classes={classes}")
     if not 0 <= drop_path_rate < 1:
         raise ValueError(f"drop_path_rate is in [0, 1). Received: drop_path_rate={drop_path_rate}")
@@ -122,11 +132,16 @@ def _check_image_shape(shape: tuple[int | None, ...], variant: Variant) -> None:
         )
 
 
-def _published(weights: str | Path | None, variant: Variant) -> tuple[Checkpoint, ...]:
+def _published(weights: object, variant: Variant) -> tuple[Checkpoint, ...]:
     """The published checkpoint that `weights` names, and its copies; none if it names a file."""
+    if not isinstance(weights, str | os.PathLike | None):
+        raise ValueError(
+            "weights is the name of published weights, the path of a file, or None for random "
+            f"weights. Received: weights={weights!r}"
+        )
     if weights is None or Path(weights).is_file():
         return ()
-    if isinstance(weights, Path) or Path(weights).suffix:
+    if not isinstance(weights, str) or Path(weights).suffix:
         raise FileNotFoundError(f"There is no such file. Received: weights={weights}")
     return find(variant.name, weights)
 
@@ -182,6 +197,7 @@ def ConvNeXt(
     *,
     patch_size: int = 4,
     kernel_size: int = 7,
+    epsilon: float = 1e-6,
     weights: str | Path | None = None,
     name: str = "convnext",
     **options: "Unpack[Options]",
@@ -203,8 +219,12 @@ def ConvNeXt(
         patch_size: int. Side of the stem's patches, in pixels; the smallest image is this times
             2 ** (stages - 1). Defaults to 4.
         kernel_size: int, odd. Side of the depthwise kernels. Defaults to 7.
+        epsilon: float. What the norms add to the variance. CLIP's largest ConvNeXt has 1e-5.
+            Defaults to 1e-6, as in all the others.
     """
-    variant = Variant("convnext", tuple(depths), tuple(dims), 1e-6, patch_size, kernel_size)
+    variant = Variant(
+        "convnext", tuple(depths), tuple(dims), 1e-6, patch_size, kernel_size, epsilon=epsilon
+    )
     return _builder(_checked(variant))(weights=weights, name=name, **options)
 
 
@@ -246,8 +266,13 @@ def _checked(variant: Variant) -> Variant:
             "depths and dims have one entry a stage, both. "
             f"Received: depths={variant.depths}, dims={variant.dims}"
         )
-    numbers = (*variant.depths, *variant.dims, variant.patch_size, variant.kernel_size)
-    if not all(isinstance(number, int) and number >= 1 for number in numbers):
+    whole = variant._replace(
+        depths=tuple(map(_whole, variant.depths)),
+        dims=tuple(map(_whole, variant.dims)),
+        patch_size=_whole(variant.patch_size),
+        kernel_size=_whole(variant.kernel_size),
+    )
+    if 0 in (*whole.depths, *whole.dims, whole.patch_size, whole.kernel_size):
         raise ValueError(
             "Depths, dims, patch_size and kernel_size are whole numbers from 1 up. "
             f"Received: {variant}"
@@ -257,4 +282,13 @@ def _checked(variant: Variant) -> Variant:
             "kernel_size is odd: the padding is the same on all sides. "
             f"Received: kernel_size={variant.kernel_size}"
         )
-    return variant
+    return whole
+
+
+def _whole(number: object) -> int:
+    """A whole number from 1 up as an int, of NumPy or of Python; 0 for anything else."""
+    try:
+        whole = operator.index(number)  # type: ignore[arg-type]  # what it refuses is a TypeError
+    except TypeError:
+        return 0
+    return 0 if isinstance(number, bool) else max(0, whole)

@@ -1,7 +1,7 @@
 """A file of weights into a model, and into a file of another kind."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +26,15 @@ def load_model(
     include_top: bool = True,
     entry: str | None = None,
     progress: Progress = iter,
+    *,
+    prefix: str | None = None,
+    ignore: str | Iterable[str] = (),
     **options: Any,
 ) -> keras.Model:
     """Builds the network that a file of weights is of, with those weights.
+
+    The file decides on the depths and widths, layer scale, the channels of the images and the
+    number of classes, unless `options` do.
 
     Example:
 
@@ -45,6 +51,8 @@ def load_model(
             ends in the pooled and normalised features. Defaults to True.
         entry: str or None. Which dict of tensors of a `.pth` to take, as in `load_checkpoint`.
         progress: function. As in `load_checkpoint`.
+        prefix: str or None. Which ConvNeXt of several to take, as in `load_checkpoint`.
+        ignore: str or iterable of str. Tensors to leave out, as in `load_checkpoint`.
         **options: Other arguments of the builder, such as `input_shape`.
 
     Returns:
@@ -71,19 +79,19 @@ def load_model(
         if include_top:
             return loaded
         return keras.Model(loaded.input, layers_by_name(loaded)["norm"].output)
-    variant, classes = identify(source, entry)
-    if model not in (None, variant.name):
-        raise CheckpointError(f"This is a {variant.name} checkpoint, not {model} (file: {source})")
-    if include_top and classes is not None:
-        options = {"classes": classes, **options}
-    with about_to_load():
-        built = _build(
-            variant,
-            include_top and classes is not None,
-            layer_scale_init_value=variant.layer_scale,
-            **options,
-        )
-    load_checkpoint(built, source, entry, progress)
+    found = identify(source, entry, prefix, ignore)
+    network, classes = found.variant, options.get("classes") or found.classes
+    if model not in (None, network.name):
+        raise CheckpointError(f"This is a {network.name} checkpoint, not {model} (file: {source})")
+    include_top = include_top and classes is not None
+    options = {"layer_scale_init_value": network.layer_scale, **options, "classes": classes}
+    if options.get("input_shape") is None and options.get("input_tensor") is None:
+        size = VARIANTS.get(network.name, network).size if include_top else None
+        options["input_shape"] = (size, size, found.channels)
+    is_fresh = include_top and classes != found.classes  # the head, which needs random weights
+    with nullcontext() if is_fresh else about_to_load():
+        built = _build(network, include_top, **options)
+    load_checkpoint(built, source, entry, progress, prefix=prefix, ignore=ignore)
     return built
 
 
@@ -110,7 +118,12 @@ def _build(network: Variant, include_top: bool, **options: Any) -> keras.Model:
             depth, dim, patch_size=patch_size, kernel_size=kernel_size, **options
         )
     return ConvNeXt(
-        network.depths, network.dims, patch_size=patch_size, kernel_size=kernel_size, **options
+        network.depths,
+        network.dims,
+        patch_size=patch_size,
+        kernel_size=kernel_size,
+        epsilon=network.epsilon,
+        **options,
     )
 
 
@@ -123,6 +136,9 @@ def convert(
     dtype: str | None = None,
     entry: str | None = None,
     progress: Progress = iter,
+    *,
+    prefix: str | None = None,
+    ignore: str | Iterable[str] = (),
 ) -> keras.Model:
     """Turns a file of weights into one of another kind or another layout.
 
@@ -143,6 +159,8 @@ def convert(
             they are.
         entry: as in `load_model`.
         progress: function. As in `load_checkpoint`, for what is read and again for what is written.
+        prefix: as in `load_model`.
+        ignore: as in `load_model`.
 
     Returns:
         The keras.Model that was written.
@@ -156,13 +174,17 @@ def convert(
     if not target.name.endswith(TARGETS):
         raise ValueError(f"target ends in {', '.join(TARGETS)}. Received: target={target}")
     if target.suffix != ".keras":
-        converted = load_model(source, model, include_top, entry, progress)
+        converted = load_model(
+            source, model, include_top, entry, progress, prefix=prefix, ignore=ignore
+        )
         save_checkpoint(converted, target, layout, dtype, progress)
         return converted
     if dtype is not None and Path(source).suffix == ".keras":
         raise ValueError(f"A .keras model keeps its dtypes. Received: dtype={dtype}")
     with _policy(dtype):
-        converted = load_model(source, model, include_top, entry, progress)
+        converted = load_model(
+            source, model, include_top, entry, progress, prefix=prefix, ignore=ignore
+        )
     partial = target.with_name(f"partial.{target.name}")
     try:
         converted.save(partial)

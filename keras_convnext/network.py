@@ -54,7 +54,7 @@ def trunk(
     x = stem(x, variant, prefix)
     for stage, (depth, dim) in enumerate(zip(variant.depths, variant.dims)):
         if stage > 0:
-            x = downsample(x, dim, variant.stddev, f"{prefix}downsample_{stage}")
+            x = downsample(x, dim, variant, f"{prefix}downsample_{stage}")
         of_stage = "" if variant.isotropic else f"stages_{stage}_"
         for index in range(depth):
             x = Block(
@@ -64,6 +64,7 @@ def trunk(
                 drop_path=next(rates),
                 stddev=variant.stddev,
                 remat=remat,
+                epsilon=variant.epsilon,
                 name=f"{prefix}{of_stage}blocks_{index}",
             )(x)  # (N, H/4, W/4, C)
     return x  # (N, H/32, W/32, 8C)
@@ -77,18 +78,21 @@ def stem(x: Any, variant: Variant, prefix: str = "") -> Any:
         kernel_initializer=kernel_initializer(variant.stddev, variant.patch_size**2 * x.shape[-1]),
         name=f"{prefix}stem_conv",
     )(x)  # (N, H/4, W/4, C)
-    return x if variant.isotropic else _norm(f"{prefix}stem_norm")(x)
+    return x if variant.isotropic else _norm(f"{prefix}stem_norm", variant.epsilon)(x)
 
 
-def downsample(x: Any, dim: int, stddev: float | None, name: str) -> Any:
+def downsample(x: Any, dim: int, variant: Variant, name: str) -> Any:
     """Halves the map before a stage, with a norm to keep training stable: section 2.6."""
-    x = _norm(f"{name}_norm")(x)
+    x = _norm(f"{name}_norm", variant.epsilon)(x)
     return PatchConv2D(
-        dim, 2, kernel_initializer=kernel_initializer(stddev, 4 * x.shape[-1]), name=f"{name}_conv"
+        dim,
+        2,
+        kernel_initializer=kernel_initializer(variant.stddev, 4 * x.shape[-1]),
+        name=f"{name}_conv",
     )(x)  # (N, H/8, W/8, 2C)
 
 
-def pooled(x: Any, pooling: str, prefix: str = "") -> Any:
+def pooled(x: Any, pooling: str, prefix: str = "", epsilon: float = 1e-6) -> Any:
     """The features under the classifier: the norm comes after the pooling."""
     pools = {
         "avg": keras.layers.GlobalAveragePooling2D,
@@ -96,7 +100,7 @@ def pooled(x: Any, pooling: str, prefix: str = "") -> Any:
     }
     name = f"{prefix}{pooling}_pool"
     x = pools[pooling](data_format="channels_last", name=name)(x)  # (N, 8C)
-    return _norm(f"{prefix}norm")(x)
+    return _norm(f"{prefix}norm", epsilon)(x)
 
 
 def head(
@@ -117,8 +121,8 @@ def head(
     )(x)
 
 
-def _norm(name: str) -> keras.layers.Layer:
-    return LayerNormalization(epsilon=1e-6, name=name)
+def _norm(name: str, epsilon: float) -> keras.layers.Layer:
+    return LayerNormalization(epsilon=epsilon, name=name)
 
 
 def layers_by_name(model: keras.Model) -> dict[str, keras.layers.Layer]:

@@ -23,6 +23,7 @@ class Variant(NamedTuple):
             takes `1 / sqrt(inputs)` for each: the official 0.02 is that for a kernel of 2,500
             inputs, and leaves a narrow network with whispers to learn from.
         size: int. Side of the images it takes if nobody says otherwise, in pixels.
+        epsilon: float. What the norms add to the variance.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Variant(NamedTuple):
     isotropic: bool = False
     stddev: float | None = 0.02
     size: int = 224
+    epsilon: float = 1e-6
 
     @property
     def stride(self) -> int:
@@ -67,3 +69,9 @@ VARIANTS = {
         Variant("convnext_isotropic_large", (36,), (1024,), 1e-6, 16, isotropic=True),   # 305.94 M
     )
 }  # fmt: skip
+
+# Networks without a builder, whose files are recognised by their shapes.
+OTHERS = (
+    # The image tower of a CLIP by LAION (timm, models/convnext.py): 846.47 M.
+    Variant("convnext_xxlarge", (3, 4, 30, 3), (384, 768, 1536, 3072), epsilon=1e-5),
+)

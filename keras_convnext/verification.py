@@ -1,8 +1,8 @@
 """Is a file of weights what it is said to be? Each question with its answer."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -32,7 +32,15 @@ class Finding(NamedTuple):
     answer: str
 
 
-def verify(model: str, weights: str | Path, image: ImageSource | None = None) -> list[Finding]:
+def verify(
+    model: str,
+    weights: str | Path,
+    image: ImageSource | None = None,
+    *,
+    entry: str | None = None,
+    prefix: str | None = None,
+    ignore: str | Iterable[str] = (),
+) -> list[Finding]:
     """Compares weights with all that is published about them.
 
     Example:
@@ -48,6 +56,9 @@ def verify(model: str, weights: str | Path, image: ImageSource | None = None) ->
             with the published one of its name.
         image: what `load_image` takes, or None. Image 000000039769 of COCO val2017, for which first
             logits of most of the official checkpoints are published. Defaults to None.
+        entry: str or None. Of a file: which dict of tensors, as in `load_checkpoint`.
+        prefix: str or None. Of a file, as in `load_checkpoint`.
+        ignore: str or iterable of str. Of a file, as in `load_checkpoint`.
 
     Returns:
         list of Finding: on the digest, the network, the numbers, and the logits.
@@ -58,19 +69,19 @@ def verify(model: str, weights: str | Path, image: ImageSource | None = None) ->
         FileNotFoundError: If there is no such file.
         ImageError: If `image` is none.
     """
+    where = (entry, prefix, ignore)
     if Path(weights).suffix or Path(weights).is_file():
         path = Path(weights)
         copies = [row for row in list_weights(model, copies=True) if row.file == path.name]
         copy = copies[0] if copies else None
-        classes = copy.classes if copy else identify(path).classes
+        classes = copy.classes if copy else identify(path, *where).classes
     else:
         copy, path = published_file(find(model, str(weights)))
         classes = copy.classes
-    parameters = f"{model}, {classes or 'no'} classes, {{:,}} parameters"
     findings = [
         _ask("digest", lambda: _digest(path, copy)),
-        _ask("network", lambda: (True, parameters.format(check_network(path, model, classes)))),
-        _ask("numbers", lambda: _numbers(path)),
+        _ask("network", lambda: _network(path, model, classes, *where)),
+        _ask("numbers", lambda: _numbers(path, *where)),
     ]
     if image is not None:
         findings.append(_ask("logits", lambda: _logits(path, copy, image)))
@@ -93,8 +104,13 @@ def _digest(path: Path, copy: Checkpoint | None) -> tuple[bool | None, str]:
     return True, f"as published; SHA-256 {sha256}"
 
 
-def _numbers(path: Path) -> tuple[bool, str]:
-    check_numbers(path)
+def _network(path: Path, model: str, classes: int | None, *where: Any) -> tuple[bool, str]:
+    parameters = check_network(path, model, classes, *where)
+    return True, f"{model}, {classes or 'no'} classes, {parameters:,} parameters"
+
+
+def _numbers(path: Path, *where: Any) -> tuple[bool, str]:
+    check_numbers(path, *where)
     return True, "all are finite"
 
 

@@ -1,186 +1,249 @@
 """A checkpoint as a dict from our variables to its tensors, whatever names it uses for them."""
 
+import fnmatch
+import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
-
-import numpy as np
 
 from keras_convnext.pretrained.addresses import named
+from keras_convnext.pretrained.entries import Entry, entries_of, names_in, unnamed_tensors
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.h5_file import SUFFIXES, H5Tensor, read_h5
-from keras_convnext.pretrained.layouts import KINDS, LAYOUTS, Place, Row
-from keras_convnext.pretrained.memory import Unshared
-from keras_convnext.pretrained.names import Form, is_skipped, place_of
-from keras_convnext.pretrained.safetensors_file import SafeTensor, read_safetensors
-from keras_convnext.pretrained.stored_tensor import StoredTensor
+from keras_convnext.pretrained.layouts import ABOVE, HDF5_LAYOUTS, HEAD_KERNEL, LAYOUTS, Place
+from keras_convnext.pretrained.names import is_skipped, place_of
+from keras_convnext.pretrained.relatives import relative_of, told
+from keras_convnext.pretrained.safetensors_file import read_safetensors
+from keras_convnext.pretrained.source import Source, source_of
 from keras_convnext.pretrained.torch_file import read_torch_file
+from keras_convnext.pretrained.trunks import (
+    Candidate,
+    candidates_in,
+    check_whole,
+    checked,
+    equal_copies,
+    listed,
+)
 from keras_convnext.variants import Variant
 
-MATRIX_AXES = KINDS["linear"]["kernel"][1]
-
-Tensor = StoredTensor | SafeTensor | H5Tensor
-
-# Where dicts of tensors stand in a file, the first that is there being taken.
-ENTRY_NAMES = ("model", "state_dict", "model_ema")
-
-MAX_KEY = 200  # wrappers are taken off one by one, of which a hostile name has a million
+# Where the official training puts the weights, and beside them their running average.
+OFFICIAL_ENTRIES = ("model", "model_ema")
 
 
-class Source(NamedTuple):
-    """A tensor of a checkpoint, whose numbers are still in the file.
+@dataclass(frozen=True)
+class OpenCheckpoint:
+    """A ConvNeXt that was found in a file.
 
     Args:
-        key: str. Its name in the file.
-        tensor: StoredTensor, SafeTensor or H5Tensor.
-        axes: tuple of int. The axes of the tensor in the order of ours.
+        network: Variant. Named "convnext" if it is none of the published networks.
+        sources: dict from places to tensors.
+        layout: str. Of its names, as in `LAYOUTS`.
+        entry: str. The dict of tensors that it is in, "" if that is the file.
+        prefix: str. What precedes the names of its tensors.
+        ignored: tuple of str. The other tensors of the file; of its entry alone, or of the prefix,
+            if that was asked for.
     """
 
-    key: str
-    tensor: Tensor
-    axes: tuple[int, ...]
+    network: Variant
+    sources: dict[Place, Source]
+    layout: str
+    entry: str = ""
+    prefix: str = ""
+    ignored: tuple[str, ...] = ()
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """The shape in our order of axes."""
-        return tuple(self.tensor.shape[axis] for axis in self.axes)
+    def classes(self) -> int | None:
+        """The number of classes, or None without a head."""
+        return self.sources[HEAD_KERNEL].shape[1] if HEAD_KERNEL in self.sources else None
 
-    def read(self) -> np.ndarray:
-        """Reads the numbers, in our order of axes, without checking them again."""
-        shape = self.tensor.shape[: len(self.axes)]
-        if self.axes == tuple(range(len(self.axes))):
-            return self.tensor.read(verify=False).reshape(shape)
-        if self.axes != MATRIX_AXES:
-            array = self.tensor.read(verify=False).reshape(shape)
-            return np.ascontiguousarray(array.transpose(self.axes))
-        # A matrix is transposed strip by strip while it is read: each stays in the cache, and
-        # there is no second copy of the whole.
-        array = Unshared.empty(shape[::-1], self.tensor.dtype)
-        rows, columns = 16, shape[1]
-        for index, piece in enumerate(self.tensor.pieces(rows * columns, verify=False)):
-            strip = piece.reshape(-1, columns).T
-            array[:, rows * index : rows * index + strip.shape[1]] = strip
-        return array
-
-    def check(self, dtype: str) -> None:
-        """Reads the numbers and looks at them.
-
-        Args:
-            dtype: str. What they will be rounded to.
-
-        Raises:
-            CheckpointError: If they are damaged, or one is not finite or would not be in `dtype`.
-        """
-        for piece in self.tensor.pieces(1 << 18):
-            with np.errstate(over="ignore"):
-                finite = np.isfinite(piece.astype(dtype, copy=False)).all()
-            if not finite:
-                raise CheckpointError(f"{self.key} holds NaN or infinite numbers, in {dtype}")
+    @property
+    def notice(self) -> str | None:
+        """What to tell of the tensors that were left aside, if there are some."""
+        if not self.ignored:
+            return None
+        where = f" of the entry {shown(self.entry)}" * bool(self.entry)
+        where += f" with the prefix {shown(self.prefix)}" * bool(self.prefix)
+        number = f"{len(self.ignored)} other tensor{'s' * (len(self.ignored) > 1)}"
+        return f"Took the {self.network.name}{where} and left {number}: {listed(self.ignored)}"
 
 
 def open_checkpoint(
-    path: str | Path, entry: str | None = None, expected: Variant | None = None
-) -> dict[Place, Source]:
-    """Reads the names and shapes in a checkpoint; the numbers stay in the file until asked for.
+    path: str | Path,
+    entry: str | None = None,
+    prefix: str | None = None,
+    ignore: str | Iterable[str] = (),
+    expected: Variant | None = None,
+) -> OpenCheckpoint:
+    """Finds the ConvNeXt in a file; its numbers stay there until asked for.
 
     Args:
         path: str or path. A `.pth`, `.safetensors` or HDF5 file in any of the layouts.
-        entry: str or None. Which dict of tensors of a `.pth` to take. Defaults to `model`, else
-            `state_dict`, else `model_ema`, else the file is the dict.
+        entry: str or None. The dict of tensors to look in, such as "state.model". Defaults to
+            None, which is wherever a ConvNeXt is; of an official training checkpoint, `model`.
+        prefix: str or None. What precedes the names of its tensors, such as "student.backbone.".
+            Defaults to None, which is whatever does.
+        ignore: str or iterable of str. Patterns of names, such as "head.*", to leave out before
+            anything else. Defaults to ().
         expected: Variant or None. What to take the network for where a `.weights.h5` leaves it
             open. Defaults to None.
 
     Raises:
-        CheckpointError: If the file is damaged or is no ConvNeXt; the message names the file.
+        CheckpointError: If the file is damaged, or holds no ConvNeXt, or several; the message names
+            the file.
         FileNotFoundError: If there is no such file.
     """
     suffix = Path(path).suffix
     readers = {".safetensors": read_safetensors} | dict.fromkeys(SUFFIXES, read_h5)
     saved = readers.get(suffix, read_torch_file)(path)
+    patterns = [ignore] if isinstance(ignore, str) else list(ignore)
+    is_left_out = re.compile("|".join(map(fnmatch.translate, patterns)) or r"(?!)").match
     try:
         if suffix in SUFFIXES:
-            saved = named(saved, expected)
-        elif suffix not in readers:
-            saved = _state_dict(saved, entry)
-        return _sources(saved)
+            return _of_keras({k: v for k, v in saved.items() if not is_left_out(k)}, expected)
+        entries = [
+            Entry(each.path, {k: v for k, v in each.tensors.items() if not is_left_out(k)})
+            for each in entries_of(saved)
+        ]
+        return _chosen(saved, entries, entry, prefix)
     except CheckpointError as error:
         raise CheckpointError(f"{error} (file: {path})") from error
 
 
-def check_numbers(path: str | Path) -> None:
-    """Reads a checkpoint through.
+def check_numbers(
+    path: str | Path,
+    entry: str | None = None,
+    prefix: str | None = None,
+    ignore: str | Iterable[str] = (),
+) -> None:
+    """Reads a checkpoint through; the arguments are those of `open_checkpoint`.
 
     Raises:
         CheckpointError: If a checksum in it is wrong, or a number not finite; the message names the
             file.
     """
-    sources = open_checkpoint(path)
+    checkpoint = open_checkpoint(path, entry, prefix, ignore)
     try:
-        for source in sources.values():
+        for source in checkpoint.sources.values():
             source.check("float32")
     except CheckpointError as error:
         raise CheckpointError(f"{error} (file: {path})") from error
 
 
-def _state_dict(saved: object, entry: str | None) -> dict[str, StoredTensor]:
-    """The dict of tensors in what a file holds."""
-    if not isinstance(saved, dict):
-        raise CheckpointError(f"The file holds no dict but a {type(saved).__name__}")
-    if entry is None:
-        entry = next((name for name in ENTRY_NAMES if name in saved), None)
-    elif entry not in saved:
-        raise CheckpointError(f"The file has no entry {entry!r}, but {listed(saved)}")
-    state = saved if entry is None else saved[entry]
-    if not isinstance(state, dict) or not state:
-        raise CheckpointError(f"The entry {entry!r} holds no tensors")
-    others = [
-        key
-        for key, value in state.items()
-        if not isinstance(key, str) or not isinstance(value, StoredTensor)
-    ]
-    if others:
-        raise CheckpointError(f"There are no tensors but something else at {listed(others)}")
-    return state
-
-
-def _sources(state: Mapping[str, Tensor]) -> dict[Place, Source]:
-    """The tensors under our names, by the layout that knows most of them."""
-    state = {key: tensor for key, tensor in state.items() if not is_skipped(key)}
-
-    def known(layout: tuple[Row, ...]) -> list[tuple[Place, Form] | None]:
-        return [place_of(key, layout) if len(key) <= MAX_KEY else None for key in state]
-
-    found = max(map(known, LAYOUTS.values()), key=lambda places: len(places) - places.count(None))
-    unknown = [key for key, place in zip(state, found) if place is None]
-    if len(unknown) > len(state) / 2:
-        raise CheckpointError(
-            f"Not a ConvNeXt in any layout known here: it has no place for {listed(unknown)}"
-        )
-    if unknown:
-        raise CheckpointError(f"ConvNeXt has no place for the tensors {listed(unknown)}")
-    sources: dict[Place, Source] = {}
-    for tensor, (place, form) in zip(state.values(), filter(None, found)):
-        behind = tensor.shape[len(form.axes) :]
-        if len(tensor.shape) < len(form.axes) or any(side != 1 for side in behind):
+def _chosen(
+    saved: object, entries: list[Entry], entry: str | None, prefix: str | None
+) -> OpenCheckpoint:
+    """The trunk that is asked for, or the only one."""
+    within = [each for each in entries if entry is None or each.is_within(entry)]
+    if not within:
+        raise CheckpointError(_no_entry(saved, entries, entry))
+    found = [(each, candidate) for each in within for candidate in candidates_in(each.tensors)]
+    if not found:
+        raise CheckpointError(_nothing(saved, within))
+    wanted = found
+    if prefix is not None:
+        wanted = [pair for pair in found if pair[1].prefix.rstrip(".") == prefix.rstrip(".")]
+        if not wanted:
             raise CheckpointError(
-                f"{form.key} has {len(form.axes)} axes in ConvNeXt. "
-                f"Received: a shape of {tensor.shape}"
+                f"No ConvNeXt has the prefix {shown(prefix)}. There is {_list(found)}"
+            )
+    if any(candidate.is_whole for _, candidate in wanted):
+        wanted = [pair for pair in wanted if pair[1].is_whole]
+    if {each.name for each, _ in wanted} == set(OFFICIAL_ENTRIES):
+        wanted = [pair for pair in wanted if pair[0].name == OFFICIAL_ENTRIES[0]]
+    home, candidate = wanted[0]
+    if not all(candidate.same_tensors(other) for _, other in wanted[1:]):
+        several = {each.name for each, _ in wanted}
+        options = ["entry="] * (len(several) > 1) + ["prefix="] * (len(several) < len(wanted))
+        raise CheckpointError(
+            f"There are {len(wanted)} ConvNeXts in the file: {_list(wanted)}. Choose one with "
+            f"{' and '.join(options)}"
+        )
+    network, sources = checked(candidate, home.tensors)
+    used = {source.key for source in sources.values()} | {*equal_copies(candidate, sources)}
+    ignored = [key for key in home.tensors if key not in used and (
+        prefix is None or key.startswith(candidate.prefix))]  # fmt: skip
+    if entry is None and prefix is None:
+        ignored += [".".join((*each.path, key)) for each in within if each is not home
+                    for key in each.tensors]  # fmt: skip
+    return OpenCheckpoint(
+        network, sources, candidate.layout, home.name, candidate.prefix, tuple(ignored)
+    )
+
+
+def _no_entry(saved: object, entries: list[Entry], entry: str | None) -> str:
+    names = names_in(saved)
+    if entry is None:
+        if lists := list(unnamed_tensors(saved)):
+            name, number = max(lists, key=lambda each: each[1])
+            return (
+                f"The file holds a list of {number} tensors at {shown(name)}, which have no names: "
+                "load it with the program that wrote it, and save model.state_dict()"
+            )
+        held = listed(names) if names else f"a {type(saved).__name__} without any"
+        return f"The file holds no tensors, but {held}"
+    if entry in names:
+        return f"The entry {shown(entry)} holds no tensors"
+    nested = [each.name for each in entries if candidates_in(each.tensors)]
+    hint = f". Those with a ConvNeXt are {listed(nested)}" if nested else ""
+    return f"The file has no entry {shown(entry)}, but {listed(names)}{hint}"
+
+
+def _nothing(saved: object, entries: list[Entry]) -> str:
+    """Why there is no trunk among tensors."""
+    if relative := relative_of(key for each in entries for key in each.tensors):
+        return told(relative)
+    largest = max(entries, key=lambda each: len(each.tensors))
+    lists = [f"{shown(name)} ({number} tensors)" for name, number in unnamed_tensors(saved)]
+    hint = f". The list at {lists[0]} has no names" if lists else ""
+    return (
+        "Not a ConvNeXt in any layout known here: it has no place for "
+        f"{listed(largest.tensors)}{hint}"
+    )
+
+
+def _list(found: list[tuple[Entry, Candidate]]) -> str:
+    """Trunks, for a message."""
+    lines = []
+    for entry, candidate in found[:8]:
+        where = [f"entry={shown(entry.name)}"] * bool(entry.name)
+        lines.append(f"{', '.join([*where, f'prefix={shown(candidate.prefix)}'])}: {candidate}")
+    more = [f"and {len(found) - 8} more"] * (len(found) > 8)
+    return "; ".join([*lines, *more])
+
+
+def shown(name: str) -> str:
+    """A name of the file in quotes, for a message."""
+    return ascii(name[:100])
+
+
+def _of_keras(tensors: Mapping[str, H5Tensor], expected: Variant | None) -> OpenCheckpoint:
+    """The network in a file that Keras saved."""
+    if not tensors:
+        raise CheckpointError("The file holds no tensors")
+    state = {k: each for k, each in named(tensors, expected).items() if not is_skipped(k)}
+    found = {
+        layout: {key: place_of(key, LAYOUTS[layout]) for key in state} for layout in HDF5_LAYOUTS
+    }
+    layout = max(found, key=lambda name: sum(place is not None for place in found[name].values()))
+    if unknown := [key for key, place in found[layout].items() if place is None]:
+        known = "ConvNeXt" if len(unknown) <= len(state) / 2 else "No ConvNeXt known here"
+        raise CheckpointError(f"{known} has no place for the tensors {listed(unknown)}")
+    sources: dict[Place, Source] = {}
+    for key, known_place in found[layout].items():
+        assert known_place is not None
+        place, form = known_place
+        source = source_of(form, state[key])
+        if source is None:
+            raise CheckpointError(
+                f"{key} has {len(form.axes)} axes in ConvNeXt. "
+                f"Received: a shape of {state[key].shape}"
             )
         if place in sources:
-            raise CheckpointError(f"{sources[place].key} and {form.key} are the same tensor")
-        sources[place] = Source(form.key, tensor, _axes(form, tensor.shape))
-    return sources
-
-
-def _axes(form: Form, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The axes of theirs in the order of ours, for either kernel of a depthwise convolution."""
-    if form.kind == "conv2d grouped" and len(shape) == 4 and shape[2] > 1:
-        return KINDS["block conv"]["kernel"][1]
-    return form.axes
-
-
-def listed(names: Iterable[object]) -> str:
-    """The first names of many, for a message."""
-    shown = [str(name)[:100].encode("unicode_escape").decode() for name in names]
-    more = f" and {len(shown) - 5} more" if len(shown) > 5 else ""
-    return ", ".join(shown[:5]) + more if shown else "nothing"
+            raise CheckpointError(f"{sources[place].key} and {key} are the same tensor")
+        sources[place] = source
+    trunk = {place: each for place, each in sources.items() if place.layer not in ABOVE}
+    network = check_whole(
+        {place: each.shape for place, each in trunk.items()},
+        {place: each.key for place, each in trunk.items()},
+    )
+    return OpenCheckpoint(network, sources, layout)

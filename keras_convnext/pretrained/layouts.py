@@ -11,6 +11,7 @@ the class of the layer. Legacy files have the names; a `.weights.h5` has the thi
 `layers/class_2/vars`, in the order of the network, as `addresses.py` counts.
 """
 
+import re
 from typing import NamedTuple
 
 # Our variable: their parameter, axes of theirs in the order of ours, axes of 1 behind.
@@ -66,6 +67,8 @@ OFFICIAL = (
     Row("stages_{s}_blocks_{b}/pwconv2",      "stages.{s}.{b}.pwconv2",  "linear"),
     Row("stages_{s}_blocks_{b}",              "stages.{s}.{b}",          "gamma"),
     Row("norm",                               "norm",                    "norm"),
+    # facebookresearch/dinov3 names the same norm again, as that of the last of four stages.
+    Row("norm",                               "norms.3",                 "norm"),
     Row("head",                               "head",                    "linear"),
 )  # fmt: skip
 
@@ -114,6 +117,13 @@ TIMM = (
 # The same with `conv_mlp`, which timm's atto, femto, pico and nano have.
 TIMM_CONV_MLP = tuple(
     row._replace(kind="conv1x1") if ".mlp." in row.theirs else row for row in TIMM
+)
+
+# The same in a FeatureListNet, which `features_only=True` makes: no dots in the first name.
+TIMM_FEATURES = tuple(
+    row._replace(theirs=re.sub(r"^(stem|stages)\.", r"\1_", row.theirs))
+    for row in TIMM
+    if row.ours not in ("norm", "head")
 )
 
 # huggingface/transformers, models/convnext/modeling_convnext.py
@@ -215,6 +225,7 @@ LAYOUTS = {
     "openmmlab": OPENMMLAB,
     "timm": TIMM,
     "timm_conv_mlp": TIMM_CONV_MLP,
+    "timm_features": TIMM_FEATURES,
     "transformers": TRANSFORMERS,
     "dinov3": DINOV3,
     "torchvision": TORCHVISION,
@@ -229,8 +240,21 @@ HDF5_LAYOUTS = ("keras", "keras_applications", "keras_applications_notop")
 # The entry of a `.pth` file that the dict of tensors stands under, where it is not the file.
 ENTRIES = {"official": "model", "official_isotropic": "model", "openmmlab": "state_dict"}
 
-# What wrappers put before every key, and may leave out: DDP, torch.compile, a detector, a trainer.
-WRAPPERS = ("module.", "_orig_mod.", "backbone.", "model.", "convnext.")
+# The module that holds the trunk in a network of the layout's owner. A file of the trunk alone may
+# lack it or call it otherwise, and what a row names without it stands beside the trunk.
+TRUNK_MODULES = {
+    "openmmlab": "backbone.",
+    "transformers": "convnext.",
+    "dinov3": "model.",
+    "torchvision": "features.",
+}
+
+# A tensor that tells that the network normalises the map of each stage, as detectors do: its norms
+# are then none of the pooled features.
+NORMS_OF_MAPS = {"openmmlab": "norm0.weight"}
+
+# What stands above the trunk, and may be missing.
+ABOVE = ("norm", "head")
 
 # What tells patch and channels, and the number of classes.
 STEM_KERNEL = Place("stem_conv", "kernel")

@@ -1,10 +1,24 @@
 """The name of a tensor in a layout from ours, and ours from it."""
 
 import re
-from functools import cache
+from collections.abc import Iterator
+from functools import cache, lru_cache
 from typing import NamedTuple
 
-from keras_convnext.pretrained.layouts import KINDS, SKIPPED, WRAPPERS, Place, Row
+from keras_convnext.pretrained.layouts import (
+    HDF5_LAYOUTS,
+    KINDS,
+    LAYOUTS,
+    SKIPPED,
+    TRUNK_MODULES,
+    Place,
+    Row,
+)
+
+# What torch.compile, FSDP and activation checkpointing put before the name of a module's child.
+_WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
+
+MAX_KEY = 250  # a name of a real network is half as long
 
 # A number in a pattern as it is written there: {factor * number + offset}.
 _NUMBERS = {
@@ -44,28 +58,113 @@ def form_of(place: Place, layout: tuple[Row, ...], model_name: str) -> Form | No
 
 
 def place_of(key: str, layout: tuple[Row, ...]) -> tuple[Place, Form] | None:
-    """Returns our variable for a key of theirs and how they keep it, if it is one of theirs."""
+    """Returns our variable for a key of a Keras file and how it is kept, if it is one of theirs."""
+    bare = key.rpartition("/")[2]  # without the Sequential around a layer
     for row in layout:
         for variable, (parameter, axes, ones) in KINDS[row.kind].items():
-            numbers = _read(f"{_bare(row.theirs)}.{parameter}", _bare(key))
+            numbers = _read(f"{row.theirs.rpartition('/')[2]}.{parameter}", bare)
             if numbers is not None:
                 form = Form(key, row.kind, axes, ones)
                 return Place(_written(row.ours, numbers), variable), form
     return None
 
 
-def is_skipped(key: str) -> bool:
-    """Tells whether a key of theirs is of no weight of the network."""
-    return any(_read(pattern, key.rpartition(".")[0]) is not None for pattern in SKIPPED)
+class Reading(NamedTuple):
+    """What a key may stand for.
+
+    Args:
+        prefix: str. What precedes the part of the key that the layout names.
+        layout: str. The layout, as `LAYOUTS` has it.
+        place: Place. Our variable.
+        form: Form. How they keep it.
+    """
+
+    prefix: str
+    layout: str
+    place: Place
+    form: Form
+
+
+def readings(key: str) -> Iterator[Reading]:
+    """Returns what a key of a PyTorch or safetensors file may stand for, with any prefix.
+
+    The endings of a key are looked up with its numbers replaced, so the time is that of the length
+    of the key, whatever the number of rows.
+    """
+    if len(key) > MAX_KEY:
+        return
+    parts = unwrapped(key).split(".")
+    index = _endings()
+    ending = _numberless(parts[-1])
+    for start in reversed(range(max(0, len(parts) - index.longest), len(parts) - 1)):
+        ending = f"{_numberless(parts[start])}.{ending}"
+        if start == len(parts) - 2 and ending not in index.last_two:
+            return
+        read: set[str] = set()
+        for layout, row, variable, pattern in index.rows.get(ending, ()):
+            numbers = None if layout in read else _read(pattern, ".".join(parts[start:]))
+            if numbers is not None:
+                read.add(layout)  # the first row wins: stem_conv before downsample_0_norm
+                _, axes, ones = KINDS[row.kind][variable]
+                yield Reading(
+                    ".".join([*parts[:start], ""]),
+                    layout,
+                    Place(_written(row.ours, numbers), variable),
+                    Form(key, row.kind, axes, ones),
+                )
+
+
+def unwrapped(key: str) -> str:
+    """The key without what wrappers put between modules, at its start or in its middle."""
+    if "_mod" in key:
+        for wrapper in _WRAPPERS:
+            key = key.replace(wrapper, "")
+    return key
+
+
+def name_in_trunk(row: Row, layout: str) -> str:
+    """Their module as a file of the trunk alone names it."""
+    return row.theirs.removeprefix(TRUNK_MODULES.get(layout, ""))
+
+
+def first_part(name: str) -> str:
+    """The first module of a name, theirs or a row's, with `#` for a number."""
+    return _numberless(re.sub(r"\{[^}]*\}", "0", name.partition(".")[0]))
+
+
+class _Endings(NamedTuple):
+    """The names of all layouts, by what is left of them without their numbers."""
+
+    rows: dict[str, list[tuple[str, Row, str, str]]]
+    last_two: set[str]
+    longest: int
 
 
 @cache
-def _bare(key: str) -> str:
-    """The key without the wrappers at its start, and without the Sequential around a layer."""
-    key = key.rpartition("/")[2]
-    while wrapper := next(filter(key.startswith, WRAPPERS), None):
-        key = key.removeprefix(wrapper)
-    return key
+def _endings() -> _Endings:
+    rows: dict[str, list[tuple[str, Row, str, str]]] = {}
+    for layout, table in LAYOUTS.items():
+        if layout in HDF5_LAYOUTS:
+            continue
+        for row in table:
+            for variable, (parameter, _, _) in KINDS[row.kind].items():
+                pattern = f"{name_in_trunk(row, layout)}.{parameter}"
+                # Any number will do in place of the letters.
+                parts = _written(pattern, {"s": 1, "b": 1}).split(".")
+                ending = ".".join(map(_numberless, parts))
+                rows.setdefault(ending, []).append((layout, row, variable, pattern))
+    split = [ending.split(".") for ending in rows]
+    return _Endings(rows, {".".join(parts[-2:]) for parts in split}, max(map(len, split)))
+
+
+@lru_cache(4096)
+def _numberless(part: str) -> str:
+    return re.sub(r"(?:^|(?<=_))[0-9]+$", "#", part)
+
+
+def is_skipped(key: str) -> bool:
+    """Tells whether a key of theirs is of no weight of the network."""
+    return any(_read(pattern, key.rpartition(".")[0]) is not None for pattern in SKIPPED)
 
 
 def _read(pattern: str, name: str) -> dict[str, int] | None:

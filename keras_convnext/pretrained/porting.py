@@ -18,11 +18,10 @@ import numpy as np
 from keras_convnext.block import Block
 from keras_convnext.network import layers_by_name
 from keras_convnext.pretrained.addresses import layers_of
-from keras_convnext.pretrained.checkpoint import Source, listed, open_checkpoint
+from keras_convnext.pretrained.checkpoint import OpenCheckpoint, open_checkpoint
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.h5_file import SUFFIXES
 from keras_convnext.pretrained.h5_writer import H5Entry, write_h5
-from keras_convnext.pretrained.identify import check_same_network, network_of
 from keras_convnext.pretrained.layouts import (
     ENTRIES,
     HDF5_LAYOUTS,
@@ -32,25 +31,37 @@ from keras_convnext.pretrained.layouts import (
     Place,
 )
 from keras_convnext.pretrained.names import Form, form_of
+from keras_convnext.pretrained.networks import check_same_network, network_of
 from keras_convnext.pretrained.safetensors_file import write_safetensors
+from keras_convnext.pretrained.source import Source
 from keras_convnext.pretrained.torch_file import write_torch_file
+from keras_convnext.pretrained.trunks import listed
 
 # What tensors are drawn through, one at a time: `iter`, or a bar that shows how many are done.
 Progress = Callable[[list[Any]], Iterable[Any]]
 
 
 def load_checkpoint(
-    model: keras.Model, path: str | Path, entry: str | None = None, progress: Progress = iter
+    model: keras.Model,
+    path: str | Path,
+    entry: str | None = None,
+    progress: Progress = iter,
+    *,
+    prefix: str | None = None,
+    ignore: str | Iterable[str] = (),
 ) -> None:
-    """Fills a model with the weights of a published checkpoint. PyTorch is not needed.
+    """Fills a model with the weights of a checkpoint. PyTorch is not needed.
 
-    The layout is recognised from the names of the tensors: that of the official code, of OpenMMLab,
-    timm, transformers (DINOv3's too) or torchvision, behind a wrapper such as `module.` or not; of
-    Keras, for these models or those of `keras.applications`.
+    The ConvNeXt in the file is found by the names of its tensors, wherever it is and whatever
+    precedes them: in the layout of the official code, of OpenMMLab, timm, transformers (DINOv3's
+    too) or torchvision; of Keras, for these models or those of `keras.applications`. A warning
+    tells how many other tensors the file has, such as those of a detector.
 
-    The head is skipped if the model has none, and left as it is, with a warning, if it has another
-    number of classes. A stem for other than 3 channels gets the kernel summed over its channels
-    for 1, else repeated over them and scaled by 3 / channels.
+    Below its last norm the file and the model must have the same tensors. The head is skipped if
+    the model has none, and left as it is, with a warning, if the file has none or one with another
+    number of classes; so is the last norm if the file has none. A 3-channel stem is fitted to a
+    model for other images: the kernel is summed over its channels for 1, else repeated over them
+    and scaled by 3 / channels.
 
     Example:
 
@@ -63,16 +74,21 @@ def load_checkpoint(
         model: keras.Model. Made by one of the builders.
         path: str or path. A `.pth`, `.safetensors`, `.weights.h5` or legacy `.h5` file. Nothing in
             it is run.
-        entry: str or None. Which dict of tensors to take from a `.pth` that holds several. Defaults
-            to `model`, else `state_dict`, else `model_ema`, else the file is the dict.
+        entry: str or None. Which dict of tensors to take from a `.pth` that holds several, dotted
+            if it is nested, as in "state.model". Defaults to None, for the one with a ConvNeXt; if
+            those are `model` and `model_ema`, as in official training checkpoints, for `model`.
         progress: function. What the tensors are drawn through, such as `tqdm.tqdm` or
             `rich.progress.track`, to show how many are read. Defaults to `iter`, which shows
             nothing.
+        prefix: str or None. Which ConvNeXt to take if there are several, by what precedes the names
+            of its tensors, such as "student.backbone.". Defaults to None.
+        ignore: str or iterable of str. Patterns of names, such as "head.*", of tensors that are
+            left out before anything else. Defaults to ().
 
     Raises:
-        CheckpointError: If the file is damaged, is no ConvNeXt of this shape, lacks a tensor, or
-            holds one too many or one that is not finite; or if the model is quantized or has LoRA.
-            The model is then as it was.
+        CheckpointError: If the file is damaged, or holds no ConvNeXt of this shape or several, or
+            lacks a tensor, or holds one that is not finite; or if the model is quantized or has
+            LoRA. The model is then as it was.
         FileNotFoundError: If there is no such file.
     """
     variables = _variables(model)
@@ -82,13 +98,12 @@ def load_checkpoint(
             f"then call enable_lora. Received: {model.name} with LoRA at {with_lora[0].layer}"
         )
     shapes = {place: tuple(variable.shape) for place, variable in variables.items()}
-    sources = open_checkpoint(path, entry, network_of(shapes))
+    checkpoint = open_checkpoint(path, entry, prefix, ignore, network_of(shapes))
+    sources = dict(checkpoint.sources)
     try:
         theirs = {place: source.shape for place, source in sources.items()}
         check_same_network(theirs, shapes, model.name)
-        for place in _left_out(sources, variables):
-            del sources[place]
-            variables.pop(place, None)
+        notices = [*_epsilons(checkpoint, model), *_above(sources, variables)]
         _check_same(sources, variables)
         with ThreadPoolExecutor(2) as threads:  # each holds one tensor
             dtypes = (np.dtype(variables[place].dtype) for place in sources)
@@ -100,6 +115,7 @@ def load_checkpoint(
             variables[place].assign(array)
     except CheckpointError as error:
         raise CheckpointError(f"{error} (file: {path})") from error
+    _warn([checkpoint.notice, *notices], path)
 
 
 def save_checkpoint(
@@ -154,6 +170,9 @@ def rewrite_checkpoint(
     layout: str | None = None,
     dtype: str | None = None,
     entry: str | None = None,
+    *,
+    prefix: str | None = None,
+    ignore: str | Iterable[str] = (),
 ) -> None:
     """Writes the weights of a checkpoint as another one, a tensor at a time, without a model.
 
@@ -163,21 +182,21 @@ def rewrite_checkpoint(
         layout: as in `save_checkpoint`.
         dtype: as in `save_checkpoint`.
         entry: as in `load_checkpoint`.
+        prefix: as in `load_checkpoint`.
+        ignore: as in `load_checkpoint`.
 
     Raises:
-        CheckpointError: If the source is damaged or is no ConvNeXt, or if the layout has no place
-            for something in it.
+        CheckpointError: If the source is damaged or holds no ConvNeXt or several, or if the layout
+            has no place for something in it.
         ValueError: As in `save_checkpoint`.
         OSError: If the target cannot be written; nothing is left of it.
     """
-    sources = open_checkpoint(source, entry)
-    network = network_of({place: tensor.shape for place, tensor in sources.items()})
-    if network is None:
-        raise CheckpointError(f"The checkpoint lacks whole parts of a ConvNeXt (file: {source})")
-    order = list(layers_of(network))
-    places = sorted(sources, key=lambda place: order.index(place.layer))
-    arrays = {place: sources[place].read for place in places}
-    _write(target, arrays, layout, dtype, network.name)
+    checkpoint = open_checkpoint(source, entry, prefix, ignore)
+    order = {layer: index for index, layer in enumerate(layers_of(checkpoint.network))}
+    places = sorted(checkpoint.sources, key=lambda place: order[place.layer])
+    arrays = {place: checkpoint.sources[place].read for place in places}
+    _write(target, arrays, layout, dtype, checkpoint.network.name)
+    _warn([checkpoint.notice], source)
 
 
 def _write(
@@ -283,20 +302,49 @@ def _variables(model: keras.Model) -> dict[Place, Any]:
     return variables
 
 
-def _left_out(sources: Mapping[Place, Source], variables: Mapping[Place, Any]) -> list[Place]:
-    """The tensors above the trunk that the model has no use for."""
-    layers = {place.layer for place in variables}
-    left_out = [place for place in sources if place.layer in {"norm", "head"} - layers]
-    if HEAD_KERNEL in sources and HEAD_KERNEL in variables:
-        theirs, ours = sources[HEAD_KERNEL].shape[-1], variables[HEAD_KERNEL].shape[-1]
-        if theirs != ours:
-            warnings.warn(
-                f"The checkpoint has {theirs} classes and the model {ours}: the head keeps the "
-                "weights it had, all the rest is loaded",
-                stacklevel=_level_of_the_user(),
+def _above(sources: dict[Place, Source], variables: dict[Place, Any]) -> list[str]:
+    """Takes from both what only one of them has above the trunk, and tells of what stays fresh."""
+    notices = []
+    for layer, part in {"norm": "last norm", "head": "classifier"}.items():
+        theirs = [place for place in sources if place.layer == layer]
+        ours = [place for place in variables if place.layer == layer]
+        other_classes = layer == "head" and _classes(sources) != _classes(variables)
+        if ours and not theirs:
+            notices.append(f"The checkpoint has no {part}: the model's keeps the weights it had")
+        elif ours and other_classes:
+            notices.append(
+                f"The checkpoint has {_classes(sources)} classes and the model "
+                f"{_classes(variables)}: the head keeps the weights it had, all the rest is loaded"
             )
-            left_out += [place for place in sources if place.layer == HEAD_KERNEL.layer]
-    return left_out
+        elif ours and theirs:
+            continue
+        for place in theirs:
+            del sources[place]
+        for place in ours:
+            del variables[place]
+    return notices
+
+
+def _classes(tensors: Mapping[Place, Any]) -> int | None:
+    return int(tensors[HEAD_KERNEL].shape[-1]) if HEAD_KERNEL in tensors else None
+
+
+def _epsilons(checkpoint: OpenCheckpoint, model: keras.Model) -> list[str]:
+    """Tells of norms that divide by something else than those that the checkpoint is from."""
+    theirs = checkpoint.network.epsilon
+    blocks = [layer for layer in layers_by_name(model).values() if isinstance(layer, Block)]
+    ours = blocks[0].norm.epsilon if blocks else theirs
+    if theirs == ours:
+        return []
+    return [
+        f"The norms of {checkpoint.network.name} have an epsilon of {theirs}, and those of the "
+        f"model {ours}: outputs differ by about 1e-4 of the largest"
+    ]
+
+
+def _warn(notices: Iterable[str | None], path: str | Path) -> None:
+    for notice in filter(None, notices):
+        warnings.warn(f"{notice} (file: {path})", stacklevel=_level_of_the_user())
 
 
 def _level_of_the_user() -> int:

@@ -1,0 +1,128 @@
+"""Which network a set of weights belongs to, told by names and shapes alone."""
+
+import math
+import re
+from collections.abc import Mapping
+
+from keras_convnext.pretrained.errors import CheckpointError
+from keras_convnext.pretrained.layouts import STEM_KERNEL, Place
+from keras_convnext.variants import OTHERS, VARIANTS, Variant
+
+Shapes = Mapping[Place, tuple[int, ...]]
+
+# Of a variant; the rest is how it starts, and what images it takes.
+TOLD_BY_SHAPES = ("depths", "dims", "patch_size", "kernel_size", "isotropic")
+
+
+def network_of(shapes: Shapes) -> Variant | None:
+    """Tells the network that has weights of these shapes, if that can be told."""
+    depths: dict[int, int] = {}
+    dims: dict[int, int] = {}
+    kernel_size, has_layer_scale = None, False
+    for place, shape in shapes.items():
+        match = re.fullmatch(r"(?:stages_(\d+)_)?blocks_(\d+)(?:/(\w+))?", place.layer)
+        if match:
+            stage = int(match[1] or 0)
+            depths[stage] = max(depths.get(stage, 0), int(match[2]) + 1)
+            if (match[3], place.variable) == ("dwconv", "kernel"):
+                kernel_size, dims[stage] = shape[0], shape[2]
+            has_layer_scale |= match[3] is None
+    stem = shapes.get(STEM_KERNEL)
+    if stem is None or kernel_size is None or sorted(depths) != list(range(len(dims))):
+        return None
+    found = Variant(
+        "",
+        tuple(depths[stage] for stage in sorted(depths)),
+        tuple(dims[stage] for stage in sorted(dims)),
+        1e-6 if has_layer_scale else None,
+        stem[0],
+        kernel_size,
+        isotropic=any(place.layer.startswith("blocks_") for place in shapes),
+    )
+    known = next((v for v in (*VARIANTS.values(), *OTHERS) if _same_network(v, found)), None)
+    if known is None:
+        return found._replace(name="convnext")
+    return found._replace(name=known.name, epsilon=known.epsilon)
+
+
+def trunk_shapes(network: Variant, channels: int) -> dict[Place, tuple[int, ...]]:
+    """Returns the shapes of the weights below the last norm, by their places.
+
+    Args:
+        network: Variant.
+        channels: int. Of the images.
+    """
+    shapes: dict[Place, tuple[int, ...]] = {}
+
+    def layer(name: str, kernel: tuple[int, ...], width: int) -> None:
+        shapes[Place(name, "kernel")], shapes[Place(name, "bias")] = kernel, (width,)
+
+    def norm(name: str, width: int) -> None:
+        shapes[Place(name, "gamma")] = shapes[Place(name, "beta")] = (width,)
+
+    layer("stem_conv", (*[network.patch_size] * 2, channels, network.dims[0]), network.dims[0])
+    if not network.isotropic:
+        norm("stem_norm", network.dims[0])
+    for stage, (depth, dim) in enumerate(zip(network.depths, network.dims)):
+        if stage > 0:
+            before = network.dims[stage - 1]
+            norm(f"downsample_{stage}_norm", before)
+            layer(f"downsample_{stage}_conv", (2, 2, before, dim), dim)
+        for block in range(depth):
+            name = f"blocks_{block}" if network.isotropic else f"stages_{stage}_blocks_{block}"
+            layer(f"{name}/dwconv", (*[network.kernel_size] * 2, dim, 1), dim)
+            norm(f"{name}/norm", dim)
+            layer(f"{name}/pwconv1", (dim, 4 * dim), 4 * dim)
+            layer(f"{name}/pwconv2", (4 * dim, dim), dim)
+            if network.layer_scale is not None:
+                shapes[Place(name, "gamma")] = (dim,)
+    return shapes
+
+
+def parameters_of(shapes: Shapes) -> int:
+    """Counts the numbers in tensors of these shapes."""
+    return sum(map(math.prod, shapes.values()))
+
+
+def _same_network(one: Variant, other: Variant) -> bool:
+    return all(getattr(one, field) == getattr(other, field) for field in TOLD_BY_SHAPES)
+
+
+def check_same_network(theirs: Shapes, ours: Shapes, model_name: str) -> None:
+    """Compares the networks that two sets of weights belong to, as far as that can be told.
+
+    Raises:
+        CheckpointError: If they differ; the message names both, and what to do.
+    """
+    checkpoint, model = network_of(theirs), network_of(ours)
+    if checkpoint is None or model is None:
+        return
+    if not _same_network(checkpoint, model):
+        raise CheckpointError(
+            f"This is a {described(checkpoint)} checkpoint, and the model {model_name} is a "
+            f"{described(model)}: use the builder of the checkpoint's network"
+        )
+    if checkpoint.layer_scale is not None and model.layer_scale is None:
+        raise CheckpointError(
+            "The checkpoint has layer scale (gamma) and the model has not: build it with "
+            "layer_scale_init_value=1e-6"
+        )
+    if checkpoint.layer_scale is None and model.layer_scale is not None:
+        raise CheckpointError(
+            "The checkpoint has no layer scale (gamma) and the model has: build it with "
+            "layer_scale_init_value=None"
+        )
+    channels, expected = theirs[STEM_KERNEL][2], ours[STEM_KERNEL][2]
+    if channels not in (3, expected):
+        raise CheckpointError(
+            f"The checkpoint is for images of {channels} channels and the model for {expected}: "
+            f"build it with {channels} in the last place of input_shape"
+        )
+
+
+def described(variant: Variant) -> str:
+    """A network in words."""
+    return (
+        f"{variant.name} (depths {variant.depths}, dims {variant.dims}, patch "
+        f"{variant.patch_size}, kernel {variant.kernel_size})"
+    )

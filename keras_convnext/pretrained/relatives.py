@@ -1,0 +1,115 @@
+"""Networks that are often taken for a ConvNeXt, and the names that give them away.
+
+A row has patterns that all have to be found among the names of the tensors. The first row that fits
+counts, so the special cases come first. What each was checked with is behind it: timm 1.0,
+torchvision 0.28 or transformers 5.24; "official" is from the authors' code.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import NamedTuple
+
+
+class Relative(NamedTuple):
+    """A row of the table.
+
+    Args:
+        name: str. The network, in a sentence after "This is".
+        patterns: tuple of str. Regular expressions, each to be found in a name.
+        remark: str. What to do instead, or why it is not supported.
+    """
+
+    name: str
+    patterns: tuple[str, ...]
+    remark: str = ""
+
+
+# Of tensors that lie among those of a ConvNeXt.
+VARIATIONS = (
+    Relative("ConvNeXt V2", (r"\.grn\.(weight|bias|gamma|beta|kernel)$",),
+             "Its blocks have global response normalization (GRN), which is not supported yet"),
+    Relative("EdgeNeXt", (r"\.gamma_xca$",)),  # timm
+    Relative("UniRepLKNet", (r"\.dwconv\.(lk_origin|dil_reparam|norm)\b",)),  # official
+    Relative("ConvNeXt with an overlapping stem", (r"\bstem[._][2-9]\.",),  # timm, _ols
+             "Its stem has several convolutions, which is not supported"),
+    Relative("ConvNeXt with LoRA adapters", (r"\blora_(A|B|embedding)",),
+             "Merge them into the weights first, in peft with merge_and_unload()"),
+    Relative("ConvNeXt with quantized weights",
+             (r"(_packed_params|fake_quant|activation_post_process|\.zero_point)",),
+             "Take the file of weights from before it was quantized"),
+    Relative("ConvNeXt with parametrized weights",
+             (r"(\.parametrizations\.|weight_(orig|mask|g|v|u)$)",),
+             "Remove the pruning or the weight norm in PyTorch first, which leaves plain weights"),
+)  # fmt: skip
+
+RMS_NORM = Relative(
+    "ConvNeXt with RMS norm",
+    (),  # timm, convnext_atto_rms
+    "Its norms have no bias and subtract no mean, which is not supported",
+)
+
+# Of whole files.
+RELATIVES = (
+    *VARIATIONS,
+    Relative("InceptionNeXt", (r"\btoken_mixer\.dwconv_hw\.",)),  # timm
+    Relative("MogaNet", (r"\.value\.DW_conv0\.",)),  # official
+    Relative("HorNet", (r"\.gnconv\.",)),  # official
+    Relative("Visual Attention Network", (r"\.spatial_gating_unit\.",)),  # official
+    Relative("MetaFormer (CAFormer, ConvFormer or PoolFormer)",  # timm
+             (r"(\btoken_mixer\.(pwconv1|qkv)\.|\.(layer|res)_scale1\.scale$)",)),
+    Relative("MetaFormer (PoolFormer)",  # official; transformers
+             (r"(\bnetwork\.\d+\.\d+\.layer_scale_1$|\.output\.conv1\.)",)),
+    Relative("MetaFormer (PoolFormer)",  # timm, V2
+             (r"\bstem\.conv\.weight", r"\bmlp\.act\.scale$")),
+    Relative("FocalNet", (r"\.modulation\.focal_layers\.",)),  # timm
+    Relative("BEiT", (r"(\.gamma_1|\.lambda_1)$", r"\battn|\battention")),  # timm, transformers
+    Relative("MaxViT", (r"(\.attn_grid\.|MBconv\.)",)),  # timm, torchvision
+    Relative("Swin Transformer V2", (r"\.(cpb_mlp|logit_scale)\b", r"\battn")),  # timm
+    Relative("Swin Transformer",  # timm, torchvision, transformers
+             (r"relative_position_bias_table$",
+              r"\b(layers\.\d+\.(blocks|downsample)|features\.\d+\.\d+\.attn)\b")),
+    Relative("EVA", (r"\.attn\.q_bias$", r"\bblocks\.\d+\.mlp\.(w1|fc1)")),  # timm
+    Relative("Vision Transformer of CLIP",                  # openai, open_clip, transformers
+             (r"(resblocks\.\d+\.attn\.in_proj_weight$|\.self_attn\.q_proj\.|pre_layrnorm\.)",)),
+    Relative("DeiT", (r"(\bdist_token|\bdistillation_token)$",)),  # timm, transformers
+    Relative("Vision Transformer (ViT)",  # timm, torchvision, transformers, DINOv2 and 3
+             (r"(\bpos_embed|\bcls_token|position_embeddings|pos_embedding)$",
+              r"(\battn\.qkv|\battention\.|self_attention\.)")),
+    Relative("RegNet",  # timm, torchvision, transformers
+             (r"(\bs1\.b1\.conv1\b|\btrunk_output\.block1\b|\bregnet\.encoder\.)",)),
+    Relative("ResNet",  # timm, torchvision
+             (r"\blayer1\.0\.conv1\.weight$", r"\bbn1\.(weight|running_mean)$")),
+    Relative("ResNet or RegNet", (r"\bembedder\.embedder\.convolution\.",)),  # transformers
+    Relative("DenseNet", (r"\bdenseblock1\.denselayer1\b",)),  # timm, torchvision
+    Relative("EfficientNet or MobileNet",  # timm
+             (r"\bconv_stem\.", r"\bblocks\.\d+\.\d+\.")),
+    Relative("EfficientNet or MobileNet",  # torchvision
+             (r"\bfeatures\.0\.0\.weight$", r"\bfeatures\.\d+(\.\d+)?\.(block|conv)\.\d+\.\d+\.")),
+    Relative("EfficientNet or MobileNet",  # transformers
+             (r"(\bdepthwise_conv\.depthwise_norm|\bconv_stem\.first_conv)\.",)),
+    Relative("EfficientNet", (r"\b_conv_stem\.",)),  # efficientnet_pytorch
+    Relative("VGG", (r"\bfeatures\.\d+\.weight$", r"\b(classifier|pre_logits)\.")),
+)  # fmt: skip
+
+_MAX_NAMES = 5000  # no network has a tenth of it, but for numbers
+
+
+def relative_of(keys: Iterable[str], table: tuple[Relative, ...] = RELATIVES) -> Relative | None:
+    """Tells by the names of tensors of which related network they are, if they are of one."""
+    # One name for all that differ by numbers alone, so that the search takes the time of one layer.
+    shown: dict[str, str] = {}
+    for key in keys:
+        shown.setdefault(re.sub(r"[0-9]+", "#", key[:200]), key[:200])
+        if len(shown) == _MAX_NAMES:
+            break
+    text = "\n".join(key.replace("\n", " ") for key in shown.values())
+    return next(
+        (row for row in table if all(re.search(each, text, re.M) for each in row.patterns)), None
+    )
+
+
+def told(relative: Relative) -> str:
+    """What to tell of a related network."""
+    if relative.remark:
+        return f"This is {relative.name}. {relative.remark}"
+    return f"This is {relative.name}, not ConvNeXt, which is all that can be loaded here"

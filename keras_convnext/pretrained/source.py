@@ -1,0 +1,83 @@
+"""A tensor of a checkpoint as one of ours: its place in the file, and its axes in our order."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_convnext.pretrained.errors import CheckpointError
+from keras_convnext.pretrained.h5_file import H5Tensor
+from keras_convnext.pretrained.layouts import KINDS
+from keras_convnext.pretrained.memory import Unshared
+from keras_convnext.pretrained.names import Form
+from keras_convnext.pretrained.safetensors_file import SafeTensor
+from keras_convnext.pretrained.stored_tensor import StoredTensor
+
+MATRIX_AXES = KINDS["linear"]["kernel"][1]
+
+Tensor = StoredTensor | SafeTensor | H5Tensor
+
+
+class Source(NamedTuple):
+    """A tensor of a checkpoint, whose numbers are still in the file.
+
+    Args:
+        key: str. Its name in the file.
+        tensor: StoredTensor, SafeTensor or H5Tensor.
+        axes: tuple of int. The axes of the tensor in the order of ours.
+    """
+
+    key: str
+    tensor: Tensor
+    axes: tuple[int, ...]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape in our order of axes."""
+        return tuple(self.tensor.shape[axis] for axis in self.axes)
+
+    def read(self) -> np.ndarray:
+        """Reads the numbers, in our order of axes, without checking them again."""
+        shape = self.tensor.shape[: len(self.axes)]
+        if self.axes == tuple(range(len(self.axes))):
+            return self.tensor.read(verify=False).reshape(shape)
+        if self.axes != MATRIX_AXES:
+            array = self.tensor.read(verify=False).reshape(shape)
+            return np.ascontiguousarray(array.transpose(self.axes))
+        # A matrix is transposed strip by strip while it is read: each stays in the cache, and
+        # there is no second copy of the whole.
+        array = Unshared.empty(shape[::-1], self.tensor.dtype)
+        rows, columns = 16, shape[1]
+        for index, piece in enumerate(self.tensor.pieces(rows * columns, verify=False)):
+            strip = piece.reshape(-1, columns).T
+            array[:, rows * index : rows * index + strip.shape[1]] = strip
+        return array
+
+    def check(self, dtype: str) -> None:
+        """Reads the numbers and looks at them.
+
+        Args:
+            dtype: str. What they will be rounded to.
+
+        Raises:
+            CheckpointError: If they are damaged, or one is not finite or would not be in `dtype`.
+        """
+        for piece in self.tensor.pieces(1 << 18):
+            with np.errstate(over="ignore"):
+                finite = np.isfinite(piece.astype(dtype, copy=False)).all()
+            if not finite:
+                raise CheckpointError(f"{self.key} holds NaN or infinite numbers, in {dtype}")
+
+
+def source_of(form: Form, tensor: Tensor) -> Source | None:
+    """Returns a tensor as one of ours, or None if it has other axes."""
+    behind = tensor.shape[len(form.axes) :]
+    if len(tensor.shape) < len(form.axes) or any(side != 1 for side in behind):
+        return None
+    return Source(form.key, tensor, _axes(form, tensor.shape))
+
+
+def _axes(form: Form, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The axes of theirs in the order of ours, for either kernel of a depthwise convolution."""
+    if form.kind == "conv2d grouped" and len(shape) == 4 and shape[2] > 1:
+        return KINDS["block conv"]["kernel"][1]
+    return form.axes

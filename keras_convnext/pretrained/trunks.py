@@ -1,0 +1,259 @@
+"""Finds the ConvNeXts among the tensors of a file, whatever precedes their names.
+
+A trunk is told by its blocks: a prefix under which there is a depthwise kernel where a layout has
+one. Below the last norm it is strict: each tensor has its place and its shape, or the file is
+refused. The last norm and the head count if they fit, and are otherwise among the other tensors.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from keras_convnext.pretrained.errors import CheckpointError
+from keras_convnext.pretrained.layouts import (
+    ABOVE,
+    HEAD_KERNEL,
+    LAYOUTS,
+    NORMS_OF_MAPS,
+    STEM_KERNEL,
+    TRUNK_MODULES,
+    Place,
+)
+from keras_convnext.pretrained.names import Reading, first_part, name_in_trunk, readings, unwrapped
+from keras_convnext.pretrained.networks import network_of, parameters_of, trunk_shapes
+from keras_convnext.pretrained.relatives import RMS_NORM, VARIATIONS, relative_of, told
+from keras_convnext.pretrained.source import Source, Tensor, source_of
+from keras_convnext.variants import Variant
+
+
+@dataclass
+class Group:
+    """The tensors that one layout has names for under one prefix."""
+
+    sources: dict[Place, Source] = field(default_factory=dict)
+    copies: list[tuple[Place, Source]] = field(default_factory=list)  # under a second name
+    misfits: list[tuple[Reading, Tensor]] = field(default_factory=list)  # of other axes
+
+    def add(self, reading: Reading, tensor: Tensor) -> None:
+        """Adds a tensor, unless it cannot be what its name says and need not be."""
+        source = source_of(reading.form, tensor)
+        if source is None:
+            if reading.place.layer not in ABOVE:
+                self.misfits.append((reading, tensor))
+        elif reading.place in self.sources:
+            self.copies.append((reading.place, source))
+        else:
+            self.sources[reading.place] = source
+
+    def is_trunk(self) -> bool:
+        """Whether there is a block in it."""
+        return any(
+            place.layer.endswith("/dwconv")
+            and place.variable == "kernel"
+            and source.shape[3] == 1 < source.shape[0]
+            for place, source in self.sources.items()
+        )
+
+    def __len__(self) -> int:
+        return len(self.sources) + len(self.misfits)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A trunk that was found.
+
+    Args:
+        prefix: str. What precedes its names, such as "backbone.".
+        layout: str. The layout of its names.
+        group: Group. Its tensors, and possibly its last norm and its head.
+        above: Group. What may be its last norm and its head beside it.
+    """
+
+    prefix: str
+    layout: str
+    group: Group
+    above: Group
+
+    @property
+    def shapes(self) -> dict[Place, tuple[int, ...]]:
+        """The shapes below the last norm."""
+        sources = self.group.sources
+        return {
+            place: source.shape for place, source in sources.items() if place.layer not in ABOVE
+        }
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether it has a stem, without which it is a part of something else."""
+        return STEM_KERNEL in self.group.sources
+
+    def others_under(self, prefix: str, keys: Iterable[str]) -> dict[str, str]:
+        """The tensors that it has no place for under a prefix, and what follows the prefix."""
+        known = {reading.form.key for reading, _ in self.group.misfits}
+        for group in (self.group, self.above):
+            known |= {source.key for source in group.sources.values()}
+            known |= {source.key for _, source in group.copies}
+        names = {key: unwrapped(key) for key in keys if key not in known}
+        return {
+            key: name.removeprefix(prefix) for key, name in names.items() if name.startswith(prefix)
+        }
+
+    def same_tensors(self, other: "Candidate") -> bool:
+        """Whether another is the same tensors by other names."""
+        mine, theirs = self.group.sources, other.group.sources
+        return mine.keys() == theirs.keys() and all(
+            mine[place].tensor == theirs[place].tensor for place in mine
+        )
+
+    def __str__(self) -> str:
+        network = network_of(self.shapes)
+        name = network.name if network else "an incomplete ConvNeXt"
+        return f"{name} with {parameters_of(self.shapes):,} parameters"
+
+
+def candidates_in(tensors: Mapping[str, Tensor]) -> list[Candidate]:
+    """Finds the trunks in a dict of tensors, in the time that it takes to read the names."""
+    groups: dict[str, dict[str, Group]] = {}
+    for key, tensor in tensors.items():
+        for reading in readings(key):
+            group = groups.setdefault(reading.prefix, {}).setdefault(reading.layout, Group())
+            group.add(reading, tensor)
+    found = []
+    for prefix, by_layout in groups.items():
+        trunks = {layout: group for layout, group in by_layout.items() if group.is_trunk()}
+        if trunks:
+            layout = max(trunks, key=lambda name: len(trunks[name]))
+            around = groups.get(_around(prefix), {}).get(layout, Group())
+            found.append(Candidate(prefix, layout, trunks[layout], around))
+    return [each for each in found if each.is_whole] or found
+
+
+def _around(prefix: str) -> str:
+    """The prefix of the module that holds the one of a prefix."""
+    return prefix[: prefix[:-1].rfind(".") + 1]
+
+
+def checked(candidate: Candidate, keys: Collection[str]) -> tuple[Variant, dict[Place, Source]]:
+    """Checks a trunk, and takes its last norm and its head if they fit.
+
+    Args:
+        candidate: Candidate.
+        keys: collection of str. The names of all tensors in its dict.
+
+    Returns:
+        The network, and its tensors by their places.
+
+    Raises:
+        CheckpointError: If it is no ConvNeXt but something close, or lacks a tensor, or has one of
+            another shape.
+    """
+    trunk = {place: each for place, each in candidate.group.sources.items()
+             if place.layer not in ABOVE}  # fmt: skip
+    modules = {
+        first_part(name_in_trunk(row, candidate.layout))
+        for row in LAYOUTS[candidate.layout]
+        if row.ours not in ABOVE
+    }
+    others = candidate.others_under(candidate.prefix, keys)
+    foreign = [key for key, name in others.items() if first_part(name) in modules]
+    if relative := relative_of(foreign, VARIATIONS):
+        raise CheckpointError(told(relative))
+    if not any(place.layer.endswith("/norm") and place.variable == "beta" for place in trunk):
+        raise CheckpointError(told(RMS_NORM))
+    if foreign:
+        raise CheckpointError(
+            f"ConvNeXt has no place for the tensors {listed(foreign)}, which are among its own. "
+            "Take a file of an unchanged network, or leave them out with ignore="
+        )
+    network = _checked_trunk(candidate, trunk)
+    return network, trunk | _above(candidate, network, keys)
+
+
+def _checked_trunk(candidate: Candidate, trunk: Mapping[Place, Source]) -> Variant:
+    """Tells the network of a trunk, whose tensors are all there and of its shapes."""
+    for reading, tensor in candidate.group.misfits:
+        raise CheckpointError(
+            f"{reading.form.key} has {len(reading.form.axes)} axes in ConvNeXt. "
+            f"Received: a shape of {tensor.shape}"
+        )
+    for place, copy in candidate.group.copies:
+        if place in trunk:
+            raise CheckpointError(f"{trunk[place].key} and {copy.key} are the same tensor")
+    found = {place: source.shape for place, source in trunk.items()}
+    return check_whole(found, {place: source.key for place, source in trunk.items()})
+
+
+def check_whole(found: Mapping[Place, tuple[int, ...]], names: Mapping[Place, str]) -> Variant:
+    """Tells the network of tensors of these shapes, below its last norm.
+
+    Args:
+        found: dict from places to shapes.
+        names: dict from places to the names in the file.
+
+    Raises:
+        CheckpointError: If one is missing or of another shape.
+    """
+    network = network_of(found)
+    if network is None:
+        raise CheckpointError("The checkpoint lacks whole parts of a ConvNeXt")
+    expected = trunk_shapes(network, found[STEM_KERNEL][2])
+    if missing := ["/".join(place) for place in expected if place not in found]:
+        raise CheckpointError(f"The checkpoint lacks tensors of {network.name}: {listed(missing)}")
+    for place, shape in found.items():
+        if shape != expected[place]:
+            raise CheckpointError(
+                f"{names[place]} has the shape {shape} as {'/'.join(place)}, where a "
+                f"{network.name} of depths {network.depths} and dims {network.dims} has "
+                f"{expected[place]}"
+            )
+    return network
+
+
+def _above(candidate: Candidate, network: Variant, keys: Collection[str]) -> dict[Place, Source]:
+    """The last norm and the head, if they are those of the network."""
+    layout, width = candidate.layout, network.dims[-1]
+    found = candidate.above.sources | candidate.group.sources
+    norm = {place: each for place, each in found.items() if place.layer == "norm"}
+    head = {place: each for place, each in found.items() if place.layer == "head"}
+    if f"{candidate.prefix}{NORMS_OF_MAPS.get(layout)}" in map(unwrapped, keys):
+        norm = {}
+    if len(norm) == 1:
+        (source,) = norm.values()
+        module = source.key.rpartition(".")[0]
+        if not {f"{module}.weight", f"{module}.bias"} <= set(keys):
+            raise CheckpointError(f"The last norm lacks a tensor: there is {source.key} alone")
+    if len(norm) < 2 or any(source.shape != (width,) for source in norm.values()):
+        return {}  # the head is no use without what it was trained with
+    if {source.shape for source in head.values()} != {(width, n := _classes(head)), (n,)}:
+        return norm
+    # A head of several layers may begin or end with one of the same name.
+    modules = {
+        first_part(name_in_trunk(row, layout)) for row in LAYOUTS[layout] if row.ours == "head"
+    }
+    beside = [candidate.prefix, *([_around(candidate.prefix)] if layout in TRUNK_MODULES else [])]
+    names = (name for each in beside for name in candidate.others_under(each, keys).values())
+    return norm if any(first_part(name) in modules for name in names) else norm | head
+
+
+def _classes(head: Mapping[Place, Source]) -> int:
+    return head[HEAD_KERNEL].shape[1] if HEAD_KERNEL in head else 0
+
+
+def equal_copies(candidate: Candidate, sources: Mapping[Place, Source]) -> Iterator[str]:
+    """Returns the second names of tensors, such as DINOv3's last norm has, if they are equal."""
+    for place, copy in candidate.group.copies:
+        source = sources.get(place)
+        if (
+            source
+            and source.shape == copy.shape
+            and (source.tensor == copy.tensor or np.array_equal(source.read(), copy.read()))
+        ):
+            yield copy.key
+
+
+def listed(names: Iterable[object]) -> str:
+    """The first names of many, for a message."""
+    shown = [str(name)[:100].encode("unicode_escape").decode() for name in names]
+    more = f" and {len(shown) - 5} more" if len(shown) > 5 else ""
+    return ", ".join(shown[:5]) + more if shown else "nothing"
