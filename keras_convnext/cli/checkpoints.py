@@ -19,10 +19,11 @@ from keras_convnext.cli.application import (
 from keras_convnext.cli.failures import report
 from keras_convnext.cli.loading import import_backend, tensors_shown
 from keras_convnext.cli.terminal import note, waiting, write, write_facts, write_json, write_table
-from keras_convnext.complexity import parts
 from keras_convnext.pretrained.catalog import CATALOG
 from keras_convnext.pretrained.identify import Identity, identify
 from keras_convnext.pretrained.layouts import LAYOUTS
+
+_MOST_LISTED = 8
 
 
 def identify_weights(
@@ -53,37 +54,28 @@ def identify_weights(
     else:
         for number, (path, facts) in enumerate(found.items()):
             write(*([""] if number else []), path)
-            write_facts({name: _told(value) for name, value in facts.items()})
+            told = {name.replace("_", " "): _told(value) for name, value in facts.items()}
+            write_facts({name: value for name, value in told.items() if value})
     if len(found) < len(weights):
         raise typer.Exit(1)
 
 
 def _facts(identity: Identity) -> dict[str, object]:
-    """All that is known of a file, the network's own facts first."""
-    variant = identity.variant
-    facts: dict[str, object] = {
-        "model": variant.name,
-        "depths": variant.depths,
-        "dims": variant.dims,
-        "patch size": variant.patch_size,
-        "kernel size": variant.kernel_size,
-        "layer scale": variant.layer_scale is not None,
-        "isotropic": variant.isotropic,
-        "parameters": sum(
-            part.parameters for part in parts(variant, classes=identity.classes or 0)
-        ),
-    }
-    others = {name: value for name, value in identity._asdict().items() if name != "variant"}
-    return facts | {name.replace("_", " "): value for name, value in others.items()}
+    """All that is known of a file, the network first."""
+    network, found = identity.variant._asdict(), identity._asdict()
+    del found["variant"], network["stddev"], network["size"]  # of training and of photographs
+    network["layer_scale"] = network["layer_scale"] is not None
+    return {"model": network.pop("name"), **network, **found}
 
 
 def _told(value: object) -> str:
-    if value is None:
+    if value is None or value == ():
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, tuple | list):
-        return ", ".join(map(str, value)) or "none"
+    if isinstance(value, tuple):
+        more = f" and {len(value) - _MOST_LISTED} more" if len(value) > _MOST_LISTED else ""
+        return ", ".join(map(str, value[:_MOST_LISTED])) + more
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 

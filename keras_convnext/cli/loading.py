@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_convnext.cli.application import Reading, Shape
-from keras_convnext.cli.terminal import one_line, track, waiting
+from keras_convnext.cli.terminal import messages, one_line, track, waiting
 from keras_convnext.cli.versions import backend
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ def import_backend() -> None:
     """Imports Keras and its backend, which takes seconds."""
     with waiting(f"Starting {backend()}"):
         import keras_convnext.builders  # noqa: F401
+        from keras_convnext.pretrained import download
+    download.console = messages
 
 
 def load_network(weights: str, model: str | None, shape: Shape, reading: Reading) -> "keras.Model":

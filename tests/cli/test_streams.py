@@ -1,12 +1,18 @@
 """What reaches the terminal, and how the process ends: in processes of their own."""
 
+import io
 import os
+import signal
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from keras_convnext.cli import terminal
+from keras_convnext.cli.terminal import Stream
 
 ROOT = Path(__file__).parents[2]
 PHOTOS = ROOT / "examples" / "photos"
@@ -108,6 +114,30 @@ def test_a_full_disk_is_a_line(arguments):
         done = subprocess.run([*COMMAND, *arguments], stdout=full, stderr=subprocess.PIPE)
     assert done.returncode == 2
     assert done.stderr == b"Error: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "said"), [("SIGINT", 130, b"Interrupted.\n"), ("SIGTERM", 143, b"")]
+)
+def test_a_signal_ends_it_without_a_traceback(name, code, said):
+    process = subprocess.Popen([*COMMAND, "predict", "-"], stdin=subprocess.PIPE,
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    process.stdin.write(b"x" * (1 << 20))  # more than a pipe holds: it reads by now
+    process.send_signal(getattr(signal, name))
+    assert process.communicate() == (b"", said)
+    assert process.returncode == code
+
+
+def test_a_bar_is_shown_on_a_terminal_alone(monkeypatch):
+    for is_terminal in (True, False):
+        stream = Stream(file=io.StringIO(), force_terminal=is_terminal, width=80)
+        monkeypatch.setattr(terminal, "messages", stream)
+        for item in terminal.track(range(3), "Doing [red]%s", "things", 3):
+            print("library", item)
+            time.sleep(0.1)
+        drawn = stream.file.getvalue()
+        assert ("Doing [red]%s" in drawn and "things/s" in drawn) == is_terminal
+        assert "library" not in drawn
 
 
 def test_characters_that_the_terminal_lacks_are_escaped():
