@@ -19,7 +19,7 @@ from keras_convnext.cli.application import (
     shape_of,
 )
 from keras_convnext.cli.loading import file_of, import_backend, load_network
-from keras_convnext.cli.terminal import note, waiting, write_facts, write_json
+from keras_convnext.cli.terminal import Bar, note, write_facts, write_json
 
 if TYPE_CHECKING:
     import keras
@@ -63,7 +63,7 @@ def export_network(
     if any_size:
         size = size or network.input_shape[1]
         network, names, source = _network(model, weights, {"input_shape": (None, None, 3)}, chosen)
-    with waiting(f"Exporting {network.name}"):
+    with Bar(f"Exporting {network.name}", "images") as bar:
         difference = export(
             network,
             folder,
@@ -74,6 +74,7 @@ def export_network(
             names=names,
             images=photos,
             source=source,
+            progress=bar.update,
         )
     size_written = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     written = folder / FORMATS[format_name].file
