@@ -171,15 +171,11 @@ class Block(keras.layers.Layer):
         for own in dense.values():
             if own["dtype"] == config["dtype"]:
                 del own["dtype"]  # it is the block's, unless the layer is quantized
+        plain = ("dim", "kernel_size", "expansion", "layer_scale", "stddev", "remat")
         return {
             **config,
-            "dim": self.dim,
-            "kernel_size": self.kernel_size,
-            "expansion": self.expansion,
-            "layer_scale": self.layer_scale,
+            **{name: getattr(self, name) for name in plain},
             "drop_path": self.drop_path.rate,
-            "stddev": self.stddev,
-            "remat": self.remat,
             "epsilon": self.norm.epsilon,
             "dense": dense,
             "frozen": [part.name for part in (self.dwconv, self.norm) if not part.trainable],

@@ -33,8 +33,8 @@ def load_model(
 ) -> keras.Model:
     """Builds the network that a file of weights is of, with those weights.
 
-    The file decides on the depths and widths, layer scale, the channels of the images and the
-    number of classes, unless `options` do.
+    The file decides on the depths and widths, layer scale, the number of classes, and the channels
+    and, if it records it, the size of the images.
 
     Example:
 
@@ -86,8 +86,8 @@ def load_model(
     include_top = include_top and classes is not None
     options = {"layer_scale_init_value": network.layer_scale, **options, "classes": classes}
     if options.get("input_shape") is None and options.get("input_tensor") is None:
-        size = VARIANTS.get(network.name, network).size if include_top else None
-        options["input_shape"] = (size, size, found.channels)
+        size = found.size or VARIANTS.get(network.name, network).size
+        options["input_shape"] = (*([size] * 2 if include_top else [None] * 2), found.channels)
     is_fresh = include_top and classes != found.classes  # the head, which needs random weights
     with nullcontext() if is_fresh else about_to_load():
         built = _build(network, include_top, **options)

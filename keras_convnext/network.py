@@ -84,12 +84,8 @@ def stem(x: Any, variant: Variant, prefix: str = "") -> Any:
 def downsample(x: Any, dim: int, variant: Variant, name: str) -> Any:
     """Halves the map before a stage, with a norm to keep training stable: section 2.6."""
     x = _norm(f"{name}_norm", variant.epsilon)(x)
-    return PatchConv2D(
-        dim,
-        2,
-        kernel_initializer=kernel_initializer(variant.stddev, 4 * x.shape[-1]),
-        name=f"{name}_conv",
-    )(x)  # (N, H/8, W/8, 2C)
+    init = kernel_initializer(variant.stddev, 4 * x.shape[-1])
+    return PatchConv2D(dim, 2, kernel_initializer=init, name=f"{name}_conv")(x)  # (N, H/8, W/8, 2C)
 
 
 def pooled(x: Any, pooling: str, prefix: str = "", epsilon: float = 1e-6) -> Any:
@@ -98,8 +94,7 @@ def pooled(x: Any, pooling: str, prefix: str = "", epsilon: float = 1e-6) -> Any
         "avg": keras.layers.GlobalAveragePooling2D,
         "max": keras.layers.GlobalMaxPooling2D,
     }
-    name = f"{prefix}{pooling}_pool"
-    x = pools[pooling](data_format="channels_last", name=name)(x)  # (N, 8C)
+    x = pools[pooling](data_format="channels_last", name=f"{prefix}{pooling}_pool")(x)  # (N, 8C)
     return _norm(f"{prefix}norm", epsilon)(x)
 
 

@@ -69,9 +69,3 @@ VARIANTS = {
         Variant("convnext_isotropic_large", (36,), (1024,), 1e-6, 16, isotropic=True),   # 305.94 M
     )
 }  # fmt: skip
-
-# Networks without a builder, whose files are recognised by their shapes.
-OTHERS = (
-    # The image tower of a CLIP by LAION (timm, models/convnext.py): 846.47 M.
-    Variant("convnext_xxlarge", (3, 4, 30, 3), (384, 768, 1536, 3072), epsilon=1e-5),
-)

@@ -74,7 +74,7 @@ def verify(
         path = Path(weights)
         copies = [row for row in list_weights(model, copies=True) if row.file == path.name]
         copy = copies[0] if copies else None
-        classes = copy.classes if copy else identify(path, *where).classes
+        classes = copy.classes if copy else _classes(path, *where)
     else:
         copy, path = published_file(find(model, str(weights)))
         classes = copy.classes
@@ -86,6 +86,13 @@ def verify(
     if image is not None:
         findings.append(_ask("logits", lambda: _logits(path, copy, image)))
     return findings
+
+
+def _classes(path: Path, *where: Any) -> int | None:
+    try:
+        return identify(path, *where).classes
+    except CheckpointError:
+        return None  # which the question of the network answers
 
 
 def _ask(question: str, ask: Callable[[], tuple[bool | None, str]]) -> Finding:

@@ -324,3 +324,21 @@ def test_channels_first_is_refused():
             toy()
     finally:
         keras.config.set_image_data_format("channels_last")
+
+
+@pytest.mark.parametrize("weights", [False, True, 3, {}, []], ids=repr)
+def test_weights_are_named_by_text_or_a_path(weights):
+    with pytest.raises(ValueError, match=r"or None for random weights\. Received: weights="):
+        toy(weights=weights)
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    model = toy(
+        depths=np.array([1, 2]), dims=np.array([8, 16]), classes=np.int64(5),
+        patch_size=np.int32(4), kernel_size=np.uint8(7),
+    )  # fmt: skip
+    model.save(tmp_path / "x.keras")
+    assert keras.models.load_model(tmp_path / "x.keras").output_shape == (None, 5)
+    for classes in (True, 0, np.int64(-1), 2.0, "5"):
+        with pytest.raises(ValueError, match=r"whole number from 1 up\. Received: classes="):
+            toy(classes=classes)

@@ -2,24 +2,24 @@
 
 import fnmatch
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from keras_convnext.pretrained.addresses import named
 from keras_convnext.pretrained.entries import Entry, entries_of, names_in, unnamed_tensors
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.h5_file import SUFFIXES, H5Tensor, read_h5
-from keras_convnext.pretrained.layouts import ABOVE, HDF5_LAYOUTS, HEAD_KERNEL, LAYOUTS, Place
-from keras_convnext.pretrained.names import is_skipped, place_of
+from keras_convnext.pretrained.image_size import recorded_size
+from keras_convnext.pretrained.keras_trunk import keras_prefixes, keras_trunk
+from keras_convnext.pretrained.layouts import HEAD_KERNEL, Place
 from keras_convnext.pretrained.relatives import relative_of, told
 from keras_convnext.pretrained.safetensors_file import read_safetensors
-from keras_convnext.pretrained.source import Source, source_of
+from keras_convnext.pretrained.source import Source
 from keras_convnext.pretrained.torch_file import read_torch_file
 from keras_convnext.pretrained.trunks import (
     Candidate,
     candidates_in,
-    check_whole,
     checked,
     equal_copies,
     listed,
@@ -42,6 +42,8 @@ class OpenCheckpoint:
         prefix: str. What precedes the names of its tensors.
         ignored: tuple of str. The other tensors of the file; of its entry alone, or of the prefix,
             if that was asked for.
+        beside: tuple of str. The other tensors for a message: those beside the entry by number.
+        size: int or None. Side of the images that it was trained with, if that is recorded.
     """
 
     network: Variant
@@ -50,6 +52,8 @@ class OpenCheckpoint:
     entry: str = ""
     prefix: str = ""
     ignored: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+    size: int | None = None
 
     @property
     def classes(self) -> int | None:
@@ -61,10 +65,11 @@ class OpenCheckpoint:
         """What to tell of the tensors that were left aside, if there are some."""
         if not self.ignored:
             return None
-        where = f" of the entry {shown(self.entry)}" * bool(self.entry)
-        where += f" with the prefix {shown(self.prefix)}" * bool(self.prefix)
+        where = {"entry": self.entry, "prefix": self.prefix}
+        place = ", ".join(f"{name} {shown(value)}" for name, value in where.items() if value)
         number = f"{len(self.ignored)} other tensor{'s' * (len(self.ignored) > 1)}"
-        return f"Took the {self.network.name}{where} and left {number}: {listed(self.ignored)}"
+        found = f"{self.network.name} at {place}" if place else self.network.name
+        return f"Found {found}, and ignored {number}: {listed(self.beside or self.ignored)}"
 
 
 def open_checkpoint(
@@ -99,12 +104,14 @@ def open_checkpoint(
     is_left_out = re.compile("|".join(map(fnmatch.translate, patterns)) or r"(?!)").match
     try:
         if suffix in SUFFIXES:
-            return _of_keras({k: v for k, v in saved.items() if not is_left_out(k)}, expected)
+            saved = {key: each for key, each in saved.items() if not is_left_out(key)}
+            return _of_keras(saved, prefix, expected)
         entries = [
             Entry(each.path, {k: v for k, v in each.tensors.items() if not is_left_out(k)})
             for each in entries_of(saved)
         ]
-        return _chosen(saved, entries, entry, prefix)
+        checkpoint = chosen(saved, entries, entry, prefix)
+        return replace(checkpoint, size=recorded_size(path, saved))
     except CheckpointError as error:
         raise CheckpointError(f"{error} (file: {path})") from error
 
@@ -129,7 +136,7 @@ def check_numbers(
         raise CheckpointError(f"{error} (file: {path})") from error
 
 
-def _chosen(
+def chosen(
     saved: object, entries: list[Entry], entry: str | None, prefix: str | None
 ) -> OpenCheckpoint:
     """The trunk that is asked for, or the only one."""
@@ -160,13 +167,26 @@ def _chosen(
         )
     network, sources = checked(candidate, home.tensors)
     used = {source.key for source in sources.values()} | {*equal_copies(candidate, sources)}
-    ignored = [key for key in home.tensors if key not in used and (
-        prefix is None or key.startswith(candidate.prefix))]  # fmt: skip
+    ignored = [
+        key
+        for key in home.tensors
+        if key not in used and (prefix is None or key.startswith(candidate.prefix))
+    ]
+    numbers: Counter[str] = Counter()
+    beside = ignored.copy()
     if entry is None and prefix is None:
-        ignored += [".".join((*each.path, key)) for each in within if each is not home
-                    for key in each.tensors]  # fmt: skip
+        for other in within:
+            if other is not home:
+                ignored += [".".join((*other.path, key)) for key in other.tensors]
+                numbers[other.path[0] if other.path else "the file itself"] += len(other.tensors)
     return OpenCheckpoint(
-        network, sources, candidate.layout, home.name, candidate.prefix, tuple(ignored)
+        network,
+        sources,
+        candidate.layout,
+        home.name,
+        candidate.prefix,
+        tuple(ignored),
+        (*(f"{name} ({number})" for name, number in numbers.items()), *beside),
     )
 
 
@@ -216,34 +236,18 @@ def shown(name: str) -> str:
     return ascii(name[:100])
 
 
-def _of_keras(tensors: Mapping[str, H5Tensor], expected: Variant | None) -> OpenCheckpoint:
-    """The network in a file that Keras saved."""
+def _of_keras(
+    tensors: dict[str, H5Tensor], prefix: str | None, expected: Variant | None
+) -> OpenCheckpoint:
+    """The network in a file that Keras saved, or in a model within the one that was saved."""
     if not tensors:
         raise CheckpointError("The file holds no tensors")
-    state = {k: each for k, each in named(tensors, expected).items() if not is_skipped(k)}
-    found = {
-        layout: {key: place_of(key, LAYOUTS[layout]) for key in state} for layout in HDF5_LAYOUTS
-    }
-    layout = max(found, key=lambda name: sum(place is not None for place in found[name].values()))
-    if unknown := [key for key, place in found[layout].items() if place is None]:
-        known = "ConvNeXt" if len(unknown) <= len(state) / 2 else "No ConvNeXt known here"
-        raise CheckpointError(f"{known} has no place for the tensors {listed(unknown)}")
-    sources: dict[Place, Source] = {}
-    for key, known_place in found[layout].items():
-        assert known_place is not None
-        place, form = known_place
-        source = source_of(form, state[key])
-        if source is None:
-            raise CheckpointError(
-                f"{key} has {len(form.axes)} axes in ConvNeXt. "
-                f"Received: a shape of {state[key].shape}"
-            )
-        if place in sources:
-            raise CheckpointError(f"{sources[place].key} and {key} are the same tensor")
-        sources[place] = source
-    trunk = {place: each for place, each in sources.items() if place.layer not in ABOVE}
-    network = check_whole(
-        {place: each.shape for place, each in trunk.items()},
-        {place: each.key for place, each in trunk.items()},
-    )
-    return OpenCheckpoint(network, sources, layout)
+    found = keras_prefixes(tensors) or [""]
+    wanted = [each for each in found if prefix is None or each.rstrip("/") == prefix.rstrip("/")]
+    if len(wanted) != 1:
+        raise CheckpointError(
+            f"There are ConvNeXts with the prefixes {listed(map(shown, found))}. Choose one with "
+            "prefix="
+        )
+    layout, network, sources, others = keras_trunk(tensors, wanted[0], expected)
+    return OpenCheckpoint(network, sources, layout, "", wanted[0], tuple(others))

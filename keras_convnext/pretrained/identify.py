@@ -26,6 +26,8 @@ class Identity(NamedTuple):
         entry: str. The dict of tensors that it is in, "" if that is the file.
         prefix: str. What precedes the names of its tensors.
         ignored: tuple of str. The other tensors in the file.
+        size: int or None. Side of the images that it was trained with, in pixels, if the file, its
+            metadata or a `config.json` beside it records that.
     """
 
     variant: Variant
@@ -37,6 +39,7 @@ class Identity(NamedTuple):
     entry: str = ""
     prefix: str = ""
     ignored: tuple[str, ...] = ()
+    size: int | None = None
 
 
 def identify(
@@ -79,6 +82,7 @@ def identity_of(checkpoint: OpenCheckpoint) -> Identity:
         checkpoint.entry,
         checkpoint.prefix,
         checkpoint.ignored,
+        checkpoint.size,
     )
 
 

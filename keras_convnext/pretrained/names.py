@@ -69,49 +69,35 @@ def place_of(key: str, layout: tuple[Row, ...]) -> tuple[Place, Form] | None:
     return None
 
 
-class Reading(NamedTuple):
-    """What a key may stand for.
+def trunks_of(key: str) -> Iterator[tuple[str, str]]:
+    """Tells of which trunks a key may name a depthwise kernel.
 
     Args:
-        prefix: str. What precedes the part of the key that the layout names.
-        layout: str. The layout, as `LAYOUTS` has it.
-        place: Place. Our variable.
-        form: Form. How they keep it.
-    """
+        key: str. A key of a PyTorch or safetensors file.
 
-    prefix: str
-    layout: str
-    place: Place
-    form: Form
-
-
-def readings(key: str) -> Iterator[Reading]:
-    """Returns what a key of a PyTorch or safetensors file may stand for, with any prefix.
-
-    The endings of a key are looked up with its numbers replaced, so the time is that of the length
-    of the key, whatever the number of rows.
+    Yields:
+        What precedes the part of the key that a layout names, and the layout.
     """
     if len(key) > MAX_KEY:
         return
     parts = unwrapped(key).split(".")
-    index = _endings()
-    ending = _numberless(parts[-1])
-    for start in reversed(range(max(0, len(parts) - index.longest), len(parts) - 1)):
+    ending = parts[-1]
+    for start in reversed(range(len(parts) - 1)):
         ending = f"{_numberless(parts[start])}.{ending}"
-        if start == len(parts) - 2 and ending not in index.last_two:
+        if start == len(parts) - 2 and ending not in _ends_of_kernels():
             return
-        read: set[str] = set()
-        for layout, row, variable, pattern in index.rows.get(ending, ()):
-            numbers = None if layout in read else _read(pattern, ".".join(parts[start:]))
-            if numbers is not None:
-                read.add(layout)  # the first row wins: stem_conv before downsample_0_norm
-                _, axes, ones = KINDS[row.kind][variable]
-                yield Reading(
-                    ".".join([*parts[:start], ""]),
-                    layout,
-                    Place(_written(row.ours, numbers), variable),
-                    Form(key, row.kind, axes, ones),
-                )
+        for layout in _endings_of_kernels().get(ending, ()):
+            yield ".".join([*parts[:start], ""]), layout
+
+
+def reading_of(name: str, layout: str) -> tuple[Place, Row] | None:
+    """Returns our variable for a name in a trunk, or beside one, and the row of the layout."""
+    ending = ".".join(map(_numberless, name.split(".")))
+    for row, variable, pattern in _rows_by_ending(layout).get(ending, ()):
+        numbers = _read(pattern, name)
+        if numbers is not None:  # the first row wins: stem_conv before downsample_0_norm
+            return Place(_written(row.ours, numbers), variable), row
+    return None
 
 
 def unwrapped(key: str) -> str:
@@ -132,29 +118,34 @@ def first_part(name: str) -> str:
     return _numberless(re.sub(r"\{[^}]*\}", "0", name.partition(".")[0]))
 
 
-class _Endings(NamedTuple):
-    """The names of all layouts, by what is left of them without their numbers."""
-
-    rows: dict[str, list[tuple[str, Row, str, str]]]
-    last_two: set[str]
-    longest: int
+@cache
+def _rows_by_ending(layout: str) -> dict[str, list[tuple[Row, str, str]]]:
+    """The names of a layout in a file of the trunk alone, by what is left without numbers."""
+    rows: dict[str, list[tuple[Row, str, str]]] = {}
+    for row in LAYOUTS[layout]:
+        for variable, (parameter, _, _) in KINDS[row.kind].items():
+            pattern = f"{name_in_trunk(row, layout)}.{parameter}"
+            any_numbers = _written(pattern, {"s": 1, "b": 1}).split(".")
+            ending = ".".join(map(_numberless, any_numbers))
+            rows.setdefault(ending, []).append((row, variable, pattern))
+    return rows
 
 
 @cache
-def _endings() -> _Endings:
-    rows: dict[str, list[tuple[str, Row, str, str]]] = {}
-    for layout, table in LAYOUTS.items():
-        if layout in HDF5_LAYOUTS:
-            continue
-        for row in table:
-            for variable, (parameter, _, _) in KINDS[row.kind].items():
-                pattern = f"{name_in_trunk(row, layout)}.{parameter}"
-                # Any number will do in place of the letters.
-                parts = _written(pattern, {"s": 1, "b": 1}).split(".")
-                ending = ".".join(map(_numberless, parts))
-                rows.setdefault(ending, []).append((layout, row, variable, pattern))
-    split = [ending.split(".") for ending in rows]
-    return _Endings(rows, {".".join(parts[-2:]) for parts in split}, max(map(len, split)))
+def _endings_of_kernels() -> dict[str, list[str]]:
+    """The layouts by their names of depthwise kernels; of two with the same names the first."""
+    layouts: dict[str, list[str]] = {}
+    for layout in LAYOUTS:
+        if layout not in HDF5_LAYOUTS and layout != "timm_conv_mlp":  # which has timm's names
+            for ending, rows in _rows_by_ending(layout).items():
+                if any(row.ours.endswith("/dwconv") and v == "kernel" for row, v, _ in rows):
+                    layouts.setdefault(ending, []).append(layout)
+    return layouts
+
+
+@cache
+def _ends_of_kernels() -> set[str]:
+    return {".".join(ending.split(".")[-2:]) for ending in _endings_of_kernels()}
 
 
 @lru_cache(4096)

@@ -6,9 +6,12 @@ from collections.abc import Mapping
 
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.layouts import STEM_KERNEL, Place
-from keras_convnext.variants import OTHERS, VARIANTS, Variant
+from keras_convnext.variants import VARIANTS, Variant
 
 Shapes = Mapping[Place, tuple[int, ...]]
+
+# Networks without a builder: the image tower of a CLIP by LAION (timm, models/convnext.py).
+OTHERS = (Variant("convnext_xxlarge", (3, 4, 30, 3), (384, 768, 1536, 3072), epsilon=1e-5),)
 
 # Of a variant; the rest is how it starts, and what images it takes.
 TOLD_BY_SHAPES = ("depths", "dims", "patch_size", "kernel_size", "isotropic")

@@ -6,7 +6,7 @@ that is off is an error that lists both sides, found before the first number is 
 
 import inspect
 import warnings
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,8 @@ from keras_convnext.pretrained.safetensors_file import write_safetensors
 from keras_convnext.pretrained.source import Source
 from keras_convnext.pretrained.torch_file import write_torch_file
 from keras_convnext.pretrained.trunks import listed
+
+OPEN_CLIP_PREFIX = "visual.trunk."  # open_clip, src/open_clip/timm_model.py
 
 # What tensors are drawn through, one at a time: `iter`, or a bar that shows how many are done.
 Progress = Callable[[list[Any]], Iterable[Any]]
@@ -103,7 +105,7 @@ def load_checkpoint(
     try:
         theirs = {place: source.shape for place, source in sources.items()}
         check_same_network(theirs, shapes, model.name)
-        notices = [*_epsilons(checkpoint, model), *_above(sources, variables)]
+        notices = [*_differences(checkpoint, model), *_above(sources, variables)]
         _check_same(sources, variables)
         with ThreadPoolExecutor(2) as threads:  # each holds one tensor
             dtypes = (np.dtype(variables[place].dtype) for place in sources)
@@ -329,17 +331,22 @@ def _classes(tensors: Mapping[Place, Any]) -> int | None:
     return int(tensors[HEAD_KERNEL].shape[-1]) if HEAD_KERNEL in tensors else None
 
 
-def _epsilons(checkpoint: OpenCheckpoint, model: keras.Model) -> list[str]:
-    """Tells of norms that divide by something else than those that the checkpoint is from."""
+def _differences(checkpoint: OpenCheckpoint, model: keras.Model) -> Iterator[str]:
+    """Tells in what, apart from weights, the model differs from where the checkpoint is from."""
+    layers = layers_by_name(model)
     theirs = checkpoint.network.epsilon
-    blocks = [layer for layer in layers_by_name(model).values() if isinstance(layer, Block)]
-    ours = blocks[0].norm.epsilon if blocks else theirs
-    if theirs == ours:
-        return []
-    return [
-        f"The norms of {checkpoint.network.name} have an epsilon of {theirs}, and those of the "
-        f"model {ours}: outputs differ by about 1e-4 of the largest"
-    ]
+    ours = {layer.norm.epsilon for layer in layers.values() if isinstance(layer, Block)}
+    if ours and ours != {theirs}:
+        yield (
+            f"The norms of {checkpoint.network.name} have an epsilon of {theirs}, and those of the "
+            f"model {min(ours)}: outputs differ by about 1e-4 of the largest"
+        )
+    if checkpoint.prefix.endswith(OPEN_CLIP_PREFIX) and "normalization" in layers:
+        yield (
+            "The names are those of open_clip, whose networks take pixels that are normalized with "
+            "CLIP's mean and standard deviation, and the model normalizes them with ImageNet's: "
+            "build it with include_preprocessing=False, and normalize them yourself"
+        )
 
 
 def _warn(notices: Iterable[str | None], path: str | Path) -> None:

@@ -24,71 +24,71 @@ class Relative(NamedTuple):
     remark: str = ""
 
 
-# Of tensors that lie among those of a ConvNeXt.
+# Of tensors that lie among those of a ConvNeXt. The first three are networks of their own.
 VARIATIONS = (
-    Relative("ConvNeXt V2", (r"\.grn\.(weight|bias|gamma|beta|kernel)$",),
+    Relative("a ConvNeXt V2", (r"\.grn\.(weight|bias|gamma|beta|kernel)$",),
              "Its blocks have global response normalization (GRN), which is not supported yet"),
-    Relative("EdgeNeXt", (r"\.gamma_xca$",)),  # timm
-    Relative("UniRepLKNet", (r"\.dwconv\.(lk_origin|dil_reparam|norm)\b",)),  # official
-    Relative("ConvNeXt with an overlapping stem", (r"\bstem[._][2-9]\.",),  # timm, _ols
+    Relative("an EdgeNeXt", (r"\.gamma_xca$",)),  # timm
+    Relative("a UniRepLKNet", (r"\.dwconv\.(lk_origin|dil_reparam|norm)\b",)),  # official
+    Relative("a ConvNeXt with an overlapping stem", (r"\bstem[._][2-9]\.",),  # timm, _ols
              "Its stem has several convolutions, which is not supported"),
-    Relative("ConvNeXt with LoRA adapters", (r"\blora_(A|B|embedding)",),
+    Relative("a ConvNeXt with LoRA adapters", (r"\blora_(A|B|embedding)",),
              "Merge them into the weights first, in peft with merge_and_unload()"),
-    Relative("ConvNeXt with quantized weights",
+    Relative("a ConvNeXt with quantized weights",
              (r"(_packed_params|fake_quant|activation_post_process|\.zero_point)",),
              "Take the file of weights from before it was quantized"),
-    Relative("ConvNeXt with parametrized weights",
+    Relative("a ConvNeXt with parametrized weights",
              (r"(\.parametrizations\.|weight_(orig|mask|g|v|u)$)",),
              "Remove the pruning or the weight norm in PyTorch first, which leaves plain weights"),
 )  # fmt: skip
 
 RMS_NORM = Relative(
-    "ConvNeXt with RMS norm",
+    "a ConvNeXt with RMS norm",
     (),  # timm, convnext_atto_rms
     "Its norms have no bias and subtract no mean, which is not supported",
 )
 
 # Of whole files.
 RELATIVES = (
-    *VARIATIONS,
-    Relative("InceptionNeXt", (r"\btoken_mixer\.dwconv_hw\.",)),  # timm
-    Relative("MogaNet", (r"\.value\.DW_conv0\.",)),  # official
-    Relative("HorNet", (r"\.gnconv\.",)),  # official
-    Relative("Visual Attention Network", (r"\.spatial_gating_unit\.",)),  # official
-    Relative("MetaFormer (CAFormer, ConvFormer or PoolFormer)",  # timm
-             (r"(\btoken_mixer\.(pwconv1|qkv)\.|\.(layer|res)_scale1\.scale$)",)),
-    Relative("MetaFormer (PoolFormer)",  # official; transformers
+    *VARIATIONS[:3],
+    Relative("an InceptionNeXt", (r"\btoken_mixer\.dwconv_hw\.",)),  # timm
+    Relative("a MogaNet", (r"\.value\.DW_conv0\.",)),  # official
+    Relative("a HorNet", (r"\.gnconv\.",)),  # official
+    Relative("a Visual Attention Network", (r"\.spatial_gating_unit\.",)),  # official
+    Relative("a MetaFormer (CAFormer, ConvFormer or PoolFormer)",  # timm
+             (r"(\btoken_mixer\.pwconv1\.|\.(layer|res)_scale1\.scale$)",)),
+    Relative("a MetaFormer (PoolFormer)",  # official; transformers
              (r"(\bnetwork\.\d+\.\d+\.layer_scale_1$|\.output\.conv1\.)",)),
-    Relative("MetaFormer (PoolFormer)",  # timm, V2
+    Relative("a MetaFormer (PoolFormer)",  # timm, V2
              (r"\bstem\.conv\.weight", r"\bmlp\.act\.scale$")),
-    Relative("FocalNet", (r"\.modulation\.focal_layers\.",)),  # timm
-    Relative("BEiT", (r"(\.gamma_1|\.lambda_1)$", r"\battn|\battention")),  # timm, transformers
-    Relative("MaxViT", (r"(\.attn_grid\.|MBconv\.)",)),  # timm, torchvision
-    Relative("Swin Transformer V2", (r"\.(cpb_mlp|logit_scale)\b", r"\battn")),  # timm
-    Relative("Swin Transformer",  # timm, torchvision, transformers
+    Relative("a FocalNet", (r"\.modulation\.focal_layers\.",)),  # timm
+    Relative("a BEiT", (r"\.(gamma_1|lambda_1)$", r"\.(q_bias|q_proj\.bias)$")),
+    Relative("a MaxViT", (r"(\.attn_grid\.|MBconv\.)",)),  # timm, torchvision
+    Relative("a Swin Transformer V2", (r"\.(cpb_mlp|logit_scale)\b", r"\battn")),  # timm
+    Relative("a Swin Transformer",  # timm, torchvision, transformers
              (r"relative_position_bias_table$",
               r"\b(layers\.\d+\.(blocks|downsample)|features\.\d+\.\d+\.attn)\b")),
-    Relative("EVA", (r"\.attn\.q_bias$", r"\bblocks\.\d+\.mlp\.(w1|fc1)")),  # timm
-    Relative("Vision Transformer of CLIP",                  # openai, open_clip, transformers
-             (r"(resblocks\.\d+\.attn\.in_proj_weight$|\.self_attn\.q_proj\.|pre_layrnorm\.)",)),
-    Relative("DeiT", (r"(\bdist_token|\bdistillation_token)$",)),  # timm, transformers
-    Relative("Vision Transformer (ViT)",  # timm, torchvision, transformers, DINOv2 and 3
+    Relative("an EVA", (r"\.attn\.q_bias$", r"\bblocks\.\d+\.mlp\.(w1|fc1)")),  # timm
+    Relative("a Vision Transformer of CLIP",                  # openai, open_clip, transformers
+             (r"(resblocks\.\d+\.attn\.in_proj_weight$|pre_layrnorm\.)",)),
+    Relative("a DeiT", (r"(\bdist_token|\bdistillation_token)$",)),  # timm, transformers
+    Relative("a Vision Transformer (ViT)",  # timm, torchvision, transformers, DINOv2 and 3
              (r"(\bpos_embed|\bcls_token|position_embeddings|pos_embedding)$",
               r"(\battn\.qkv|\battention\.|self_attention\.)")),
-    Relative("RegNet",  # timm, torchvision, transformers
+    Relative("a RegNet",  # timm, torchvision, transformers
              (r"(\bs1\.b1\.conv1\b|\btrunk_output\.block1\b|\bregnet\.encoder\.)",)),
-    Relative("ResNet",  # timm, torchvision
+    Relative("a ResNet",  # timm, torchvision
              (r"\blayer1\.0\.conv1\.weight$", r"\bbn1\.(weight|running_mean)$")),
-    Relative("ResNet or RegNet", (r"\bembedder\.embedder\.convolution\.",)),  # transformers
-    Relative("DenseNet", (r"\bdenseblock1\.denselayer1\b",)),  # timm, torchvision
-    Relative("EfficientNet or MobileNet",  # timm
+    Relative("a ResNet or RegNet", (r"\bembedder\.embedder\.convolution\.",)),  # transformers
+    Relative("a DenseNet", (r"\bdenseblock1\.denselayer1\b",)),  # timm, torchvision
+    Relative("an EfficientNet or MobileNet",  # timm
              (r"\bconv_stem\.", r"\bblocks\.\d+\.\d+\.")),
-    Relative("EfficientNet or MobileNet",  # torchvision
+    Relative("an EfficientNet or MobileNet",  # torchvision
              (r"\bfeatures\.0\.0\.weight$", r"\bfeatures\.\d+(\.\d+)?\.(block|conv)\.\d+\.\d+\.")),
-    Relative("EfficientNet or MobileNet",  # transformers
+    Relative("an EfficientNet or MobileNet",  # transformers
              (r"(\bdepthwise_conv\.depthwise_norm|\bconv_stem\.first_conv)\.",)),
-    Relative("EfficientNet", (r"\b_conv_stem\.",)),  # efficientnet_pytorch
-    Relative("VGG", (r"\bfeatures\.\d+\.weight$", r"\b(classifier|pre_logits)\.")),
+    Relative("an EfficientNet", (r"\b_conv_stem\.",)),  # efficientnet_pytorch
+    Relative("a VGG", (r"\bfeatures\.\d+\.weight$", r"\b(classifier|pre_logits)\.")),
 )  # fmt: skip
 
 _MAX_NAMES = 5000  # no network has a tenth of it, but for numbers
@@ -112,4 +112,4 @@ def told(relative: Relative) -> str:
     """What to tell of a related network."""
     if relative.remark:
         return f"This is {relative.name}. {relative.remark}"
-    return f"This is {relative.name}, not ConvNeXt, which is all that can be loaded here"
+    return f"This is {relative.name}, not a ConvNeXt, and only ConvNeXts can be loaded"

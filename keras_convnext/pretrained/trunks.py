@@ -14,13 +14,22 @@ from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.layouts import (
     ABOVE,
     HEAD_KERNEL,
+    KINDS,
     LAYOUTS,
     NORMS_OF_MAPS,
     STEM_KERNEL,
     TRUNK_MODULES,
     Place,
 )
-from keras_convnext.pretrained.names import Reading, first_part, name_in_trunk, readings, unwrapped
+from keras_convnext.pretrained.names import (
+    MAX_KEY,
+    Form,
+    first_part,
+    name_in_trunk,
+    reading_of,
+    trunks_of,
+    unwrapped,
+)
 from keras_convnext.pretrained.networks import network_of, parameters_of, trunk_shapes
 from keras_convnext.pretrained.relatives import RMS_NORM, VARIATIONS, relative_of, told
 from keras_convnext.pretrained.source import Source, Tensor, source_of
@@ -33,27 +42,24 @@ class Group:
 
     sources: dict[Place, Source] = field(default_factory=dict)
     copies: list[tuple[Place, Source]] = field(default_factory=list)  # under a second name
-    misfits: list[tuple[Reading, Tensor]] = field(default_factory=list)  # of other axes
+    misfits: list[tuple[Form, Tensor]] = field(default_factory=list)  # of other axes
 
-    def add(self, reading: Reading, tensor: Tensor) -> None:
-        """Adds a tensor, unless it cannot be what its name says and need not be."""
-        source = source_of(reading.form, tensor)
+    def add(self, key: str, name: str, layout: str, tensor: Tensor) -> None:
+        """Adds a tensor, if the layout has its name and it may be what that says."""
+        reading = reading_of(name, layout)
+        if reading is None:
+            return
+        place, row = reading
+        _, axes, ones = KINDS[row.kind][place.variable]
+        form = Form(key, row.kind, axes, ones)
+        source = source_of(form, tensor)
         if source is None:
-            if reading.place.layer not in ABOVE:
-                self.misfits.append((reading, tensor))
-        elif reading.place in self.sources:
-            self.copies.append((reading.place, source))
+            if place.layer not in ABOVE:
+                self.misfits.append((form, tensor))
+        elif place in self.sources:
+            self.copies.append((place, source))
         else:
-            self.sources[reading.place] = source
-
-    def is_trunk(self) -> bool:
-        """Whether there is a block in it."""
-        return any(
-            place.layer.endswith("/dwconv")
-            and place.variable == "kernel"
-            and source.shape[3] == 1 < source.shape[0]
-            for place, source in self.sources.items()
-        )
+            self.sources[place] = source
 
     def __len__(self) -> int:
         return len(self.sources) + len(self.misfits)
@@ -90,7 +96,7 @@ class Candidate:
 
     def others_under(self, prefix: str, keys: Iterable[str]) -> dict[str, str]:
         """The tensors that it has no place for under a prefix, and what follows the prefix."""
-        known = {reading.form.key for reading, _ in self.group.misfits}
+        known = {form.key for form, _ in self.group.misfits}
         for group in (self.group, self.above):
             known |= {source.key for source in group.sources.values()}
             known |= {source.key for _, source in group.copies}
@@ -114,19 +120,35 @@ class Candidate:
 
 def candidates_in(tensors: Mapping[str, Tensor]) -> list[Candidate]:
     """Finds the trunks in a dict of tensors, in the time that it takes to read the names."""
-    groups: dict[str, dict[str, Group]] = {}
+    # Under a prefix, by layout: the tensors of a trunk, and those that may be beside a trunk there.
+    trunks: dict[str, dict[str, Group]] = {}
     for key, tensor in tensors.items():
-        for reading in readings(key):
-            group = groups.setdefault(reading.prefix, {}).setdefault(reading.layout, Group())
-            group.add(reading, tensor)
+        if len(tensor.shape) == 4 and tensor.shape[1] == 1 < tensor.shape[0]:
+            for prefix, layout in trunks_of(key):
+                trunks.setdefault(prefix, {})[layout] = Group()
+    around = {_around(prefix): {layout: Group() for layout in layouts if layout in TRUNK_MODULES}
+              for prefix, layouts in trunks.items()}  # fmt: skip
+    for key, tensor in tensors.items():
+        name = unwrapped(key[: MAX_KEY + 1])
+        for start in _starts(name) if len(key) <= MAX_KEY else ():
+            for groups in (trunks, around):
+                for layout, group in groups.get(name[:start], {}).items():
+                    group.add(key, name[start:], layout, tensor)
     found = []
-    for prefix, by_layout in groups.items():
-        trunks = {layout: group for layout, group in by_layout.items() if group.is_trunk()}
-        if trunks:
-            layout = max(trunks, key=lambda name: len(trunks[name]))
-            around = groups.get(_around(prefix), {}).get(layout, Group())
-            found.append(Candidate(prefix, layout, trunks[layout], around))
+    for prefix, by_layout in trunks.items():
+        layout = max(by_layout, key=lambda name: len(by_layout[name]))
+        beside = around[_around(prefix)].get(layout, Group())
+        found.append(Candidate(prefix, layout, by_layout[layout], beside))
     return [each for each in found if each.is_whole] or found
+
+
+def _starts(name: str) -> Iterator[int]:
+    """The places where a part of a name begins."""
+    start = 0
+    while start >= 0:
+        yield start
+        dot = name.find(".", start)
+        start = dot + 1 if dot >= 0 else -1
 
 
 def _around(prefix: str) -> str:
@@ -159,7 +181,7 @@ def checked(candidate: Candidate, keys: Collection[str]) -> tuple[Variant, dict[
     foreign = [key for key, name in others.items() if first_part(name) in modules]
     if relative := relative_of(foreign, VARIATIONS):
         raise CheckpointError(told(relative))
-    if not any(place.layer.endswith("/norm") and place.variable == "beta" for place in trunk):
+    if {place.variable for place in trunk if place.layer.endswith("/norm")} == {"gamma"}:
         raise CheckpointError(told(RMS_NORM))
     if foreign:
         raise CheckpointError(
@@ -172,10 +194,9 @@ def checked(candidate: Candidate, keys: Collection[str]) -> tuple[Variant, dict[
 
 def _checked_trunk(candidate: Candidate, trunk: Mapping[Place, Source]) -> Variant:
     """Tells the network of a trunk, whose tensors are all there and of its shapes."""
-    for reading, tensor in candidate.group.misfits:
+    for form, tensor in candidate.group.misfits:
         raise CheckpointError(
-            f"{reading.form.key} has {len(reading.form.axes)} axes in ConvNeXt. "
-            f"Received: a shape of {tensor.shape}"
+            f"{form.key} has {len(form.axes)} axes in ConvNeXt. Received: a shape of {tensor.shape}"
         )
     for place, copy in candidate.group.copies:
         if place in trunk:
@@ -195,7 +216,8 @@ def check_whole(found: Mapping[Place, tuple[int, ...]], names: Mapping[Place, st
         CheckpointError: If one is missing or of another shape.
     """
     network = network_of(found)
-    if network is None:
+    # A file of a few names may claim thousands of blocks, and no memory is spent on those.
+    if network is None or sum(network.depths) > len(found):
         raise CheckpointError("The checkpoint lacks whole parts of a ConvNeXt")
     expected = trunk_shapes(network, found[STEM_KERNEL][2])
     if missing := ["/".join(place) for place in expected if place not in found]:
@@ -204,8 +226,8 @@ def check_whole(found: Mapping[Place, tuple[int, ...]], names: Mapping[Place, st
         if shape != expected[place]:
             raise CheckpointError(
                 f"{names[place]} has the shape {shape} as {'/'.join(place)}, where a "
-                f"{network.name} of depths {network.depths} and dims {network.dims} has "
-                f"{expected[place]}"
+                f"{network.name} of depths {network.depths!s:.60} and dims {network.dims!s:.60} "
+                f"has {expected[place]}"
             )
     return network
 

@@ -197,15 +197,26 @@ def test_a_misfit_is_refused_and_nothing_is_loaded(path):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_a_model_around_the_network_is_told_by_what_is_too_much(path):
+def test_the_network_in_a_model_around_it_is_found(path):
     trunk = toy(include_top=False, pooling="avg")
     keras.Sequential([trunk, keras.layers.Dense(2)]).save_weights(path)
-    with pytest.raises(CheckpointError, match=r"no place for layers/.*x\.weights\.h5"):
-        toy(weights=path)
+    with pytest.warns(UserWarning, match=r"'layers/functional/', and ignored 2 other tensors"):
+        same = toy(weights=path, include_top=False, pooling="avg")
+    assert_same_weights(same, trunk)
+
+
+def test_of_several_dense_layers_none_is_the_head(path):
+    trunk = toy(include_top=False, pooling="avg")
     first = keras.layers.Dense(7)(trunk.output)
     keras.Model(trunk.input, keras.layers.Dense(2)(first)).save_weights(path)
-    with pytest.raises(CheckpointError, match=r"layers/dense_1/vars/0"):
-        toy(weights=path)
+    assert identify(path).classes is None
+    with pytest.warns(UserWarning, match=r"ignored 4 other tensors: .*layers/dense_1/vars/0"):
+        assert_same_weights(toy(weights=path, include_top=False, pooling="avg"), trunk)
+    trunk.save_weights(path)
+    with h5py.File(path, "a") as file:
+        file["layers/block_7/vars/0"] = file["layers/block/vars/0"][()]
+    with pytest.raises(CheckpointError, match=r"no place for the tensors layers/block_7"):
+        toy(weights=path, include_top=False, pooling="avg")
 
 
 def test_a_missing_layer_is_told(path):

@@ -81,6 +81,8 @@ def keras_model(layout, **options):
     options = {"include_preprocessing": False, "input_shape": (64, 64, 3), "classes": 5} | options
     if layout in ("dinov3", "keras_applications_notop"):
         options |= {"include_top": False, "pooling": "avg"}
+    elif layout == "timm_features":
+        options |= {"include_top": False}
     else:
         options |= {"classifier_activation": None}
     if layout == "official_isotropic":
@@ -180,8 +182,8 @@ def test_wrappers_before_the_names_are_seen_through(wrapper, tmp_path):
 
 def test_a_tensor_under_two_names_is_refused(tmp_path):
     state = official().state_dict()
-    state["module.norm.bias"] = state["norm.bias"]
-    with pytest.raises(CheckpointError, match=r"norm\.bias and module\.norm\.bias"):
+    state["stages.0.0._orig_mod.norm.bias"] = state["stages.0.0.norm.bias"]
+    with pytest.raises(CheckpointError, match=r"0\.norm\.bias and stages\.0\.0\._orig_mod\.norm"):
         load_checkpoint(keras_model("official"), write(state, tmp_path / "x.pth"))
 
 

@@ -20,6 +20,7 @@ from keras_convnext.pretrained.checkpoint import Source
 TOLERANCE = 1e-5  # of the largest value
 PLAIN = {"include_preprocessing": False, "classifier_activation": None}
 STEM = "downsample_layers.0.0.weight"
+PWCONV1 = "stages.0.0.pwconv1.weight"
 
 
 def toy(depths=(1, 1), dims=(8, 16), classes=5, input_shape=(32, 32, 3), **options):
@@ -137,7 +138,10 @@ def test_entries_of_a_training_checkpoint(path):
     saved = training_checkpoint(network, ema)
     torch.save(saved, path)
     model = toy()
-    for entry, expected in ((None, network), ("model_ema", ema), ("model", network)):
+    with pytest.warns(UserWarning, match=r"entry 'model', .*: model_ema \(\d+\), optimizer \("):
+        load_checkpoint(model, path)
+    assert_same_logits(model, network)
+    for entry, expected in (("model_ema", ema), ("model", network)):
         load_checkpoint(model, path, entry=entry)
         assert_same_logits(model, expected)
     with pytest.raises(CheckpointError, match=r"no entry 'ema', but model, optimizer, epoch, sc"):
@@ -272,31 +276,32 @@ def resnet(state):
 
 MISFITS = {
     "missing": (lambda s: without(s, "norm.weight", "stages.0.0.gamma"),
-                "Not in the checkpoint: stages_0_blocks_0/gamma, norm/gamma. "
-                "Not in the model: nothing"),
-    "no head": (lambda s: without(s, "head.weight", "head.bias"),
-                "Not in the checkpoint: head/kernel, head/bias"),
-    "extra": (lambda s: {**s, "head_dist.weight": s["head.weight"]}, "head_dist.weight"),
+                "The checkpoint lacks tensors of convnext: stages_0_blocks_0/gamma"),
+    "half a norm": (lambda s: without(s, "norm.weight"),
+                    "The last norm lacks a tensor: there is norm.bias alone"),
+    "no stem": (lambda s: without(s, STEM), "lacks whole parts of a ConvNeXt"),
     "extra of the pattern": (lambda s: {**s, "stages.0.0.norm2.bias": s["norm.bias"]},
                              "stages.0.0.norm2.bias"),
     "misshapen": (lambda s: {**s, "stages.0.0.pwconv1.bias": torch.zeros(3)},
                   "stages.0.0.pwconv1.bias has the shape (3,)"),
-    "axes": (lambda s: {**s, "head.weight": s["head.weight"][..., None].expand(5, 16, 2)},
-             "head.weight has 2 axes in ConvNeXt. Received: a shape of (5, 16, 2)"),
-    "misshapen stem": (lambda s: {**s, STEM: torch.zeros(8, 2, 4, 4)},
-                       f"{STEM} has the shape (8, 2, 4, 4)"),
+    "axes": (lambda s: {**s, PWCONV1: s[PWCONV1][..., None].expand(32, 8, 2)},
+             f"{PWCONV1} has 2 axes in ConvNeXt. Received: a shape of (32, 8, 2)"),
+    "misshapen stem": (lambda s: {**s, STEM: torch.zeros(8, 3, 4, 5)},
+                       f"{STEM} has the shape (4, 5, 3, 8) as stem_conv/kernel"),
+    "channels": (lambda s: {**s, STEM: torch.zeros(8, 2, 4, 4)},
+                 "for images of 2 channels and the model for 3"),
     "nan": (lambda s: with_value(s, "stages.1.0.dwconv.weight", float("nan")),
             "stages.1.0.dwconv.weight holds NaN or infinite"),
     "inf": (lambda s: with_value(s, "head.bias", float("-inf")), "head.bias holds NaN or inf"),
     "too large": (lambda s: {**s, "head.bias": s["head.bias"].double() + 1e300},
                   "head.bias holds NaN or infinite numbers, in float32"),
-    "a number for a key": (lambda s: {**s, 7: s["head.bias"]}, "something else at 7"),
     "nan of half": (lambda s: with_value({k: v.bfloat16() for k, v in s.items()}, "norm.bias",
                                          float("nan")), "norm.bias holds NaN"),
-    "resnet": (resnet, "Not a ConvNeXt in any layout known here"),
+    "resnet": (resnet, "This is a ResNet, not a ConvNeXt"),
+    "another": (lambda s: {"fc.weight": s["head.weight"]}, "in any layout known here"),
     "no tensors": (lambda s: {}, "holds no tensors"),
-    "no dict": (lambda s: list(s.values()), "holds no tensors"),
-    "not a tensor": (lambda s: {**s, "epoch": 3}, "something else at epoch"),
+    "no dict": (lambda s: list(s.values()),
+                " tensors at 'model', which have no names"),
     "deeper": (lambda s: reference((1, 2)).state_dict(),
                "a convnext (depths (1, 2), dims (8, 16), patch 4, kernel 7) checkpoint"),
     "wider": (lambda s: reference(dims=(8, 24)).state_dict(), "(depths (1, 1), dims (8, 24)"),

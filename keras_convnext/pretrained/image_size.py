@@ -1,0 +1,68 @@
+"""The size of the images that a checkpoint was trained with, where a file records it."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import safetensors
+
+# What trainers, timm and transformers call it, and where they put it.
+_NAMES = ("input_size", "image_size", "img_size")
+_HOLDERS = ("args", "config", "cfg", "hyper_parameters", "pretrained_cfg", "model_args", "opt")
+_MAX_CONFIG_BYTES = 1 << 20
+_SIZES = range(16, 8193)  # of a side, in pixels
+
+
+def recorded_size(path: str | Path, saved: object) -> int | None:
+    """Returns the side of the images in pixels, or None if it is recorded nowhere.
+
+    Args:
+        path: str or path. The file of weights. A `config.json` beside it counts too.
+        saved: object. What the file holds.
+    """
+    path = Path(path)
+    found = [*_sizes(saved)]
+    if path.suffix == ".safetensors":
+        found += _sizes(_metadata(path))
+    return next(iter(found or [*_sizes(_config(path.with_name("config.json")))]), None)
+
+
+def _sizes(holder: object) -> Iterator[int]:
+    members = _members(holder)
+    for name in _NAMES:
+        if size := _size(members.get(name)):
+            yield size
+    for name in _HOLDERS:
+        inner = _members(members.get(name))
+        for each in (inner, _members(inner.get("pretrained_cfg"))):
+            yield from filter(None, (_size(each.get(name)) for name in _NAMES))
+
+
+def _members(holder: object) -> Mapping[object, object]:
+    """The items of a dict, or the attributes of an object that the file describes."""
+    attributes = getattr(holder, "attributes", getattr(holder, "__dict__", None))
+    own = holder if isinstance(holder, Mapping) else {}
+    return {**attributes, **own} if isinstance(attributes, dict) else own
+
+
+def _size(value: object) -> int | None:
+    """A side from 224, "224", [224, 224] or (3, 224, 224)."""
+    if isinstance(value, list | tuple) and 1 <= len(value) <= 3:
+        value = value[-1]
+    if isinstance(value, str) and value.isdecimal() and len(value) < 5:
+        value = int(value)
+    return value if isinstance(value, int) and value in _SIZES else None
+
+
+def _metadata(path: Path) -> object:
+    with safetensors.safe_open(path, "np") as file:
+        return file.metadata()
+
+
+def _config(path: Path) -> object:
+    try:
+        if path.stat().st_size > _MAX_CONFIG_BYTES:
+            return None
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None  # it is none of ours to complain of
