@@ -99,7 +99,7 @@ def _cache() -> str:
 
 
 def _missing() -> dict[str, list[str]]:
-    """For each extra, the packages that are not installed or too old."""
+    """For each extra, the packages that are not installed."""
     missing: dict[str, list[str]] = {}
     for line in metadata.requires("keras-convnext") or ():
         found = re.match(r"([\w.-]+)([^;]*); extra == ['\"](\w+)['\"]", line)

@@ -6,7 +6,7 @@ import platform
 from importlib import metadata
 from pathlib import Path
 
-from keras_convnext import __version__
+import keras_convnext
 
 _DISTRIBUTIONS = ("keras", "tensorflow", "jax", "torch", "numpy")
 
@@ -38,7 +38,7 @@ def versions() -> dict[str, str]:
     """Returns the versions that a report needs."""
     found = {name: version_of(name) for name in _DISTRIBUTIONS}
     return {
-        "keras-convnext": __version__,
+        "keras-convnext": keras_convnext.__version__,
         **{name: version for name, version in found.items() if version is not None},
         "backend": backend(),
         "python": platform.python_version(),
