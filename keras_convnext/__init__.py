@@ -1,39 +1,44 @@
 """ConvNeXt for Keras 3: the official networks and checkpoints, with the same numbers."""
 
 import os
+from typing import TYPE_CHECKING
+
+from keras_convnext.lazy import lazy_names
+from keras_convnext.serialization import register_with_keras
 
 # TensorFlow's oneDNN kernels, which are faster by a third here, are off by default on processors
 # without AVX-512, and switched on only while TensorFlow is imported.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-from keras_convnext import export, preprocessing, saliency, training
-from keras_convnext.block import Block
-from keras_convnext.builders import (
-    ConvNeXt,
-    ConvNeXtAtto,
-    ConvNeXtBase,
-    ConvNeXtCifar,
-    ConvNeXtFemto,
-    ConvNeXtIsotropic,
-    ConvNeXtIsotropicBase,
-    ConvNeXtIsotropicLarge,
-    ConvNeXtIsotropicSmall,
-    ConvNeXtLarge,
-    ConvNeXtNano,
-    ConvNeXtPico,
-    ConvNeXtSmall,
-    ConvNeXtTiny,
-    ConvNeXtXLarge,
-)
-from keras_convnext.conversion import convert, load_model
-from keras_convnext.distribution import layout_map
-from keras_convnext.lora import enable_lora
-from keras_convnext.network import pyramid_features
-from keras_convnext.pretrained.catalog import list_weights
-from keras_convnext.pretrained.errors import CheckpointError, DownloadError
-from keras_convnext.pretrained.identify import identify
-from keras_convnext.pretrained.porting import load_checkpoint, save_checkpoint
-from keras_convnext.verification import verify
+if TYPE_CHECKING:
+    from keras_convnext import export, preprocessing, saliency, training
+    from keras_convnext.block import Block
+    from keras_convnext.builders import (
+        ConvNeXt,
+        ConvNeXtAtto,
+        ConvNeXtBase,
+        ConvNeXtCifar,
+        ConvNeXtFemto,
+        ConvNeXtIsotropic,
+        ConvNeXtIsotropicBase,
+        ConvNeXtIsotropicLarge,
+        ConvNeXtIsotropicSmall,
+        ConvNeXtLarge,
+        ConvNeXtNano,
+        ConvNeXtPico,
+        ConvNeXtSmall,
+        ConvNeXtTiny,
+        ConvNeXtXLarge,
+    )
+    from keras_convnext.conversion import convert, load_model
+    from keras_convnext.distribution import layout_map
+    from keras_convnext.lora import enable_lora
+    from keras_convnext.network import pyramid_features
+    from keras_convnext.pretrained.catalog import list_weights
+    from keras_convnext.pretrained.errors import CheckpointError, DownloadError
+    from keras_convnext.pretrained.identify import identify
+    from keras_convnext.pretrained.porting import load_checkpoint, save_checkpoint
+    from keras_convnext.verification import verify
 
 __version__ = "0.1.0"
 
@@ -71,3 +76,38 @@ __all__ = [
     "training",
     "verify",
 ]
+
+_NAMES = {
+    "block": ("Block",),
+    "builders": (
+        "ConvNeXt",
+        "ConvNeXtAtto",
+        "ConvNeXtBase",
+        "ConvNeXtCifar",
+        "ConvNeXtFemto",
+        "ConvNeXtIsotropic",
+        "ConvNeXtIsotropicBase",
+        "ConvNeXtIsotropicLarge",
+        "ConvNeXtIsotropicSmall",
+        "ConvNeXtLarge",
+        "ConvNeXtNano",
+        "ConvNeXtPico",
+        "ConvNeXtSmall",
+        "ConvNeXtTiny",
+        "ConvNeXtXLarge",
+    ),
+    "conversion": ("convert", "load_model"),
+    "distribution": ("layout_map",),
+    "lora": ("enable_lora",),
+    "network": ("pyramid_features",),
+    "pretrained.catalog": ("list_weights",),
+    "pretrained.errors": ("CheckpointError", "DownloadError"),
+    "pretrained.identify": ("identify",),
+    "pretrained.porting": ("load_checkpoint", "save_checkpoint"),
+    "verification": ("verify",),
+}
+
+if not TYPE_CHECKING:  # or any attribute would be one
+    __getattr__, __dir__ = lazy_names(__name__, _NAMES)
+
+register_with_keras()

@@ -53,7 +53,7 @@ def test_backend_gives_the_same_without_tensorflow(names, backend, tmp_path):
 def test_the_package_adds_little_to_the_import_of_keras():
     """No timing, which the machine would decide: nothing heavy comes in that Keras did not need."""
     listing = (
-        "import sys, keras; before = set(sys.modules); import keras_convnext; "
+        "import sys, keras; before = set(sys.modules); from keras_convnext import *; "
         "print(*sorted({name.split('.')[0] for name in set(sys.modules) - before}))"
     )
     result = subprocess.run(

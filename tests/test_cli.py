@@ -3,6 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import pytest
 import torch_reference
 from PIL import Image
@@ -151,7 +152,7 @@ def test_a_photograph_that_is_not_there_is_a_line_too(monkeypatch, capsys):
 
 def test_convert_writes_another_layout_and_shows_what_went_where(checkpoint, tmp_path):
     target = tmp_path / "timm.safetensors"
-    result = run("convert", checkpoint, target, "--layout", "timm_conv_mlp", "--verbose")
+    result = run("convert", checkpoint, target, "--layout", "timm_conv_mlp", "--names")
     assert result.exit_code == 0
     assert "3,695,520 parameters" in result.stderr
     for cell in ("stages_0_blocks_0/pwconv1", "160 x 40 x 1 x 1", "stages.3.blocks.1.mlp.fc2"):
@@ -162,8 +163,71 @@ def test_convert_writes_another_layout_and_shows_what_went_where(checkpoint, tmp
 
 def test_convert_writes_what_keras_applications_loads_and_shows_its_names(checkpoint, tmp_path):
     target = tmp_path / "x.weights.h5"
-    result = run("convert", checkpoint, target, "--layout", "keras_applications", "--verbose")
+    result = run("convert", checkpoint, target, "--layout", "keras_applications", "--names")
     assert result.exit_code == 0
     assert "convnext_atto_stage_0_block_0_pointwise_conv_1.0" in result.stdout.replace("\n", "")
     found = keras_convnext.identify(target)
     assert (found.variant.name, found.classes) == ("convnext_atto", 1000)
+
+
+def test_identify_prints_all_that_is_found(checkpoint, tmp_path):
+    printed = run("identify", checkpoint).stdout.splitlines()
+    assert printed[0] == str(checkpoint)
+    told = dict(line.split(maxsplit=1) for line in printed if len(line.split()) == 2)
+    assert (told["model"], told["classes"]) == ("convnext_atto", "1,000")
+    found = keras_convnext.identify(checkpoint)._asdict()
+    (told,) = json.loads(run("identify", checkpoint, "--json").stdout)
+    assert told["depths"] == [2, 2, 6, 2]
+    assert {name for name in found if name != "variant"} < set(told)
+    (tmp_path / "damaged.pth").write_bytes(b"none")
+    result = run("identify", checkpoint, tmp_path / "damaged.pth")
+    assert result.exit_code == 1
+    assert "damaged.pth" in result.stderr
+    assert "convnext_atto" in result.stdout
+
+
+def test_predict_takes_patterns_and_several_files(tmp_path):
+    for name in ("a.jpg", "b.jpg", "c.png"):
+        (tmp_path / name).write_bytes((PHOTOS / "cat.jpg").read_bytes())
+    result = run("predict", tmp_path / "*.jpg", tmp_path / "c.png", "--json", "--top", 1)
+    names = [Path(entry["file"]).name for entry in json.loads(result.stdout)]
+    assert names == ["a.jpg", "b.jpg", "c.png"]
+    result = run("predict", tmp_path / "*.gif")
+    assert result.exit_code == 2
+    assert "*.gif" in result.stderr
+
+
+def test_predict_says_what_does_not_fit_photographs(tmp_path):
+    network = keras_convnext.ConvNeXt
+    options = {"input_shape": (32, 32, 3)}
+    trunk = network((1, 1), (8, 16), include_top=False, pooling="avg", **options)
+    dense = keras.layers.Dense
+    cases = {
+        "nested": (keras.Sequential([keras.Input((32, 32, 3)), trunk, dense(2)]), 0, "class 1"),
+        "grey": (network((1, 1), (8, 16), input_shape=(32, 32, 1), classes=2), 2, "takes 1"),
+        "features": (trunk, 2, "no classifier"),
+        "maps": (network((1, 1), (8, 16), include_top=False, **options), 2, "no classifier"),
+        "text": (keras.Sequential([keras.Input((8,)), dense(2)]), 2, "one image"),
+    }
+    for name, (model, code, told) in cases.items():
+        model.save(tmp_path / f"{name}.keras")
+        result = run("predict", PHOTOS / "cat.jpg", "--weights", tmp_path / f"{name}.keras")
+        assert (result.exit_code, told in result.output) == (code, True), (name, result.output)
+        assert len(result.stderr.splitlines()) == (code > 0)
+
+
+def test_a_file_that_keras_cannot_load_is_a_line(tmp_path):
+    (tmp_path / "x.keras").write_bytes(b"PK\x03\x04 none")
+    result = run("predict", PHOTOS / "cat.jpg", "--weights", tmp_path / "x.keras")
+    assert result.exit_code == 2
+    (line,) = result.stderr.splitlines()
+    assert "x.keras" in line
+
+
+def test_one_recipe_is_shown_in_full():
+    printed = run("recipes", "imagenet1k").stdout
+    for part in ("0.5 (convnext_base)", "rand-m9-mstd0.5-inc1", "128, 64 (convnext_large)"):
+        assert part in printed
+    shown = json.loads(run("recipes", "imagenet1k", "--model", "convnext_base", "--json").stdout)
+    assert shown["drop_path_rate"] == 0.5
+    assert "did you mean" in run("recipes", "imagenet2k", "--model", "convnext_base").stderr

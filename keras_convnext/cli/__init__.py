@@ -1,32 +1,52 @@
 """The command `keras-convnext`: parses, calls one function below, prints."""
 
+import signal
 import sys
 from collections.abc import Callable
+from types import FrameType
 
-from keras_convnext.cli import demonstration, exports, files, networks, photographs, runs
-from keras_convnext.cli.application import app, messages
+from keras_convnext.cli import (
+    checkpoints,
+    demonstration,
+    environment,
+    exports,
+    networks,
+    photographs,
+    runs,
+    storage,
+)
+from keras_convnext.cli.application import app, command
+from keras_convnext.cli.noise import library_output
+from keras_convnext.cli.terminal import prepare_streams
 
 _COMMANDS: dict[str, Callable[..., None]] = {
     "list": networks.list_variants,
     "info": networks.info,
     "predict": photographs.predict,
-    "convert": files.convert_weights,
-    "verify": files.verify_weights,
+    "identify": checkpoints.identify_weights,
+    "convert": checkpoints.convert_weights,
+    "verify": checkpoints.verify_weights,
+    "evaluate": runs.evaluate_network,
+    "recipes": runs.list_recipes,
+    "plan": runs.plan_run,
+    "train": runs.train_network,
     "export": exports.export_network,
     "demo": demonstration.demo,
-    "train": runs.train_network,
-    "evaluate": runs.evaluate_network,
-    "plan": runs.plan_run,
+    "doctor": environment.doctor,
 }
-
 for name, function in _COMMANDS.items():
-    app.command(name)(function)
+    command(name, function)
+app.add_typer(storage.cache, name="cache")
 
 
 def main() -> None:
-    """Runs the command; an error of the user's or of a file is a line, not a traceback."""
-    try:
-        app()
-    except (ValueError, OSError, ImportError) as error:
-        messages.print(f"Error: {error}", style="red", markup=False, highlight=False)
-        sys.exit(2)
+    """Runs the command. Its exit codes are those of `failures.EXIT_CODES`."""
+    prepare_streams()
+    library_output.is_kept = True
+    signal.signal(signal.SIGTERM, _stop)
+    app(prog_name="keras-convnext")
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Ends the process as an exception does, so that half-written files are removed."""
+    sys.exit(128 + number)

@@ -1,28 +1,168 @@
-"""What all commands share: the application, where they print, and what they check."""
+"""What all commands share: the program, its options, and how it ends."""
 
-from collections.abc import Sequence
-from typing import Annotated, TypedDict
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Annotated, Any, TypedDict
 
 import typer
-from rich.console import Console
+from typer.core import TyperGroup
 
+from keras_convnext.cli.failures import EXIT_CODES, report
+from keras_convnext.cli.noise import library_output
+from keras_convnext.cli.terminal import CLOSED_PIPE, write
+from keras_convnext.cli.versions import versions
+from keras_convnext.pretrained.catalog import TAGS
+from keras_convnext.training.recipes import RECIPES
 from keras_convnext.variants import VARIANTS
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="ConvNeXt for Keras 3: look at the networks, classify photographs, train.\n\n"
-    "Begin with `keras-convnext list`, then `keras-convnext predict PHOTO.jpg`.",
-)
-output = Console()
-wide = Console(width=400)  # for names that must not be broken
-messages = Console(stderr=True, soft_wrap=True)
 
+class Program(TyperGroup):
+    """All commands together. However one fails, the user sees a line and an exit code."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Runs a command."""
+        code: object = 0
+        try:
+            code = super().main(*args, **{**kwargs, "standalone_mode": False})
+            if sys.stdout is not None:
+                sys.stdout.flush()
+        except SystemExit as ended:  # 1 is what Typer and Rich make of a closed pipe
+            code = CLOSED_PIPE if ended.code == 1 else ended.code
+        except BrokenPipeError:
+            code = CLOSED_PIPE
+        except BaseException as error:
+            code = report(error)
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+app = typer.Typer(
+    cls=Program,
+    invoke_without_command=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # its panels cut the names of options on a narrow terminal
+)
+
+
+@app.callback(
+    epilog="\b\nExit codes:\n"
+    + "\n".join(f"  {code:3}  {text}" for code, text in EXIT_CODES.items())
+)
+def program(
+    context: typer.Context,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the versions that matter, and exit.")
+    ] = False,
+) -> None:
+    """ConvNeXt for Keras 3: inspect networks and weights, classify photographs, train, export.
+
+    Start with `keras-convnext predict PHOTO.jpg`. `keras-convnext doctor` checks the installation.
+    """
+    if version:
+        write(*(f"{name} {number}" for name, number in versions().items()))
+    elif context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+def command(name: str, function: Callable[..., None], group: typer.Typer = app) -> None:
+    """Adds a command. It gets --verbose, without which its libraries are silent."""
+
+    @wraps(function)
+    def run(*args: Any, verbose: bool, **kwargs: Any) -> None:
+        library_output.is_shown = verbose
+        try:
+            with library_output.kept():
+                function(*args, **kwargs)
+        except KeyboardInterrupt as error:  # of which Typer would make something else
+            raise typer.Exit(report(error)) from error
+
+    option = Annotated[
+        bool, typer.Option("--verbose", help="Show what libraries print, and where errors are.")
+    ]
+    added = inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False,
+                              annotation=option)  # fmt: skip
+    signature = inspect.signature(function)
+    run.__signature__ = signature.replace(  # type: ignore[attr-defined]  # what Typer looks at
+        parameters=[*signature.parameters.values(), added]
+    )
+    run.__annotations__ = {**function.__annotations__, "verbose": option}
+    group.command(name)(run)
+
+
+def _named(names: Sequence[str]) -> Callable[[str], list[str]]:
+    """Completes a name of these in the shell."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [name for name in names if name.startswith(incomplete)]
+
+    return complete
+
+
+def _checked_model(name: str | None) -> str | None:
+    if name is not None and name not in VARIANTS:
+        raise typer.BadParameter(f"choose one of {', '.join(VARIANTS)}. Received: {name}")
+    return name
+
+
+_NETWORK = {"callback": _checked_model, "autocompletion": _named(list(VARIANTS))}
+Network = Annotated[str, typer.Argument(help="As `list` names it.", **_NETWORK)]
+ModelToName = Annotated[str, typer.Option("--model", help="As `list` names it.", **_NETWORK)]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        help="As `list` names it. Only needed for published weights.  (default: that of the file)",
+        **_NETWORK,
+    ),
+]
+WEIGHTS_HELP = "A file or folder of weights, or published weights as `list --weights` names them."
+Weights = Annotated[str, typer.Option(help=WEIGHTS_HELP, autocompletion=_named(list(TAGS)))]
+RecipeName = Annotated[
+    str,
+    typer.Option("--recipe", help="As `recipes` names it.", autocompletion=_named(list(RECIPES))),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a field of the recipe."),
+]
 Size = Annotated[
     int | None,
-    typer.Option(min=32, help="Side of the images.  (default: what the network is made for)"),
+    typer.Option(min=32, help="Side of the images in pixels.  (default: the network's own)"),
 ]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images at a time.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Entry = Annotated[
+    str | None, typer.Option(help="Which weights of a file that holds several, such as ema.")
+]
+Prefix = Annotated[
+    str | None,
+    typer.Option(help="Which ConvNeXt of a file that holds several, by how its names start."),
+]
+Ignore = Annotated[
+    list[str] | None,
+    typer.Option(metavar="PATTERN", help="Names of tensors to ignore, such as 'head.*'."),
+]
+
+
+class Reading(TypedDict, total=False):
+    """Which weights of a file are meant, as functions take it; empty for the only ones."""
+
+    entry: str
+    prefix: str
+    ignore: tuple[str, ...]
+
+
+def reading(entry: str | None, prefix: str | None, ignore: Sequence[str] | None) -> Reading:
+    """The options of a command that reads weights, for a function that does."""
+    chosen: Reading = {}
+    if entry is not None:
+        chosen["entry"] = entry
+    if prefix is not None:
+        chosen["prefix"] = prefix
+    if ignore:
+        chosen["ignore"] = tuple(ignore)
+    return chosen
 
 
 class Shape(TypedDict, total=False):
@@ -34,13 +174,6 @@ class Shape(TypedDict, total=False):
 def shape_of(size: int | None) -> Shape:
     """The shape of square images, for a builder."""
     return {} if size is None else {"input_shape": (size, size, 3)}
-
-
-def variant_name(name: str) -> str:
-    """Checks the name of a network."""
-    if name not in VARIANTS:
-        raise typer.BadParameter(f"choose one of {', '.join(VARIANTS)}")
-    return name
 
 
 def settings_of(pairs: Sequence[str]) -> dict[str, str]:

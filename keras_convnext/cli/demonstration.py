@@ -1,42 +1,62 @@
-"""`demo`: a page where photographs are dropped."""
+"""`demo`: a page to drop photographs on."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from keras_convnext.cli.application import Size, messages
-from keras_convnext.cli.photographs import Model, chosen_network
-from keras_convnext.demo.answers import classifier_of_artifact
-from keras_convnext.demo.page import demo_page, require_gradio, start
+from keras_convnext.cli.application import (
+    Entry,
+    Ignore,
+    Json,
+    Model,
+    Prefix,
+    Size,
+    reading,
+)
+from keras_convnext.cli.loading import import_backend
+from keras_convnext.cli.photographs import WeightsOrShipped, chosen_network
+from keras_convnext.cli.terminal import note, write_json
 
 
 def demo(
     model: Model = None,
-    weights: Annotated[
-        str | None, typer.Option(help="As in `predict`, and with the same default.")
-    ] = None,
+    weights: WeightsOrShipped = None,
+    entry: Entry = None,
+    prefix: Prefix = None,
+    ignore: Ignore = None,
     size: Size = None,
     artifact: Annotated[
-        Path | None, typer.Option(help="What `export` wrote, in place of all these.")
+        Path | None, typer.Option(help="What `export` wrote, instead of --weights.")
     ] = None,
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Where the page is served.")] = 7860,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
     host: Annotated[
-        str, typer.Option(help="To whom: 0.0.0.0 lets other machines in.")
+        str, typer.Option(help="Address to listen on: 0.0.0.0 admits other machines.")
     ] = "127.0.0.1",
     open_browser: Annotated[
         bool, typer.Option("--open/--no-open", help="Open the page in a browser.")
     ] = False,
+    as_json: Json = False,
 ) -> None:
-    """Serve a page that classifies a picture dropped on it, and shows where the network looked."""
+    """Serve a page that classifies pictures, with heat maps."""
+    import_backend()
+    from keras_convnext.demo.answers import classifier_of_artifact
+    from keras_convnext.demo.page import demo_page, require_gradio, start
+
     require_gradio()
+    chosen = reading(entry, prefix, ignore)
     if artifact:
-        if model or weights or size:
-            raise ValueError("--artifact has its own network, weights and size: leave theirs out.")
+        if model or weights or size or chosen:
+            raise ValueError(
+                "--artifact has its own network, weights and size: leave out --model, --weights, "
+                f"--entry, --prefix, --ignore and --size. Received: --artifact {artifact}"
+            )
         page = demo_page(classifier_of_artifact(artifact), note=artifact.name)
     else:
-        network, names, warning = chosen_network(model, weights, size)
+        network, names, warning = chosen_network(model, weights, size, chosen)
         page = demo_page(network, names, note=warning or network.name)
     address = start(page, host, port, open_browser)
-    messages.print(f"Serving {address}  (Ctrl-C stops)", markup=False, highlight=False)
+    if as_json:
+        write_json({"address": address})
+    note(f"Serving {address}  (Ctrl-C stops)")
     page.block_thread()

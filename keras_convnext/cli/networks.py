@@ -4,83 +4,123 @@ from typing import Annotated
 
 import typer
 from rich import box
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from keras_convnext.cli.application import Size, output, variant_name, wide
+from keras_convnext.cli.application import Json, Network, Size
+from keras_convnext.cli.terminal import write, write_json, write_table
 from keras_convnext.complexity import parts
 from keras_convnext.pretrained.catalog import list_weights
 from keras_convnext.variants import VARIANTS
+
+_NUMBERS_OF_WEIGHTS = ("px", "classes", "top-1", "top-5")
+_NUMBERS_OF_NETWORKS = ("parameters", "GMACs")
 
 
 def list_variants(
     weights: Annotated[bool, typer.Option("--weights", help="List the published weights.")] = False,
     files: Annotated[
-        bool, typer.Option("--files", help="And every place that they can be fetched from.")
+        bool,
+        typer.Option(
+            "--files", help="List the published weights, with every place to fetch them from."
+        ),
     ] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a table for a page.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """List the networks, with their parameters and multiply-accumulates at 224 px."""
-    table = _weights_table(files, markdown) if weights or files else _variants_table()
+    """List the networks, or the published weights.
+
+    Parameters and multiply-accumulates (GMACs) are those at 224 px with 1,000 classes.
+    """
+    shows_weights = weights or files
+    rows = _published(files) if shows_weights else _networks()
+    if as_json:
+        write_json(rows)
+        return
+    headings = list(rows[0])
+    cells = [[_cell(name, value) for name, value in row.items()] for row in rows]
     if markdown:
-        table.box = box.MARKDOWN
-    (wide if files or markdown else output).print(table)
+        _write_markdown(headings, cells)
+    elif shows_weights:
+        kept = len(headings) - ("url" in headings)
+        write_table(headings[:kept], [row[:kept] for row in cells], _NUMBERS_OF_WEIGHTS)
+    else:
+        write_table(headings, cells, _NUMBERS_OF_NETWORKS)
 
 
-def _weights_table(files: bool, links: bool) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("model", "weights"):
-        table.add_column(heading, no_wrap=True)
-    for heading in ("px", "classes", "top-1", "top-5"):
-        table.add_column(heading, justify="right")
-    if files:
-        table.add_column("source")
-        table.add_column("file", no_wrap=True)
-    for row in list_weights(copies=files):
-        numbers = (row.size, row.classes, row.top1, row.top5)
-        cells = ["" if number is None else f"{number:,}" for number in numbers]
-        place = (row.source, f"[{row.file}]({row.url})" if links else row.file) if files else ()
-        table.add_row(row.model, row.tag, *cells, *map(Text, place))
-    return table
+def _published(copies: bool) -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
+    for row in list_weights(copies=copies):
+        rows.append({"model": row.model, "weights": row.tag, "px": row.size,
+                     "classes": row.classes, "top-1": row.top1, "top-5": row.top5})  # fmt: skip
+        if copies:
+            rows[-1] |= {"source": row.source, "file": row.file, "url": row.url}
+    return rows
 
 
-def _variants_table() -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("model", "depths", "dims"):
-        table.add_column(heading, no_wrap=True)
-    table.add_column("parameters", justify="right")
-    table.add_column("GMACs", justify="right")
+def _networks() -> list[dict[str, object]]:
+    rows: list[dict[str, object]] = []
     for variant in VARIANTS.values():
         counted = parts(variant)
-        table.add_row(
-            variant.name,
-            ",".join(map(str, variant.depths)),
-            ",".join(map(str, variant.dims)),
-            f"{sum(part.parameters for part in counted):,}",
-            f"{sum(part.macs for part in counted) / 1e9:.2f}",
-        )
-    return table
+        rows.append({
+            "model": variant.name,
+            "depths": variant.depths,
+            "dims": variant.dims,
+            "parameters": sum(part.parameters for part in counted),
+            "GMACs": round(sum(part.macs for part in counted) / 1e9, 2),
+        })  # fmt: skip
+    return rows
+
+
+def _cell(name: str, value: object) -> str:
+    if value is None:
+        return ""
+    if name == "GMACs":
+        return f"{value:.2f}"
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _write_markdown(headings: list[str], rows: list[list[str]]) -> None:
+    """Prints a table for a page, where a file is a link to where it is served."""
+    table = Table(box=box.MARKDOWN, pad_edge=False)
+    for heading in headings:
+        if heading != "url":
+            right = heading in (*_NUMBERS_OF_WEIGHTS, *_NUMBERS_OF_NETWORKS)
+            table.add_column(heading, no_wrap=True, justify="right" if right else "left")
+    for row in rows:
+        cells = dict(zip(headings, row))
+        if url := cells.pop("url", None):
+            cells["file"] = f"[{cells['file']}]({url})"
+        table.add_row(*map(Text, cells.values()))
+    wide = Console(width=400, color_system=None)
+    with wide.capture() as captured:
+        wide.print(table)
+    write(*captured.get().splitlines())
 
 
 def info(
-    model: Annotated[str, typer.Argument(callback=variant_name, help="As `list` names it.")],
+    model: Network,
     size: Size = None,
     classes: Annotated[int, typer.Option(min=1, help="Number of classes.")] = 1000,
+    as_json: Json = False,
 ) -> None:
-    """Show what each stage of a network holds and costs."""
+    """Show what each stage of a network contains and costs."""
     variant = VARIANTS[model]
     size = size or variant.size
     counted = parts(variant, (size, size), classes)
-    table = Table("part", "blocks", title=f"{model}, {size} px", box=box.SIMPLE, show_footer=True)
-    table.add_column("output", "total")
-    table.add_column("parameters", f"{sum(part.parameters for part in counted):,}", justify="right")
-    table.add_column("GMACs", f"{sum(part.macs for part in counted) / 1e9:.3f}", justify="right")
-    for part in counted:
-        table.add_row(
-            part.name,
-            str(part.blocks or ""),
-            " x ".join(map(str, part.output)),
-            f"{part.parameters:,}",
-            f"{part.macs / 1e9:.3f}",
-        )
-    output.print(table)
+    if as_json:
+        write_json({"model": model, "size": size, "parts": [part._asdict() for part in counted]})
+        return
+    rows = [
+        (part.name, str(part.blocks or ""), " x ".join(map(str, part.output)),
+         f"{part.parameters:,}", f"{part.macs / 1e9:.3f}")
+        for part in counted
+    ]  # fmt: skip
+    parameters = sum(part.parameters for part in counted)
+    macs = sum(part.macs for part in counted)
+    rows.append(("total", "", "", f"{parameters:,}", f"{macs / 1e9:.3f}"))
+    write(f"{model}, {size} px")
+    write_table(("part", "blocks", "output", "parameters", "GMACs"), rows, _NUMBERS_OF_NETWORKS)

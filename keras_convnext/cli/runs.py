@@ -1,57 +1,64 @@
-"""`train`, `evaluate` and `plan`: runs of a recipe.
+"""`train`, `evaluate`, `plan` and `recipes`: what recipes are, cost, do and reach."""
 
-What they call takes TensorFlow, which no other command does under another backend; so it is
-imported where it is called.
-"""
-
-import json
-import sys
+import csv
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich import box
-from rich.progress import Progress
-from rich.table import Table
-from rich.text import Text
 
 from keras_convnext.cli.application import (
+    BatchSize,
+    Entry,
+    Ignore,
+    Json,
+    Model,
+    ModelToName,
+    Prefix,
+    RecipeName,
+    Settings,
     Size,
-    messages,
-    output,
+    Weights,
+    reading,
     settings_of,
     shape_of,
-    variant_name,
 )
-from keras_convnext.conversion import checkpoint_file, load_model
-from keras_convnext.preprocessing import class_names
+from keras_convnext.cli.loading import file_of, import_backend, load_classifier
+from keras_convnext.cli.terminal import (
+    Bar,
+    messages,
+    note,
+    write,
+    write_facts,
+    write_json,
+    write_table,
+)
+from keras_convnext.training.planning import plan
+from keras_convnext.training.recipes import RECIPES, Recipe
+from keras_convnext.training.settings import recipe_for
 
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", help="A field of the recipe, as KEY=VALUE.")
-]
+DATA_HELP = "A folder with a folder for each class, shards, or a name in TensorFlow Datasets."
 
 
 def train_network(
-    recipe: Annotated[str, typer.Option(help="Such as finetune_small.")],
-    model: Annotated[str, typer.Option(callback=variant_name, help="As `list` names it.")],
-    data: Annotated[
-        str,
-        typer.Option(help="A folder of class folders, shards, or a name in TensorFlow Datasets."),
-    ],
+    recipe: RecipeName,
+    model: ModelToName,
+    data: Annotated[str, typer.Option(help=DATA_HELP)],
     output_folder: Annotated[
-        Path, typer.Option("--output", help="The folder of the run; to resume, the same.")
+        Path, typer.Option("--output", help="The folder of the run. The same one resumes it.")
     ],
     validation_data: Annotated[
         str | None,
-        typer.Option(help="Other data to validate on.  (default: --data has some, or a share)"),
+        typer.Option(help="Other data to validate on.  (default: a split or a share of --data)"),
     ] = None,
     settings: Settings = None,
+    as_json: Json = False,
 ) -> None:
-    """Train a network by a recipe, or go on with a run that was stopped.
+    """Train a network with a recipe, or resume a run.
 
-    SIGTERM and Ctrl-C save the state and stop. The exit code is then 143 or 130; the same command
-    goes on.
+    SIGTERM and Ctrl-C save the state and stop, with the exit code 143 or 130; the same command
+    resumes the run. The exit code is 1 if the loss is no longer a number.
     """
+    import_backend()
     from keras_convnext.training.journal import Interrupted, NonFiniteLossError
     from keras_convnext.training.run import train
 
@@ -66,49 +73,48 @@ def train_network(
             console=messages,
         )
     except Interrupted as stopped:
-        messages.print(str(stopped), style="yellow", markup=False, highlight=False)
-        sys.exit(128 + stopped.signal)
+        note(stopped, "yellow")
+        raise typer.Exit(128 + stopped.signal) from stopped
     except NonFiniteLossError as error:
-        messages.print(f"Error: {error}", style="red", markup=False, highlight=False)
-        sys.exit(1)
-    messages.print(f"Wrote {output_folder}", markup=False)
+        note(f"Error: {error}", "red")
+        raise typer.Exit(1) from error
+    if as_json:
+        with open(output_folder / "log.csv", encoding="utf-8", newline="") as file:
+            *_, last = csv.DictReader(file)
+        measured = {name: float(value) for name, value in last.items()}
+        write_json({"output": str(output_folder), **measured})
+    else:
+        note(f"Wrote {output_folder}")
 
 
 def evaluate_network(
-    data: Annotated[
-        str,
-        typer.Argument(help="A folder of class folders, shards, or a name in TensorFlow Datasets."),
-    ],
-    weights: Annotated[
-        str, typer.Option(help="Published weights, as `list --weights` names them, or a file.")
-    ],
-    model: Annotated[
-        str | None,
-        typer.Option(
-            callback=lambda name: name and variant_name(name),
-            help="As `list` names it: of published weights; else what the file is of.",
-        ),
-    ] = None,
+    data: Annotated[str, typer.Argument(help=DATA_HELP)],
+    weights: Weights,
+    model: Model = None,
+    entry: Entry = None,
+    prefix: Prefix = None,
+    ignore: Ignore = None,
     split: Annotated[
-        str | None, typer.Option(help="(default: the only one, or validation)")
+        str | None, typer.Option(help="Split of the data.  (default: the only one, or validation)")
     ] = None,
     size: Size = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images at a time.")] = 32,
+    batch_size: BatchSize = 32,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="So many of the images, drawn at random.")
+        int | None, typer.Option(min=1, help="Use this many images, drawn at random.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+    as_json: Json = False,
     confusion: Annotated[
-        Path | None, typer.Option(help="Write which class is taken for which to this picture.")
+        Path | None, typer.Option(help="Draw which class is taken for which to this file.")
     ] = None,
 ) -> None:
-    """Measure the accuracy of weights by the rule of the published figures."""
+    """Measure accuracy the way the published figures were measured."""
+    import_backend()
     from keras_convnext.evaluation import draw_confusion, evaluate
+    from keras_convnext.preprocessing import class_names
 
     shape = shape_of(None if weights.endswith(".keras") else size)
-    network = load_model(weights, model, **shape)
-    with Progress(console=messages, transient=True) as progress:
-        task = progress.add_task("Evaluating", total=None)
+    network = load_classifier(weights, model, shape, reading(entry, prefix, ignore))
+    with Bar("Evaluating", "images") as bar:
         accuracy = evaluate(
             network,
             data,
@@ -116,67 +122,121 @@ def evaluate_network(
             size=size,
             batch_size=batch_size,
             limit=limit,
-            progress=lambda done, total: progress.update(task, completed=done, total=total),
+            progress=bar.update,
         )
     if confusion:
-        names = class_names(network.output_shape[-1], checkpoint_file(weights, model))
+        names = class_names(network.output_shape[-1], file_of(weights, model))
         draw_confusion(accuracy.guesses, [name for _, name in names], confusion)
-        messages.print(f"Wrote {confusion}", markup=False)
+        note(f"Wrote {confusion}")
     if as_json:
-        told = {name: value for name, value in accuracy._asdict().items() if name != "guesses"}
-        print(json.dumps(told, indent=2))
+        figures = accuracy._asdict()
+        write_json({name: value for name, value in figures.items() if name != "guesses"})
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in ("images", "top-1", "top-5", "cross entropy", "images/s"):
-        table.add_column(heading, justify="right")
-    table.add_row(
+    headings = ("images", "top-1", "top-5", "cross entropy", "images/s")
+    row = (
         f"{accuracy.images:,}",
         f"{accuracy.top1:.2%}",
         f"{accuracy.top5:.2%}",
         f"{accuracy.loss:.4f}",
         f"{accuracy.images_per_second:,.1f}",
     )
-    output.print(table)
+    write_table(headings, [row], headings)
 
 
 def plan_run(
-    recipe: Annotated[str, typer.Option(help="As `keras_convnext.training.recipes` names it.")],
-    model: Annotated[str, typer.Option(callback=variant_name, help="As `list` names it.")],
+    recipe: RecipeName,
+    model: ModelToName,
     device_type: Annotated[str, typer.Option(help="Such as v100-32gb, a100-80gb or cpu-core.")],
     devices: Annotated[
-        int | None, typer.Option(min=1, help="How many.  (default: the recipe's reference)")
+        int | None, typer.Option(min=1, help="How many.  (default: those of the recipe)")
     ] = None,
     images: Annotated[
-        int | None, typer.Option(min=1, help="In an epoch.  (default: those of the recipe's data)")
+        int | None, typer.Option(min=1, help="Images in an epoch.  (default: those of its data)")
     ] = None,
     settings: Settings = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, not a table.")] = False,
+    as_json: Json = False,
 ) -> None:
-    """Work out the steps, memory and hours of a training run, on devices that need not be here.
+    """Estimate the steps, memory and hours of a training run.
 
-    The exit code is 1 if not even one image at a time fits the memory.
+    The devices need not be there.
+
+    The exit code is 1 if the memory is too small for one image at a time.
     """
-    from keras_convnext.training.planning import plan
-    from keras_convnext.training.settings import recipe_for
-
     chosen = recipe_for(recipe, model, settings_of(settings or ()))
     planned = plan(chosen, model, images, devices or chosen.devices, device_type)
     if as_json:
-        print(json.dumps(planned.as_dict(), indent=2))
+        write_json(planned.as_dict())
     else:
-        table = Table(title=f"{recipe}, {model}", box=box.SIMPLE, show_header=False)
-        table.add_column()
-        table.add_column(justify="right")
-        table.add_column()
-        for row in planned.rows():
-            table.add_row(*map(Text, row))
-        output.print(table)
+        write(f"{recipe}, {model}")
+        write_table(("", "value", "basis"), planned.rows(), ["value"])
     if not planned.fits:
-        messages.print(
-            "The memory is too small for one image at a time. Taken with --set "
-            f"{'; '.join(planned.advice) or 'another device_type'}.",
-            style="yellow",
-            markup=False,
-            highlight=False,
+        advice = "; ".join(planned.advice) or "another device_type"
+        note(
+            f"The memory is too small for one image at a time. Needed with --set {advice}.",
+            "yellow",
         )
         raise typer.Exit(1)
+
+
+def list_recipes(
+    name: Annotated[
+        str | None, typer.Argument(help="Show this recipe in full.", metavar="[RECIPE]")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(help="As `list` names it: show the recipe as it is for this network."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """List the recipes of `train`, or show one in full."""
+    if name is None:
+        if model is not None:
+            raise typer.BadParameter("name a recipe too", param_hint="--model")
+        _list_all(as_json)
+        return
+    if model is not None:
+        fields: dict[str, object] = recipe_for(name, model)._asdict()
+    elif name in RECIPES:
+        fields = _with_exceptions(name, as_json)
+    else:
+        raise ValueError(f"The recipes are {', '.join(RECIPES)}. Received: {name}")
+    if as_json:
+        write_json(fields)
+    else:
+        write_facts({field: _told(value) for field, value in fields.items()})
+
+
+def _list_all(as_json: bool) -> None:
+    kept = ("name", "epochs", "batch_size", "learning_rate", "size", "start")
+    rows = [family.shared._asdict() for family in RECIPES.values()]
+    if as_json:
+        write_json(rows)
+        return
+    cells = [[_told(row[field]) for field in kept] for row in rows]
+    headings = ("recipe", "epochs", "batch", "learning rate", "px", "starts from")
+    write_table(headings, cells, headings[1:5])
+
+
+def _with_exceptions(name: str, as_json: bool) -> dict[str, object]:
+    """The fields of a recipe; where networks differ, those by their name."""
+    family = RECIPES[name]
+    fields: dict[str, object] = {}
+    for field in Recipe._fields:
+        shared, own = getattr(family.shared, field), getattr(family, field, None) or {}
+        if field == "drop_path_rate" and own:
+            fields[field] = dict(own)
+        else:
+            fields[field] = {"": shared, **own} if own else shared
+    return fields
+
+
+def _told(value: object) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, dict):
+        return ", ".join(
+            f"{_told(own)}{network and f' ({network})'}" for network, own in value.items()
+        )
+    if isinstance(value, tuple):
+        return " to ".join(f"{part:.4g}" for part in value)
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -4,7 +4,7 @@ import json
 import platform
 import shutil
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -47,6 +47,7 @@ def export(
     names: Sequence[str] | None = None,
     images: str | Path | None = None,
     source: Mapping[str, object] | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Difference:
     """Writes a network for another runtime, and compares it there with the live one.
 
@@ -82,6 +83,7 @@ def export(
             "int8" shown to see the ranges of maps. Defaults to None, the three that come with the
             package, which are too few for "int8".
         source: dict or None. What else `export.json` is to tell of where the weights come from.
+        progress: function of how many images are compared and of how many, called after each batch.
 
     Returns:
         Difference between the artifact and the live model.
@@ -135,7 +137,7 @@ def export(
             "classes": names,
         }
         _write_manifest(folder, manifest)
-        difference = compare(model, Artifact(folder), squares)
+        difference = compare(model, _Counted(folder, len(squares), progress), squares)
         most = max(chosen.tolerance, _TOLERANCES.get(dtype, 0))
         if difference.error > most or (dtype == "float32" and difference.same_top5 < 1):
             raise ExportError(
@@ -146,6 +148,23 @@ def export(
             )
         _write_manifest(folder, {**manifest, "difference": difference._asdict()})
     return difference
+
+
+class _Counted(Artifact):
+    """An artifact that reports how many images it has classified."""
+
+    def __init__(
+        self, folder: Path, total: int, progress: Callable[[int, int], None] | None
+    ) -> None:
+        super().__init__(folder)
+        self._done, self._total, self._progress = 0, total, progress
+
+    def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
+        found = super().__call__(pixels)
+        self._done += len(pixels)
+        if self._progress:
+            self._progress(self._done, self._total)
+        return found
 
 
 @contextmanager

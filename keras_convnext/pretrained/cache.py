@@ -21,16 +21,10 @@ from keras_convnext.pretrained.catalog import Checkpoint
 from keras_convnext.pretrained.checkpoint import check_numbers
 from keras_convnext.pretrained.download import download
 from keras_convnext.pretrained.errors import CheckpointError, DownloadError
+from keras_convnext.pretrained.folder import cache_folder
 from keras_convnext.pretrained.identify import check_network
 from keras_convnext.pretrained.porting import rewrite_checkpoint
 from keras_convnext.shipped import shipped
-
-
-def cache_folder() -> Path:
-    """Returns the folder that published weights are kept in."""
-    keras_home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
-    chosen = os.environ.get("KERAS_CONVNEXT_CACHE")
-    return Path(chosen) if chosen else keras_home / "models" / "keras_convnext"
 
 
 def ported_weights(copies: Sequence[Checkpoint]) -> Path:
@@ -125,7 +119,7 @@ def _fetched(copies: Sequence[Checkpoint]) -> tuple[Checkpoint, Path]:
         f"{cache_folder() / copies[0].file}; or let KERAS_CONVNEXT_MIRROR be the address of a "
         "folder that has it"
     )
-    raise DownloadError("\n".join(failures))
+    raise DownloadError(". ".join(failures))
 
 
 def _check(copy: Checkpoint, path: Path) -> None:

@@ -20,6 +20,8 @@ from rich.progress import (
 
 from keras_convnext.pretrained.errors import DownloadError
 
+console = Console(stderr=True)  # where progress is shown
+
 ATTEMPTS = 3  # that bring nothing new, in a row
 PAUSE = 1.0  # seconds before the second attempt; it doubles
 TIMEOUT = 30.0  # seconds without an answer or a byte
@@ -127,7 +129,7 @@ def _write(response: requests.Response, partial: Path, total: int | None) -> Non
     if total is not None and shutil.disk_usage(partial.parent).free < total - done:
         raise OSError(errno.ENOSPC, "no room")
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         DownloadColumn(),
         TransferSpeedColumn(),
@@ -135,7 +137,9 @@ def _write(response: requests.Response, partial: Path, total: int | None) -> Non
     )
     with (
         open(partial, "ab", buffering=0) as file,
-        Progress(*columns, console=Console(stderr=True), transient=True) as progress,
+        Progress(
+            *columns, console=console, transient=True, disable=not console.is_terminal
+        ) as progress,
     ):
         task = progress.add_task(f"Fetching {partial.name}", total=total, completed=done)
         for chunk in response.iter_content(1 << 16):

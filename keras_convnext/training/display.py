@@ -33,6 +33,8 @@ class ProgressBar(keras.callbacks.Callback):
             console=console,
             transient=True,
             disable=not console.is_terminal,
+            redirect_stdout=False,  # what libraries print is no part of it
+            redirect_stderr=False,
         )
         self._task = self._bar.add_task("", total=journal.updates, speed=0.0)
 

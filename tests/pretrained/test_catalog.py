@@ -6,6 +6,7 @@ from typer.testing import CliRunner
 
 import keras_convnext
 from keras_convnext import cli, list_weights
+from keras_convnext.builders import BUILDERS
 from keras_convnext.pretrained.catalog import CATALOG, COCO_LOGITS, SOURCES, TAGS, find
 from keras_convnext.variants import VARIANTS
 
@@ -85,7 +86,7 @@ def test_listing():
 
 
 def test_the_builders_name_the_tags_that_they_have():
-    for name, builder in cli.photographs.BUILDERS.items():
+    for name, builder in BUILDERS.items():
         told = re.search(r"^Published weights: (.*)\.$", builder.__doc__, re.MULTILINE)[1]
         assert set(re.findall('"([a-z0-9_]+)"', told)) == {row.tag for row in list_weights(name)}
 
@@ -109,6 +110,6 @@ def test_what_is_shipped_needs_no_connection_and_no_cache(tmp_path, monkeypatch)
     assert (model.input_shape, model.output_shape) == ((None, 32, 32, 3), (None, 10))
     by_its_file = keras_convnext.load_model(PAGE.parent / row.url)
     assert by_its_file.input_shape == model.input_shape
-    verified = cli_run("verify", "convnext_cifar", "cifar10")
+    verified = cli_run("verify", "cifar10", "--model", "convnext_cifar")
     assert verified.exit_code == 0, verified.output
     assert not (tmp_path / "cache").exists()

@@ -1,0 +1,106 @@
+"""How a command ends: an exit code, and a line for whoever caused the failure."""
+
+import os
+import sys
+import tempfile
+import traceback
+from types import TracebackType
+
+import typer
+
+from keras_convnext.cli.noise import library_output
+from keras_convnext.cli.terminal import note, one_line, shown
+from keras_convnext.cli.versions import versions
+
+WRONG_INPUT, INTERNAL, INTERRUPTED = 2, 70, 130
+EXIT_CODES = {
+    0: "done",
+    1: "done, but an image was unreadable, weights differ or the loss is NaN",
+    WRONG_INPUT: "not done: an argument, a file or the machine does not allow it",
+    INTERNAL: "internal error: please report it",
+    INTERRUPTED: "Ctrl-C (143: SIGTERM; 141: nobody reads the output)",
+}
+UsageFailure = next(
+    kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
+)
+_OUT_OF_MEMORY = {"MemoryError", "ResourceExhaustedError", "OutOfMemoryError"}
+_MOST_SHOWN = 600  # characters of what a library says
+
+
+def report(error: BaseException) -> int:
+    """Prints why a command failed, and returns its exit code."""
+    if isinstance(error, KeyboardInterrupt):
+        note("Interrupted.")
+        return INTERRUPTED
+    if library_output.is_shown:
+        note_traceback(error)
+    if isinstance(error, UsageFailure):
+        _fail(error.format_message())  # type: ignore[attr-defined]
+        context = getattr(error, "ctx", None)
+        if context is not None:
+            note(f"See {context.command_path} --help")
+        return WRONG_INPUT
+    if type(error).__name__ in _OUT_OF_MEMORY or "RESOURCE_EXHAUSTED" in str(error)[:1000]:
+        _fail("Not enough memory. Close other programs, or take a smaller --batch-size or --size.")
+        return WRONG_INPUT
+    is_ours = type(error).__module__.partition(".")[0] == __package__.partition(".")[0]
+    if is_ours or isinstance(error, ValueError | OSError | ImportError):
+        _fail(_message(error))
+        return WRONG_INPUT
+    place = _log(error)
+    _fail(
+        f"{type(error).__name__}: {_message(error)}. This is a bug: please report it with {place}"
+    )
+    return INTERNAL
+
+
+def note_traceback(error: BaseException) -> None:
+    """Prints where an error comes from."""
+    for line in "".join(traceback.format_exception(error)).splitlines():
+        note(line)
+
+
+def _fail(message: str) -> None:
+    note(f"Error: {message}", "red")
+
+
+def _message(error: BaseException) -> str:
+    """What an error says, in one line."""
+    if isinstance(error, OSError) and error.strerror:
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        return ": ".join([error.strerror, *names])
+    if _comes_from_us(error.__traceback__):
+        return str(error)
+    line = one_line(str(error))
+    if len(line) > _MOST_SHOWN:
+        line = f"{line[:_MOST_SHOWN]}... (--verbose shows all)"
+    return line or type(error).__name__
+
+
+def _comes_from_us(place: TracebackType | None) -> bool:
+    """Whether the error was raised by our code, and not by a library that it called."""
+    name = ""
+    while place is not None:
+        name = str(place.tb_frame.f_globals.get("__name__"))
+        place = place.tb_next
+    return name.partition(".")[0] == __package__.partition(".")[0]
+
+
+def _log(error: BaseException) -> str:
+    """Writes what a report needs to a file, and returns its path."""
+    text = "\n".join(
+        [
+            f"command: {' '.join(map(shown, sys.argv))}",
+            *(f"{name}: {version}" for name, version in versions().items()),
+            "",
+            *traceback.format_exception(error),
+        ]
+    )
+    try:
+        number, path = tempfile.mkstemp(".log", "keras-convnext-")
+        with os.fdopen(number, "wb") as file:
+            file.write(text.encode("utf-8", "backslashreplace"))
+            file.write(b"\nPrinted by libraries:\n" + library_output.tail)
+    except OSError:
+        return "what the same command prints with --verbose"
+    return path

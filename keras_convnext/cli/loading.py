@@ -1,0 +1,96 @@
+"""From --weights to a network, for every command that runs one."""
+
+import os
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from keras_convnext.cli.application import Reading, Shape
+from keras_convnext.cli.terminal import messages, one_line, track, waiting
+from keras_convnext.cli.versions import backend
+
+if TYPE_CHECKING:
+    import keras
+
+
+def tensors_shown(description: str, tensors: list[Any]) -> Any:
+    """Draws tensors, as `load_checkpoint` and others let them be drawn, and shows how many."""
+    return track(tensors, description, "tensors", len(tensors))
+
+
+def import_backend() -> None:
+    """Imports Keras and its backend, which takes seconds."""
+    with waiting(f"Starting {backend()}"):
+        import keras_convnext.builders  # noqa: F401
+        from keras_convnext.pretrained import download
+    download.console = messages
+
+
+def load_network(weights: str, model: str | None, shape: Shape, reading: Reading) -> "keras.Model":
+    """Builds the network of --weights.
+
+    Raises:
+        ValueError, OSError: As `load_model` does; also if Keras cannot load a `.keras` file, for
+            which it raises errors of many kinds.
+    """
+    import_backend()
+    from keras_convnext.conversion import load_model
+
+    progress = partial(tensors_shown, "Loading weights")
+    try:
+        return load_model(weights, model, progress=progress, **reading, **shape)
+    except (ValueError, OSError, ImportError, MemoryError):
+        raise
+    except Exception as error:
+        if Path(weights).suffix != ".keras":
+            raise
+        raise ValueError(
+            f"Keras cannot load this file: {type(error).__name__}: {one_line(str(error))}. "
+            f"Received: {weights}"
+        ) from error
+
+
+def file_of(weights: str, model: str | None) -> Path:
+    """Returns the file that the weights were loaded from."""
+    from keras_convnext.conversion import checkpoint_file
+
+    return Path(weights) if os.path.exists(weights) else checkpoint_file(weights, model)
+
+
+def load_classifier(
+    weights: str, model: str | None, shape: Shape, reading: Reading
+) -> "keras.Model":
+    """Builds the network of --weights, which has to classify photographs.
+
+    Raises:
+        ValueError: If it does not, besides what `load_network` raises.
+    """
+    network = load_network(weights, model, shape, reading)
+    taken, returned = network.input_shape, network.output_shape
+    if not isinstance(taken, tuple) or len(taken) != 4 or not isinstance(returned, tuple):
+        raise ValueError(
+            "Photographs need a network with one image as input and one output. Received: "
+            f"inputs {taken}, outputs {returned}, from {weights}"
+        )
+    if taken[-1] != 3:
+        raise ValueError(
+            f"Photographs have 3 channels (RGB), and this network takes {taken[-1]}: call it from "
+            "Python with images of that kind. "
+            f"Received: input shape {taken}, from {weights}"
+        )
+    if len(returned) != 2 or not _ends_in_classes(network):
+        raise ValueError(
+            "These weights have no classifier, only features: take weights with a head, or add one "
+            f"and fine-tune it. Received: output shape {returned}, from {weights}"
+        )
+    return network
+
+
+def _ends_in_classes(network: "keras.Model") -> bool:
+    """Whether the last layer with weights is a dense one, wherever it is nested."""
+    import keras
+
+    layers = [layer for layer in network.layers if layer.weights]
+    while layers and isinstance(layers[-1], keras.Model):
+        layers = [layer for layer in layers[-1].layers if layer.weights]
+    return bool(layers) and isinstance(layers[-1], keras.layers.Dense)

@@ -1,0 +1,189 @@
+"""Where commands print: results on standard output, all else on standard error.
+
+File names and other text from outside are data: never markup, a format or an escape code, and never
+broken or cut to fit the terminal.
+"""
+
+import json
+import os
+import re
+import sys
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from rich.cells import cell_len
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+
+CLOSED_PIPE = 141  # 128 + SIGPIPE, as if the signal had ended the process
+
+# They change the direction in which what follows is shown.
+_BIDI = {*"\u061c\u200e\u200f", *map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}
+_UNSEEN = {"Cc", "Cs", "Zl", "Zp"}  # control characters, halves of pairs, separators of lines
+_COLOR = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
+
+
+class Stream(Console):
+    """A console that ends the command when nobody reads it any more, as `head` does not."""
+
+    def on_broken_pipe(self) -> None:
+        """Throws away what is still to come."""
+        self.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
+        raise typer.Exit(CLOSED_PIPE)
+
+
+output = Stream(soft_wrap=True)
+messages = Stream(stderr=True, soft_wrap=True)
+
+
+def shown(text: object) -> str:
+    """Returns a text with escapes for what a terminal would obey or a person could not see."""
+    return "".join(
+        character.encode("unicode_escape").decode()
+        if character in _BIDI or unicodedata.category(character) in _UNSEEN
+        else character
+        for character in str(text)
+    )
+
+
+def one_line(text: str) -> str:
+    """Returns what a library says without its colours and line breaks."""
+    return " ".join(_COLOR.sub("", text).split())
+
+
+def write(*lines: str) -> None:
+    """Prints lines of a result."""
+    for line in lines:
+        output.print(Text(shown(line)))
+
+
+def write_json(value: object) -> None:
+    """Prints a result as JSON, in ASCII."""
+    output.print(Text(json.dumps(value, indent=2, default=str)))
+
+
+def note(message: object, style: str = "") -> None:
+    """Prints a message on standard error."""
+    messages.print(Text(shown(message), style))
+
+
+def write_table(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], right: Collection[str] = ()
+) -> None:
+    """Prints a table; on a terminal that is too narrow for it, a line for each cell.
+
+    Args:
+        headings: sequence of str.
+        rows: iterable of sequences of str.
+        right: collection of str. The headings of the columns that are aligned at the right.
+    """
+    cells = [[shown(cell) for cell in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(headings, *cells)]
+    if output.is_terminal and sum(widths) + 2 * len(widths) - 2 > output.width:
+        for row in cells:
+            write(*(f"{heading}: {cell}" for heading, cell in zip(headings, row) if cell), "")
+        return
+    rule = ["\u2500" * width for width in widths]
+    for row in (list(headings), rule, *cells):
+        padded = []
+        for heading, cell, width in zip(headings, row, widths):
+            space = " " * (width - cell_len(cell))
+            padded.append(space + cell if heading in right else cell + space)
+        write("  ".join(padded).rstrip())
+
+
+def write_facts(facts: dict[str, object]) -> None:
+    """Prints names and values, a line each."""
+    width = max(map(len, facts))
+    write(*(f"{name:{width}}  {value}" for name, value in facts.items()))
+
+
+class _Rate(ProgressColumn):
+    """How many a second."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.1f} {task.fields['unit']}/s")
+
+
+class Bar:
+    """How far something is, on standard error if that is a terminal.
+
+    Args:
+        description: str. What is done.
+        unit: str. What is counted, such as "images".
+    """
+
+    def __init__(self, description: str, unit: str) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _Rate(),
+            TimeRemainingColumn(),
+            console=messages,
+            transient=True,
+            disable=not messages.is_terminal,
+            redirect_stdout=False,  # or what libraries print would be shown
+            redirect_stderr=False,
+        )
+        self._description, self._unit = description, unit
+
+    def __enter__(self) -> "Bar":
+        self._task = self._progress.add_task(self._description, total=None, unit=self._unit)
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def update(self, done: float, total: float) -> None:
+        """Moves the bar."""
+        self._progress.update(self._task, completed=done, total=total)
+
+
+def track(items: Iterable[Any], description: str, unit: str, total: int) -> Iterator[Any]:
+    """Passes items on, and shows how many there have been."""
+    with Bar(description, unit) as bar:
+        bar.update(0, total)
+        for done, item in enumerate(items, 1):
+            yield item
+            bar.update(done, total)
+
+
+@contextmanager
+def waiting(description: str) -> Iterator[None]:
+    """Shows that something goes on of which nobody knows how far it is, and for how long."""
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
+    with Progress(
+        *columns,
+        console=messages,
+        transient=True,
+        disable=not messages.is_terminal,
+        redirect_stdout=False,
+        redirect_stderr=False,
+    ) as progress:
+        progress.add_task(description, total=None)
+        yield
+
+
+def prepare_streams() -> None:
+    """Has text that the encoding of a stream lacks escaped instead of refused."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")

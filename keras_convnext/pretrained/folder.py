@@ -1,0 +1,87 @@
+"""The folder that published weights are kept in, and what is in it."""
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import NamedTuple
+
+from keras_convnext.pretrained.catalog import CATALOG, Checkpoint
+
+PORT = ".weights.h5"  # behind the stem of a published file
+
+
+class CachedFile(NamedTuple):
+    """A file in the cache.
+
+    Args:
+        path: path.
+        bytes: int. Its size.
+        kind: str. "published", "port" (of a published file, which models load), "partial" (a
+            download that broke off), or "other".
+        checkpoint: Checkpoint or None. What it is of.
+    """
+
+    path: Path
+    bytes: int
+    kind: str
+    checkpoint: Checkpoint | None
+
+
+def cache_folder() -> Path:
+    """Returns the folder that published weights are kept in."""
+    keras_home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    chosen = os.environ.get("KERAS_CONVNEXT_CACHE")
+    return Path(chosen) if chosen else keras_home / "models" / "keras_convnext"
+
+
+def cached_files() -> list[CachedFile]:
+    """Lists the files in the cache, with weights in them or parts of them, in order of name."""
+    published = {row.file: row for row in CATALOG}
+    ports = {f"{row.stem}{PORT}": row for row in CATALOG}
+    folder, found = cache_folder(), []
+    for path in sorted([*folder.glob("*"), *folder.glob("partial/*")]):
+        if not path.is_file() or path.suffix in (".lock", ".sha256", ".version"):
+            continue
+        if path.name.endswith(".partial") or path.parent != folder:
+            name = path.name.split(f"{PORT}.")[0] + PORT if PORT in path.name else path.name
+            kind, row = "partial", published.get(name) or ports.get(name)
+        elif path.name in published:
+            kind, row = "published", published[path.name]
+        else:
+            row = ports.get(path.name)
+            kind = "port" if row else "other"
+        found.append(CachedFile(path, path.stat().st_size, kind, row))
+    return found
+
+
+def remove_cached(names: Collection[str] | None) -> list[CachedFile]:
+    """Removes files from the cache, with what belongs to them.
+
+    Args:
+        names: collection of str or None. Names of files, of networks or of weights. None: all that
+            this package put there.
+
+    Returns:
+        list of CachedFile: what was removed.
+
+    Raises:
+        ValueError: If a name is not in the cache.
+        OSError: If a file cannot be removed.
+    """
+    files = [file for file in cached_files() if file.kind != "other"]
+    chosen = files
+    if names is not None:
+        chosen = [file for file in files if _names_of(file) & set(names)]
+        unknown = set(names) - {name for file in chosen for name in _names_of(file)}
+        if unknown:
+            raise ValueError(f"The cache has no such file. Received: {', '.join(sorted(unknown))}")
+    for file in chosen:
+        file.path.unlink()
+        for suffix in (".lock", ".sha256", ".version"):
+            file.path.with_name(file.path.name + suffix).unlink(missing_ok=True)
+    return chosen
+
+
+def _names_of(file: CachedFile) -> set[str]:
+    own = {file.path.name}
+    return own if file.checkpoint is None else own | {file.checkpoint.model, file.checkpoint.tag}
