@@ -28,7 +28,6 @@ from keras_convnext.pictures import (
 
 __all__ = [
     "ImageError",
-    "ImageSource",
     "ImageWarning",
     "class_labels",
     "class_names",
@@ -37,7 +36,6 @@ __all__ = [
     "load_images",
     "open_image",
     "preprocess_input",
-    "square",
 ]
 
 Pixels = TypeVar("Pixels")  # an array or a tensor

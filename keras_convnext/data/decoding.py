@@ -19,6 +19,7 @@ from keras_convnext.pictures import ImageWarning, pixel_limit, read_picture
 _MARGIN = 2
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+_TABLES = b"\xff\xdb"  # of a JPEG, which come after all that is said about it
 _METADATA = 2**16  # bytes at the start of a file, and at the end of a PNG, where EXIF is looked for
 # An orientation in EXIF, little-endian or big-endian, or in XMP; 1 is upright. `\C` is any byte.
 _ORIENTATION = (
@@ -77,7 +78,11 @@ def decode_window(
 
     def jpeg() -> tuple[tf.Tensor, Placement]:
         height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(encoded))
-        plain = (channels < 4) & _is_small(height, width) & ~_is_turned(_head(encoded))
+        # Where the tables follow the first segment, as in most files that no camera wrote, there is
+        # no EXIF, and nothing to search for it.
+        searched = tf.where(tf.strings.substr(encoded, 20, 2) == _TABLES, 0, _METADATA)
+        turned = _is_turned(tf.strings.substr(encoded, 0, searched))
+        plain = (channels < 4) & _is_small(height, width) & ~turned
         return tf.cond(plain, lambda: _window_of_jpeg(encoded, place(height, width), width), whole)
 
     def png() -> tuple[tf.Tensor, Placement]:
