@@ -1,7 +1,9 @@
 """Photographs in; classes and an annotated picture out."""
 
 import itertools
+import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -10,9 +12,9 @@ import keras
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from keras_convnext.preprocessing import ImageError, class_names, load_image
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
+from keras_convnext.picture_files import kinds_of_files, walk, walk_pictures
+from keras_convnext.pictures import ImageError, name_of, read_picture
+from keras_convnext.preprocessing import class_names, square
 
 
 class Label(NamedTuple):
@@ -36,15 +38,20 @@ class Prediction(NamedTuple):
         path: path.
         labels: tuple of Label. The most probable first; empty if the file could not be read.
         error: str or None. Why it could not be read.
+        notice: str or None. What was left out or scaled, as the frames of an animation.
     """
 
     path: Path
     labels: tuple[Label, ...]
     error: str | None = None
+    notice: str | None = None
 
 
 def find_images(sources: Iterable[str | Path]) -> list[Path]:
     """Lists files, and the images in folders and the folders below them, in order of name.
+
+    In folders, hidden files and what systems leave there (`._a.jpg`, `__MACOSX`) are left out, and
+    links to folders are followed.
 
     Args:
         sources: iterable of str or path. Files are taken whatever their suffix.
@@ -52,21 +59,25 @@ def find_images(sources: Iterable[str | Path]) -> list[Path]:
     Raises:
         FileNotFoundError: If one of them does not exist, or a folder holds no image.
     """
+    if isinstance(sources, str | Path):
+        sources = [sources]
     found = []
     for source in map(Path, sources):
-        if source.is_file():
-            found.append(source)
-        elif source.is_dir():
-            inside = sorted(
-                path
-                for path in source.rglob("*")
-                if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-            )
+        # `os.path` says False of a name that is too long, where `pathlib` raises.
+        if os.path.isdir(source):
+            inside = sorted(Path(entry.path) for entry in walk_pictures(source))
             if not inside:
-                raise FileNotFoundError(f"There are no images in this folder. Received: {source}")
+                others = kinds_of_files(
+                    entry.name for entry in itertools.islice(walk(source), 10_000)
+                )
+                raise FileNotFoundError(
+                    f"There are no images in this folder, but {others}. Received: {name_of(source)}"
+                )
             found += inside
+        elif os.path.isfile(source):
+            found.append(source)
         else:
-            raise FileNotFoundError(f"There is no such file or folder. Received: {source}")
+            raise FileNotFoundError(f"There is no such file or folder. Received: {name_of(source)}")
     return found
 
 
@@ -82,8 +93,8 @@ def predict_files(
     Example:
 
     ```python
-    for path, labels, error in predict_files(model, find_images(["photos"])):
-        print(path, error or labels[0].name)
+    for prediction in predict_files(model, find_images(["photos"])):
+        print(prediction.path, prediction.error or prediction.labels[0].name)
     ```
 
     Args:
@@ -103,10 +114,11 @@ def predict_files(
     names = names or class_names(model.output_shape[-1])
     remaining = iter(map(Path, paths))
     while batch := list(itertools.islice(remaining, batch_size)):
-        images, errors = [], {}
+        images, errors, notices = [], {}, {}
         for path in batch:
             try:
-                images.append(load_image(path, size))
+                image, notices[path] = read_picture(path)
+                images.append(square(image, size))
             except (ImageError, OSError) as error:
                 errors[path] = str(error)
         scores = iter(model.predict_on_batch(np.stack(images)) if images else ())
@@ -114,7 +126,9 @@ def predict_files(
             if path in errors:
                 yield Prediction(path, (), errors[path])
             else:
-                yield Prediction(path, _best(next(scores), names, top))
+                yield Prediction(
+                    path, _best(next(scores), names, top), notice=notices[path] or None
+                )
 
 
 def _best(scores: np.ndarray, names: Sequence[tuple[str, str]], top: int) -> tuple[Label, ...]:
@@ -169,15 +183,17 @@ def _draw_card(
     sheet: Image.Image, draw: ImageDraw.ImageDraw, prediction: Prediction, corner: tuple[int, int]
 ) -> None:
     left, y = corner
+    photo = None
     if prediction.error is None:
-        with Image.open(prediction.path) as opened:
-            photo = ImageOps.exif_transpose(opened).convert("RGB")
+        with suppress(ImageError, OSError):  # it may have disappeared since
+            photo = read_picture(prediction.path).image
+    if photo:
         sheet.paste(ImageOps.fit(photo, (CARD_WIDTH, PHOTO_HEIGHT)), corner)
     else:
         draw.rectangle((left, y, left + CARD_WIDTH, y + PHOTO_HEIGHT), outline=WARNING)
         _fitted(draw, (left + 8, y + 8), "could not be read", CARD_WIDTH - 16, WARNING)
     y += PHOTO_HEIGHT + 4
-    _fitted(draw, (left, y), prediction.path.name, CARD_WIDTH, FAINT)
+    _fitted(draw, (left, y), name_of(prediction.path.name), CARD_WIDTH, FAINT)
     for label in prediction.labels:
         y += ROW_HEIGHT
         length = round(CARD_WIDTH * min(max(label.probability, 0.0), 1.0))

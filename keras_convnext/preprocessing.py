@@ -3,30 +3,51 @@
 This is the part of preprocessing that is not in the model. The model normalises by itself.
 """
 
-import io
+import os
+import warnings
 from collections.abc import Iterable
 from functools import cache
 from importlib import resources
+from math import ceil, floor
+from operator import index as whole_number
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
-from PIL import Image, ImageOps
+from PIL import Image
 
-ImageSource = str | Path | bytes | Image.Image | np.ndarray
+from keras_convnext.pictures import (
+    ImageError,
+    ImageSource,
+    ImageWarning,
+    name_of,
+    open_image,
+    read_picture,
+)
+
+__all__ = [
+    "ImageError",
+    "ImageWarning",
+    "class_labels",
+    "class_names",
+    "decode_predictions",
+    "load_image",
+    "load_images",
+    "open_image",
+    "preprocess_input",
+]
+
 Pixels = TypeVar("Pixels")  # an array or a tensor
 
 WARP_FROM = 384  # px: from here on the whole image is warped to the square, nothing is cropped
 CROPPED_SHARE = 0.875  # of the short side, below it
+_BICUBIC = Image.Resampling.BICUBIC
+_LONGEST = 16  # times the short side: of a longer picture only the crop is resized
 
 # Number of classes, and the file that names them in the order of the checkpoints: that of sorted
 # WordNet identifiers. The names are the first lemmas of WordNet 3.0.
 _LABELS = {1000: "imagenet_1k.tsv", 21841: "imagenet_22k.tsv"}
-
-
-class ImageError(ValueError):
-    """A file or an array is not an image that can be read."""
 
 
 def load_image(source: ImageSource, size: int = 224) -> np.ndarray:
@@ -43,10 +64,12 @@ def load_image(source: ImageSource, size: int = 224) -> np.ndarray:
     ```
 
     Args:
-        source: str, path, bytes, PIL image or array. The name of a file, the bytes of one, or the
-            pixels: a uint8 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4). Grey, palette, CMYK
-            and 16-bit files become RGB, transparency is dropped as by Pillow's `convert("RGB")`,
-            and a photograph is turned upright by its EXIF orientation.
+        source: str, path, bytes, open binary file, PIL image or array. The name of a file, the
+            file itself, or the pixels: a uint8 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
+            All that Pillow reads becomes RGB. Transparency is dropped as by Pillow's
+            `convert("RGB")`; a photograph is turned upright by its EXIF orientation; of an
+            animation the first frame is used, and floating-point pixels are scaled, both with an
+            `ImageWarning`.
         size: int. Side of the square, in pixels. Defaults to 224.
 
     Returns:
@@ -55,21 +78,81 @@ def load_image(source: ImageSource, size: int = 224) -> np.ndarray:
     Raises:
         ImageError: If `source` is no image, or a damaged or a monstrously large one.
         FileNotFoundError: If `source` names no file.
+        ValueError: If `size` is no whole number from 1 up.
 
     References:
         facebookresearch/ConvNeXt, datasets.py, `build_transform`.
     """
-    if size < 1:
-        raise ValueError(f"size is a number of pixels from 1 up. Received: size={size}")
-    image = open_image(source)
+    _check_size(size)
+    image, notice = read_picture(source)
+    if notice:
+        warnings.warn(f"{notice} Received: {name_of(source)}", ImageWarning, stacklevel=2)
+    return square(image, size)
+
+
+def square(image: Image.Image, size: int) -> np.ndarray:
+    """Resizes and crops an upright RGB image by the rule of `load_image`.
+
+    The memory is that of the square, whatever the shape of the image.
+
+    Args:
+        image: PIL image, in RGB.
+        size: int. Side of the square, in pixels.
+
+    Returns:
+        uint8 array (size, size, 3).
+    """
     if size >= WARP_FROM:
-        return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC))
+        if _is_long(image):
+            return _resized_box(image, (size, size), (0, 0, image.width, image.height), size)
+        return np.asarray(image.resize((size, size), _BICUBIC))
     short = int(size / CROPPED_SHARE)
     # The long side is cut to whole pixels, and the offsets are rounded, as torchvision does.
     width, height = (short * side // min(image.size) for side in image.size)
     left, top = round((width - size) / 2), round((height - size) / 2)
-    image = image.resize((width, height), Image.Resampling.BICUBIC)
+    if _is_long(image):
+        across, down = image.width / width, image.height / height
+        box = (left * across, top * down, (left + size) * across, (top + size) * down)
+        return _resized_box(image, (width, height), box, size)
+    image = image.resize((width, height), _BICUBIC)
     return np.asarray(image.crop((left, top, left + size, top + size)))
+
+
+def _is_long(image: Image.Image) -> bool:
+    return max(image.size) > _LONGEST * min(image.size)
+
+
+def _resized_box(
+    image: Image.Image, sides: tuple[int, int], box: tuple[float, float, float, float], size: int
+) -> np.ndarray:
+    """Resizes to `sides` what lies in a box, which becomes a square, and nothing else.
+
+    The axes take turns as in Pillow 13 when it resizes the whole.
+    """
+    left, top, right, bottom = box
+    across, down = (2 * max(side / new, 1) + 1 for side, new in zip(image.size, sides))  # reach
+    x, y = max(floor(left - across), 0), max(floor(top - down), 0)
+    ends = min(ceil(right + across), image.width), min(ceil(bottom + down), image.height)
+    part = image.crop((x, y, *ends))
+    left, top, right, bottom = left - x, top - y, right - x, bottom - y
+    goes_across, goes_down = (side - new for side, new in zip(image.size, sides))
+    if goes_down > 0 and goes_down > 2 * goes_across:
+        part = part.resize((part.width, size), _BICUBIC, (0, top, part.width, bottom))
+        return np.asarray(part.resize((size, size), _BICUBIC, (left, 0, right, size)))
+    part = part.resize((size, part.height), _BICUBIC, (left, 0, right, part.height))
+    return np.asarray(part.resize((size, size), _BICUBIC, (0, top, size, bottom)))
+
+
+def _check_size(size: int) -> None:
+    try:
+        wrong = whole_number(size) < 1
+    except TypeError:
+        wrong = True
+    if wrong:
+        raise ValueError(
+            f"size is the side of the square, a whole number of pixels from 1 up. "
+            f"Received: size={size}"
+        )
 
 
 def load_images(sources: Iterable[ImageSource], size: int = 224) -> np.ndarray:
@@ -85,51 +168,26 @@ def load_images(sources: Iterable[ImageSource], size: int = 224) -> np.ndarray:
     Raises:
         ImageError: If one of them is no image; the message names it.
         FileNotFoundError: If one of them names no file.
+        ValueError: If `sources` is one image, or `size` no whole number from 1 up.
     """
-    images = [load_image(source, size) for source in sources]
+    _check_size(size)
+    one = isinstance(sources, str | bytes | os.PathLike | Image.Image) or hasattr(sources, "read")
+    if one or (isinstance(sources, np.ndarray) and _is_one_image(sources)):
+        raise ValueError(
+            "load_images takes several images: put the one into a list, or call load_image. "
+            f"Received: {name_of(sources)}"  # type: ignore[arg-type]
+        )
+    images = []
+    for source in sources:
+        image, notice = read_picture(source)
+        if notice:
+            warnings.warn(f"{notice} Received: {name_of(source)}", ImageWarning, stacklevel=2)
+        images.append(square(image, size))
     return np.stack(images) if images else np.empty((0, size, size, 3), np.uint8)
 
 
-def open_image(source: ImageSource) -> Image.Image:
-    """Opens what `load_image` takes, upright and in RGB, at its own size.
-
-    Raises:
-        ImageError: As `load_image` does.
-        FileNotFoundError: As `load_image` does.
-    """
-    if isinstance(source, np.ndarray):
-        return _image_of_array(source)
-    opened: Image.Image | io.BytesIO | Path
-    if isinstance(source, Image.Image):
-        name, opened = "a PIL image", source
-    elif isinstance(source, bytes):
-        name, opened = f"{len(source)} bytes", io.BytesIO(source)
-    else:
-        name, opened = str(source), Path(source)
-        if not opened.is_file():
-            raise FileNotFoundError(f"There is no such file. Received: {name}")
-    try:
-        image = opened if isinstance(opened, Image.Image) else Image.open(opened)
-        image = ImageOps.exif_transpose(image)
-        if image.mode == "I" or image.mode.startswith("I;16"):
-            image = Image.fromarray((np.asarray(image, np.float64) / 257).clip(0, 255).astype("u1"))
-        return image.convert("RGB")
-    except Image.DecompressionBombError as error:
-        raise ImageError(f"The image is too large to be one: {error}. Received: {name}") from error
-    # Pillow's decoders let many kinds of error out at a damaged file.
-    except Exception as error:
-        raise ImageError(f"Not an image, or a damaged one: {error}. Received: {name}") from error
-
-
-def _image_of_array(array: np.ndarray) -> Image.Image:
-    if array.dtype != np.uint8 or array.ndim not in (2, 3) or 0 in array.shape:
-        raise ImageError(
-            "An array is an image if it is uint8 in 0..255, of shape (H, W) or (H, W, channels). "
-            f"Received: dtype {array.dtype}, shape {array.shape}"
-        )
-    if array.ndim == 3 and array.shape[2] not in (1, 3, 4):
-        raise ImageError(f"An image has 1, 3 or 4 channels, last. Received: shape {array.shape}")
-    return Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array).convert("RGB")
+def _is_one_image(array: np.ndarray) -> bool:
+    return array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (1, 3, 4))
 
 
 def decode_predictions(predictions: ArrayLike, top: int = 5) -> list[list[tuple[str, str, float]]]:

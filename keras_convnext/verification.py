@@ -8,7 +8,8 @@ import numpy as np
 from PIL import Image
 
 from keras_convnext.builders import BUILDERS
-from keras_convnext.preprocessing import WARP_FROM, ImageSource, open_image
+from keras_convnext.pictures import ImageSource, open_image
+from keras_convnext.preprocessing import WARP_FROM
 from keras_convnext.pretrained.cache import check_digest, file_digest, published_file
 from keras_convnext.pretrained.catalog import COCO_LOGITS, Checkpoint, find, list_weights
 from keras_convnext.pretrained.checkpoint import check_numbers

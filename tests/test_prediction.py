@@ -54,7 +54,7 @@ def test_predictions_are_those_of_the_model_and_damage_is_reported(folder, batch
     paths = find_images([folder])
     predictions = list(predict_files(model, paths, top=3, batch_size=batch_size))
     assert [prediction.path for prediction in predictions] == paths
-    for path, labels, error in predictions:
+    for path, labels, error, _ in predictions:
         if path.name == "damaged.jpg":
             assert labels == ()
             assert "damaged.jpg" in error

@@ -5,8 +5,10 @@ from collections.abc import Iterable
 import numpy as np
 import tensorflow as tf
 
+from keras_convnext.data.decoding import Placement, decode_window
 from keras_convnext.data.errors import DataError
 from keras_convnext.data.source import Source
+from keras_convnext.pictures import ImageError, name_of, read_picture
 
 
 def check_images(source: Source, least: int = 1, limit: int | None = 256) -> None:
@@ -44,18 +46,40 @@ def check_images(source: Source, least: int = 1, limit: int | None = 256) -> Non
 
 
 def refuse_broken(source: Source, indices: Iterable[int]) -> None:
-    """Decodes some images, and names the first that is broken.
+    """Decodes some images, and names the first that is broken or has disappeared.
 
     Args:
         source: Source.
         indices: iterable of int. Of the images, in the order of the storage.
 
     Raises:
-        DataError: If one of them does not decode.
+        DataError: If one of them is not there or does not decode.
     """
-    for index in indices:
+    for index in map(int, indices):
+        name = name_of(source.name_of(index))
         try:
-            tf.io.decode_image(source.example(int(index))[0], channels=3, expand_animations=False)
+            encoded = source.example(index)[0]
         except (tf.errors.OpError, OSError) as error:
-            reason = str(error).partition("\n")[0]
-            raise DataError(f"A broken image: {source.name_of(int(index))}. {reason}") from error
+            raise DataError(
+                f"An image that has disappeared or cannot be read: {name}. "
+                f"{reason_of(error).rpartition('; ')[2]}"
+            ) from error
+        try:
+            decode_window(tf.constant(encoded), _everything)
+        except tf.errors.OpError as error:
+            try:
+                read_picture(encoded, name)
+            except ImageError as told:  # in Pillow's words where it finds the same
+                reason = str(told).removesuffix(f" Received: {name}")
+                raise DataError(f"A broken image: {name}. {reason}") from error
+            raise DataError(f"A broken image: {name}. {reason_of(error)}") from error
+
+
+def reason_of(error: Exception) -> str:
+    """The line that tells what is wrong of an error from TensorFlow, without its traceback."""
+    return str(error).partition("\n")[0].rpartition("}} ")[2].partition(" [Op:")[0]
+
+
+def _everything(height: tf.Tensor, width: tf.Tensor) -> Placement:
+    window = tf.stack([0, 0, height, width])
+    return Placement(window, tf.ones((2,)), tf.zeros((2,)), tf.zeros((2,), tf.int64))

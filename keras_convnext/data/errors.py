@@ -5,6 +5,10 @@ class DataError(ValueError):
     """The images or the labels are not what a run needs; the message names the culprit."""
 
 
+class DataWarning(UserWarning):
+    """Something beside the images is left out, which might have been meant."""
+
+
 class NoSuchSplitError(DataError):
     """The data has no split of that name, or of one that means the same."""
 

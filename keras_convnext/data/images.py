@@ -1,33 +1,19 @@
 """From the bytes of a file to a square of pixels, inside `tf.data`, equal to Pillow's.
 
-A JPEG is decoded with the accurate transform, as Pillow decodes it, and only where it is looked
-at. It is resized as Pillow does: bicubic, antialiased, along one axis, rounded to whole levels of
-grey, then along the other. The order matters by some levels at sharp edges, and is Pillow 13's:
-along the rows first, unless much more height than width goes. (Before, it was always the rows.)
+A picture is decoded as Pillow decodes it, and a JPEG only where it is looked at. It is resized as
+Pillow does: bicubic, antialiased, along one axis, rounded to whole levels of grey, then along the
+other. The order matters by some levels at sharp edges, and is Pillow 13's: along the rows first,
+unless much more height than width goes. (Before, it was always the rows.)
 """
 
 import math
-from collections.abc import Callable
-from typing import NamedTuple
 
 import tensorflow as tf
 
+from keras_convnext.data.decoding import Decoder, Placement, decode_by_pillow, decode_window
 from keras_convnext.preprocessing import CROPPED_SHARE, WARP_FROM
 
 TRIES = 10  # boxes that are drawn until one lies within the image
-
-# px: half a JPEG's colours are interpolated from those of the neighbouring columns, which the
-# decoder does not see past the sides of a window. What it makes up there is cut off again.
-_MARGIN = 2
-
-
-class _Placement(NamedTuple):
-    """Which window of an image is resized, and where it comes to lie in the square."""
-
-    window: tf.Tensor  # int32 (4,): top, left, height, width
-    scale: tf.Tensor  # float32 (2,): pixels of the square to one of the window, down and right
-    translation: tf.Tensor  # float32 (2,): the window's corner in the square, down and right
-    shrinkage: tf.Tensor  # int32 (2,): pixels by which the height and the width shrink
 
 
 def training_crop(
@@ -50,9 +36,9 @@ def training_crop(
     ```
 
     Args:
-        encoded: string tensor (). The bytes of a JPEG, PNG, GIF or BMP file. Grey, CMYK and 16-bit
-            files become RGB, transparency is dropped, of an animation the first frame is taken.
-            The orientation that a camera noted in EXIF is not heeded, as in the official code.
+        encoded: string tensor (). The bytes of a file of any format that `load_image` reads, with
+            the same pixels: upright, in RGB, of an animation the first frame. JPEG and PNG are the
+            fastest.
         seed: int tensor (2,). The same seed draws the same box.
         size: int. Side of the square, in pixels.
         scale: pair of floats. Smallest and largest share of the area. Defaults to (0.08, 1.0).
@@ -73,13 +59,15 @@ def training_crop(
     if not 0 < ratio[0] <= ratio[1]:
         raise ValueError(f"ratio is two widths to height, rising, above 0. Received: {ratio}")
 
-    def crop(height: tf.Tensor, width: tf.Tensor) -> _Placement:
+    def crop(height: tf.Tensor, width: tf.Tensor) -> Placement:
         return _warped(random_box(height, width, seed, scale, ratio), size)
 
-    return _resize(*_decode(encoded, crop), size)
+    return _resize(*decode_window(encoded, crop), size)
 
 
-def evaluation_image(encoded: tf.Tensor, size: int = 224) -> tf.Tensor:
+def evaluation_image(
+    encoded: tf.Tensor, size: int = 224, other: Decoder = decode_by_pillow
+) -> tf.Tensor:
     """Decodes an image as the published evaluation feeds it to the network.
 
     The rule of `preprocessing.load_image`: below 384 px the short side is resized to `size / 0.875`
@@ -94,10 +82,10 @@ def evaluation_image(encoded: tf.Tensor, size: int = 224) -> tf.Tensor:
     ```
 
     Args:
-        encoded: string tensor (). The bytes of a file, as `training_crop` takes them. Unlike
-            `load_image` this does not turn a photograph upright by its EXIF orientation: TensorFlow
-            cannot read it, and the official evaluation does not heed it.
+        encoded: string tensor (). The bytes of a file, as `training_crop` takes them.
         size: int. Side of the square, in pixels. Defaults to 224.
+        other: function of `encoded`. Decodes what TensorFlow does not decode as Pillow does, as
+            uint8 (H, W, 3). Defaults to Pillow, which cannot be saved with a graph.
 
     Returns:
         uint8 tensor (size, size, 3), RGB in 0..255, within 1 grey level of `load_image`.
@@ -107,12 +95,12 @@ def evaluation_image(encoded: tf.Tensor, size: int = 224) -> tf.Tensor:
     """
     _check_size(size)
 
-    def seen(height: tf.Tensor, width: tf.Tensor) -> _Placement:
+    def seen(height: tf.Tensor, width: tf.Tensor) -> Placement:
         if size >= WARP_FROM:
             return _warped(tf.stack([0, 0, height, width]), size)
         return _central(height, width, size)
 
-    return _resize(*_decode(encoded, seen), size)
+    return _resize(*decode_window(encoded, seen, other), size)
 
 
 def random_box(
@@ -152,54 +140,30 @@ def random_box(
     return tf.cast(tf.where(tf.reduce_any(fits), boxes[first], central), tf.int32)
 
 
-def _warped(box: tf.Tensor, size: int) -> _Placement:
+def _warped(box: tf.Tensor, size: int) -> Placement:
     sides = box[2:]
-    return _Placement(box, size / tf.cast(sides, tf.float32), tf.zeros((2,)), sides - size)
+    shrinkage = tf.cast(sides - size, tf.int64)
+    return Placement(box, size / tf.cast(sides, tf.float32), tf.zeros((2,)), shrinkage)
 
 
-def _central(height: tf.Tensor, width: tf.Tensor, size: int) -> _Placement:
+def _central(height: tf.Tensor, width: tf.Tensor, size: int) -> Placement:
     sides = tf.stack([height, width])
-    # As in `load_image`: the long side is cut to whole pixels, the offsets are rounded.
-    resized = int(size / CROPPED_SHARE) * sides // tf.reduce_min(sides)
-    corner = tf.round((tf.cast(resized, tf.float32) - size) / 2)
-    step = tf.cast(sides, tf.float32) / tf.cast(resized, tf.float32)  # between neighbours
+    # As in `load_image`: the long side is cut to whole pixels, the offsets are rounded. Resized, a
+    # thin picture is longer than 32 bits count.
+    longest = tf.cast(sides, tf.int64)
+    resized = int(size / CROPPED_SHARE) * longest // tf.reduce_min(longest)
+    corner = tf.round((tf.cast(resized, tf.float64) - size) / 2)
+    step = tf.cast(sides, tf.float64) / tf.cast(resized, tf.float64)  # between neighbours
     reach = 2 * tf.maximum(step, 1) + 1  # of the bicubic kernel
     start = tf.maximum(tf.cast(tf.floor(corner * step - reach), tf.int32), 0)
     end = tf.minimum(tf.cast(tf.math.ceil((corner + size) * step + reach), tf.int32), sides)
     window = tf.concat([start, end - start], 0)
-    return _Placement(window, 1 / step, tf.cast(start, tf.float32) / step - corner, sides - resized)
+    translation = tf.cast(start, tf.float64) / step - corner
+    scale = tf.cast(1 / step, tf.float32)
+    return Placement(window, scale, tf.cast(translation, tf.float32), longest - resized)
 
 
-def _decode(
-    encoded: tf.Tensor, place: Callable[[tf.Tensor, tf.Tensor], _Placement]
-) -> tuple[tf.Tensor, _Placement]:
-    """Decodes what `place` wants of an image of that height and width: uint8 (H, W, 3)."""
-
-    def jpeg() -> tuple[tf.Tensor, _Placement]:
-        height, width = tf.unstack(tf.io.extract_jpeg_shape(encoded)[:2])
-        placement = place(height, width)
-        top, left, rows, columns = tf.unstack(placement.window)
-        start = tf.maximum(left - _MARGIN, 0)
-        end = tf.minimum(left + columns + _MARGIN, width)
-        pixels = tf.io.decode_and_crop_jpeg(
-            encoded,
-            tf.stack([top, start, rows, end - start]),
-            channels=3,
-            dct_method="INTEGER_ACCURATE",
-        )
-        return pixels[:, left - start : left - start + columns], placement
-
-    def other() -> tuple[tf.Tensor, _Placement]:
-        pixels = tf.io.decode_image(encoded, channels=3, expand_animations=False)
-        height, width, _ = tf.unstack(tf.shape(pixels))
-        placement = place(height, width)
-        top, left, rows, columns = tf.unstack(placement.window)
-        return pixels[top : top + rows, left : left + columns], placement
-
-    return tf.cond(tf.io.is_jpeg(encoded), jpeg, other)
-
-
-def _resize(window: tf.Tensor, placement: _Placement, size: int) -> tf.Tensor:
+def _resize(window: tf.Tensor, placement: Placement, size: int) -> tf.Tensor:
     """Resizes (H, W, 3) to (size, size, 3)."""
     _, (down, right), (top, left), (height_off, width_off) = (
         tf.unstack(field) for field in placement

@@ -9,24 +9,15 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from keras_convnext.export import Artifact
-from keras_convnext.preprocessing import (
-    WARP_FROM,
-    ImageError,
-    class_names,
-    load_image,
-    open_image,
-)
+from keras_convnext.pictures import ImageError, Picture, TooManyPixelsError, name_of, read_picture
+from keras_convnext.preprocessing import WARP_FROM, class_names, square
 from keras_convnext.saliency import grad_cam, overlay
 
 MOST_BYTES = 20 * 2**20
 MOST_PIXELS = 50_000_000  # each takes 12 bytes while it is decoded and turned, 19 if of 16 bits
-MOST_TIMES_LONGER = 50  # the long side than the short one, which is scaled to the network's size
-# What browsers show. Of Pillow's other decoders, one runs Ghostscript, and TIFF can hold tiles that
-# are far larger than the image.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 
 
 class UploadError(ValueError):
@@ -61,12 +52,14 @@ class Answer(NamedTuple):
         where: PIL image or None. The same part of the picture, with heat where the network looked
             for its first class; None if the classifier cannot tell.
         seconds: float. From the file to the labels and the heat.
+        notice: str. What of the file was left out or scaled; empty for almost all.
     """
 
     labels: dict[str, float]
     seen: Image.Image
     where: Image.Image | None
     seconds: float
+    notice: str = ""
 
 
 def classifier_of(model: keras.Model, names: Sequence[tuple[str, str]] | None = None) -> Classifier:
@@ -119,24 +112,25 @@ def answer(classifier: Classifier, upload: str | Path, top: int = 5) -> Answer:
         top: int. How many classes to name. Defaults to 5.
 
     Raises:
-        UploadError: If the file is empty, too large in bytes or in pixels, too narrow, damaged or
-            no picture. None of its pixels is decoded before its size is known to be modest.
+        UploadError: If the file is empty, too large in bytes or in pixels, damaged or no picture.
+            None of its pixels is decoded before its size is known to be modest.
     """
     started = time.perf_counter()
-    picture = _opened(Path(upload))
-    seen = load_image(picture, classifier.size)
+    picture, notice = _opened(Path(upload))
+    seen = square(picture, classifier.size)
     (scores,) = classifier.classify(seen[None])
     best = np.argsort(-scores, kind="stable")[:top]
     heat = classifier.saliency and classifier.saliency(seen[None], best[:1].tolist())[0]
     seconds = time.perf_counter() - started
     # What a network of a few pixels sees is shown in squares, but the heat on a sharp picture.
     times = max(1, WARP_FROM // classifier.size)
-    sharp = seen if times == 1 else load_image(picture, WARP_FROM - 1)
+    sharp = seen if times == 1 else square(picture, WARP_FROM - 1)
     return Answer(
         {_name(classifier.names, index): float(scores[index]) for index in best},
         Image.fromarray(seen.repeat(times, axis=0).repeat(times, axis=1)),
         None if heat is None else overlay(sharp, heat),
         seconds,
+        notice,
     )
 
 
@@ -147,43 +141,23 @@ def _name(names: Sequence[str], index: int) -> str:
     return shown if names.count(name) == 1 else f"{shown} (class {index})"
 
 
-def _opened(path: Path) -> Image.Image:
-    """Decodes an upload, upright and in RGB, once it has passed all checks."""
+def _opened(path: Path) -> Picture:
+    """Decodes an upload, once it has passed all checks."""
+    name = name_of(path.name)
     size = path.stat().st_size
     if size == 0:
-        raise UploadError(f"{path.name} is empty. Choose another picture.")
+        raise UploadError(f"{name} is empty. Choose another picture.")
     if size > MOST_BYTES:
         raise UploadError(
-            f"{path.name} is too large: {MOST_BYTES >> 20} MB are the most, and "
+            f"{name} is too large: {MOST_BYTES >> 20} MB are the most, and "
             f"{math.ceil(size / 2**20 * 10) / 10:,} MB came. Choose a smaller picture."
         )
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            _check_shape(path.name, *image.size)
-            return open_image(image)
-    except Image.DecompressionBombError as error:
-        raise UploadError(_too_many(path.name, "far more")) from error
-    except UnidentifiedImageError as error:
+        return read_picture(path, name, MOST_PIXELS)
+    except TooManyPixelsError as error:
         raise UploadError(
-            f"{path.name} is not a picture. JPEG, PNG, WebP, GIF and BMP are read here."
+            f"{name} has too many pixels: {MOST_PIXELS // 10**6} million are the most. Choose a "
+            "smaller picture."
         ) from error
-    # Pillow's decoders let many kinds of error out at a damaged file.
-    except (ImageError, OSError, SyntaxError) as error:
-        raise UploadError(f"{path.name} is damaged or cut off. Choose another picture.") from error
-
-
-def _check_shape(name: str, width: int, height: int) -> None:
-    if width * height > MOST_PIXELS:
-        raise UploadError(_too_many(name, f"{width:,} x {height:,}"))
-    if max(width, height) > MOST_TIMES_LONGER * min(width, height):
-        raise UploadError(
-            f"{name} is too narrow: {width:,} x {height:,} pixels came, and one side may be "
-            f"{MOST_TIMES_LONGER} times the other. Crop it."
-        )
-
-
-def _too_many(name: str, came: str) -> str:
-    return (
-        f"{name} has too many pixels: {MOST_PIXELS // 10**6} million are the most, and {came} "
-        "came. Choose a smaller picture."
-    )
+    except (ImageError, OSError) as error:
+        raise UploadError(str(error)) from error

@@ -11,6 +11,7 @@ import keras
 from PIL import Image
 
 from keras_convnext.demo.answers import MOST_BYTES, Classifier, UploadError, answer, classifier_of
+from keras_convnext.pictures import name_of
 
 if TYPE_CHECKING:
     import gradio
@@ -115,7 +116,7 @@ def respond(
         found = answer(classifier, upload)
     except UploadError as error:
         return None, None, None, None, _line("alert", "refused", str(error))
-    line = f"{Path(upload).name}, answered in {found.seconds:.2f} s"
+    line = f"{name_of(Path(upload).name)}, answered in {found.seconds:.2f} s. {found.notice}"
     return None, found.labels, found.seen, found.where, _line("status", "answered", line)
 
 

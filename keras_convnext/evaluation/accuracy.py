@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_convnext.data.checks import refuse_broken
+from keras_convnext.data.checks import reason_of, refuse_broken
 from keras_convnext.data.errors import DataError
 from keras_convnext.data.images import evaluation_image
 from keras_convnext.data.source import Source
@@ -105,9 +105,9 @@ def evaluate(
     while done < total:
         try:
             images, labels = next(iterator)
-        except tf.errors.OpError:
+        except tf.errors.OpError as error:
             refuse_broken(source, indices[done : done + batch_size])
-            raise
+            raise DataError(f"{reason_of(error)} Received: {source.name}") from error
         scores = _predict(model, images.numpy(), batch_size)
         true = outputs[labels.numpy()]
         losses, ranks = _losses_and_ranks(scores, true, returns_logits)

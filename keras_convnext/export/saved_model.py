@@ -6,12 +6,16 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+from keras_convnext.data.decoding import begins, number, turned_upright
 from keras_convnext.data.images import evaluation_image
 from keras_convnext.export.warm_up import write_warm_up
 
 TOP = 5  # classes that `serve_bytes` names
 MOST_PIXELS = 89_478_485  # of an image to decode: Pillow's limit
-UNREADABLE = f"Not an image, a damaged one, or one of more than {MOST_PIXELS:,} pixels"
+UNREADABLE = (
+    "Not a picture that is decoded here (JPEG, PNG, GIF, BMP, and WebP without transparency), "
+    f"a damaged one, or one of more than {MOST_PIXELS:,} pixels"
+)
 
 
 def write_saved_model(
@@ -26,10 +30,11 @@ def write_saved_model(
 
     - `serving_default`: `pixels` (N, H, W, C) in 0..255; to `probabilities` and `logits`,
       (N, classes).
-    - `serve_bytes`: `images` (N,), the bytes of JPEG, PNG, GIF or BMP files, which it decodes,
-      resizes and crops by the published rule; to `class_ids`, `names` and `probabilities`, (N, 5),
-      the most probable first, and `errors` (N,), empty where all went well. An image that cannot
-      be read has -1, "" and 0. Only if the network takes square images in RGB.
+    - `serve_bytes`: `images` (N,), the bytes of JPEG, PNG, GIF, BMP or WebP files, which it
+      decodes, turns upright, resizes and crops by the published rule; to `class_ids`, `names` and
+      `probabilities`, (N, 5), the most probable first, and `errors` (N,), empty where all went
+      well. An image that cannot be read has -1, "" and 0. Only if
+      the network takes square images in RGB.
     - `features`: `pixels`; to `features`, what the classifier sees, (N, C), and the maps at the
       ends of the stages, `P2` to `P5`, as far as the network has such.
 
@@ -124,7 +129,7 @@ def decode(images: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
 
     def read(index: tf.Tensor, encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.control_dependencies([_assert_not_huge(encoded)]):
-            return index, evaluation_image(encoded, size)
+            return index, evaluation_image(encoded, size, _decode_whole)
 
     # A dataset is the one place in a graph where an error can be left behind.
     numbered = tf.data.Dataset.from_tensor_slices(images).enumerate(1)
@@ -139,26 +144,40 @@ def decode(images: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.scatter_nd(places, squares[1:], tf.cast(shape, tf.int64)), readable
 
 
+def _decode_whole(encoded: tf.Tensor) -> tf.Tensor:
+    """Decodes what is neither an ordinary JPEG nor an ordinary PNG, without Python."""
+    # A BMP of few colours is decoded as if these were levels of grey.
+    palette = begins(encoded, b"BM") & (number(encoded, 28, 2, little_endian=True) < 24)
+    with tf.control_dependencies([tf.debugging.Assert(~palette, ["a BMP with a palette"])]):
+        pixels = tf.cond(
+            tf.io.is_jpeg(encoded),
+            lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE"),
+            lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
+        )
+    # Of 16 bits the upper 8 are kept, which are almost black if only the lower 12 are used.
+    dark = begins(encoded, b"\x89PNG") & (number(encoded, 24, 1) > 8)
+    dark &= (tf.reduce_max(pixels) > 0) & (tf.reduce_max(pixels) < 16)
+    with tf.control_dependencies([tf.debugging.Assert(~dark, ["12 bits in 16"])]):
+        return turned_upright(tf.identity(pixels), encoded)
+
+
 def _assert_not_huge(encoded: tf.Tensor) -> tf.Operation:
     """Fails at an image whose header tells more pixels than anybody photographs."""
 
-    def number(start: int, length: int, little_endian: bool) -> tf.Tensor:
-        digits = tf.io.decode_raw(tf.strings.substr(encoded, start, length), tf.uint8)
-        digits = digits[::-1] if little_endian else digits
-        return tf.reduce_sum(tf.cast(digits, tf.float32) * 256.0 ** tf.range(length - 1.0, -1, -1))
-
     def of_jpeg() -> tf.Tensor:
-        return tf.reduce_prod(tf.cast(tf.io.extract_jpeg_shape(encoded)[:2], tf.float32))
+        return tf.reduce_prod(tf.cast(tf.io.extract_jpeg_shape(encoded)[:2], tf.float64))
 
-    def begins(magic: bytes) -> tf.Tensor:
-        return tf.strings.substr(encoded, 0, len(magic)) == magic
+    def product(width: int, height: int, length: int, little_endian: bool = False) -> tf.Tensor:
+        sides = (number(encoded, start, length, little_endian) for start in (width, height))
+        return tf.reduce_prod(tf.stack(list(sides)))
 
     pixels = tf.case(
         [
             (tf.io.is_jpeg(encoded), of_jpeg),
-            (begins(b"\x89PNG"), lambda: number(16, 4, False) * number(20, 4, False)),
-            (begins(b"GIF8"), lambda: number(6, 2, True) * number(8, 2, True)),
+            (begins(encoded, b"\x89PNG"), lambda: product(16, 20, 4)),
+            (begins(encoded, b"GIF8"), lambda: product(6, 8, 2, little_endian=True)),
         ],
-        default=lambda: tf.zeros(()),  # a BMP has the bytes of its pixels
+        # A BMP has the bytes of its pixels, and a WebP has at most 2**28.
+        default=lambda: tf.zeros((), tf.float64),
     )
     return tf.debugging.Assert(pixels <= MOST_PIXELS, [pixels])

@@ -9,7 +9,7 @@ import keras
 import tensorflow as tf
 from rich.console import Console
 
-from keras_convnext.data.checks import check_images, refuse_broken
+from keras_convnext.data.checks import check_images, reason_of, refuse_broken
 from keras_convnext.data.errors import DataError, NoSuchSplitError
 from keras_convnext.data.held_out import hold_out
 from keras_convnext.data.source import Source
@@ -129,8 +129,10 @@ def train(
                     shuffle=False,
                     verbose=0,
                 )
-            except tf.errors.OpError:
+            except tf.errors.OpError as error:
                 _refuse_broken(train_source, validation_source, recipe, progress.updates)
+                if isinstance(error, tf.errors.NotFoundError):  # a file that is back again
+                    raise DataError(f"{reason_of(error)} Received: {data}") from error
                 raise
             if journal.signal:
                 raise Interrupted(

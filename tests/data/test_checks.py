@@ -29,5 +29,5 @@ def test_a_broken_image_is_named(tmp_path, limit):
     check_images(source, limit=2)
     refuse_broken(source, [0, 6, 8])
     path.unlink()
-    with pytest.raises(DataError, match=f"A broken image: {path}"):
+    with pytest.raises(DataError, match=f"disappeared or cannot be read: {path}. No such file"):
         refuse_broken(source, [7])

@@ -1,4 +1,4 @@
-"""Crops and evaluation images against Pillow, on JPEGs of every kind and other formats."""
+"""Crops and evaluation images against Pillow. Other formats are in `test_picture_formats.py`."""
 
 import io
 from pathlib import Path
@@ -69,37 +69,6 @@ def test_crops_of_imagenet_equal_pillows(imagenet_jpegs):
         seed = tf.constant([number, 1])
         assert_equal(training_crop(data, seed, 224), crop_by_pillow(data, seed, 224))
         assert_equal(evaluation_image(data, 224), load_image(data, 224))
-
-
-def formats():
-    photograph = Image.open(PHOTOGRAPHS[0]).resize((90, 70))
-    sixteen = np.asarray(photograph.convert("L")).astype("u2") * 257
-    return {
-        "png": (photograph, {"format": "PNG"}),
-        "bmp": (photograph, {"format": "BMP"}),
-        "gif": (photograph.convert("P"), {"format": "GIF"}),
-        "grey jpeg": (photograph.convert("L"), {"format": "JPEG"}),
-        "grey png": (photograph.convert("L"), {"format": "PNG"}),
-        "png with transparency": (photograph.convert("RGBA"), {"format": "PNG"}),
-        "16-bit png": (Image.fromarray(sixteen), {"format": "PNG"}),
-        "animation": (photograph.convert("P"),
-                      {"format": "GIF", "save_all": True,
-                       "append_images": [photograph.rotate(90).convert("P")]}),
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", formats())
-def test_formats(kind):
-    image, options = formats()[kind]
-    data = encoded(image, **options)
-    assert_equal(evaluation_image(data, 64), load_image(data, 64))
-    assert training_crop(data, (1, 2), 64).shape == (64, 64, 3)
-
-
-def test_cmyk_jpeg():
-    data = encoded(Image.open(PHOTOGRAPHS[0]).convert("CMYK"), format="JPEG")
-    difference = evaluation_image(data, 64).numpy() - load_image(data, 64).astype(int)
-    assert np.abs(difference).max() <= 3  # the two multiply by black with another rounding
 
 
 def test_same_in_a_dataset():

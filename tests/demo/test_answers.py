@@ -107,7 +107,7 @@ def test_what_is_no_answerable_picture_is_refused_by_name_and_costs_little(name,
         pytest.skip("measures memory as Linux tells it")
     PEAK.write_text("5")  # the peak is now what is in use
     before = peak_memory()
-    with pytest.raises(UploadError, match=f"^{name} ") as refused:
+    with pytest.raises(UploadError, match=name) as refused:
         answer(Classifier(never, 224, NAMES), tmp_path / name)
     assert said in str(refused.value)
     assert peak_memory() - before < 8 * 2**20
@@ -122,7 +122,7 @@ def test_the_limits_themselves_are_let_through(tmp_path, monkeypatch):
     classifier = Classifier(Asked().classify, 32, NAMES)
     photo = encoded("JPEG", (50, 40))
     (tmp_path / "photo.jpg").write_bytes(photo)
-    (tmp_path / "strip.png").write_bytes(png_of(20, 1000))
+    (tmp_path / "strip.png").write_bytes(png_of(1, 2000))
     monkeypatch.setattr(answers, "MOST_BYTES", len(photo))
     monkeypatch.setattr(answers, "MOST_PIXELS", 2000)
     assert answer(classifier, tmp_path / "photo.jpg").labels
@@ -133,7 +133,7 @@ def test_the_limits_themselves_are_let_through(tmp_path, monkeypatch):
     assert answer(classifier, tmp_path / "strip.png").labels
 
 
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "MPO"])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "MPO", "TIFF", "AVIF"])
 def test_what_browsers_and_cameras_make_is_read_whatever_its_name(kind, tmp_path):
     asked = Asked()
     (tmp_path / "upload").write_bytes(encoded(kind))

@@ -43,7 +43,8 @@ def test_a_refused_upload_leaves_a_message_and_nothing_else(name, tmp_path):
     (tmp_path / name).write_bytes(make())
     *emptied, line = respond(LIVE, str(tmp_path / name))
     assert emptied == [None] * 4
-    assert line.startswith(f'<p role="alert" class="refused">{name}')
+    assert line.startswith('<p role="alert" class="refused">')
+    assert name in line
     assert said in line
 
 

@@ -1,0 +1,47 @@
+"""What a run trains on: formats, and files that go away meanwhile."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import toy_runs
+from demo.bad_uploads import png_of
+
+from keras_convnext.data.errors import DataError
+from keras_convnext.data.sources import open_source
+from keras_convnext.training import journal
+
+pytestmark = pytest.mark.usefixtures("toy")
+
+
+@pytest.mark.parametrize("extension", ["webp", "tif"])
+def test_a_run_trains_on_formats_that_tensorflow_decodes_and_others(tmp_path, extension):
+    data = toy_runs.make_pictures(tmp_path / "data", 8, 2, extension=extension)
+    model = toy_runs.toy_train(data, tmp_path / "run", epochs=1)
+    assert np.isfinite(model.get_weights()[0]).all()
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "disappeared or cannot be read: {path}. No such file"),
+        (png_of(30_000, 30_000), "A broken image: {path}. The picture has more than .* bomb"),
+    ],
+)
+def test_a_picture_that_goes_away_during_a_run_is_named(tmp_path, monkeypatch, content, said):
+    data = toy_runs.make_pictures(tmp_path / "data", 40, 2)
+    source = open_source(data, "train")
+    path = Path(source.name_of(source.order(0, 1)[-3]))  # toward the end of the second epoch
+    original = journal.Journal.on_train_batch_end
+
+    def end(self, batch, logs=None):
+        original(self, batch, logs)
+        if self.progress.updates == 2:
+            path.unlink()
+            if content:
+                path.write_bytes(content)
+
+    monkeypatch.setattr(journal.Journal, "on_train_batch_end", end)
+    # It may come in the first epoch already, or be skipped in it: each picture is in one epoch once.
+    with pytest.raises(DataError, match=said.format(path=path)):
+        toy_runs.toy_train(data, tmp_path / "run", epochs=3, seed=0)
