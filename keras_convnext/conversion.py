@@ -161,7 +161,7 @@ def convert(
         return converted
     if dtype is not None and Path(source).suffix == ".keras":
         raise ValueError(f"A .keras model keeps its dtypes. Received: dtype={dtype}")
-    with _policy(dtype):
+    with dtype_policy(dtype):
         converted = load_model(source, model, include_top, entry, progress)
     partial = target.with_name(f"partial.{target.name}")
     try:
@@ -173,9 +173,10 @@ def convert(
 
 
 @contextmanager
-def _policy(dtype: str | None) -> Iterator[None]:
+def dtype_policy(dtype: Any) -> Iterator[None]:
+    """Makes layers with another dtype policy than the global one, or with that if it is None."""
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(dtype or before)
+    keras.config.set_dtype_policy(before if dtype is None else dtype)
     try:
         yield
     finally:
