@@ -7,6 +7,7 @@ import os
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 from keras_convnext import export, preprocessing, saliency, training
+from keras_convnext.applications import from_keras_applications
 from keras_convnext.block import Block
 from keras_convnext.builders import (
     ConvNeXt,
@@ -59,6 +60,7 @@ __all__ = [
     "convert",
     "enable_lora",
     "export",
+    "from_keras_applications",
     "identify",
     "layout_map",
     "list_weights",
