@@ -30,6 +30,7 @@ from keras_convnext.conversion import convert, load_model
 from keras_convnext.distribution import layout_map
 from keras_convnext.lora import enable_lora
 from keras_convnext.network import pyramid_features
+from keras_convnext.preprocessing import decode_predictions, preprocess_input
 from keras_convnext.pretrained.catalog import list_weights
 from keras_convnext.pretrained.errors import CheckpointError, DownloadError
 from keras_convnext.pretrained.identify import identify
@@ -58,6 +59,7 @@ __all__ = [
     "ConvNeXtXLarge",
     "DownloadError",
     "convert",
+    "decode_predictions",
     "enable_lora",
     "export",
     "from_keras_applications",
@@ -66,6 +68,7 @@ __all__ = [
     "list_weights",
     "load_checkpoint",
     "load_model",
+    "preprocess_input",
     "preprocessing",
     "pyramid_features",
     "saliency",

@@ -25,7 +25,9 @@ CHECKPOINTS = {
 
 
 def with_small_network():
-    tiny = VARIANTS["convnext_tiny"]._replace(depths=(1, 1, 1, 1), dims=(4, 8, 12, 16))
+    tiny = VARIANTS["convnext_tiny"]._replace(
+        depths=(1, 1, 1, 1), dims=(4, 8, 12, 16), kernel_size=3
+    )
     VARIANTS[tiny.name] = tiny
     builders.BUILDERS[tiny.name] = keras_convnext.ConvNeXtTiny = builders._builder(tiny)
 

@@ -1,8 +1,10 @@
 """ConvNeXt in keras-hub: run in an environment of its own, with `pip install -e .[hub] pytest`."""
 
+import re
 import subprocess
 import sys
 from importlib import import_module
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -250,6 +252,19 @@ def test_dense_tasks_learn_and_survive_a_preset(make, labels, base, tmp_path):
     assert_same(outputs(base.from_preset(str(tmp_path / "preset"))), trained)
     task.save(tmp_path / "task.keras")
     assert_same(outputs(keras.models.load_model(tmp_path / "task.keras")), trained)
+
+
+def test_the_page_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        keras_convnext, "ConvNeXtTiny", lambda weights, **options: network(**options)
+    )
+    page = Path(__file__).parent.parent / "docs" / "keras_hub.md"
+    names = {"images": IMAGES, "labels": np.array([0, 1])}
+    for block in re.findall(r"^```python\n(.*?)^```$", page.read_text("utf-8"), re.M | re.S):
+        exec(block, names)
+    assert outputs(names["detector"])["cls_logits"].shape[-1] == 20
+    assert outputs(names["segmenter"]).shape == (2, SIZE, SIZE, 21)
 
 
 def test_without_keras_hub_the_message_says_what_to_install(monkeypatch):
