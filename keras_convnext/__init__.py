@@ -12,6 +12,7 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 if TYPE_CHECKING:
     from keras_convnext import export, preprocessing, saliency, training
+    from keras_convnext.applications import from_keras_applications
     from keras_convnext.block import Block
     from keras_convnext.builders import (
         ConvNeXt,
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from keras_convnext.distribution import layout_map
     from keras_convnext.lora import enable_lora
     from keras_convnext.network import pyramid_features
+    from keras_convnext.preprocessing import decode_predictions, preprocess_input
     from keras_convnext.pretrained.catalog import list_weights
     from keras_convnext.pretrained.errors import CheckpointError, DownloadError
     from keras_convnext.pretrained.identify import identify
@@ -62,13 +64,16 @@ __all__ = [
     "ConvNeXtXLarge",
     "DownloadError",
     "convert",
+    "decode_predictions",
     "enable_lora",
     "export",
+    "from_keras_applications",
     "identify",
     "layout_map",
     "list_weights",
     "load_checkpoint",
     "load_model",
+    "preprocess_input",
     "preprocessing",
     "pyramid_features",
     "saliency",
@@ -78,6 +83,7 @@ __all__ = [
 ]
 
 _NAMES = {
+    "applications": ("from_keras_applications",),
     "block": ("Block",),
     "builders": (
         "ConvNeXt",
@@ -100,6 +106,7 @@ _NAMES = {
     "distribution": ("layout_map",),
     "lora": ("enable_lora",),
     "network": ("pyramid_features",),
+    "preprocessing": ("decode_predictions", "preprocess_input"),
     "pretrained.catalog": ("list_weights",),
     "pretrained.errors": ("CheckpointError", "DownloadError"),
     "pretrained.identify": ("identify",),

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from keras_convnext.builders import BUILDERS, ConvNeXt, ConvNeXtIsotropic
-from keras_convnext.graph import graph_of
+from keras_convnext.call_graph import graph_of
 from keras_convnext.initializers import about_to_load
 from keras_convnext.pretrained.cache import ported_weights
 from keras_convnext.pretrained.catalog import find, list_weights
@@ -263,7 +263,7 @@ def convert(
         return converted
     if dtype is not None and Path(source).suffix == ".keras":
         raise ValueError(f"A .keras model keeps its dtypes. Received: dtype={dtype}")
-    with _policy(dtype):
+    with dtype_policy(dtype):
         converted = load_model(
             source, model, include_top, entry, progress, prefix=prefix, ignore=ignore
         )
@@ -277,9 +277,10 @@ def convert(
 
 
 @contextmanager
-def _policy(dtype: str | None) -> Iterator[None]:
+def dtype_policy(dtype: Any) -> Iterator[None]:
+    """Makes layers with another dtype policy than the global one, or with that if it is None."""
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(dtype or before)
+    keras.config.set_dtype_policy(before if dtype is None else dtype)
     try:
         yield
     finally:

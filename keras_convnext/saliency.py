@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from PIL import Image
 
-from keras_convnext.graph import call_at_inference, graph_of, logits_of
+from keras_convnext.call_graph import call_at_inference, graph_of, logits_of
 from keras_convnext.trunks import check_has_head, trunk_of
 
 # Heat from cold to hot. Dark colours hide the photograph where the network did not look, so they

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import keras
 
 from keras_convnext.block import Block
-from keras_convnext.graph import Graph, as_functional, graph_of, nodes_of
+from keras_convnext.call_graph import Graph, as_functional, graph_of, nodes_of
 from keras_convnext.layers import PatchConv2D
 
 _PLAIN_NAME = re.compile(

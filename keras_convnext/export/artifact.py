@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from keras_convnext.call_graph import call_at_inference, graph_of, logits_of
 from keras_convnext.export.formats import FORMATS, missing_packages
-from keras_convnext.graph import call_at_inference, graph_of, logits_of
 
 MANIFEST = "export.json"
 

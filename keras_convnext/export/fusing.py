@@ -8,8 +8,8 @@ import keras
 import numpy as np
 
 from keras_convnext.block import Block
+from keras_convnext.call_graph import Graph, Tensor, as_functional, graph_of
 from keras_convnext.export.inference import InferenceBlock, InferenceLayerNormalization
-from keras_convnext.graph import Graph, Tensor, as_functional, graph_of
 from keras_convnext.layers import LayerNormalization, PatchConv2D
 from keras_convnext.trunks import find_trunks
 

@@ -14,9 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_convnext.block import Block
+from keras_convnext.call_graph import call_at_inference
 from keras_convnext.export.inference import InferenceLayerNormalization
 from keras_convnext.export.served import follow
-from keras_convnext.graph import call_at_inference
 from keras_convnext.layers import PatchConv2D
 
 SIGNATURE = "serving_default"

@@ -33,8 +33,8 @@ def write_saved_model(
     - `serve_bytes`: `images` (N,), the bytes of JPEG, PNG, GIF, BMP or WebP files, which it
       decodes, turns upright, resizes and crops by the published rule; to `class_ids`, `names` and
       `probabilities`, (N, 5), the most probable first, and `errors` (N,), empty where all went
-      well. An image that cannot be read has -1, "" and 0. Only if
-      the network takes square images in RGB.
+      well. An image that cannot be read has -1, "" and 0. Only if the network
+      takes square images in RGB.
     - `features`: `pixels`; to `features`, what the classifier sees, (N, C), and the maps at the
       ends of the stages, `P2` to `P5`, as far as the network has such.
 

@@ -6,8 +6,8 @@ from typing import TypeVar
 
 import keras
 
+from keras_convnext.call_graph import Graph, Tensor, graph_of, logits_of
 from keras_convnext.export.fusing import check_can_be_fused, fused_calls, quantized_layers
-from keras_convnext.graph import Graph, Tensor, graph_of, logits_of
 from keras_convnext.trunks import Trunk, check_has_head, find_trunks
 
 T = TypeVar("T")

@@ -10,8 +10,16 @@ from keras.src.applications.convnext import ConvNeXt as Theirs
 from keras.src.legacy.saving import legacy_h5_format
 
 import keras_convnext
-from keras_convnext import CheckpointError, identify, load_checkpoint, load_model, save_checkpoint
+from keras_convnext import (
+    CheckpointError,
+    builders,
+    identify,
+    load_checkpoint,
+    load_model,
+    save_checkpoint,
+)
 from keras_convnext.block import Block
+from keras_convnext.variants import VARIANTS
 
 TOLERANCE = 1e-5  # of the largest value
 DEPTHS, DIMS = (1, 2, 1, 1), (8, 16, 24, 32)
@@ -20,7 +28,8 @@ TOPS = {"top": {}, "no top": {"include_top": False, "pooling": "avg"}}
 
 def theirs(depths=DEPTHS, dims=DIMS, name="mine", seed=0, **options):
     options = {"classes": 5, "input_shape": (64, 64, 3), "weights": None, **options}
-    model = Theirs(depths, dims, name=name, classifier_activation=None, **options)
+    options = {"classifier_activation": None, **options}
+    model = Theirs(depths, dims, name=name, **options)
     return with_random_weights(model, seed)
 
 
@@ -63,14 +72,16 @@ def datasets(path):
     return found
 
 
-def pixels(side=64):
-    return np.random.default_rng(0).uniform(0, 255, (1, side, side, 3)).astype("float32")
+def pixels(side=64, channels=3):
+    return np.random.default_rng(0).uniform(0, 255, (1, side, side, channels)).astype("float32")
 
 
-def assert_same_outputs(model, other, side=64):
-    expected = keras.ops.convert_to_numpy(other(pixels(side)))
-    found = keras.ops.convert_to_numpy(model(pixels(side)))
-    assert np.abs(found - expected).max() < TOLERANCE * np.abs(expected).max()
+def assert_same_outputs(model, other, side=64, channels=3):
+    images = pixels(side, channels)
+    pairs = (keras.tree.flatten(each(images, training=False)) for each in (model, other))
+    for one, another in zip(*pairs, strict=True):
+        one, another = map(keras.ops.convert_to_numpy, (one, another))
+        assert np.abs(one - another).max() < TOLERANCE * np.abs(another).max()
 
 
 def in_order(model):
@@ -207,3 +218,94 @@ def test_tiny_at_its_own_size(options, path):
     again = keras.applications.ConvNeXtTiny(weights=None, **options)
     again.load_weights(written)
     assert_same_weights(again, network)
+
+
+LIVE = {
+    "top": {},
+    "logits": {"classifier_activation": None},
+    "no top": {"include_top": False},
+    "avg": {"include_top": False, "pooling": "avg"},
+    "max, any size": {"include_top": False, "pooling": "max", "input_shape": (None, None, 3)},
+    "no layer scale": {"layer_scale_init_value": None},
+    "normalized outside": {"include_preprocessing": False},
+    "four channels": {"input_shape": (64, 64, 4)},
+}
+
+
+@pytest.mark.parametrize("options", LIVE.values(), ids=LIVE)
+def test_a_live_model_becomes_ours(options):
+    options = {"classifier_activation": "softmax", "drop_path_rate": 0.2, **options}
+    network = theirs(**options)
+    model = keras_convnext.from_keras_applications(network)
+    assert [type(layer) for layer in model.layers if "stages_" in layer.name] == [Block] * 5
+    assert model.get_layer("stages_3_blocks_0").drop_path.rate == pytest.approx(0.2)
+    assert model.output_shape == network.output_shape
+    assert_same_outputs(network, model, channels=network.input_shape[-1])
+
+
+def test_published_networks_keep_their_names():
+    with pytest.MonkeyPatch.context() as patch:
+        row = VARIANTS["convnext_tiny"]._replace(depths=DEPTHS, dims=DIMS)
+        patch.setitem(VARIANTS, "convnext_tiny", row)
+        patch.setitem(builders.BUILDERS, "convnext_tiny", builders._builder(row))
+        model = keras_convnext.from_keras_applications(theirs())
+    assert model.name == "convnext_tiny"
+
+
+def nested_in_sequential():
+    trunk = theirs(include_top=False, pooling="avg")
+    trunk.trainable = False
+    return keras.Sequential([
+        keras.Input((64, 64, 3)),
+        keras.layers.RandomFlip(),
+        trunk,
+        keras.layers.Dropout(0.1),
+        keras.layers.Dense(3, activation="softmax"),
+    ])  # fmt: skip
+
+
+def nested_twice():
+    image = keras.Input((64, 64, 3))
+    inner = keras.Sequential([theirs(include_top=False), keras.layers.GlobalAveragePooling2D()])
+    return keras.Model(image, keras.layers.Dense(2)(inner(image)))
+
+
+def own_head():
+    trunk = theirs(include_top=False, pooling="avg")
+    outputs = {"a": keras.layers.Dense(3)(trunk.output), "b": keras.layers.Dense(1)(trunk.output)}
+    return keras.Model(trunk.input, outputs)
+
+
+def on_a_tensor():
+    image = keras.Input((64, 64, 3))
+    half = keras.layers.Rescaling(0.5)(image)
+    return theirs(input_tensor=half, input_shape=(64, 64, 3))
+
+
+@pytest.mark.parametrize("make", [nested_in_sequential, nested_twice, own_head, on_a_tensor])
+def test_a_model_around_theirs_becomes_one_around_ours(make):
+    model = make()
+    converted = keras_convnext.from_keras_applications(model)
+    layers = converted._flatten_layers()
+    assert sum(isinstance(layer, Block) for layer in layers) == sum(DEPTHS)
+    assert not any("_stage_" in layer.name for layer in layers)
+    assert_same_outputs(model, converted)
+    assert len(converted.trainable_weights) == len(model.trainable_weights)
+
+
+def test_what_is_none_of_theirs_is_refused():
+    with pytest.raises(ValueError, match=r"no ConvNeXt of keras\.applications.*model=convnext"):
+        keras_convnext.from_keras_applications(ours())
+    network = theirs()
+    probe = keras.Model(
+        network.input, [network.output, keras.layers.Flatten()(network.layers[-3].input)]
+    )
+    with pytest.raises(ValueError, match="uses what the ConvNeXt computes inside"):
+        keras_convnext.from_keras_applications(probe)
+
+
+def test_a_fine_tuned_model_that_was_saved(tmp_path):
+    model = nested_in_sequential()
+    model.save(tmp_path / "tuned.keras")
+    loaded = keras.models.load_model(tmp_path / "tuned.keras")
+    assert_same_outputs(keras_convnext.from_keras_applications(loaded), model)
