@@ -139,7 +139,7 @@ def candidates_in(tensors: Mapping[str, Tensor]) -> list[Candidate]:
         layout = max(by_layout, key=lambda name: len(by_layout[name]))
         beside = around[_around(prefix)].get(layout, Group())
         found.append(Candidate(prefix, layout, by_layout[layout], beside))
-    return [each for each in found if each.is_whole] or found
+    return found
 
 
 def _starts(name: str) -> Iterator[int]:

@@ -275,6 +275,15 @@ def test_several_trunks_are_listed_and_chosen_by_prefix(path):
         identify(path, prefix="ema.")
 
 
+def test_blocks_without_a_stem_are_no_second_trunk(path):
+    decoder = {k: v for k, v in OTHER.items() if k.startswith("stages.0")}
+    found = identify(save({**below("model.", STATE), **below("decoder.", decoder)}, path))
+    assert (found.prefix, len(found.ignored)) == ("model.", len(decoder))
+    assert identify(save({"a": {"head": decoder}, "model": STATE}, path)).entry == "model"
+    with pytest.raises(CheckpointError, match="lacks whole parts of a ConvNeXt"):
+        identify(save(decoder, path))
+
+
 def test_the_same_tensors_by_two_names_are_one_trunk(path):
     save({**below("model.", STATE), **below("backbone.", STATE)}, path)
     found = identify(path)
