@@ -4,7 +4,9 @@ import sys
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
+import torch
 import torch_reference
 from PIL import Image
 from typer.testing import CliRunner
@@ -231,3 +233,30 @@ def test_one_recipe_is_shown_in_full():
     shown = json.loads(run("recipes", "imagenet1k", "--model", "convnext_base", "--json").stdout)
     assert shown["drop_path_rate"] == 0.5
     assert "did you mean" in run("recipes", "imagenet2k", "--model", "convnext_base").stderr
+
+
+def test_which_weights_of_a_file_are_meant_is_told_to_every_command(tmp_path):
+    model = keras_convnext.ConvNeXt((1, 1), (8, 16), classes=3, input_shape=(32, 32, 3))
+    keras_convnext.save_checkpoint(model, tmp_path / "one.pth")
+    weights = torch.load(tmp_path / "one.pth", weights_only=True)["model"]
+    other = {name: torch.zeros_like(value) for name, value in weights.items()}
+    both = {f"{part}.{name}": value for part, state in {"one": weights, "two": other}.items()
+            for name, value in state.items()}  # fmt: skip
+    torch.save({"first": other, "second": both | {"queue": torch.zeros(3)}}, tmp_path / "file.pth")
+    chosen = ("--entry", "second", "--prefix", "one.", "--ignore", "queue")
+    file = tmp_path / "file.pth"
+    refused = run("identify", file, "--entry", "second")
+    assert refused.exit_code == 2
+    assert "prefix" in refused.stderr
+    (found,) = json.loads(run("identify", file, *chosen, "--json").stdout)
+    assert (found["classes"], found["prefix"], found["entry"]) == (3, "one.", "second")
+    for command in (
+        ("predict", PHOTOS / "cat.jpg", "--weights", file, "--size", 32),
+        ("convert", file, tmp_path / "copy.safetensors"),
+        ("verify", file),
+        ("export", tmp_path / "out", "--weights", file, "--size", 32),
+    ):
+        result = run(*command, *chosen)
+        assert result.exit_code == 0, (command[0], result.output)
+    copy = keras_convnext.load_model(tmp_path / "copy.safetensors", input_shape=(32, 32, 3))
+    np.testing.assert_array_equal(copy.get_weights()[-2], model.get_weights()[-2])

@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,8 +20,10 @@ from keras_convnext.cli.failures import report
 from keras_convnext.cli.loading import import_backend, tensors_shown
 from keras_convnext.cli.terminal import note, waiting, write, write_facts, write_json, write_table
 from keras_convnext.pretrained.catalog import CATALOG
-from keras_convnext.pretrained.identify import Identity, identify
 from keras_convnext.pretrained.layouts import LAYOUTS
+
+if TYPE_CHECKING:
+    from keras_convnext.pretrained.identify import Identity
 
 _MOST_LISTED = 8
 
@@ -39,6 +41,8 @@ def identify_weights(
 
     The exit code is 1 if one of several files could not be identified.
     """
+    from keras_convnext.pretrained.identify import identify
+
     chosen = reading(entry, prefix, ignore)
     if len(weights) == 1:
         found = {weights[0]: _facts(identify(weights[0], **chosen))}
@@ -60,7 +64,7 @@ def identify_weights(
         raise typer.Exit(1)
 
 
-def _facts(identity: Identity) -> dict[str, object]:
+def _facts(identity: "Identity") -> dict[str, object]:
     """All that is known of a file, the network first."""
     network, found = identity.variant._asdict(), identity._asdict()
     del found["variant"], network["stddev"], network["size"]  # of training and of photographs
@@ -165,6 +169,8 @@ def verify_weights(
 
 def _model_of(weights: Path, chosen: Reading) -> str:
     """The network of a file: what was published under its name, or else what it contains."""
+    from keras_convnext.pretrained.identify import identify
+
     for row in CATALOG:
         if row.file == weights.name:
             return row.model

@@ -77,31 +77,54 @@ def decode_window(
     """
 
     def jpeg() -> tuple[tf.Tensor, Placement]:
-        height, width, channels = tf.unstack(tf.io.extract_jpeg_shape(encoded))
-        # Where the tables follow the first segment, as in most files that no camera wrote, there is
-        # no EXIF, and nothing to search for it.
-        searched = tf.where(tf.strings.substr(encoded, 20, 2) == _TABLES, 0, _METADATA)
-        turned = _is_turned(tf.strings.substr(encoded, 0, searched))
-        plain = (channels < 4) & _is_small(height, width) & ~turned
-        return tf.cond(plain, lambda: _window_of_jpeg(encoded, place(height, width), width), whole)
-
-    def png() -> tuple[tf.Tensor, Placement]:
-        width, height = number(encoded, 16, 4), number(encoded, 20, 4)
-        metadata = tf.strings.join([_head(encoded), _tail(encoded)])
-        plain = (number(encoded, 24, 1) <= 8) & _is_small(height, width) & ~_is_turned(metadata)
-        return tf.cond(plain, lambda: placed(tf.io.decode_png(encoded, channels=3)), whole)
+        height, width, _ = tf.unstack(tf.io.extract_jpeg_shape(encoded))
+        return _window_of_jpeg(encoded, place(height, width), width)
 
     def whole() -> tuple[tf.Tensor, Placement]:
-        return placed(other(encoded))
-
-    def placed(pixels: tf.Tensor) -> tuple[tf.Tensor, Placement]:
+        pixels = tf.cond(
+            _is_plain_png(encoded),
+            lambda: tf.io.decode_png(encoded, channels=3),
+            lambda: other(encoded),
+        )
         height, width, _ = tf.unstack(tf.shape(pixels))
         placement = place(height, width)
         top, left, rows, columns = tf.unstack(placement.window)
         return pixels[top : top + rows, left : left + columns], placement
 
+    return tf.cond(_is_plain_jpeg(encoded), jpeg, whole)
+
+
+def _is_plain_jpeg(encoded: tf.Tensor) -> tf.Tensor:
+    """Tells whether TensorFlow decodes a file as Pillow does: a JPEG, upright and not CMYK."""
+
+    def is_plain() -> tf.Tensor:
+        shape = tf.io.extract_jpeg_shape(encoded)
+        # Where the tables follow the first segment, as in most files that no camera wrote, there is
+        # no EXIF, and nothing to search for it.
+        searched = tf.where(tf.strings.substr(encoded, 20, 2) == _TABLES, 0, _METADATA)
+        turned = _is_turned(tf.strings.substr(encoded, 0, searched))
+        return (shape[2] < 4) & _is_small(shape[:2]) & ~turned
+
+    return tf.cond(tf.io.is_jpeg(encoded), is_plain, lambda: tf.constant(False))
+
+
+def _is_plain_png(encoded: tf.Tensor) -> tf.Tensor:
+    """Tells the same of a PNG, upright and of at most 8 bits."""
+
+    def is_plain() -> tf.Tensor:
+        sides = tf.stack([number(encoded, 16, 4), number(encoded, 20, 4)])
+        turned = _is_turned(tf.strings.join([_head(encoded), _tail(encoded)]))
+        return (number(encoded, 24, 1) <= 8) & _is_small(sides) & ~turned
+
     is_png = begins(encoded, _PNG) & (tf.strings.length(encoded) > 33)  # as long as its header
-    return tf.cond(tf.io.is_jpeg(encoded), jpeg, lambda: tf.cond(is_png, png, whole))
+    return tf.cond(is_png, is_plain, lambda: tf.constant(False))
+
+
+def _is_small(sides: tf.Tensor) -> tf.Tensor:
+    limit = pixel_limit()
+    if limit is None:
+        return tf.constant(True)
+    return tf.reduce_prod(tf.cast(sides, tf.float64)) <= limit
 
 
 def turned_upright(pixels: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
@@ -149,13 +172,6 @@ def number(encoded: tf.Tensor, start: int, length: int, little_endian: bool = Fa
     digits = digits[::-1] if little_endian else digits
     values = 256.0 ** np.arange(length - 1, -1, -1, dtype=np.float64)
     return tf.reduce_sum(tf.cast(digits, tf.float64) * values)
-
-
-def _is_small(height: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
-    limit = pixel_limit()
-    if limit is None:
-        return tf.constant(True)
-    return tf.cast(height, tf.float64) * tf.cast(width, tf.float64) <= limit
 
 
 def _is_turned(metadata: tf.Tensor) -> tf.Tensor:

@@ -14,6 +14,7 @@ from keras_convnext.pretrained.image_size import recorded_size
 from keras_convnext.pretrained.keras_trunk import keras_prefixes, keras_trunk
 from keras_convnext.pretrained.layouts import HEAD_KERNEL, Place
 from keras_convnext.pretrained.relatives import relative_of, told
+from keras_convnext.pretrained.snapshot import weight_file
 from keras_convnext.pretrained.source import Source
 from keras_convnext.pretrained.trunks import (
     Candidate,
@@ -97,6 +98,7 @@ def open_checkpoint(
             the file.
         FileNotFoundError: If there is no such file.
     """
+    path = weight_file(path)
     saved = read(path)
     patterns = [ignore] if isinstance(ignore, str) else list(ignore)
     is_left_out = re.compile("|".join(map(fnmatch.translate, patterns)) or r"(?!)").match

@@ -78,6 +78,8 @@ def _children(found: object) -> Iterator[tuple[str, object]]:
         yield from ((str(key)[:_MAX_KEY], child) for key, child in found.items())
     elif isinstance(found, list | tuple):
         yield from ((str(index), child) for index, child in enumerate(found))
+    for index, child in enumerate(getattr(found, "arguments", ())):
+        yield str(index), child  # of a named tuple, or of a compiled model
     attributes = getattr(found, "attributes", getattr(found, "__dict__", None))
     if isinstance(attributes, dict):  # of an object that the file describes
         yield from ((str(key)[:_MAX_KEY], child) for key, child in attributes.items())

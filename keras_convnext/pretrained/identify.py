@@ -116,7 +116,9 @@ def check_network(
             f"It should be {model} with {classes or 'no'} classes and is {found.variant.name} with "
             f"{found.classes or 'no'} (file: {path})"
         )
-    ours = sum(part.parameters for part in parts(VARIANTS[model], classes=classes or 0))
+    ours = sum(
+        part.parameters for part in parts(VARIANTS.get(model, found.variant), classes=classes or 0)
+    )
     if found.parameters != ours:
         raise CheckpointError(
             f"{model} has {ours:,} parameters and this checkpoint {found.parameters:,} "

@@ -66,7 +66,7 @@ def test_our_own_warning_is_a_line_and_those_of_others_are_not_changed(monkeypat
         exec("warnings.warn('[red]ours[/red] \\x1b[31m', stacklevel=9)", namespace)
         return ()
 
-    monkeypatch.setattr(checkpoints, "identify", warning)
+    monkeypatch.setattr("keras_convnext.pretrained.identify.identify", warning)
     monkeypatch.setattr(checkpoints, "_facts", lambda found: {"model": "none"})
     with warnings.catch_warnings():
         warnings.simplefilter("always")

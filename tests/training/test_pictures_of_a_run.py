@@ -42,6 +42,6 @@ def test_a_picture_that_goes_away_during_a_run_is_named(tmp_path, monkeypatch, c
                 path.write_bytes(content)
 
     monkeypatch.setattr(journal.Journal, "on_train_batch_end", end)
-    # It may come in the first epoch, or be skipped there: each picture comes once in an epoch.
+    # The first epoch may come to it too, after the change.
     with pytest.raises(DataError, match=said.format(path=path)):
         toy_runs.toy_train(data, tmp_path / "run", epochs=3, seed=0)
