@@ -18,6 +18,7 @@ from keras_convnext.prediction import Prediction, draw_predictions, find_images,
 from keras_convnext.preprocessing import class_names
 from keras_convnext.pretrained.catalog import list_weights
 from keras_convnext.pretrained.porting import save_checkpoint
+from keras_convnext.trunks import has_no_classes
 
 RANDOM_WEIGHTS = "Random weights: these labels mean nothing. Name a checkpoint with --weights."
 MOST_IN_PICTURE = 60
@@ -98,7 +99,7 @@ def chosen_network(
             return _random_network(model, shape), class_names(1000), RANDOM_WEIGHTS
         weights = SHIPPED.tag
     network = load_model(weights, model, **shape)
-    if not any(layer.name == "head" for layer in network.layers):
+    if has_no_classes(network):
         raise ValueError(f"This checkpoint has no classifier. Received: {weights}")
     return network, class_names(network.output_shape[-1], checkpoint_file(weights, model)), ""
 
