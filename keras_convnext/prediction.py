@@ -98,8 +98,8 @@ def predict_files(
     ```
 
     Args:
-        model: keras.Model. Takes pixels in 0..255 and returns probabilities. If it takes any size,
-            it is given 224 px.
+        model: keras.Model. Takes pixels in 0..255, of 3 channels or of 1, for which photographs are
+            turned grey, and returns probabilities. If it takes any size, it is given 224 px.
         paths: sequence of str or path.
         top: int. How many classes to name. Defaults to 5.
         batch_size: int. How many images go through the network at once. Defaults to 8.
@@ -109,8 +109,17 @@ def predict_files(
 
     Returns:
         Iterator of Prediction, in the order of `paths`.
+
+    Raises:
+        ValueError: If the model takes another number of channels, or images that are not square.
     """
-    size = model.input_shape[1] or 224
+    height, width, channels = model.input_shape[1:]
+    if channels not in (1, 3) or height != width:
+        raise ValueError(
+            "Photographs are cropped to squares of 1 or 3 channels: call the model with images of "
+            f"its own kind. Received: a model with the input shape {model.input_shape}"
+        )
+    size = height or 224
     names = names or class_names(model.output_shape[-1])
     remaining = iter(map(Path, paths))
     while batch := list(itertools.islice(remaining, batch_size)):
@@ -118,7 +127,8 @@ def predict_files(
         for path in batch:
             try:
                 image, notices[path] = read_picture(path)
-                images.append(square(image, size))
+                pixels = square(image, size)
+                images.append(pixels if channels == 3 else _grey(pixels))
             except (ImageError, OSError) as error:
                 errors[path] = str(error)
         scores = iter(model.predict_on_batch(np.stack(images)) if images else ())
@@ -129,6 +139,11 @@ def predict_files(
                 yield Prediction(
                     path, _best(next(scores), names, top), notice=notices[path] or None
                 )
+
+
+def _grey(pixels: np.ndarray) -> np.ndarray:
+    """The luma (H, W, 1) of pixels (H, W, 3), as ITU-R 601 and Keras' loader have it."""
+    return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
 
 
 def _best(scores: np.ndarray, names: Sequence[tuple[str, str]], top: int) -> tuple[Label, ...]:

@@ -152,6 +152,16 @@ def check_has_head(graph: Graph, trunks: list[Trunk]) -> None:
                 )
 
 
+def has_no_classes(model: keras.Model) -> bool:
+    """Whether a model gives the features or the last map of its network."""
+    return len(model.output_shape) != 2 or any(
+        any(layer.output is output for output in model.outputs)
+        for trunk in find_trunks(model)
+        for name, layer in trunk.layers.items()
+        if trunk.model is model and name not in ("head", "predictions")
+    )
+
+
 def other_layers(model: keras.Model, trunk: Trunk, head: keras.layers.Layer | None) -> list[str]:
     """Names the layers with weights that are neither in the trunk nor its head."""
     known = {id(head)}

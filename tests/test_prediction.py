@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
@@ -83,6 +84,26 @@ def test_a_model_for_any_size_is_given_224(folder):
     (prediction,) = predict_files(model, [PHOTOS / "cat.jpg"], top=1)
     scores = model.predict(load_image(PHOTOS / "cat.jpg", 224)[None], verbose=0)[0]
     assert prediction.labels[0].probability == pytest.approx(scores.max(), rel=1e-4)
+
+
+def test_a_model_of_one_channel_sees_photographs_in_grey(folder):
+    image = keras.Input((8, 8, 1))
+    mean = keras.layers.GlobalAveragePooling2D()(image)
+    model = keras.Model(image, keras.layers.Rescaling(1 / 255)(mean))
+    found = [each for each in predict_files(model, find_images([folder])) if not each.error]
+    for prediction in found:
+        pixels = load_image(prediction.path, 8)
+        luma = pixels @ np.array([0.299, 0.587, 0.114])
+        assert prediction.labels[0].probability == pytest.approx(luma.mean() / 255, abs=0.004)
+    assert found
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 4), (8, 16, 3)], ids=str)
+def test_a_model_of_other_images_is_refused(folder, shape):
+    image = keras.Input(shape)
+    model = keras.Model(image, keras.layers.GlobalAveragePooling2D()(image))
+    with pytest.raises(ValueError, match="cropped to squares"):
+        next(predict_files(model, find_images([folder])))
 
 
 def test_the_picture_shows_photographs_bars_and_reasons(tmp_path):

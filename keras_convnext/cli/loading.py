@@ -66,31 +66,22 @@ def load_classifier(
         ValueError: If it does not, besides what `load_network` raises.
     """
     network = load_network(weights, model, shape, reading)
+    from keras_convnext.trunks import has_no_classes
+
     taken, returned = network.input_shape, network.output_shape
     if not isinstance(taken, tuple) or len(taken) != 4 or not isinstance(returned, tuple):
         raise ValueError(
             "Photographs need a network with one image as input and one output. Received: "
             f"inputs {taken}, outputs {returned}, from {weights}"
         )
-    if taken[-1] != 3:
+    if taken[-1] not in (1, 3) or taken[1] != taken[2]:
         raise ValueError(
-            f"Photographs have 3 channels (RGB), and this network takes {taken[-1]}: call it from "
-            "Python with images of that kind. "
-            f"Received: input shape {taken}, from {weights}"
+            "Photographs are cropped to squares of 1 or 3 channels: call this network from Python "
+            f"with images of its own kind. Received: input shape {taken}, from {weights}"
         )
-    if len(returned) != 2 or not _ends_in_classes(network):
+    if has_no_classes(network):
         raise ValueError(
             "These weights have no classifier, only features: take weights with a head, or add one "
             f"and fine-tune it. Received: output shape {returned}, from {weights}"
         )
     return network
-
-
-def _ends_in_classes(network: "keras.Model") -> bool:
-    """Whether the last layer with weights is a dense one, wherever it is nested."""
-    import keras
-
-    layers = [layer for layer in network.layers if layer.weights]
-    while layers and isinstance(layers[-1], keras.Model):
-        layers = [layer for layer in layers[-1].layers if layer.weights]
-    return bool(layers) and isinstance(layers[-1], keras.layers.Dense)

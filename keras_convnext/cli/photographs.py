@@ -96,6 +96,8 @@ def predict(
         for prediction in predictions:
             if prediction.error:
                 note(prediction.error, "red")
+            elif prediction.notice:
+                note(f"{prediction.path}: {prediction.notice}")
         if warning:
             note(warning, "yellow")
         if picture:
@@ -184,5 +186,6 @@ def _as_json(prediction: "Prediction") -> dict[str, object]:
     return {
         "file": str(prediction.path),
         "error": prediction.error,
+        "notice": prediction.notice,
         "predictions": [label._asdict() for label in prediction.labels],
     }
