@@ -5,6 +5,7 @@ A block that imports a backend runs on that backend alone. A small network stand
 the cache holds weights for it.
 """
 
+import gc
 import os
 import re
 import sys
@@ -69,6 +70,7 @@ def main(page):
     with_small_network()
     fill_cache(Path(os.environ["KERAS_CONVNEXT_CACHE"]))
     keras.config.disable_interactive_logging()
+    gc.collect = lambda generation=2: 0  # Keras collects after each layer that it quantizes
     others = tuple(line for name, line in BACKENDS.items() if name != backend)
     names, failed = {}, 0
     for heading, block in sections(Path(page).read_text("utf-8")):
