@@ -332,7 +332,7 @@ def test_a_name_that_begins_with_another_is_not_taken_for_it(speed):
 
 def test_the_kept_tables_are_those_of_the_kept_figures(speed):
     kept = sorted((ROOT / "benchmarks" / "results").rglob("speed*.json"))
-    assert len(kept) == 6
+    assert len(kept) == 8
     for path in kept:
         results = json.loads(path.read_text("utf-8"))
         assert speed("report").markdown(results) == path.with_suffix(".md").read_text("utf-8")
@@ -359,9 +359,15 @@ def test_the_figures_in_the_sentences_of_the_readme_are_measured():
 
     compiled, memory = ("timm", "torch.compile"), {"figure": "peak_mb", "mode": "training"}
     few, sizes, gpu = "precisions/speed.json", "sizes/speed.json", "speed_gpu.json"
+    alone, one, litert = "one_image/speed.json", {"batch": 1}, "litert/speed.json"
     on_gpu = {"batch": 128, "dtype": "bfloat16"}
     expected = {
         '"Own AdamW" is': [f"{times('speed.json', 'own AdamW', 'timm', 'eager', **memory):.2f}"],
+        "[With one image at a time]": [
+            f"{times(alone, 'predict', 'keras.applications', 'predict', **one):.2f}",
+            f"{times(alone, 'fused', *compiled, **one):.2f}",
+            f"{times(litert, 'LiteRT', 'keras_convnext', 'ONNX Runtime', dtype='float32'):.2f}",
+        ],
         "[In fewer bits]": [
             f"{of(few, 'keras_convnext', 'OpenVINO', dtype='bfloat16'):.1f}",
             f"{times(few, 'OpenVINO', *compiled, dtype='bfloat16'):.2f}",
