@@ -22,6 +22,7 @@ def test_the_page_has_the_words_that_people_search_for():
         assert any(words in heading.lower() for heading in headings), words
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
 def test_the_page_runs(backend, tmp_path):
     pytest.importorskip(backend)

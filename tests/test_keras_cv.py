@@ -26,7 +26,7 @@ def test_a_classifier_takes_a_trunk(trunk):
 
 def test_a_detector_takes_a_trunk(trunk):
     model = keras_cv.models.RetinaNet(num_classes=3, bounding_box_format="xywh", backbone=trunk)
-    model.compile("adam", box_loss="smoothl1", classification_loss="focal")
+    model.compile(optimizer="adam", box_loss="smoothl1", classification_loss="focal")
     labels = {"boxes": np.array([[[1.0, 1, 20, 20]]] * 2), "classes": np.zeros((2, 1))}
     model.fit(IMAGES, labels, verbose=0)
     assert {"boxes", "classes"} <= set(model.predict(IMAGES, verbose=0))
