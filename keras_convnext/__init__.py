@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from keras_convnext.pretrained.catalog import list_weights
     from keras_convnext.pretrained.errors import CheckpointError, DownloadError
     from keras_convnext.pretrained.identify import identify
-    from keras_convnext.pretrained.porting import load_checkpoint, save_checkpoint
+    from keras_convnext.pretrained.porting import load_checkpoint
+    from keras_convnext.pretrained.writing import save_checkpoint
     from keras_convnext.verification import verify
 
 __version__ = "0.1.0"
@@ -110,7 +111,8 @@ _NAMES = {
     "pretrained.catalog": ("list_weights",),
     "pretrained.errors": ("CheckpointError", "DownloadError"),
     "pretrained.identify": ("identify",),
-    "pretrained.porting": ("load_checkpoint", "save_checkpoint"),
+    "pretrained.porting": ("load_checkpoint",),
+    "pretrained.writing": ("save_checkpoint",),
     "verification": ("verify",),
 }
 

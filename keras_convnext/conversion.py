@@ -16,8 +16,10 @@ from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.identify import identify
 from keras_convnext.pretrained.keras_file import SUFFIX as KERAS_SUFFIX
 from keras_convnext.pretrained.keras_model import load_keras_model
-from keras_convnext.pretrained.porting import Progress, load_checkpoint, save_checkpoint
+from keras_convnext.pretrained.model_weights import Progress
+from keras_convnext.pretrained.porting import load_checkpoint
 from keras_convnext.pretrained.trunks import listed
+from keras_convnext.pretrained.writing import save_checkpoint
 from keras_convnext.trunks import head_of, trunk_of
 from keras_convnext.variants import VARIANTS, Variant
 

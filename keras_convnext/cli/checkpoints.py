@@ -107,7 +107,7 @@ def convert_weights(
     """Convert weights for Keras, PyTorch, timm and others."""
     import_backend()
     from keras_convnext.conversion import convert
-    from keras_convnext.pretrained.porting import checkpoint_keys, default_layout
+    from keras_convnext.pretrained.writing import checkpoint_keys, default_layout
 
     converted = convert(
         source, target, model, layout, top, dtype,

@@ -157,7 +157,7 @@ def _random_network(model: str, shape: Shape) -> "keras.Model":
     import keras
 
     from keras_convnext.builders import BUILDERS
-    from keras_convnext.pretrained.porting import save_checkpoint
+    from keras_convnext.pretrained.writing import save_checkpoint
 
     keras.utils.set_random_seed(0)
     with tempfile.TemporaryDirectory() as folder:
