@@ -129,11 +129,11 @@ class _Writer:
 
     def _depthwise(self, layer: keras.layers.DepthwiseConv2D, x: Any) -> Any:
         """As a sum of convolutions with some rows of the kernel each, where it is too large."""
-        kernel, total = _array(layer.kernel), self._constant(layer.bias)
-        for rows, dilation in _shared_rows(len(kernel)):
+        total = self._constant(layer.bias)
+        for rows, dilation in _shared_rows(_array(layer.kernel), x.shape[1]):
             total += tf.raw_ops.DepthwiseConv2dNative(
                 input=x,
-                filter=self._constant(kernel[rows]),
+                filter=self._constant(rows),
                 strides=[1, 1, 1, 1],
                 padding="SAME",
                 dilations=[1, dilation, 1, 1],
@@ -167,17 +167,25 @@ class _Writer:
         return scaled
 
 
-def _shared_rows(size: int) -> Iterator[tuple[list[int], int]]:
-    """The rows of a square kernel, shared out to convolutions of at most `_MOST_TAPS` places.
+def _shared_rows(kernel: np.ndarray, height: int | None) -> Iterator[tuple[np.ndarray, int]]:
+    """Shares the rows of a kernel out to kernels of at most `_MOST_TAPS` places.
+
+    Args:
+        kernel: array of shape (size, size, C, 1).
+        height: int or None. Of the map, None if it is open. XNNPACK frees memory twice where all
+            but one of the rows may lie outside the map; such a kernel stays whole.
 
     Yields:
-        Rows, which lie evenly about the middle one, and how far each is from the next.
+        A kernel, whose rows lie evenly about the middle one, and how far each is from the next.
     """
-    middle, most = size // 2, _MOST_TAPS // size
-    reach = (min(size, most) - 1) // 2 if most > 1 else middle  # pairs of rows do not fit: all
-    yield list(range(middle - reach, middle + reach + 1)), 1
-    for distance in range(reach + 1, middle + 1):
-        yield [middle - distance, middle + distance], 2 * distance
+    size = len(kernel)
+    middle = size // 2
+    if size**2 <= _MOST_TAPS or 3 * size > _MOST_TAPS or height is None or height <= middle:
+        yield kernel, 1
+        return
+    yield kernel[middle - 1 : middle + 2], 1
+    for distance in range(2, middle + 1):
+        yield kernel[[middle - distance, middle + distance]], 2 * distance
 
 
 def _array(weight: Any) -> np.ndarray:
