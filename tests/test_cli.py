@@ -206,7 +206,12 @@ def test_predict_says_what_does_not_fit_photographs(tmp_path):
     dense = keras.layers.Dense
     cases = {
         "nested": (keras.Sequential([keras.Input((32, 32, 3)), trunk, dense(2)]), 0, "class 1"),
-        "grey": (network((1, 1), (8, 16), input_shape=(32, 32, 1), classes=2), 2, "takes 1"),
+        "grey": (network((1, 1), (8, 16), input_shape=(32, 32, 1), classes=2), 0, "class 1"),
+        "four": (
+            network((1, 1), (8, 16), input_shape=(32, 32, 4), classes=2),
+            2,
+            "1 or 3 channels",
+        ),
         "features": (trunk, 2, "no classifier"),
         "maps": (network((1, 1), (8, 16), include_top=False, **options), 2, "no classifier"),
         "text": (keras.Sequential([keras.Input((8,)), dense(2)]), 2, "one image"),

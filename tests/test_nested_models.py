@@ -9,7 +9,7 @@ import torch
 from keras import layers
 
 import keras_convnext
-from keras_convnext import CheckpointError, graph, save_checkpoint
+from keras_convnext import CheckpointError, call_graph, save_checkpoint
 from keras_convnext.export import Artifact, export, fuse
 from keras_convnext.saliency import grad_cam
 
@@ -517,7 +517,7 @@ def test_lora_reaches_the_trunk_alone():
 def test_augmentation_that_is_left_out_does_nothing_at_inference():
     """What `graph` takes for idle is what this version of Keras computes."""
     pixels = np.random.default_rng(0).uniform(0, 255, (2, 16, 16, 3)).astype("float32")
-    names = [name for name in dir(layers) if name in graph._IDLE or name.startswith("Random")]
+    names = [name for name in dir(layers) if name in call_graph._IDLE or name.startswith("Random")]
     arguments = {"GaussianNoise": (0.2,), "GaussianDropout": (0.2,), "RandomCrop": (16, 16),
                  "RandomPosterization": (3,), "RandomTranslation": (0.2, 0.2)}  # fmt: skip
     for name in names:
@@ -526,6 +526,6 @@ def test_augmentation_that_is_left_out_does_nothing_at_inference():
             layer = kind(*arguments.get(name, ()))
         except TypeError:
             layer = kind(0.2)
-        assert graph._is_idle(layer)
+        assert call_graph._is_idle(layer)
         np.testing.assert_array_equal(layer(pixels, training=False), pixels, name)
     assert len(names) > 20

@@ -106,11 +106,11 @@ def test_published_logits(published, network, monkeypatch, tmp_path, resized):
 
 
 def test_the_command(published):
-    result = CliRunner().invoke(cli.app, ["verify", "convnext_atto", "toy"])
+    result = CliRunner().invoke(cli.app, ["verify", "toy", "--model", "convnext_atto"])
     assert result.exit_code == 0
     assert result.stdout.count("passed") == 3
     with open(published, "ab") as file:
         file.write(b"x")
-    result = CliRunner().invoke(cli.app, ["verify", "convnext_atto", str(published)])
+    result = CliRunner().invoke(cli.app, ["verify", str(published), "--model", "convnext_atto"])
     assert result.exit_code == 1
     assert "failed" in result.stdout

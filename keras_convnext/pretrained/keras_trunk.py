@@ -44,7 +44,7 @@ def keras_trunk(
     """
     within = {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
     around = {key: each for key, each in tensors.items() if not key.startswith(prefix)}
-    if any(each.dtype.kind in "iub" for each in within.values()):
+    if any(each.dtype.kind in "iub" and len(each.shape) == 2 for each in within.values()):
         raise CheckpointError(
             "The network is quantized, and its weights as they were before are not in the file. "
             "Load it with keras.models.load_model, or take the file from before quantize was called"

@@ -11,6 +11,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from keras_convnext.cli import demonstration
+from keras_convnext.demo import answers
+from keras_convnext.demo import page as page_module
 from keras_convnext.demo.answers import MOST_BYTES, Classifier
 from keras_convnext.demo.page import demo_page, respond, start
 
@@ -108,9 +110,9 @@ def command(monkeypatch):
         asked.started = arguments
         return "http://there/"
 
-    monkeypatch.setattr(demonstration, "require_gradio", lambda: None)
-    monkeypatch.setattr(demonstration, "demo_page", made)
-    monkeypatch.setattr(demonstration, "start", started)
+    monkeypatch.setattr(page_module, "require_gradio", lambda: None)
+    monkeypatch.setattr(page_module, "demo_page", made)
+    monkeypatch.setattr(page_module, "start", started)
     app = typer.Typer()
     app.command()(demonstration.demo)
 
@@ -148,7 +150,7 @@ def test_the_command_takes_the_weights_of_the_package_by_default(command):
 
 
 def test_the_command_serves_an_artifact_in_place_of_a_network(command, monkeypatch, tmp_path):
-    monkeypatch.setattr(demonstration, "classifier_of_artifact", lambda folder: f"of {folder}")
+    monkeypatch.setattr(answers, "classifier_of_artifact", lambda folder: f"of {folder}")
     asked = command("--artifact", tmp_path / "tiny")
     assert (asked.network, asked.options) == (f"of {tmp_path / 'tiny'}", {"note": "tiny"})
     with pytest.raises(ValueError, match="leave theirs out"):

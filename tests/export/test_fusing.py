@@ -169,7 +169,9 @@ def test_a_keras_file_and_a_saved_model_give_the_same(tmp_path):
 
 def test_what_is_no_network_or_fused_already_is_refused():
     with pytest.raises(ValueError, match=r"no ConvNeXt.*Received: other with the layers dense"):
-        fuse(keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="dense")], "other"))
+        fuse(
+            keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="dense")], name="other")
+        )
     with pytest.raises(ValueError, match="fused once"):
         fuse(fuse(toy()))
 

@@ -2,7 +2,6 @@
 
 from types import SimpleNamespace
 
-import keras
 import numpy as np
 import pytest
 import safetensors.torch
@@ -234,10 +233,3 @@ def test_a_layout_is_of_one_kind_of_file(layout, name, tmp_path):
     with pytest.raises(ValueError, match=f"layout={layout}, path=.*{name}"):
         save_checkpoint(keras_model("official"), tmp_path / name, layout=layout)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_a_model_around_the_network_is_refused(tmp_path):
-    trunk = keras_model("official", include_top=False)
-    wrapped = keras.Sequential([trunk, keras.layers.Flatten(), keras.layers.Dense(2)])
-    with pytest.raises(CheckpointError, match="dense"):
-        save_checkpoint(wrapped, tmp_path / "x.pth")
