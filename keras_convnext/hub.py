@@ -56,6 +56,7 @@ class ConvNeXtBackbone(keras_hub.models.FeaturePyramidBackbone):
         kernel_size: int, odd. Side of the depthwise kernels. Defaults to 7.
         layer_scale_init_value: float or None. Initial value of layer scale; None leaves it out.
             Defaults to 1e-6.
+        epsilon: float. What the norms add to the variance. Defaults to 1e-6.
         drop_path_rate: float in [0, 1). Stochastic depth at the last block; it rises linearly from
             0 at the first. Defaults to 0.
         remat: bool. Whether training recomputes each block for the gradient, which saves memory.
@@ -82,6 +83,7 @@ class ConvNeXtBackbone(keras_hub.models.FeaturePyramidBackbone):
         patch_size: int = 4,
         kernel_size: int = 7,
         layer_scale_init_value: float | None = 1e-6,
+        epsilon: float = 1e-6,
         drop_path_rate: float = 0.0,
         remat: bool = False,
         include_preprocessing: bool = True,
@@ -96,6 +98,7 @@ class ConvNeXtBackbone(keras_hub.models.FeaturePyramidBackbone):
                 dims,
                 patch_size=patch_size,
                 kernel_size=kernel_size,
+                epsilon=epsilon,
                 include_top=False,
                 include_preprocessing=include_preprocessing,
                 input_shape=image_shape,
@@ -112,6 +115,7 @@ class ConvNeXtBackbone(keras_hub.models.FeaturePyramidBackbone):
         self.patch_size = patch_size
         self.kernel_size = kernel_size
         self.layer_scale_init_value = layer_scale_init_value
+        self.epsilon = epsilon
         self.drop_path_rate = drop_path_rate
         self.remat = remat
         self.include_preprocessing = include_preprocessing
@@ -146,6 +150,7 @@ class ConvNeXtBackbone(keras_hub.models.FeaturePyramidBackbone):
             "patch_size": layers["stem_conv"].patch_size,
             "kernel_size": last.kernel_size,
             "layer_scale_init_value": last.layer_scale,
+            "epsilon": last.norm.epsilon,
             "drop_path_rate": last.drop_path.rate,
             "remat": last.remat,
             "include_preprocessing": "normalization" in layers,
@@ -165,6 +170,7 @@ class ConvNeXtBackbone(keras_hub.models.FeaturePyramidBackbone):
             "patch_size": self.patch_size,
             "kernel_size": self.kernel_size,
             "layer_scale_init_value": self.layer_scale_init_value,
+            "epsilon": self.epsilon,
             "drop_path_rate": self.drop_path_rate,
             "remat": self.remat,
             "include_preprocessing": self.include_preprocessing,
@@ -219,7 +225,7 @@ class ConvNeXtImageClassifier(keras_hub.models.ImageClassifier):
 
         # === Functional Model ===
         with dtype_policy(head_dtype or backbone.dtype_policy):
-            x = pooled(backbone(backbone.input), pooling)  # (N, C)
+            x = pooled(backbone(backbone.input), pooling, epsilon=backbone.epsilon)  # (N, C)
             x = keras.layers.Dropout(dropout, name="output_dropout")(x)
             x = head(x, num_classes, init_scale=1.0, activation=activation)
         # The parent's constructor would add its own head.
