@@ -120,8 +120,12 @@ def test_a_full_disk_is_a_line(arguments):
     ("name", "code", "said"), [("SIGINT", 130, b"Interrupted.\n"), ("SIGTERM", 143, b"")]
 )
 def test_a_signal_ends_it_without_a_traceback(name, code, said):
-    process = subprocess.Popen([*COMMAND, "predict", "-"], stdin=subprocess.PIPE,
-                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
+    process = subprocess.Popen(
+        [*COMMAND, "predict", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # What a shell runs in the background, these tests for one, ignores SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     process.stdin.write(b"x" * (1 << 20))  # more than a pipe holds: it reads by now
     process.send_signal(getattr(signal, name))
     assert process.communicate() == (b"", said)
