@@ -199,8 +199,8 @@ def _no_entry(saved: object, entries: list[Entry], entry: str | None) -> str:
                 f"The file holds a list of {number} tensors at {shown(name)}, which have no names: "
                 "load it with the program that wrote it, and save model.state_dict()"
             )
-        held = listed(names) if names else f"a {type(saved).__name__} without any"
-        return f"The file holds no tensors, but {held}"
+        held = f", but {listed(names)}" if names else ""
+        return f"The file holds no tensors{held}. Save model.state_dict()"
     if entry in names:
         return f"The entry {shown(entry)} holds no tensors"
     nested = [each.name for each in entries if candidates_in(each.tensors)]

@@ -346,7 +346,7 @@ def test_of_an_official_training_checkpoint_the_model_is_taken(path):
          f"a list of {len(STATE)} tensors at 'ema.shadow_params', which have no names"),
         ({"x": torch.ones(1), "shadow_params": list(STATE.values())}, None,
          f"The list at 'shadow_params' ({len(STATE)} tensors) has no names"),
-        ({}, None, "The file holds no tensors, but a dict without any"),
+        ({}, None, "The file holds no tensors. Save model.state_dict()"),
         ({"net\x1b[31m": {"y": 1}}, "z", "no entry 'z', but net\\x1b[31m"),
     ],
 )  # fmt: skip
