@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from keras_convnext.cli.application import Reading, Shape
-from keras_convnext.cli.terminal import messages, one_line, track, waiting
+from keras_convnext.cli.terminal import messages, track, waiting
 from keras_convnext.cli.versions import backend
 
 if TYPE_CHECKING:
@@ -30,24 +30,13 @@ def load_network(weights: str, model: str | None, shape: Shape, reading: Reading
     """Builds the network of --weights.
 
     Raises:
-        ValueError, OSError: As `load_model` does; also if Keras cannot load a `.keras` file, for
-            which it raises errors of many kinds.
+        ValueError, OSError: As `load_model` does.
     """
     import_backend()
     from keras_convnext.conversion import load_model
 
     progress = partial(tensors_shown, "Loading weights")
-    try:
-        return load_model(weights, model, progress=progress, **reading, **shape)
-    except (ValueError, OSError, ImportError, MemoryError):
-        raise
-    except Exception as error:
-        if Path(weights).suffix != ".keras":
-            raise
-        raise ValueError(
-            f"Keras cannot load this file: {type(error).__name__}: {one_line(str(error))}. "
-            f"Received: {weights}"
-        ) from error
+    return load_model(weights, model, progress=progress, **reading, **shape)
 
 
 def file_of(weights: str, model: str | None) -> Path:

@@ -28,7 +28,9 @@ def load_keras_model(path: str | Path) -> keras.Model:
         _check_class(named, path)
     try:
         return keras.models.load_model(path, compile=False, safe_mode=True)
-    except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # of many kinds, with what a damaged configuration says
         reason = str(error).strip().partition("\n")[0][:300].encode("unicode_escape").decode()
         raise CheckpointError(
             f"Keras cannot load the model: {reason}. Save it with a version of Keras that is not "
