@@ -107,7 +107,8 @@ def convert_weights(
     """Convert weights for Keras, PyTorch, timm and others."""
     import_backend()
     from keras_convnext.conversion import convert
-    from keras_convnext.pretrained.writing import checkpoint_keys, default_layout
+    from keras_convnext.pretrained.rewriting import default_layout
+    from keras_convnext.pretrained.writing import checkpoint_keys
 
     converted = convert(
         source, target, model, layout, top, dtype,

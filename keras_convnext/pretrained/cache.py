@@ -23,7 +23,7 @@ from keras_convnext.pretrained.download import download
 from keras_convnext.pretrained.errors import CheckpointError, DownloadError
 from keras_convnext.pretrained.folder import cache_folder
 from keras_convnext.pretrained.identify import check_network
-from keras_convnext.pretrained.writing import rewrite_checkpoint
+from keras_convnext.pretrained.rewriting import rewrite_checkpoint
 from keras_convnext.shipped import shipped
 
 

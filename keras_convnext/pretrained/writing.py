@@ -1,29 +1,16 @@
-"""Weights of a Keras model, or of a checkpoint, into a file of any layout."""
+"""The weights of a Keras model into a file of any layout."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from keras_convnext.pretrained.addresses import layers_of
-from keras_convnext.pretrained.checkpoint import open_checkpoint
-from keras_convnext.pretrained.errors import CheckpointError
-from keras_convnext.pretrained.h5_file import SUFFIXES
-from keras_convnext.pretrained.h5_writer import H5Entry, write_h5
-from keras_convnext.pretrained.layouts import (
-    ENTRIES,
-    HDF5_LAYOUTS,
-    HEAD_KERNEL,
-    LAYOUTS,
-    Place,
-)
+from keras_convnext.pretrained.layouts import Place
 from keras_convnext.pretrained.model_weights import Progress, variables_of
-from keras_convnext.pretrained.names import Form, form_of
+from keras_convnext.pretrained.names import Form
 from keras_convnext.pretrained.notices import warn_user
-from keras_convnext.pretrained.safetensors_file import write_safetensors
-from keras_convnext.pretrained.torch_writer import write_torch_file
+from keras_convnext.pretrained.rewriting import forms_of, write_arrays
 from keras_convnext.pretrained.trunks import listed
 from keras_convnext.trunks import head_of, other_layers, trunk_of
 
@@ -81,77 +68,7 @@ def save_checkpoint(
         place: partial(keras.ops.convert_to_numpy, variable)
         for place, variable in variables.items()
     }
-    _write(path, arrays, layout, dtype, model.name, progress)
-
-
-def rewrite_checkpoint(
-    source: str | Path,
-    target: str | Path,
-    layout: str | None = None,
-    dtype: str | None = None,
-    entry: str | None = None,
-    *,
-    prefix: str | None = None,
-    ignore: str | Iterable[str] = (),
-) -> None:
-    """Writes the weights of a checkpoint as another one, a tensor at a time, without a model.
-
-    Args:
-        source: str or path. As `path` in `load_checkpoint`.
-        target: str or path. As `path` in `save_checkpoint`.
-        layout: as in `save_checkpoint`.
-        dtype: as in `save_checkpoint`.
-        entry: as in `load_checkpoint`.
-        prefix: as in `load_checkpoint`.
-        ignore: as in `load_checkpoint`.
-
-    Raises:
-        CheckpointError: If the source is damaged or holds no ConvNeXt or several, or if the layout
-            has no place for something in it.
-        ValueError: As in `save_checkpoint`.
-        OSError: If the target cannot be written; nothing is left of it.
-    """
-    checkpoint = open_checkpoint(source, entry, prefix, ignore)
-    order = {layer: index for index, layer in enumerate(layers_of(checkpoint.network))}
-    places = sorted(checkpoint.sources, key=lambda place: order[place.layer])
-    arrays = {place: checkpoint.sources[place].read for place in places}
-    _write(target, arrays, layout, dtype, checkpoint.network.name)
-    warn_user([checkpoint.notice], source)
-
-
-def _write(
-    path: str | Path,
-    arrays: Mapping[Place, Callable[[], np.ndarray]],
-    layout: str | None,
-    dtype: str | None,
-    model_name: str,
-    progress: Progress = iter,
-) -> None:
-    """Writes arrays, which are asked for one at a time, in the order of the network."""
-    layout = layout or default_layout(path)
-    hdf5 = Path(path).suffix in SUFFIXES
-    if layout in LAYOUTS and hdf5 != (layout in HDF5_LAYOUTS):
-        raise ValueError(
-            f"An HDF5 file has one of the layouts {', '.join(HDF5_LAYOUTS)}, and no other file "
-            f"has. Received: layout={layout}, path={path}"
-        )
-    forms = _forms(arrays, layout, model_name)
-    theirs = (
-        _theirs(arrays[place](), form, dtype) for place, form in progress(list(forms.items()))
-    )
-    if hdf5:
-        write_h5(path, map(_h5_entry, forms, forms.values(), theirs))
-        return
-    tensors = zip((form.key for form in forms.values()), theirs)
-    if Path(path).suffix == ".safetensors":
-        write_safetensors(path, tensors)
-    else:
-        write_torch_file(path, tensors, ENTRIES.get(layout))
-
-
-def default_layout(path: str | Path) -> str:
-    """Tells the layout that a file gets when none is asked for: by its suffix."""
-    return "keras" if Path(path).suffix in (*SUFFIXES, ".keras") else "official"
+    write_arrays(path, arrays, layout, dtype, model.name, progress)
 
 
 def checkpoint_keys(
@@ -166,38 +83,9 @@ def checkpoint_keys(
     variables = variables_of(model)
     return {
         place: (form.key, _shape_of_theirs(tuple(variables[place].shape), form))
-        for place, form in _forms(variables, layout, model.name).items()
+        for place, form in forms_of(variables, layout, model.name).items()
     }
-
-
-def _forms(places: Collection[Place], layout: str, model_name: str) -> dict[Place, Form]:
-    if layout not in LAYOUTS:
-        raise ValueError(f"layout is one of {', '.join(LAYOUTS)}. Received: layout={layout}")
-    if layout == "official" and any(place.layer.startswith("blocks_") for place in places):
-        layout = "official_isotropic"
-    if layout == "keras_applications" and HEAD_KERNEL not in places:
-        layout = "keras_applications_notop"
-    found = {place: form_of(place, LAYOUTS[layout], model_name) for place in places}
-    forms = {place: form for place, form in found.items() if form is not None}
-    if homeless := ["/".join(place) for place in places if place not in forms]:
-        raise CheckpointError(f"The layout {layout} has no place for {listed(homeless)}")
-    if layout == "keras_applications_notop" and Place("norm", "gamma") not in places:
-        raise CheckpointError(
-            "Every network of keras.applications ends in a norm, and this one in a map: build it "
-            "with pooling='avg'"
-        )
-    return forms
-
-
-def _h5_entry(place: Place, form: Form, array: np.ndarray) -> H5Entry:
-    module, _, index = form.key.rpartition(".")
-    return H5Entry(module, form.kind.split()[0], index, place.variable, array)
 
 
 def _shape_of_theirs(shape: tuple[int, ...], form: Form) -> tuple[int, ...]:
     return (*(shape[axis] for axis in np.argsort(form.axes)), *(1,) * form.ones)
-
-
-def _theirs(array: np.ndarray, form: Form, dtype: str | None) -> np.ndarray:
-    array = array.astype(dtype or array.dtype, copy=False).transpose(np.argsort(form.axes))
-    return array.reshape(array.shape + (1,) * form.ones)

@@ -17,8 +17,8 @@ import keras_convnext
 from keras_convnext import CheckpointError, convert, identify, load_checkpoint, load_model
 from keras_convnext.pretrained.checkpoint import chosen, open_checkpoint
 from keras_convnext.pretrained.entries import entries_of
+from keras_convnext.pretrained.rewriting import rewrite_checkpoint
 from keras_convnext.pretrained.stored_tensor import Storage, StoredTensor
-from keras_convnext.pretrained.writing import rewrite_checkpoint
 
 DEPTHS, DIMS = (1, 1, 1, 1), (8, 16, 24, 32)
 OPTIONS = {"include_preprocessing": False, "classifier_activation": None}
