@@ -1,7 +1,7 @@
 import re
 from pathlib import Path
 
-from keras_convnext import list_weights
+from keras_convnext import __version__, list_weights
 from keras_convnext.complexity import parts
 from keras_convnext.variants import VARIANTS
 
@@ -64,3 +64,8 @@ def test_an_import_points_down_the_layout():
             if rooms.index(other) < rooms.index(room)
         ]
     assert upward == []
+
+
+def test_the_citation_is_of_this_version():
+    citation = (ROOT / "CITATION.cff").read_text("utf-8")
+    assert re.findall(r"^version: (.*)$", citation, flags=re.MULTILINE) == [__version__]
