@@ -27,8 +27,12 @@ FORMATS = (
 )  # fmt: skip
 _MANY_FRAMES = {"MPO": "", "TIFF": "A file of several pages: the first is used."}
 _ANIMATION = "An animation: the first frame is used."
-_TILE_WIDTH, _TILE_LENGTH = 322, 323  # tags of TIFF
+# Tags of TIFF.
+_COMPRESSION, _STRIP_BYTES, _TILE_WIDTH, _TILE_LENGTH, _TILE_BYTES = 259, 279, 322, 323, 325
+_JPEG_IN_TIFF = (6, 7)  # values of its compression
 _LARGEST_TILE = 2**24  # px, of a TIFF that is smaller itself
+MOST_SCANS = 100  # of a JPEG: a camera writes 1, a progressive encoder about 10
+START_OF_SCAN = b"\xff\xda"  # in a JPEG, never within compressed data
 
 _HEIC = rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)"
 # What people take for pictures: how such files begin, and what to do.
@@ -166,6 +170,7 @@ def _read(file: IO[bytes], name: str, most_pixels: int | None) -> Picture:
     try:
         with Image.open(file, formats=[kind for kind in FORMATS if kind in Image.OPEN]) as image:
             _refuse_bombs(image, name, most_pixels)
+            _refuse_passes(file, image, name)
             notice = ""
             if getattr(image, "is_animated", False):
                 notice = _MANY_FRAMES.get(image.format or "", _ANIMATION)
@@ -209,6 +214,44 @@ def _refuse_bombs(image: Image.Image, name: str, most_pixels: int | None) -> Non
         tile = int(tags.get(_TILE_WIDTH, 0)) * int(tags.get(_TILE_LENGTH, 0))
         if tile > max(_LARGEST_TILE, 4 * width * height):
             raise ImageError(f"A TIFF of tiles far larger than the picture. Received: {name}")
+
+
+def _refuse_passes(file: IO[bytes], image: Image.Image, name: str) -> None:
+    """Refuses files of a few bytes whose pixels are decoded again and again.
+
+    Each scan of a JPEG passes over all its pixels, even if it is empty. Strips and tiles of a TIFF
+    may share their bytes, which are then decoded for each of them.
+    """
+    most_scans = MOST_SCANS
+    if image.format == "TIFF":
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        sizes = tags.get(_STRIP_BYTES) or tags.get(_TILE_BYTES) or ()
+        if sum(sizes) > 2 * _length(file):
+            raise ImageError(f"A TIFF of strips or tiles that overlap. Received: {name}")
+        if tags.get(_COMPRESSION) not in _JPEG_IN_TIFF:
+            return
+        most_scans *= max(len(sizes), 1)
+    elif image.format not in ("JPEG", "MPO"):
+        return
+    if _has_more(file, START_OF_SCAN, most_scans):
+        raise ImageError(
+            f"A JPEG with more than {most_scans} scans, which would take far longer to decode than "
+            f"others of its size: save it again. Received: {name}"
+        )
+
+
+def _length(file: IO[bytes]) -> int:
+    return file.seek(0, os.SEEK_END)
+
+
+def _has_more(file: IO[bytes], mark: bytes, most: int) -> bool:
+    """Tells whether a file contains a mark of two bytes more than so many times."""
+    file.seek(0)
+    count, last = 0, b""
+    while count <= most and (chunk := file.read(1 << 20)):
+        count += (last + chunk).count(mark)
+        last = chunk[-1:]
+    return count > most
 
 
 def _refuse_dark(image: Image.Image, name: str) -> None:

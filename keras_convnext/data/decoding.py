@@ -12,7 +12,13 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from keras_convnext.pictures import ImageWarning, pixel_limit, read_picture
+from keras_convnext.pictures import (
+    MOST_SCANS,
+    START_OF_SCAN,
+    ImageWarning,
+    pixel_limit,
+    read_picture,
+)
 
 # px: half a JPEG's colours are interpolated from those of the neighbouring columns, which the
 # decoder does not see past the sides of a window. What it makes up there is cut off again.
@@ -103,9 +109,15 @@ def _is_plain_jpeg(encoded: tf.Tensor) -> tf.Tensor:
         # no EXIF, and nothing to search for it.
         searched = tf.where(tf.strings.substr(encoded, 20, 2) == _TABLES, 0, _METADATA)
         turned = _is_turned(tf.strings.substr(encoded, 0, searched))
-        return (shape[2] < 4) & _is_small(shape[:2]) & ~turned
+        return (shape[2] < 4) & _is_small(shape[:2]) & ~turned & has_few_scans(encoded)
 
     return tf.cond(tf.io.is_jpeg(encoded), is_plain, lambda: tf.constant(False))
+
+
+def has_few_scans(encoded: tf.Tensor) -> tf.Tensor:
+    """Tells whether the pixels of a JPEG are passed over as seldom as an encoder asks for."""
+    parts = tf.raw_ops.StringSplitV2(input=[encoded], sep=START_OF_SCAN, maxsplit=MOST_SCANS + 1)
+    return parts.shape[1] <= MOST_SCANS + 1
 
 
 def _is_plain_png(encoded: tf.Tensor) -> tf.Tensor:

@@ -6,15 +6,18 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from keras_convnext.data.decoding import begins, number, turned_upright
+from keras_convnext.data.decoding import begins, has_few_scans, number, turned_upright
 from keras_convnext.data.images import evaluation_image
 from keras_convnext.export.warm_up import write_warm_up
+from keras_convnext.pictures import MOST_SCANS
 
 TOP = 5  # classes that `serve_bytes` names
 MOST_PIXELS = 89_478_485  # of an image to decode: Pillow's limit
+MOST_PIXELS_OF_REQUEST = 2**28  # of all its images: 22 photographs of 12 megapixels
 UNREADABLE = (
     "Not a picture that is decoded here (JPEG, PNG, GIF, BMP, and WebP without transparency), "
-    f"a damaged one, or one of more than {MOST_PIXELS:,} pixels"
+    f"a damaged one, or one of more than {MOST_PIXELS:,} pixels or {MOST_SCANS} scans; or the "
+    f"images of the request up to this one have more than {MOST_PIXELS_OF_REQUEST:,} pixels"
 )
 
 
@@ -127,13 +130,25 @@ def decode(images: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
         which of them can.
     """
 
-    def read(index: tf.Tensor, encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        with tf.control_dependencies([_assert_not_huge(encoded)]):
+    def counted(index: tf.Tensor, encoded: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return index, encoded, _pixels_of(encoded)
+
+    def with_total(
+        total: tf.Tensor, image: tuple[tf.Tensor, ...]
+    ) -> tuple[tf.Tensor, tuple[tf.Tensor, ...]]:
+        index, encoded, pixels = image
+        return total + pixels, (index, encoded, total + pixels)
+
+    def read(index: tf.Tensor, encoded: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        is_small = total <= MOST_PIXELS_OF_REQUEST
+        with tf.control_dependencies([tf.debugging.Assert(is_small, [total])]):
             return index, evaluation_image(encoded, size, _decode_whole)
 
     # A dataset is the one place in a graph where an error can be left behind.
     numbered = tf.data.Dataset.from_tensor_slices(images).enumerate(1)
-    read_ones = numbered.map(read, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
+    modest = numbered.map(counted).ignore_errors()
+    totals = modest.scan(tf.zeros((), tf.float64), with_total)
+    read_ones = totals.map(read, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
     none = (tf.zeros((), tf.int64), tf.zeros((size, size, 3), tf.uint8))  # or it could be empty
     count = tf.size(images, tf.int64)
     batch = tf.data.Dataset.from_tensors(none).concatenate(read_ones).batch(count + 1)
@@ -161,11 +176,13 @@ def _decode_whole(encoded: tf.Tensor) -> tf.Tensor:
         return turned_upright(tf.identity(pixels), encoded)
 
 
-def _assert_not_huge(encoded: tf.Tensor) -> tf.Operation:
-    """Fails at an image whose header tells more pixels than anybody photographs."""
+def _pixels_of(encoded: tf.Tensor) -> tf.Tensor:
+    """The pixels of an image by its header; fails if they are more than anybody photographs."""
 
     def of_jpeg() -> tf.Tensor:
-        return tf.reduce_prod(tf.cast(tf.io.extract_jpeg_shape(encoded)[:2], tf.float64))
+        few = tf.debugging.Assert(has_few_scans(encoded), ["too many scans"])
+        with tf.control_dependencies([few]):
+            return tf.reduce_prod(tf.cast(tf.io.extract_jpeg_shape(encoded)[:2], tf.float64))
 
     def product(width: int, height: int, length: int, little_endian: bool = False) -> tf.Tensor:
         sides = (number(encoded, start, length, little_endian) for start in (width, height))
@@ -176,8 +193,29 @@ def _assert_not_huge(encoded: tf.Tensor) -> tf.Operation:
             (tf.io.is_jpeg(encoded), of_jpeg),
             (begins(encoded, b"\x89PNG"), lambda: product(16, 20, 4)),
             (begins(encoded, b"GIF8"), lambda: product(6, 8, 2, little_endian=True)),
+            (begins(encoded, b"RIFF"), lambda: _pixels_of_webp(encoded)),
         ],
-        # A BMP has the bytes of its pixels, and a WebP has at most 2**28.
-        default=lambda: tf.zeros((), tf.float64),
+        # A BMP has three bytes for each pixel, or it is not decoded.
+        default=lambda: tf.cast(tf.strings.length(encoded), tf.float64) / 3,
     )
-    return tf.debugging.Assert(pixels <= MOST_PIXELS, [pixels])
+    with tf.control_dependencies([tf.debugging.Assert(pixels <= MOST_PIXELS, [pixels])]):
+        return tf.identity(pixels)
+
+
+def _pixels_of_webp(encoded: tf.Tensor) -> tf.Tensor:
+    """The pixels of a WebP: of its canvas, or of its only image, lossless or not."""
+
+    def sides(start: int, bits: int) -> tf.Tensor:
+        both = number(encoded, start, 4 if bits == 14 else 6, little_endian=True)
+        return (both % 2**bits + 1) * (both // 2**bits % 2**bits + 1)
+
+    kind = tf.strings.substr(encoded, 12, 4)
+    return tf.case(
+        [
+            (kind == b"VP8X", lambda: sides(24, 24)),
+            (kind == b"VP8L", lambda: sides(21, 14)),
+        ],
+        default=lambda: (
+            (number(encoded, 26, 2, True) % 2**14) * (number(encoded, 28, 2, True) % 2**14)
+        ),
+    )
