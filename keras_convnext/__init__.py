@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from keras_convnext.lora import enable_lora
     from keras_convnext.network import pyramid_features
     from keras_convnext.preprocessing import decode_predictions, preprocess_input
+    from keras_convnext.pretrained.cache import download_weights
     from keras_convnext.pretrained.catalog import list_weights
     from keras_convnext.pretrained.errors import CheckpointError, DownloadError
     from keras_convnext.pretrained.identify import identify
@@ -66,6 +67,7 @@ __all__ = [
     "DownloadError",
     "convert",
     "decode_predictions",
+    "download_weights",
     "enable_lora",
     "export",
     "from_keras_applications",
@@ -108,6 +110,7 @@ _NAMES = {
     "lora": ("enable_lora",),
     "network": ("pyramid_features",),
     "preprocessing": ("decode_predictions", "preprocess_input"),
+    "pretrained.cache": ("download_weights",),
     "pretrained.catalog": ("list_weights",),
     "pretrained.errors": ("CheckpointError", "DownloadError"),
     "pretrained.identify": ("identify",),

@@ -1,16 +1,20 @@
 """A server on this machine that stands in for the publishers of checkpoints, and can misbehave."""
 
+import ssl
 import threading
 import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import urlsplit
 
 
 class FileServer:
     """Serves `files`, by name, as told by its other attributes.
 
-    `statuses` are the answers to the first requests, 200 being the file. Of the first `cuts` files
-    no more than `cut_after` bytes come. `pause` is in seconds, before each 64 KiB.
+    `statuses` are the answers to the first requests, 200 being the file, and `headers` go with
+    each. `redirects` are addresses by names. Of the first `cuts` files no more than `cut_after`
+    bytes come. `pause` is in seconds, before each `piece` of bytes. As a proxy it serves the files
+    itself.
     """
 
     def __init__(self):
@@ -18,52 +22,67 @@ class FileServer:
         self.requests = []
         self.cut_after, self.cuts = 0, 0
         self.statuses = []
-        self.pause = 0.0
+        self.headers = {}
+        self.redirects = {}
+        self.pause, self.piece = 0.0, 1 << 16
         self.content_type = "application/octet-stream"
         self.etag = '"version 1"'
         self.ranges = True
+        self.sends_length = True
         self.url = ""
 
 
 @contextmanager
-def serving():
+def serving(certificate=None):
+    """Starts one, which speaks TLS with a certificate and key, if a file of them is given."""
     server = FileServer()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
             server.requests.append((self.path, self.headers.get("Range")))
+            name = urlsplit(self.path).path.lstrip("/")
             status = server.statuses.pop(0) if server.statuses else 200
-            if status != 200:
-                self.send_error(status)
+            if name in server.redirects:
+                self.answer(302, Location=server.redirects[name], Content_Length="0")
                 return
-            content = server.files.get(self.path.lstrip("/"))
-            if content is None:
-                self.send_error(404)
+            content = server.files.get(name)
+            if status != 200 or content is None:
+                self.answer(404 if status == 200 else status, Content_Length="0")
                 return
             part = content
             asked = self.headers.get("Range")
+            headers = {"Content_Type": server.content_type}
+            if server.etag:
+                headers["ETag"] = server.etag
             if asked and server.ranges and self.headers.get("If-Range") == server.etag:
                 start = int(asked.removeprefix("bytes=").removesuffix("-"))
                 if start >= len(content):
-                    self.send_error(416)
+                    whole = f"bytes */{len(content)}"
+                    self.answer(416, Content_Length="0", Content_Range=whole)
                     return
                 part = content[start:]
-                self.send_response(206)
+                status = 206
                 end = f"{len(content) - 1}/{len(content)}"
-                self.send_header("Content-Range", f"bytes {start}-{end}")
-            else:
-                self.send_response(200)
-            if server.etag:
-                self.send_header("ETag", server.etag)
-            self.send_header("Content-Type", server.content_type)
-            self.send_header("Content-Length", str(len(part)))
-            self.end_headers()
+                headers["Content_Range"] = f"bytes {start}-{end}"
+            if server.sends_length:
+                headers["Content_Length"] = str(len(part))
+            self.answer(status, **headers)
             if server.cuts > 0:
                 server.cuts -= 1
                 part = part[: server.cut_after]
-            for start in range(0, len(part), 1 << 16):
+            for start in range(0, len(part), server.piece):
                 time.sleep(server.pause)
-                self.wfile.write(part[start : start + (1 << 16)])
+                self.wfile.write(part[start : start + server.piece])
+
+        def do_CONNECT(self):
+            server.requests.append((self.path, None))
+            self.answer(407, Content_Length="0")
+
+        def answer(self, status, **headers):
+            self.send_response(status)
+            for name, value in {**headers, **server.headers}.items():
+                self.send_header(name.replace("_", "-"), value)
+            self.end_headers()
 
         def log_message(self, *_):
             pass
@@ -71,7 +90,13 @@ def serving():
     listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     listener.daemon_threads = True
     listener.handle_error = lambda *_: None  # a client that hangs up is part of the tests
-    server.url = f"http://127.0.0.1:{listener.server_port}"
+    scheme = "http"
+    if certificate:
+        scheme = "https"
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        listener.socket = context.wrap_socket(listener.socket, server_side=True)
+    server.url = f"{scheme}://127.0.0.1:{listener.server_port}"
     thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     try:

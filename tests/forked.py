@@ -41,6 +41,10 @@ class Forked:
     def is_running(self):
         return self._process.is_alive()
 
+    def errors(self):
+        """Returns what it has printed on standard error."""
+        return self._outputs[1].read_text() if self._outputs[1].exists() else ""
+
     def wait(self, timeout=600):
         """Returns the finished process, with what it printed."""
         self._process.join(timeout)

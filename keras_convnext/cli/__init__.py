@@ -24,6 +24,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "info": networks.info,
     "predict": photographs.predict,
     "identify": checkpoints.identify_weights,
+    "download": storage.download,
     "convert": checkpoints.convert_weights,
     "verify": checkpoints.verify_weights,
     "evaluate": runs.evaluate_network,

@@ -107,6 +107,14 @@ def _checked_model(name: str | None) -> str | None:
 
 _NETWORK = {"callback": _checked_model, "autocompletion": _named(list(VARIANTS))}
 Network = Annotated[str, typer.Argument(help="As `list` names it.", **_NETWORK)]
+TagNames = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="weights",
+        help="As `list --weights` names them.  (default: those that the network loads by default)",
+        autocompletion=_named(list(TAGS)),
+    ),
+]
 ModelToName = Annotated[str, typer.Option("--model", help="As `list` names it.", **_NETWORK)]
 Model = Annotated[
     str | None,

@@ -98,7 +98,7 @@ def _network(
 
     from keras_convnext.builders import BUILDERS
     from keras_convnext.preprocessing import class_names
-    from keras_convnext.pretrained.cache import file_digest
+    from keras_convnext.pretrained.published import file_digest
 
     if weights == RANDOM:
         if model is None:

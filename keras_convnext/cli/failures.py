@@ -9,8 +9,10 @@ from types import TracebackType
 import typer
 
 from keras_convnext.cli.noise import library_output
-from keras_convnext.cli.terminal import note, one_line, shown
+from keras_convnext.cli.terminal import note, one_line
 from keras_convnext.cli.versions import versions
+from keras_convnext.pretrained.errors import DownloadError
+from keras_convnext.printable import printable
 
 WRONG_INPUT, INTERNAL, INTERRUPTED = 2, 70, 130
 EXIT_CODES = {
@@ -43,6 +45,9 @@ def report(error: BaseException) -> int:
     if type(error).__name__ in _OUT_OF_MEMORY or "RESOURCE_EXHAUSTED" in str(error)[:1000]:
         _fail("Not enough memory. Close other programs, or take a smaller --batch-size or --size.")
         return WRONG_INPUT
+    if isinstance(error, DownloadError):  # of several addresses, a line each
+        _fail(*str(error).splitlines())
+        return WRONG_INPUT
     is_ours = type(error).__module__.partition(".")[0] == __package__.partition(".")[0]
     if is_ours or isinstance(error, ValueError | OSError | ImportError):
         _fail(_message(error))
@@ -60,8 +65,10 @@ def note_traceback(error: BaseException) -> None:
         note(line)
 
 
-def _fail(message: str) -> None:
+def _fail(message: str, *more: str) -> None:
     note(f"Error: {message}", "red")
+    for line in more:
+        note(line)
 
 
 def _message(error: BaseException) -> str:
@@ -90,7 +97,7 @@ def _log(error: BaseException) -> str:
     """Writes what a report needs to a file, and returns its path."""
     text = "\n".join(
         [
-            f"command: {' '.join(map(shown, sys.argv))}",
+            f"command: {' '.join(map(printable, sys.argv))}",
             *(f"{name}: {version}" for name, version in versions().items()),
             "",
             *traceback.format_exception(error),

@@ -22,8 +22,14 @@ def import_backend() -> None:
     """Imports Keras and its backend, which takes seconds."""
     with waiting(f"Starting {backend()}"):
         import keras_convnext.builders  # noqa: F401
-        from keras_convnext.pretrained import download
-    download.console = messages
+    show_downloads()
+
+
+def show_downloads() -> None:
+    """Lets downloads show themselves where commands print."""
+    from keras_convnext.pretrained import transfer_display
+
+    transfer_display.console = messages
 
 
 def load_network(weights: str, model: str | None, shape: Shape, reading: Reading) -> "keras.Model":

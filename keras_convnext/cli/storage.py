@@ -1,19 +1,45 @@
-"""`cache`: the published weights on this machine."""
+"""`download` and `cache`: the published weights on this machine."""
 
 from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
-from keras_convnext.cli.application import Json, command
-from keras_convnext.cli.loading import import_backend
+from keras_convnext.cli.application import Json, Network, TagNames, command
+from keras_convnext.cli.loading import show_downloads
 from keras_convnext.cli.terminal import note, track, write, write_json, write_table
+from keras_convnext.pretrained.catalog import find, list_weights
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.folder import CachedFile, cache_folder, cached_files, remove_cached
 
 cache = typer.Typer(
     help="List, measure, verify and remove downloaded weights.", rich_markup_mode=None
 )
+
+
+def download(model: Network, weights: TagNames = None, as_json: Json = False) -> None:
+    """Download published weights, so that they load without a connection later.
+
+    It prints how large each file is, its licence, where it comes from and where it goes. A download
+    that broke off goes on where it was; weights that are here already are not downloaded again.
+
+    Without a connection, set KERAS_CONVNEXT_OFFLINE=1. KERAS_CONVNEXT_CACHE names the folder,
+    KERAS_CONVNEXT_MIRROR addresses to use instead of the publishers', HTTPS_PROXY a proxy, and
+    REQUESTS_CA_BUNDLE the certificates to trust.
+    """
+    show_downloads()
+    from keras_convnext.pretrained.cache import download_weights
+
+    rows: list[dict[str, object]] = []
+    for tag in weights or [list_weights(model)[0].tag]:
+        licence = find(model, tag)[0].licence
+        path = download_weights(model, tag)
+        rows.append({"model": model, "weights": tag, "licence": licence.name, "terms": licence.url,
+                     "bytes": path.stat().st_size, "file": str(path)})  # fmt: skip
+    if as_json:
+        write_json(rows)
+    else:
+        write(*(str(row["file"]) for row in rows))
 
 
 def list_files(as_json: Json = False) -> None:
@@ -66,9 +92,8 @@ def verify_files(as_json: Json = False) -> None:
 
     The exit code is 1 if one differs.
     """
-    import_backend()
-    from keras_convnext.pretrained.cache import check_digest
     from keras_convnext.pretrained.checkpoint import check_numbers
+    from keras_convnext.pretrained.published import check_digest
 
     files = [file for file in cached_files() if file.kind in ("published", "port")]
     problems: dict[str, str | None] = {}

@@ -8,7 +8,6 @@ import json
 import os
 import re
 import sys
-import unicodedata
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -29,11 +28,10 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from keras_convnext.printable import printable
+
 CLOSED_PIPE = 141  # 128 + SIGPIPE, as if the signal had ended the process
 
-# They change the direction in which what follows is shown.
-_BIDI = {*"\u061c\u200e\u200f", *map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}
-_UNSEEN = {"Cc", "Cs", "Zl", "Zp"}  # control characters, halves of pairs, separators of lines
 _COLOR = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 
@@ -51,16 +49,6 @@ output = Stream(soft_wrap=True)
 messages = Stream(stderr=True, soft_wrap=True)
 
 
-def shown(text: object) -> str:
-    """Returns a text with escapes for what a terminal would obey or a person could not see."""
-    return "".join(
-        character.encode("unicode_escape").decode()
-        if character in _BIDI or unicodedata.category(character) in _UNSEEN
-        else character
-        for character in str(text)
-    )
-
-
 def one_line(text: str) -> str:
     """Returns what a library says without its colours and line breaks."""
     return " ".join(_COLOR.sub("", text).split())
@@ -69,7 +57,7 @@ def one_line(text: str) -> str:
 def write(*lines: str) -> None:
     """Prints lines of a result."""
     for line in lines:
-        output.print(Text(shown(line)))
+        output.print(Text(printable(line)))
 
 
 def write_json(value: object) -> None:
@@ -79,7 +67,7 @@ def write_json(value: object) -> None:
 
 def note(message: object, style: str = "") -> None:
     """Prints a message on standard error."""
-    messages.print(Text(shown(message), style))
+    messages.print(Text(printable(message), style))
 
 
 def write_table(
@@ -92,7 +80,7 @@ def write_table(
         rows: iterable of sequences of str.
         right: collection of str. The headings of the columns that are aligned at the right.
     """
-    cells = [[shown(cell) for cell in row] for row in rows]
+    cells = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(cell_len, column)) for column in zip(headings, *cells)]
     if output.is_terminal and sum(widths) + 2 * len(widths) - 2 > output.width:
         for row in cells:

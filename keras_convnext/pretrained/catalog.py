@@ -12,6 +12,9 @@ isotropic networks are the README's; the paper's table 2 has 79.7, 82.0 and 82.6
 import re
 from typing import NamedTuple
 
+from keras_convnext.complexity import parts
+from keras_convnext.variants import VARIANTS
+
 # What `weights=` takes, and what it means.
 TAGS = {
     "imagenet":           "ImageNet-1K at 224 px",
@@ -32,6 +35,36 @@ SOURCES = {
     "timm":        "https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-rsb-weights/{file}",
     "huggingface": "https://huggingface.co/timm/{stem}/resolve/main/model.safetensors",
     "shipped":     "{tag}/{file}",
+}  # fmt: skip
+
+
+class Licence(NamedTuple):
+    """What a file may be used for.
+
+    Args:
+        name: str. Its SPDX identifier, where it has one.
+        url: str. Its text.
+        is_open: bool. Whether it is one of the usual open-source licences. If not, read it first.
+    """
+
+    name: str
+    url: str
+    is_open: bool = True
+
+
+_MIT = Licence("MIT", "https://opensource.org/license/mit")
+_APACHE = Licence("Apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0")
+
+# Of a tag, whoever serves it, or else of a source. Where they say so: the LICENSE of
+# facebookresearch/ConvNeXt and of open-mmlab/mmpretrain; timm/models/convnext.py for its own, its
+# copies and DINOv3.
+LICENCES = {
+    "dinov3":      Licence("DINOv3 License", "https://ai.meta.com/resources/models-and-libraries/dinov3-license/", is_open=False),
+    "official":    _MIT,
+    "openmmlab":   _APACHE,
+    "timm":        _APACHE,
+    "huggingface": _APACHE,
+    "shipped":     _MIT,
 }  # fmt: skip
 
 
@@ -72,6 +105,17 @@ class Checkpoint(NamedTuple):
     def url(self) -> str:
         """Where its publisher serves it; for what is shipped, where it lies in `weights`."""
         return SOURCES[self.source].format(file=self.file, stem=self.stem, tag=self.tag)
+
+    @property
+    def licence(self) -> Licence:
+        """What its publisher lets it be used for."""
+        return LICENCES.get(self.tag) or LICENCES[self.source]
+
+    @property
+    def expected_bytes(self) -> int:
+        """Its size, or about that where it is not known: four bytes a weight."""
+        network = parts(VARIANTS[self.model], classes=self.classes or 0)
+        return self.bytes or 4 * sum(part.parameters for part in network)
 
     @property
     def known_digest(self) -> str | None:

@@ -2,39 +2,36 @@
 
 import errno
 import os
+import random
 import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import requests
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    TextColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
 
 from keras_convnext.pretrained.errors import DownloadError
-
-console = Console(stderr=True)  # where progress is shown
+from keras_convnext.pretrained.transfer_display import megabytes, progress, say
+from keras_convnext.pretrained.web import Passing, Unreachable, asked_for
 
 ATTEMPTS = 3  # that bring nothing new, in a row
 PAUSE = 1.0  # seconds before the second attempt; it doubles
-TIMEOUT = 30.0  # seconds without an answer or a byte
-_LATER = {408, 425, 429, 500, 502, 503, 504}  # answers that may be better a moment later
+SLOWEST = 1000.0  # bytes a second; a connection that falls below is made anew
+SLOW_FOR = 30.0  # seconds in which it may
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
-class _BrokeOff(Exception):
-    """For a reason that may pass."""
+class NotWritten(DownloadError):
+    """There is no room for the file here, or no permission to write it."""
 
 
 def download(
-    url: str, path: str | Path, check: Callable[[Path], None], size: int | None = None
+    url: str,
+    path: str | Path,
+    check: Callable[[Path], None],
+    size: int | None = None,
+    most: int | None = None,
+    announce: Callable[[int | None], None] = lambda size: None,
 ) -> None:
     """Fetches a file, going on with what an earlier call had to leave.
 
@@ -46,111 +43,157 @@ def download(
         path: str or path. Where the file appears, once `check` has passed it.
         check: function of a path. Raises if the file is not the right one; it is then thrown away.
         size: int or None. The bytes it has, where known. Defaults to None.
+        most: int or None. More bytes than it can have. Defaults to None.
+        announce: function of the bytes it has, or of None. Called when the server sends it.
 
     Raises:
+        NotWritten: If there is no room for it, or no permission.
         DownloadError: If the server is not there, has no such file, sends something else, or breaks
-            off again and again; if there is no room for it.
+            off again and again.
     """
     path = Path(path)
     partial = path.parent / "partial" / path.name
-    partial.parent.mkdir(parents=True, exist_ok=True)
-    most, idle = _length(partial), 0
-    while idle < ATTEMPTS:
-        try:
-            _transfer(url, partial, size)
-            break
-        except _BrokeOff as error:
-            reason = error
-            idle = 1 if _length(partial) > most else idle + 1
-            most = max(most, _length(partial))
-            if idle < ATTEMPTS:
-                time.sleep(PAUSE * 2 ** (idle - 1))
-    else:
-        raise DownloadError(f"{url} could not be fetched: {reason}")
+    start = time.monotonic()
     try:
-        check(partial)
-        # First, so that a kill in between leaves nothing that nobody would look for again.
-        _version_of(partial).unlink(missing_ok=True)
-        os.replace(partial, path)
-    finally:
-        _discard(partial)
+        try:
+            partial.parent.mkdir(parents=True, exist_ok=True)
+            _transfer_in_attempts(url, partial, size, most, announce)
+        except DownloadError:
+            raise
+        except OSError as error:
+            raise _not_written(partial, error) from error
+        come = f"  {megabytes(_length(partial))} are here after {time.monotonic() - start:,.1f} s"
+        try:
+            check(partial)
+        except Exception:
+            _discard(partial)
+            raise
+    except (KeyboardInterrupt, SystemExit):
+        say(f"Stopped. {_kept(partial)}".rstrip())
+        raise
+    # First, so that a kill in between leaves nothing that nobody would look for again.
+    _version_of(partial).unlink(missing_ok=True)
+    os.replace(partial, path)
+    say(f"{come}, and checked")
 
 
-def _transfer(url: str, partial: Path, size: int | None) -> None:
+def _transfer_in_attempts(
+    url: str,
+    partial: Path,
+    size: int | None,
+    most: int | None,
+    announce: Callable[[int | None], None],
+) -> None:
+    longest, idle, is_announced = _length(partial), 0, False
+
+    def announce_once(total: int | None) -> None:
+        nonlocal is_announced
+        if not is_announced:
+            announce(total)
+        is_announced = True
+
+    while True:
+        try:
+            _transfer(url, partial, size, most, announce_once)
+            return
+        except Passing as error:
+            idle = 1 if _length(partial) > longest else idle + 1
+            longest = max(longest, _length(partial))
+            if idle == ATTEMPTS:
+                kind = DownloadError if error.is_connected else Unreachable
+                kept = f". {_kept(partial)}" if _kept(partial) else ""
+                raise kind(f"{error}{kept}") from error
+            # Not all at the same moment, if many machines were refused at the same moment.
+            pause = error.wait or PAUSE * 2 ** (idle - 1) * random.uniform(0.5, 1.5)
+            say(f"  {error}. Trying again in {pause:.0f} s ({idle} of {ATTEMPTS - 1})")
+            time.sleep(pause)
+
+
+def _transfer(
+    url: str,
+    partial: Path,
+    size: int | None,
+    most: int | None,
+    announce: Callable[[int | None], None],
+) -> None:
     """Fetches what is missing of a file, or all of it if the server has another version now."""
     version = _version_of(partial)
     headers = {"Accept-Encoding": "identity"}  # so that lengths are those of the file
     start = _length(partial) if version.is_file() else 0
     if start:
         headers |= {"Range": f"bytes={start}-", "If-Range": version.read_text()}
-    try:
-        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as response:
-            part = response.headers.get("Content-Range", f"bytes {start}-")
-            if response.status_code == 416 or not part.startswith(f"bytes {start}-"):
-                _discard(partial)
-                raise _BrokeOff("the server has no such part of the file")
-            if response.status_code in _LATER:
-                raise _BrokeOff(f"the server answers {response.status_code} {response.reason}")
-            if not response.ok:
-                raise DownloadError(f"{url} answers {response.status_code} {response.reason}")
-            if response.headers.get("Content-Type", "").startswith("text/html"):
-                raise DownloadError(
-                    f"{url} sends a web page in place of the file: a proxy or a login may stand "
-                    "between"
-                )
-            if response.status_code != 206:
-                _discard(partial)
-                if name := _name_of_version(response):
-                    version.write_text(name)
-            length = response.headers.get("Content-Length")
-            total = size if length is None else _length(partial) + int(length)
-            if size is not None and size != total:
-                raise DownloadError(f"{url} has {total:,} bytes where {size:,} are expected")
-            _write(response, partial, total)
-    except (requests.exceptions.MissingSchema, requests.exceptions.InvalidSchema) as error:
-        raise DownloadError(f"{error} Received: {url}") from error
-    except requests.RequestException as error:
-        reason = getattr(error.args[0] if error.args else None, "reason", error)
-        raise _BrokeOff(str(reason)) from error
-    except OSError as error:
-        if error.errno not in _NO_ROOM:
-            raise
-        _discard(partial)
-        raise DownloadError(
-            f"There is no room for {partial.name} in {partial.parent.parent}. Make some, or let "
-            "KERAS_CONVNEXT_CACHE name another folder"
-        ) from error
+    with asked_for(url, headers) as answer:
+        part = answer.headers.get("Content-Range", f"bytes {start}-")
+        if answer.status_code == 416 and part == f"bytes */{start}":
+            return  # all of it came, but an earlier call was stopped before it was checked
+        if answer.status_code == 416 or not part.startswith(f"bytes {start}-"):
+            _discard(partial)
+            raise Passing("the server has no such part of the file")
+        if answer.status_code != 206:
+            _discard(partial)
+            if name := _name_of_version(answer):
+                version.write_text(name)
+        length = answer.headers.get("Content-Length")
+        total = size if length is None else _length(partial) + int(length)
+        if size is not None and size != total:
+            raise DownloadError(f"it has {total:,} bytes where {size:,} are expected")
+        _check_length(total, most)
+        announce(total)
+        _write(answer, partial, total, most)
     if total is not None and _length(partial) < total:
-        raise _BrokeOff(f"{_length(partial):,} of {total:,} bytes came")
+        raise Passing(f"only {_length(partial):,} of {total:,} bytes came")
 
 
-def _write(response: requests.Response, partial: Path, total: int | None) -> None:
+def _check_length(length: int | None, most: int | None) -> None:
+    if length is not None and most is not None and length > most:
+        raise DownloadError(f"it has {length:,} bytes or more, which these weights cannot have")
+
+
+def _write(answer: requests.Response, partial: Path, total: int | None, most: int | None) -> None:
     done = _length(partial)
     if total is not None and shutil.disk_usage(partial.parent).free < total - done:
         raise OSError(errno.ENOSPC, "no room")
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeRemainingColumn(),
-    )
-    with (
-        open(partial, "ab", buffering=0) as file,
-        Progress(
-            *columns, console=console, transient=True, disable=not console.is_terminal
-        ) as progress,
-    ):
-        task = progress.add_task(f"Fetching {partial.name}", total=total, completed=done)
-        for chunk in response.iter_content(1 << 16):
+    if done:
+        say(f"  {megabytes(done)} are here already")
+    with open(partial, "ab", buffering=0) as file, progress(done, total) as advance:
+        since, come = time.monotonic(), 0
+        # `read1` returns what there is, so that nothing is lost or shown late.
+        while chunk := answer.raw.read1(1 << 16):
             file.write(chunk)
-            progress.advance(task, len(chunk))
+            advance(len(chunk))
+            come += len(chunk)
+            done += len(chunk)
+            _check_length(done, most)
+            if (elapsed := time.monotonic() - since) > SLOW_FOR:
+                if come < SLOWEST * elapsed and done != total:
+                    raise Passing(f"only {come:,} bytes came in {elapsed:.0f} s")
+                since, come = time.monotonic(), 0
 
 
-def _name_of_version(response: requests.Response) -> str:
+def _not_written(partial: Path, error: OSError) -> NotWritten:
+    folder = partial.parent.parent
+    if error.errno in _NO_ROOM:
+        _discard(partial)
+        problem = f"there is no room for {partial.name} in {folder}"
+    else:
+        problem = f"{partial.name} cannot be written in {folder}: {error.strerror}"
+    return NotWritten(f"{problem}. Let KERAS_CONVNEXT_CACHE name another folder")
+
+
+def _kept(partial: Path) -> str:
+    """What is said of a part that the next call goes on with."""
+    if not _length(partial) or not _version_of(partial).is_file():
+        return ""
+    return (
+        f"{megabytes(_length(partial))} of {partial.name} are kept, and the next download goes on "
+        "from there"
+    )
+
+
+def _name_of_version(answer: requests.Response) -> str:
     """What the server tells the file's versions apart by; a weak tag does not tell bytes apart."""
-    tag = response.headers.get("ETag", "")
-    return tag if tag.startswith('"') else response.headers.get("Last-Modified", "")
+    tag = answer.headers.get("ETag", "")
+    return tag if tag.startswith('"') else answer.headers.get("Last-Modified", "")
 
 
 def _version_of(partial: Path) -> Path:

@@ -1,13 +1,14 @@
 """The folder that published weights are kept in, and what is in it."""
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from keras_convnext.pretrained.catalog import CATALOG, Checkpoint
 
 PORT = ".weights.h5"  # behind the stem of a published file
+_BESIDE = (".lock", ".holder", ".sha256", ".version")  # behind the names of files
 
 
 class CachedFile(NamedTuple):
@@ -34,13 +35,19 @@ def cache_folder() -> Path:
     return Path(chosen) if chosen else keras_home / "models" / "keras_convnext"
 
 
+def port_of(copies: Sequence[Checkpoint]) -> Path | None:
+    """Returns the port of the first of these copies that has one in the cache."""
+    ports = (cache_folder() / f"{copy.stem}{PORT}" for copy in copies)
+    return next(filter(Path.is_file, ports), None)
+
+
 def cached_files() -> list[CachedFile]:
     """Lists the files in the cache, with weights in them or parts of them, in order of name."""
     published = {row.file: row for row in CATALOG}
     ports = {f"{row.stem}{PORT}": row for row in CATALOG}
     folder, found = cache_folder(), []
     for path in sorted([*folder.glob("*"), *folder.glob("partial/*")]):
-        if not path.is_file() or path.suffix in (".lock", ".sha256", ".version"):
+        if not path.is_file() or path.suffix in _BESIDE:
             continue
         if path.name.endswith(".partial") or path.parent != folder:
             name = path.name.split(f"{PORT}.")[0] + PORT if PORT in path.name else path.name
@@ -77,7 +84,7 @@ def remove_cached(names: Collection[str] | None) -> list[CachedFile]:
             raise ValueError(f"The cache has no such file. Received: {', '.join(sorted(unknown))}")
     for file in chosen:
         file.path.unlink()
-        for suffix in (".lock", ".sha256", ".version"):
+        for suffix in _BESIDE:
             file.path.with_name(file.path.name + suffix).unlink(missing_ok=True)
     return chosen
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from test_cli import run
 
-from keras_convnext.cli.terminal import note, shown, write, write_table
+from keras_convnext.cli.terminal import note, write, write_table
+from keras_convnext.printable import printable
 
 PHOTO = Path(__file__).parents[2] / "examples" / "photos" / "cat.jpg"
 NAMES = [
@@ -47,7 +48,7 @@ def test_predict_prints_every_name_in_a_line(folder):
     assert not DANGEROUS.search(result.output)
     lines = result.stdout.splitlines()
     for name in NAMES:
-        assert shown(folder / name) in lines
+        assert printable(folder / name) in lines
     (error,) = result.stderr.splitlines()
     assert "damaged\\x1b[2J.jpg" in error
     found = json.loads(run("predict", folder, "--top", 1, "--json").stdout)
@@ -61,7 +62,7 @@ def test_identify_and_errors_print_a_name_in_a_line(name, tmp_path):
     shutil.copy(PHOTO.parents[2] / "weights" / "cifar10" / "convnext_cifar_32.safetensors", weights)
     result = run("identify", weights)
     assert result.exit_code == 0, result.stderr
-    assert result.stdout.splitlines()[0] == shown(weights)
+    assert result.stdout.splitlines()[0] == printable(weights)
     arguments = {
         "identify": ["identify", tmp_path / f"no {name}"],
         "info": ["info", f"x{name}"],
@@ -77,7 +78,7 @@ def test_identify_and_errors_print_a_name_in_a_line(name, tmp_path):
         assert not DANGEROUS.search(result.stderr), command
         first = result.stderr.splitlines()[0]
         # A superfluous argument is escaped by Click, which does it another way.
-        assert command == "list" or shown(given[2 if command == "plan" else -1]) in first
+        assert command == "list" or printable(given[2 if command == "plan" else -1]) in first
 
 
 def test_results_of_any_width_are_printed_whole(monkeypatch, capsys):
@@ -88,9 +89,9 @@ def test_results_of_any_width_are_printed_whole(monkeypatch, capsys):
     printed = capsys.readouterr()
     assert printed.err == "x" * 200 + "\n"
     for name in NAMES:
-        assert any(line.startswith(shown(name)) for line in printed.out.splitlines())
+        assert any(line.startswith(printable(name)) for line in printed.out.splitlines())
 
 
 def test_names_that_are_no_text_are_shown_escaped():
-    assert shown("a\udcffb") == "a\\udcffb"
-    assert shown("caf\u00e9 \u9ed2") == "caf\u00e9 \u9ed2"
+    assert printable("a\udcffb") == "a\\udcffb"
+    assert printable("caf\u00e9 \u9ed2") == "caf\u00e9 \u9ed2"

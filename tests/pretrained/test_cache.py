@@ -84,8 +84,8 @@ def test_offline_with_an_empty_cache_says_which_file_goes_where(server, folder, 
     del server.files["toy.pth"]
     with pytest.raises(DownloadError) as told:
         atto()
-    assert f"fetch {ROW.url}" in str(told.value)
-    assert str(folder / "toy.pth") in str(told.value)
+    assert ROW.url in str(told.value)
+    assert f"as {folder / 'toy.pth'}" in str(told.value)
     assert files_in(folder) == []
     (folder / "toy.pth").write_bytes(published)  # as told
     assert atto().output_shape == (None, 10)
@@ -96,8 +96,7 @@ def test_a_copy_is_taken_where_the_first_source_fails(server, folder, published,
     copy = ROW._replace(source="timm", file=f"copy-{hashlib.sha256(published).hexdigest()[:8]}.pth")
     monkeypatch.setattr(catalog, "CATALOG", (ROW, copy))
     server.files = {copy.file: published}
-    with pytest.warns(UserWarning, match=r"toy\.pth answers 404.*Took timm's copy"):
-        atto()
+    atto()
     assert f"{copy.stem}.weights.h5" in files_in(folder)
     atto()
     assert len(server.requests) == 2
@@ -108,7 +107,7 @@ def test_the_digest_in_a_name_is_enforced(server, folder, published, monkeypatch
     monkeypatch.setattr(catalog, "CATALOG", (row,))
     server.files = {row.file: published}
     digest = hashlib.sha256(published).hexdigest()
-    with pytest.raises(CheckpointError, match=rf"sha256 is {digest} .* its publisher .* 01234567"):
+    with pytest.raises(DownloadError, match=rf"sha256 is {digest} .* its publisher .* 01234567"):
         atto()
     assert files_in(folder) == []
 
@@ -118,11 +117,11 @@ def test_the_digest_of_the_first_use_is_enforced_after(server, folder, published
     (folder / PORT).unlink()
     other = torch_reference.network("convnext_atto", classes=10)
     torch_reference.save(other, folder / "toy.pth")
-    with pytest.raises(CheckpointError, match=r"toy\.pth\.sha256 tells"):
+    with pytest.raises(CheckpointError, match=r"toy\.pth\.sha256 says.*cache remove toy\.pth"):
         atto()
     server.files["toy.pth"] = (folder / "toy.pth").read_bytes()
     (folder / "toy.pth").unlink()
-    with pytest.raises(CheckpointError, match=r"toy\.pth\.sha256 tells"):
+    with pytest.raises(DownloadError, match=r"toy\.pth\.sha256 says"):
         atto()
     assert files_in(folder) == ["toy.pth.sha256"]
     server.files["toy.pth"] = published
@@ -149,7 +148,7 @@ WRONG = {
 @pytest.mark.parametrize(("change", "told"), WRONG.values(), ids=WRONG)
 def test_a_wrong_file_does_not_enter_the_cache(server, folder, published, change, told):
     server.files["toy.pth"] = change(published)
-    with pytest.raises(CheckpointError, match=told):
+    with pytest.raises(DownloadError, match=told):
         atto()
     assert files_in(folder) == []
     server.files["toy.pth"] = published
@@ -166,7 +165,7 @@ def test_a_wrong_file_does_not_enter_the_cache(server, folder, published, change
     ids=["classes", "network"],
 )
 def test_a_file_of_something_else_does_not_enter_the_cache(server, folder, row, told):
-    with pytest.raises(CheckpointError, match=told):
+    with pytest.raises(DownloadError, match=told):
         cache.ported_weights([row])
     assert files_in(folder) == []
 

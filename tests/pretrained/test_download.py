@@ -1,5 +1,6 @@
 import os
 import shutil
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -8,9 +9,10 @@ from forked import Forked
 
 from keras_convnext import CheckpointError, DownloadError
 from keras_convnext.pretrained import download as module
-from keras_convnext.pretrained.download import download
+from keras_convnext.pretrained import web
+from keras_convnext.pretrained.download import NotWritten, download
 
-CHUNK = 1 << 16  # what is read at a time: of a broken one, nothing is kept
+CHUNK = 1 << 16  # what is read at a time
 CONTENT = os.urandom(300_000)
 
 
@@ -103,7 +105,7 @@ def test_a_busy_server_is_asked_again(server, path, status):
 
 def test_a_server_that_stays_busy_is_given_up(server, path):
     server.statuses = [503] * 99
-    with pytest.raises(DownloadError, match=r"x\.bin could not be fetched: .* 503"):
+    with pytest.raises(DownloadError, match="it answers 503 Service Unavailable"):
         download(f"{server.url}/x.bin", path, accept)
     assert len(server.requests) == module.ATTEMPTS
     assert files_in(path.parent) == []
@@ -111,14 +113,14 @@ def test_a_server_that_stays_busy_is_given_up(server, path):
 
 def test_a_server_that_always_starts_over_and_breaks_off_is_given_up(server, path):
     server.ranges, server.cut_after, server.cuts = False, CHUNK, 99
-    with pytest.raises(DownloadError, match="could not be fetched"):
+    with pytest.raises(DownloadError, match="the connection broke off"):
         download(f"{server.url}/x.bin", path, accept)
     assert not path.exists()
     assert len(server.requests) <= module.ATTEMPTS + 1
 
 
 def test_a_file_that_is_not_there_is_told_at_once(server, path):
-    with pytest.raises(DownloadError, match=r"y\.bin answers 404"):
+    with pytest.raises(DownloadError, match="it answers 404 Not Found: it has no such file"):
         download(f"{server.url}/y.bin", path, accept)
     assert len(server.requests) == 1
     assert files_in(path.parent) == []
@@ -155,9 +157,9 @@ def test_a_slow_server_is_waited_for(server, path):
 
 
 def test_a_server_that_falls_silent_is_given_up(server, path, monkeypatch):
-    monkeypatch.setattr(module, "TIMEOUT", 0.1)
+    monkeypatch.setattr(web, "SILENCE", 0.1)
     server.pause = 1.0
-    with pytest.raises(DownloadError, match="timed out"):
+    with pytest.raises(DownloadError, match="nothing came for"):
         download(f"{server.url}/x.bin", path, accept)
     assert not path.exists()
 
@@ -169,13 +171,84 @@ def test_nobody_listens(path, server):
 
 @pytest.mark.parametrize("url", ["folder/x.bin", "file:///folder/x.bin"])
 def test_what_is_no_web_address_is_told(url, path):
-    with pytest.raises(DownloadError, match="folder/x"):
+    with pytest.raises(DownloadError, match="not an address that starts with https"):
         download(url, path, accept)
+
+
+@pytest.mark.parametrize("sends_length", [True, False])
+def test_more_than_the_weights_can_have_is_not_kept(server, path, sends_length):
+    server.sends_length = sends_length
+    with pytest.raises(DownloadError, match=r"bytes or more, which these weights cannot have"):
+        download(f"{server.url}/x.bin", path, accept, most=len(CONTENT) - 1)
+    assert not path.exists()
+    download(f"{server.url}/x.bin", path, accept, most=len(CONTENT))
+    assert path.read_bytes() == CONTENT
+
+
+def test_it_is_announced_once_with_its_size(server, path):
+    sizes = []
+    server.cut_after, server.cuts, server.statuses = CHUNK, 2, [503]
+    download(f"{server.url}/x.bin", path, accept, announce=sizes.append)
+    assert sizes == [len(CONTENT)]
+    server.sends_length = False
+    download(f"{server.url}/x.bin", path, accept, announce=sizes.append)
+    assert sizes == [len(CONTENT), None]
+
+
+def test_a_server_that_trickles_is_connected_to_anew(server, path, monkeypatch):
+    monkeypatch.setattr(module, "SLOW_FOR", 0.05)
+    monkeypatch.setattr(module, "SLOWEST", 1e9)
+    server.pause, server.piece = 0.02, 50_000
+    download(f"{server.url}/x.bin", path, accept)
+    assert path.read_bytes() == CONTENT
+    assert 1 < len(server.requests) < 6
+    server.ranges, server.pause = False, 0.06  # so that it starts over each time
+    with pytest.raises(DownloadError, match=r"only [\d,]+ bytes came in 0 s"):
+        download(f"{server.url}/x.bin", path, accept)
+
+
+def test_what_came_of_a_stopped_download_is_kept_and_said(server, path, monkeypatch, capsys):
+    def stopped(done, total):
+        def advance(count):
+            raise KeyboardInterrupt
+
+        return nullcontext(advance)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "progress", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            download(f"{server.url}/x.bin", path, accept)
+    kept = (path.parent / "partial" / "x.bin").stat().st_size
+    assert kept > 0
+    said = capsys.readouterr().err
+    assert f"Stopped. {kept / 1e6:.1f} MB of x.bin are kept, and the next download goes" in said
+    download(f"{server.url}/x.bin", path, accept)
+    assert server.requests[-1] == ("/x.bin", f"bytes={kept}-")
+    assert f"  {kept / 1e6:.1f} MB are here already" in capsys.readouterr().err
+
+
+def test_a_file_whose_check_was_stopped_is_not_fetched_again(server, path):
+    def stopped(file):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        download(f"{server.url}/x.bin", path, stopped)
+    download(f"{server.url}/x.bin", path, accept)
+    assert path.read_bytes() == CONTENT
+    assert server.requests == [("/x.bin", None), ("/x.bin", "bytes=300000-")]
+    assert files_in(path.parent) == ["x.bin"]
+
+
+def test_a_folder_that_cannot_be_written_is_said(server, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(NotWritten, match=r"x\.bin cannot be written in .*file: Not a directory"):
+        download(f"{server.url}/x.bin", tmp_path / "file" / "x.bin", accept)
+    assert server.requests == []
 
 
 def test_a_disk_that_is_too_full_is_told_before(server, path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=299_999))
-    with pytest.raises(DownloadError, match=r"no room for x\.bin .* KERAS_CONVNEXT_CACHE"):
+    with pytest.raises(NotWritten, match=r"no room for x\.bin .* KERAS_CONVNEXT_CACHE"):
         download(f"{server.url}/x.bin", path, accept)
     assert files_in(path.parent) == []
 
@@ -191,5 +264,5 @@ def test_a_disk_that_fills_up_is_given_its_room_back(server, path):
         "download(sys.argv[1], Path(sys.argv[2]), print)\n"
     )
     run = Forked(script, f"{server.url}/x.bin", path).wait()
-    assert "There is no room for x.bin" in run.stderr
+    assert "there is no room for x.bin" in run.stderr
     assert files_in(path.parent) == []

@@ -1,0 +1,205 @@
+"""Published files on this machine: downloaded and checked once, and found after that.
+
+The cache is the folder `models/keras_convnext` of Keras' own (`~/.keras`, or KERAS_HOME), unless
+KERAS_CONVNEXT_CACHE names another. Of each file that was downloaded it keeps the SHA-256. Weights
+that come with the package are read where they lie.
+"""
+
+import hashlib
+import os
+import socket
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from filelock import FileLock, Timeout
+
+from keras_convnext.pretrained.catalog import Checkpoint
+from keras_convnext.pretrained.checkpoint import check_numbers
+from keras_convnext.pretrained.download import NotWritten, download
+from keras_convnext.pretrained.errors import CheckpointError, DownloadError
+from keras_convnext.pretrained.folder import cache_folder
+from keras_convnext.pretrained.identify import check_network
+from keras_convnext.pretrained.servers import address_of, addresses, is_offline
+from keras_convnext.pretrained.transfer_display import megabytes, say
+from keras_convnext.pretrained.web import Unreachable, without_login
+from keras_convnext.shipped import shipped
+
+_MOST_TIMES_EXPECTED = 4  # of bytes: a training run's state beside the weights is no more
+
+
+def published_file(copies: Sequence[Checkpoint]) -> tuple[Checkpoint, Path]:
+    """Returns a published file, downloading it if need be, and which of the copies it is.
+
+    One that was in the cache is not checked.
+
+    Args:
+        copies: sequence of Checkpoint. The same weights in several places, the best first.
+
+    Raises:
+        DownloadError: If the weights are not there and cannot be downloaded.
+    """
+    if copies[0].source == "shipped":
+        return copies[0], shipped(f"weights/{copies[0].url}")
+    with locked(copies):
+        return present(copies) or downloaded(copies)
+
+
+@contextmanager
+def locked(copies: Sequence[Checkpoint]) -> Iterator[None]:
+    """Keeps other processes from downloading the same weights, unless none can write here."""
+    folder = cache_folder()
+    with suppress(OSError):
+        folder.mkdir(parents=True, exist_ok=True)
+    if not os.access(folder, os.W_OK):
+        yield
+        return
+    lock = FileLock(folder / f"{copies[0].file}.lock")
+    holder = folder / f"{copies[0].file}.holder"
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        named = holder.read_text()[:100] if holder.is_file() else "another process"
+        say(f"Waiting for {named}, which gets {_title(copies[0])}")
+        lock.acquire()
+    try:
+        with suppress(OSError):
+            holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        yield
+    finally:
+        with suppress(OSError):
+            holder.unlink(missing_ok=True)
+        lock.release()
+
+
+def present(copies: Sequence[Checkpoint]) -> tuple[Checkpoint, Path] | None:
+    """Returns the first of the copies that is in the cache, and its path."""
+    paths = [(copy, cache_folder() / copy.file) for copy in copies]
+    return next(((copy, path) for copy, path in paths if path.is_file()), None)
+
+
+def downloaded(copies: Sequence[Checkpoint]) -> tuple[Checkpoint, Path]:
+    """Downloads one of the copies into the cache, from the first address that has it."""
+    title = _title(copies[0])
+    if is_offline():
+        raise DownloadError("\n".join([
+            f"{title.capitalize()} are not in the cache, and KERAS_CONVNEXT_OFFLINE forbids "
+            "connections",
+            *_by_hand(copies),
+        ]))  # fmt: skip
+    failures: list[str] = []
+    unreachable: set[str] = set()
+    for copy, url in addresses(copies):
+        server = urlsplit(url).netloc
+        if server in unreachable:
+            continue
+        if failures:
+            say(failures[-1])
+        path = cache_folder() / copy.file
+        most = _MOST_TIMES_EXPECTED * copy.expected_bytes
+        try:
+            download(
+                url, path, partial(check, copy), copy.bytes, most, partial(_announce, copy, url)
+            )
+        except NotWritten:
+            raise
+        except Unreachable as error:
+            failures.append(f"  {without_login(url)}: {error}")
+            unreachable.add(server)
+        except DownloadError as error:
+            failures.append(f"  {without_login(url)}: {error}")
+        except CheckpointError as error:
+            failures.append(f"  {without_login(url)}: its file was thrown away. {error}")
+        else:
+            return copy, path
+    raise DownloadError("\n".join([
+        f"{title.capitalize()} are not in the cache, and could not be downloaded",
+        *failures,
+        *_by_hand(copies),
+    ]))  # fmt: skip
+
+
+def _announce(copy: Checkpoint, url: str, size: int | None) -> None:
+    licence = copy.licence
+    about = megabytes(size) if size else f"about {megabytes(copy.expected_bytes)}"
+    say(
+        f"Downloading {_title(copy)}: {about}, "
+        + (f"{licence.name} licence" if licence.is_open else licence.name),
+        *[] if licence.is_open else [f"  it has terms of its own: {licence.url}"],
+        f"  from {without_login(url)}",
+        f"  to {cache_folder()}",
+    )
+
+
+def _by_hand(copies: Sequence[Checkpoint]) -> list[str]:
+    """What to do where there is no connection."""
+    lines = ["Download one of these files on another machine, and put it where it says:"]
+    for copy in copies:
+        about = f"{copy.expected_bytes / 1e6:,.0f} MB"
+        digest = f", {copy.known_digest}" if copy.known_digest else ""
+        lines.append(f"  {address_of(copy)} ({about}{digest})")
+        lines.append(f"    as {cache_folder() / copy.file}")
+    lines.append(
+        "Or let KERAS_CONVNEXT_MIRROR be the address of a folder that has one of them, or "
+        "KERAS_CONVNEXT_CACHE name a folder"
+    )
+    return lines
+
+
+def _title(copy: Checkpoint) -> str:
+    return f"the {copy.tag} weights of {copy.model}"
+
+
+def check(copy: Checkpoint, path: Path) -> None:
+    """Checks a published file, and keeps its SHA-256.
+
+    Raises:
+        CheckpointError: If it is not what it should be.
+    """
+    sha256 = check_digest(path, copy)
+    check_network(path, copy.model, copy.classes)
+    check_numbers(path)
+    with suppress(OSError):  # a cache that somebody else filled may be read-only
+        _record(copy).write_text(f"{sha256}  {copy.file}\n")  # as sha256sum writes and checks it
+
+
+def check_digest(path: Path, copy: Checkpoint) -> str:
+    """Checks that a file is what its publisher says, and what it was when first seen here.
+
+    Args:
+        path: path. The file.
+        copy: Checkpoint. What it should be.
+
+    Returns:
+        Its SHA-256, in hexadecimal digits.
+
+    Raises:
+        CheckpointError: If it is not.
+    """
+    sha256 = file_digest(path)
+    record = _record(copy)
+    recorded = record.read_text().partition(" ")[0] if record.is_file() else ""
+    for told_by, known in (("its publisher", copy.known_digest), (record, f"sha256:{recorded}")):
+        algorithm, _, digits = (known or "sha256:").partition(":")
+        digest = sha256 if algorithm == "sha256" else file_digest(path, algorithm)
+        if not digest.startswith(digits):
+            raise CheckpointError(
+                f"This is not the file that was published: its {algorithm} is {digest} and not, "
+                f"as {told_by} says, {digits} (file: {path})"
+            )
+    return sha256
+
+
+def _record(copy: Checkpoint) -> Path:
+    return cache_folder() / f"{copy.file}.sha256"
+
+
+def file_digest(path: Path, algorithm: str = "sha256") -> str:
+    """Returns the digest of a file, in hexadecimal digits."""
+    digest, piece = hashlib.new(algorithm), bytearray(1 << 20)
+    with open(path, "rb", buffering=0) as file:
+        while count := file.readinto(piece):
+            digest.update(memoryview(piece)[:count])
+    return digest.hexdigest()

@@ -1,0 +1,57 @@
+"""Where published files are fetched from, as the environment says.
+
+- KERAS_CONVNEXT_OFFLINE: 1 for no connections at all.
+- KERAS_CONVNEXT_MIRROR: addresses of folders with the files under their own names, tried in this
+  order, between spaces or commas. `direct` among them stands for the publishers.
+- HF_ENDPOINT: a server with the files of huggingface.co, as for `huggingface_hub`.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+
+from keras_convnext.pretrained.catalog import Checkpoint
+from keras_convnext.pretrained.errors import DownloadError
+from keras_convnext.pretrained.web import without_login
+
+DIRECT = "direct"
+_HUGGING_FACE = "https://huggingface.co"
+
+
+def is_offline() -> bool:
+    """Whether KERAS_CONVNEXT_OFFLINE forbids connections."""
+    value = os.environ.get("KERAS_CONVNEXT_OFFLINE", "")
+    return value.strip().lower() not in ("", "0", "false", "no", "off")
+
+
+def addresses(copies: Sequence[Checkpoint]) -> list[tuple[Checkpoint, str]]:
+    """Lists the addresses to try, the best first.
+
+    Args:
+        copies: sequence of Checkpoint. The same weights in several places, the best first.
+
+    Raises:
+        DownloadError: If KERAS_CONVNEXT_MIRROR holds something else than addresses.
+    """
+    mirrors = re.split(r"[\s,]+", os.environ.get("KERAS_CONVNEXT_MIRROR", "").strip())
+    found = []
+    for mirror in filter(None, mirrors) if any(mirrors) else (DIRECT,):
+        if mirror != DIRECT and not re.match(r"https?://[^/]", mirror):
+            raise DownloadError(
+                "KERAS_CONVNEXT_MIRROR holds addresses that start with https:// or http://, and "
+                "perhaps the word direct; for a folder on this machine, set KERAS_CONVNEXT_CACHE. "
+                f"Received: {without_login(mirror)}"
+            )
+        for copy in copies:
+            at_publisher = mirror == DIRECT
+            url = address_of(copy) if at_publisher else f"{mirror.rstrip('/')}/{copy.file}"
+            found.append((copy, url))
+    return found
+
+
+def address_of(copy: Checkpoint) -> str:
+    """Where the publisher serves a file, by way of HF_ENDPOINT if that is set."""
+    endpoint = os.environ.get("HF_ENDPOINT")
+    if endpoint and copy.url.startswith(f"{_HUGGING_FACE}/"):
+        return endpoint.rstrip("/") + copy.url.removeprefix(_HUGGING_FACE)
+    return copy.url
