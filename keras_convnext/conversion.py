@@ -13,6 +13,7 @@ from keras_convnext.initializers import about_to_load
 from keras_convnext.pretrained.cache import ported_weights
 from keras_convnext.pretrained.catalog import find, list_weights
 from keras_convnext.pretrained.errors import CheckpointError
+from keras_convnext.pretrained.foreign_files import missing_file
 from keras_convnext.pretrained.identify import identify
 from keras_convnext.pretrained.keras_file import SUFFIX as KERAS_SUFFIX
 from keras_convnext.pretrained.keras_model import load_keras_model
@@ -20,6 +21,7 @@ from keras_convnext.pretrained.model_weights import Progress
 from keras_convnext.pretrained.porting import load_checkpoint
 from keras_convnext.pretrained.trunks import listed
 from keras_convnext.pretrained.writing import save_checkpoint
+from keras_convnext.printable import printable
 from keras_convnext.trunks import head_of, trunk_of
 from keras_convnext.variants import VARIANTS, Variant
 
@@ -78,10 +80,10 @@ def load_model(
     source = Path(source)
     if not _is_local(source, model):
         if source.suffix or model is None:
-            raise FileNotFoundError(
-                "There is no such file; of published weights, name the network too. "
-                f"Received: {source}"
+            told = missing_file(str(source)) or (
+                "There is no such file; of published weights, name the network too"
             )
+            raise FileNotFoundError(f"{told}. Received: {printable(source)}")
         if model not in VARIANTS:
             raise ValueError(f"model is one of {', '.join(VARIANTS)}. Received: model={model}")
         return _build(VARIANTS[model], include_top, weights=str(source), **options)

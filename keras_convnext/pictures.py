@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from keras_convnext.pixel_levels import PixelError, to_eight_bits
+from keras_convnext.printable import printable
 
 ImageSource = str | Path | bytes | IO[bytes] | Image.Image | np.ndarray
 
@@ -48,7 +49,6 @@ _NO_PICTURES = (
     (rb"....ftyp|\x1aE\xdf\xa3", "a video: save a frame of it as PNG"),
     (rb"II[*+]\x00|MM\x00[*+]", "a TIFF of a kind that Pillow does not read: save it as PNG"),
 )  # fmt: skip
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class ImageError(ValueError):
@@ -130,7 +130,7 @@ def name_of(source: ImageSource) -> str:
     if isinstance(source, np.ndarray):
         return f"an array of shape {source.shape}"
     name = source if isinstance(source, str | Path) else getattr(source, "name", "an open file")
-    return _CONTROL.sub(lambda match: match[0].encode("unicode_escape").decode(), str(name))
+    return printable(name)
 
 
 @contextmanager

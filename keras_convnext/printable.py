@@ -15,3 +15,10 @@ def printable(text: object) -> str:
         else character
         for character in str(text)
     )
+
+
+class PrintableError(ValueError):
+    """An error whose message a terminal may show, whatever names are in it."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(printable(message))

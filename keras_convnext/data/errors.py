@@ -1,7 +1,9 @@
 """What goes wrong with data, under one name."""
 
+from keras_convnext.printable import PrintableError
 
-class DataError(ValueError):
+
+class DataError(PrintableError):
     """The images or the labels are not what a run needs; the message names the culprit."""
 
 

@@ -3,7 +3,7 @@
 import fnmatch
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -175,10 +175,12 @@ def chosen(
     numbers: Counter[str] = Counter()
     beside = ignored.copy()
     if entry is None and prefix is None:
+        at_home = {id(tensor) for tensor in home.tensors.values()}  # a file may repeat them
         for other in within:
-            if other is not home:
-                ignored += [".".join((*other.path, key)) for key in other.tensors]
-                numbers[other.path[0] if other.path else "the file itself"] += len(other.tensors)
+            others = [key for key, tensor in other.tensors.items() if id(tensor) not in at_home]
+            if others:
+                ignored += [".".join((*other.path, key)) for key in others]
+                numbers[other.path[0] if other.path else "the file itself"] += len(others)
     return OpenCheckpoint(
         network,
         sources,
@@ -200,12 +202,31 @@ def _no_entry(saved: object, entries: list[Entry], entry: str | None) -> str:
                 "load it with the program that wrote it, and save model.state_dict()"
             )
         held = f", but {listed(names)}" if names else ""
+        if (kind := _kind_without_numbers(saved)) is not None:
+            return f"The file holds {kind}. Save model.state_dict()"
         return f"The file holds no tensors{held}. Save model.state_dict()"
     if entry in names:
         return f"The entry {shown(entry)} holds no tensors"
     nested = [each.name for each in entries if candidates_in(each.tensors)]
+    if nested == [""]:
+        return f"The file is one dict of tensors, without entries: leave out entry={shown(entry)}"
     hint = f". Those with a ConvNeXt are {listed(nested)}" if nested else ""
     return f"The file has no entry {shown(entry)}, but {listed(names)}{hint}"
+
+
+def _kind_without_numbers(saved: object) -> str | None:
+    """What stands where the tensors should, if it is known."""
+    values = saved.values() if isinstance(saved, Mapping) else ()
+    names = {getattr(value, "name", "") for each in values for value in _with_members(each)}
+    if any(name.startswith("numpy.") and name.endswith("._reconstruct") for name in names):
+        return "NumPy arrays, and no tensors"
+    if "torch._utils._rebuild_meta_tensor_no_storage" in names:
+        return "tensors of the device meta, which have no numbers"
+    return None
+
+
+def _with_members(value: object) -> list[object]:
+    return [value, *value.values()] if isinstance(value, Mapping) else [value]
 
 
 def _nothing(saved: object, entries: list[Entry]) -> str:

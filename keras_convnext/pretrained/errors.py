@@ -1,7 +1,9 @@
 """What goes wrong with weights that come from elsewhere."""
 
+from keras_convnext.printable import PrintableError
 
-class CheckpointError(ValueError):
+
+class CheckpointError(PrintableError):
     """A file of weights is damaged, is not what it should be, or does not fit the model."""
 
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import safetensors
 
+from keras_convnext.pretrained.safetensors_file import SafeTensor
+
 # What trainers, timm and transformers call it, and where they put it.
 _NAMES = ("input_size", "image_size", "img_size")
 _HOLDERS = ("args", "config", "cfg", "hyper_parameters", "pretrained_cfg", "model_args", "opt")
@@ -22,8 +24,9 @@ def recorded_size(path: str | Path, saved: object) -> int | None:
     """
     path = Path(path)
     found = [*_sizes(saved)]
-    if path.suffix == ".safetensors":
-        found += _sizes(_metadata(path))
+    in_safetensors = (each for each in _members(saved).values() if isinstance(each, SafeTensor))
+    if tensor := next(in_safetensors, None):
+        found += _sizes(_metadata(tensor.path))
     return next(iter(found or [*_sizes(_config(path.with_name("config.json")))]), None)
 
 

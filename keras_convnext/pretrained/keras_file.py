@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from keras_convnext.pretrained.errors import CheckpointError
+from keras_convnext.pretrained.foreign_files import foreign_file
 from keras_convnext.pretrained.h5_file import H5Tensor, read_h5_within
 
 SUFFIX = ".keras"
@@ -74,9 +75,8 @@ def _member_of(path: str | Path, name: str) -> Iterator[tuple[zipfile.ZipFile, z
             raise
         raise CheckpointError(f"{error} (file: {path})") from error
     except damages as error:  # RecursionError and NotImplementedError are RuntimeErrors
-        raise CheckpointError(
-            f"Not a .keras file, or a damaged one: {error}. {_AGAIN} (file: {path})"
-        ) from error
+        told = foreign_file(Path(path)) or f"Not a .keras file, or a damaged one: {error}. {_AGAIN}"
+        raise CheckpointError(f"{told} (file: {path})") from error
 
 
 class _Window(io.RawIOBase):

@@ -5,11 +5,13 @@ import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
+from keras_convnext.printable import printable
+
 
 def warn_user(notices: Iterable[str | None], path: str | Path) -> None:
     """Warns of what was found in a file, or left out of one, a warning for each notice."""
     for notice in filter(None, notices):
-        warnings.warn(f"{notice} (file: {path})", stacklevel=_level_of_the_user())
+        warnings.warn(printable(f"{notice} (file: {path})"), stacklevel=_level_of_the_user())
 
 
 def _level_of_the_user() -> int:

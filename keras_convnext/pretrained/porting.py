@@ -138,6 +138,12 @@ def _classes(tensors: Mapping[Place, Any]) -> int | None:
 def _differences(checkpoint: OpenCheckpoint, model: keras.Model) -> Iterator[str]:
     """Tells in what, apart from weights, the model differs from where the checkpoint is from."""
     layers = trunk_of(model).layers
+    patch = checkpoint.network.patch_size
+    if patch % 2 and patch > 1:
+        yield (
+            f"The stem has a kernel of {patch} x {patch}, which is taken for patches side by side. "
+            "Most such stems overlap, which no file of weights records: compare an output"
+        )
     theirs = checkpoint.network.epsilon
     ours = {layer.norm.epsilon for layer in layers.values() if isinstance(layer, Block)}
     if ours and ours != {theirs}:

@@ -1,8 +1,11 @@
 """The file of weights in a folder, as Hugging Face, DeepSpeed and others lay it out."""
 
+from itertools import islice
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from keras_convnext.pretrained.errors import CheckpointError
+from keras_convnext.pretrained.foreign_files import missing_file
+from keras_convnext.printable import printable
 
 # What transformers looks for, in its order: the same weights in other formats stand beside.
 _SNAPSHOT = (
@@ -14,6 +17,7 @@ _SNAPSHOT = (
 _SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar", ".h5", ".hdf5", ".keras"}
 _INDEX = ".index.json"
 _MAX_NAME = 255
+_MOST_SEARCHED = 1000  # of the files in the folders of one
 
 
 def weight_file(path: str | Path) -> Path:
@@ -22,8 +26,10 @@ def weight_file(path: str | Path) -> Path:
     Raises:
         CheckpointError: If the folder holds no weights, or several files of them.
     """
-    path = Path(path)
+    address, path = str(path), Path(path)
     if not path.is_dir():
+        if not path.exists() and (told := missing_file(address)):
+            raise FileNotFoundError(f"{told}. Received: {printable(address)}")
         return path
     names = sorted(member.name for member in path.iterdir() if not member.name.startswith("."))
     for name in _SNAPSHOT:
@@ -90,7 +96,18 @@ def _what_it_is_instead(folder: Path, names: list[str]) -> str:
             "A distributed checkpoint of PyTorch. Convert it with `python -m "
             "torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER model.pth`"
         )
+    if within := _folders_with_weights(folder):
+        return f"The folder holds no file of weights, but there are some in {_shown(within)}"
     return f"The folder holds no file of weights, but {_shown(names)}. Give the file itself"
+
+
+def _folders_with_weights(folder: Path) -> list[str]:
+    """Some folders in one that hold weights, at most two levels down, as in a cache of hubs."""
+    found = set()
+    for place in islice((*folder.glob("*/*"), *folder.glob("*/*/*")), _MOST_SEARCHED):
+        if place.suffix in _SUFFIXES and place.is_file():
+            found.add(place.parent.relative_to(folder).as_posix())
+    return sorted(found)
 
 
 def _shown(names: list[str]) -> str:

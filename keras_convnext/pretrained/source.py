@@ -36,7 +36,14 @@ class Source(NamedTuple):
         return tuple(self.tensor.shape[axis] for axis in self.axes)
 
     def read(self) -> np.ndarray:
-        """Reads the numbers, in our order of axes, without checking them again."""
+        """Reads the numbers, in our order of axes, without checking them again.
+
+        Those in float8, which not every backend has, come as float32.
+        """
+        array = self._read()
+        return array.astype("float32") if array.dtype.itemsize == 1 else array
+
+    def _read(self) -> np.ndarray:
         shape = self.tensor.shape[: len(self.axes)]
         if self.axes == tuple(range(len(self.axes))):
             return self.tensor.read(verify=False).reshape(shape)

@@ -16,6 +16,7 @@ import numpy as np
 
 from keras_convnext.pretrained import torch_pickle
 from keras_convnext.pretrained.errors import CheckpointError
+from keras_convnext.pretrained.foreign_files import foreign_file
 from keras_convnext.pretrained.placeholder import Placeholder
 from keras_convnext.pretrained.stored_tensor import (
     FETCH,
@@ -38,7 +39,6 @@ from keras_convnext.pretrained.torch_objects import Name
 _MAX_DIRECTORY_BYTES = 2 << 20
 MAX_DESCRIPTION_BYTES = 32 << 20
 _ENCRYPTED_OR_PATCHED = 0x61
-_PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!", b"\x28\xb5\x2f\xfd")
 _LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 
@@ -88,7 +88,8 @@ def _checked_entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.Z
     names = [entry.filename.partition("/")[2] for entry in archive.infolist()]
     if "data.pkl" not in names:
         raise CheckpointError(
-            "A zip archive, but none of torch.save: it has no data.pkl. Take the .pth file"
+            "A zip archive, but none of torch.save: it has no data.pkl. Unpack it, and give the "
+            "file of weights in it"
         )
     if "constants.pkl" in names:
         raise CheckpointError(
@@ -227,21 +228,15 @@ def rebuild_tensor(
 
 
 def _what_it_is_instead(path: Path) -> str:
+    if foreign := foreign_file(path):
+        return foreign
     with open(path, "rb") as file:
-        start = file.read(512).lstrip()
-    if not start:
-        return f"The file is empty. {FETCH}"
-    if start.startswith(b"<"):
-        return "This is a web page, not a checkpoint: the download went wrong. Fetch it again"
-    if start.startswith(b"PK"):
+        start = file.read(2)
+    if start == b"PK":
         return f"The file is cut or damaged, though it begins as a zip archive. {FETCH}"
-    if start.startswith(b"version https://git-lfs"):
-        return "This is a pointer of Git LFS, not what it points to: run `git lfs pull`"
     if start.startswith(b"\x80"):
         return (
             "A bare pickle, which torch.save does not write. Load it where it was made, and save "
             "its arrays with safetensors"
         )
-    if start.startswith(_PACKED) or start[257:262] == b"ustar":
-        return "A packed archive. Unpack it, and give the file of weights in it"
     return "Neither a PyTorch, safetensors nor HDF5 file. Give a file or folder of weights"

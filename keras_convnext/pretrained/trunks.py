@@ -189,7 +189,14 @@ def checked(candidate: Candidate, keys: Collection[str]) -> tuple[Variant, dict[
             "Take a file of an unchanged network, or leave them out with ignore="
         )
     network = _checked_trunk(candidate, trunk)
-    return network, trunk | _above(candidate, network, keys)
+    sources = trunk | _above(candidate, network, keys)
+    for source in sources.values():
+        if source.tensor.dtype.kind not in "fV":  # bfloat16 and float8 are of kind V
+            raise CheckpointError(
+                f"{source.key} holds {source.tensor.dtype}, and weights are floating-point. Take "
+                "the file of weights from before it was quantized"
+            )
+    return network, sources
 
 
 def _checked_trunk(candidate: Candidate, trunk: Mapping[Place, Source]) -> Variant:
@@ -219,6 +226,11 @@ def check_whole(found: Mapping[Place, tuple[int, ...]], names: Mapping[Place, st
     # A file of a few names may claim thousands of blocks, and no memory is spent on those.
     if network is None or sum(network.depths) > len(found):
         raise CheckpointError("The checkpoint lacks whole parts of a ConvNeXt")
+    if network.kernel_size % 2 == 0:
+        raise CheckpointError(
+            f"The depthwise kernels have {network.kernel_size} x {network.kernel_size} places, and "
+            "in a ConvNeXt an odd number"
+        )
     expected = trunk_shapes(network, found[STEM_KERNEL][2])
     if missing := ["/".join(place) for place in expected if place not in found]:
         raise CheckpointError(f"The checkpoint lacks tensors of {network.name}: {listed(missing)}")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from keras_convnext.pretrained.errors import CheckpointError
+from keras_convnext.pretrained.foreign_files import foreign_file
 from keras_convnext.pretrained.h5_file import SUFFIXES, read_h5
 from keras_convnext.pretrained.keras_file import SUFFIX as KERAS_SUFFIX
 from keras_convnext.pretrained.keras_file import read_keras
@@ -56,10 +57,13 @@ def format_of(path: str | Path) -> Format:
     """Tells the format of a file, or of the file of weights in a folder, by how it starts.
 
     Raises:
-        CheckpointError: If a folder holds no weights or several.
+        CheckpointError: If a folder holds no weights or several, or the file is of a kind that is
+            not read here.
         FileNotFoundError: If there is no such file.
     """
     path = weight_file(path)
+    if foreign := foreign_file(path):
+        raise CheckpointError(f"{foreign} (file: {path})")
     with open(path, "rb") as file:
         start, size = file.read(64), os.fstat(file.fileno()).st_size
     header = int.from_bytes(start[:8], "little")

@@ -352,7 +352,7 @@ def test_what_is_empty_is_explained(tmp_path):
 
 
 def test_another_zip_archive_is_refused(tmp_path):
-    with zipfile.ZipFile(tmp_path / "x.npz", "w") as file:
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as file:
         file.writestr("arr_0.npy", b"")
     with pytest.raises(CheckpointError, match=r"none of torch\.save"):
-        read(tmp_path / "x.npz")
+        read(tmp_path / "x.zip")
