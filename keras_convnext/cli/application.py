@@ -4,6 +4,7 @@ import inspect
 import sys
 from collections.abc import Callable, Sequence
 from functools import wraps
+from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 import typer
@@ -151,6 +152,23 @@ Ignore = Annotated[
     list[str] | None,
     typer.Option(metavar="PATTERN", help="Names of tensors to ignore, such as 'head.*'."),
 ]
+
+
+def checked_picture(path: Path | None) -> Path | None:
+    """Refuses a picture that could not be written, before the work is done.
+
+    Raises:
+        typer.BadParameter: If its name ends in no format of pictures, or is that of a folder.
+    """
+    if path is not None:
+        from PIL import Image
+
+        Image.init()
+        if Image.EXTENSION.get(path.suffix.lower()) not in Image.SAVE:
+            raise typer.BadParameter(f"it ends in .png, .jpg or .webp. Received: {path}")
+        if path.is_dir():
+            raise typer.BadParameter(f"this is a folder. Received: {path}")
+    return path
 
 
 class Reading(TypedDict, total=False):

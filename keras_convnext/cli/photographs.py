@@ -23,6 +23,7 @@ from keras_convnext.cli.application import (
     Reading,
     Shape,
     Size,
+    checked_picture,
     reading,
     shape_of,
 )
@@ -63,7 +64,10 @@ def predict(
     batch_size: BatchSize = 8,
     as_json: Json = False,
     picture: Annotated[
-        Path | None, typer.Option(help="Draw the photographs with their classes to this file.")
+        Path | None,
+        typer.Option(
+            callback=checked_picture, help="Draw the photographs with their classes to this file."
+        ),
     ] = None,
 ) -> None:
     """Classify photographs.
@@ -84,11 +88,7 @@ def predict(
             "images",
             len(paths),
         )
-        predictions = [
-            prediction._replace(path=Path(STANDARD_INPUT)) if prediction.path == standard_input
-            else prediction
-            for prediction in found
-        ]  # fmt: skip
+        predictions = [_renamed(each) if each.path == standard_input else each for each in found]
         if as_json:
             write_json([_as_json(prediction) for prediction in predictions])
         else:
@@ -130,6 +130,12 @@ def _files(images: Sequence[str]) -> Iterator[tuple[list[str], Path | None]]:
                     raise FileNotFoundError(f"No file matches this pattern. Received: {image}")
                 files += found
         yield files, standard_input
+
+
+def _renamed(prediction: "Prediction") -> "Prediction":
+    """Of standard input, which was written to a file for the while."""
+    error = prediction.error and prediction.error.replace(str(prediction.path), STANDARD_INPUT)
+    return prediction._replace(path=Path(STANDARD_INPUT), error=error)
 
 
 def chosen_network(

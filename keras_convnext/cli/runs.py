@@ -18,6 +18,7 @@ from keras_convnext.cli.application import (
     Settings,
     Size,
     Weights,
+    checked_picture,
     reading,
     settings_of,
     shape_of,
@@ -104,7 +105,10 @@ def evaluate_network(
     ] = None,
     as_json: Json = False,
     confusion: Annotated[
-        Path | None, typer.Option(help="Draw which class is taken for which to this file.")
+        Path | None,
+        typer.Option(
+            callback=checked_picture, help="Draw which class is taken for which to this file."
+        ),
     ] = None,
 ) -> None:
     """Measure accuracy the way the published figures were measured."""

@@ -45,8 +45,10 @@ class Stream(Console):
         raise typer.Exit(CLOSED_PIPE)
 
 
-output = Stream(soft_wrap=True)
-messages = Stream(stderr=True, soft_wrap=True)
+# Rich would print nothing where COLUMNS is 0, as on some machines without a terminal.
+_WIDTH = 80 if re.fullmatch("0+", os.environ.get("COLUMNS", "")) else None
+output = Stream(soft_wrap=True, width=_WIDTH)
+messages = Stream(stderr=True, soft_wrap=True, width=_WIDTH)
 
 
 def one_line(text: str) -> str:

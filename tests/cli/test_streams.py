@@ -1,6 +1,7 @@
 """What reaches the terminal, and how the process ends: in processes of their own."""
 
 import io
+import json
 import os
 import signal
 import subprocess
@@ -85,6 +86,21 @@ def test_verbose_shows_what_libraries_print_and_an_image_comes_from_standard_inp
     assert b'"file": "-"' in done.stdout
     assert done.stdout.startswith(b"[")
     assert b"oneDNN" in done.stderr
+
+
+def test_an_image_from_standard_input_is_not_called_by_the_file_it_was_written_to():
+    done = subprocess.run([*COMMAND, "predict", "-", "--json"], capture_output=True, input=b"none")
+    assert done.returncode == 1
+    assert done.stderr.rstrip().endswith(b"Received: -")
+    assert json.loads(done.stdout)[0]["error"].endswith("Received: -")
+
+
+@pytest.mark.parametrize("columns", ["0", "00", "1", "-5", "abc", ""])
+def test_results_are_printed_whatever_the_width_is_said_to_be(columns):
+    done = subprocess.run(
+        [*COMMAND, "list"], capture_output=True, text=True, env={**os.environ, "COLUMNS": columns}
+    )
+    assert "convnext_tiny" in done.stdout
 
 
 def test_a_backend_that_is_not_there_is_a_line():
