@@ -19,6 +19,7 @@ from keras_convnext.pretrained.keras_file import SUFFIX as KERAS_SUFFIX
 from keras_convnext.pretrained.keras_model import load_keras_model
 from keras_convnext.pretrained.model_weights import Progress
 from keras_convnext.pretrained.porting import load_checkpoint
+from keras_convnext.pretrained.rewriting import check_dtype
 from keras_convnext.pretrained.trunks import listed
 from keras_convnext.pretrained.writing import save_checkpoint
 from keras_convnext.printable import printable
@@ -259,6 +260,7 @@ def convert(
     target = Path(target)
     if not target.name.endswith(TARGETS):
         raise ValueError(f"target ends in {', '.join(TARGETS)}. Received: target={target}")
+    check_dtype(dtype)
     if target.suffix != ".keras":
         converted = load_model(
             source, model, include_top, entry, progress, prefix=prefix, ignore=ignore

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
     from keras_convnext.pretrained.model_weights import Progress
 
 
+# What weights can be rounded to.
+DTYPES = ("float16", "bfloat16", "float32", "float64")
+
+
 def rewrite_checkpoint(
     source: str | Path,
     target: str | Path,
@@ -72,6 +76,7 @@ def write_arrays(
     progress: "Progress" = iter,
 ) -> None:
     """Writes arrays, which are asked for one at a time, in the order of the network."""
+    check_dtype(dtype)
     layout = layout or default_layout(path)
     hdf5 = Path(path).suffix in SUFFIXES
     if layout in LAYOUTS and hdf5 != (layout in HDF5_LAYOUTS):
@@ -91,6 +96,16 @@ def write_arrays(
         write_safetensors(path, tensors)
     else:
         write_torch_file(path, tensors, ENTRIES.get(layout))
+
+
+def check_dtype(dtype: str | None) -> None:
+    """Refuses to round weights to what is no floating-point number.
+
+    Raises:
+        ValueError: If it is none of `DTYPES`, nor None.
+    """
+    if dtype is not None and dtype not in DTYPES:
+        raise ValueError(f"dtype is one of {', '.join(DTYPES)}, or None. Received: dtype={dtype}")
 
 
 def default_layout(path: str | Path) -> str:
@@ -129,5 +144,12 @@ def _h5_entry(place: Place, form: Form, array: np.ndarray) -> H5Entry:
 
 
 def _theirs(array: np.ndarray, form: Form, dtype: str | None) -> np.ndarray:
-    array = array.astype(dtype or array.dtype, copy=False).transpose(np.argsort(form.axes))
+    if dtype is not None:
+        with np.errstate(over="ignore"):
+            array = array.astype(dtype, copy=False)
+        if not np.isfinite(array).all():
+            raise CheckpointError(
+                f"{form.key} has numbers that are too large for {dtype}. Take bfloat16 instead"
+            )
+    array = array.transpose(np.argsort(form.axes))
     return array.reshape(array.shape + (1,) * form.ones)

@@ -45,15 +45,15 @@ def save_checkpoint(
             is "keras", for these models, or "keras_applications"; of others any but these.
             "official" is, for an isotropic model, that of the isotropic ones. Defaults to None,
             which is "keras" for HDF5 and "official" for others.
-        dtype: str or None. What to round the weights to, such as "float16". Defaults to None, as
-            they are.
+        dtype: str or None. What to round the weights to: "float16", "bfloat16", "float32" or
+            "float64". Defaults to None, as they are.
         progress: function. As in `load_checkpoint`, for the tensors that are written.
 
     Raises:
         CheckpointError: If the model has weights that the layout has no place for, or is
-            quantized.
-        ValueError: If there is no such layout for such a file, or if the model has no ConvNeXt or
-            several.
+            quantized, or if a weight is too large for `dtype`.
+        ValueError: If there is no such dtype, or no such layout for such a file, or if the model
+            has no ConvNeXt or several.
         OSError: If the file cannot be written; nothing is left of it.
     """
     variables = variables_of(model)

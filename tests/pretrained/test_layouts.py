@@ -199,6 +199,23 @@ def test_weights_may_be_rounded_on_the_way_out(suffix, dtype, tmp_path):
         np.testing.assert_allclose(ours, theirs, rtol=0.01, atol=1e-7)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint8", "bool", "complex64", "mixed_float16", "nope"])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".weights.h5"])
+def test_weights_are_rounded_to_floating_point_numbers_alone(suffix, dtype, tmp_path):
+    with pytest.raises(ValueError, match=rf"dtype is one of float16.*Received: dtype={dtype}"):
+        save_checkpoint(keras_model("official"), tmp_path / f"x{suffix}", dtype=dtype)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_weight_too_large_for_float16_is_not_written(tmp_path):
+    model = keras_model("official")
+    model.get_layer("stem_conv").bias.assign([7e4] * model.get_layer("stem_conv").bias.shape[0])
+    with pytest.raises(CheckpointError, match=r"0\.0\.bias .* too large for float16"):
+        save_checkpoint(model, tmp_path / "x.pth", dtype="float16")
+    assert not any(tmp_path.iterdir())
+    save_checkpoint(model, tmp_path / "x.pth", dtype="bfloat16")
+
+
 @pytest.mark.parametrize("content", [b"", b"\xff" * 64, b"<html></html>"])
 def test_a_damaged_safetensors_file_is_named(content, tmp_path):
     path = tmp_path / "x.safetensors"
