@@ -14,6 +14,7 @@ from keras_convnext.cli.loading import import_backend
 from keras_convnext.cli.terminal import note, write, write_facts, write_json
 from keras_convnext.cli.versions import backend, version_of, versions
 from keras_convnext.pretrained.folder import cache_folder, cached_files
+from keras_convnext.pretrained.servers import described
 
 NEEDED_FOR = {
     "demo": "the page of `demo`",
@@ -39,6 +40,7 @@ def doctor(as_json: Json = False) -> None:
         "oneDNN": _one_dnn(),
         "memory": _memory(),
         "cache": _cache(),
+        "downloads": described(),
     }
     missing = {extra: packages for extra, packages in _missing().items() if extra in NEEDED_FOR}
     if as_json:

@@ -14,7 +14,7 @@ from keras_convnext.complexity import parts
 from keras_convnext.pretrained.catalog import list_weights
 from keras_convnext.variants import VARIANTS
 
-_NUMBERS_OF_WEIGHTS = ("px", "classes", "top-1", "top-5")
+_NUMBERS_OF_WEIGHTS = ("px", "classes", "MB", "top-1", "top-5")
 _NUMBERS_OF_NETWORKS = ("parameters", "GMACs")
 
 
@@ -34,7 +34,7 @@ def list_variants(
     Parameters and multiply-accumulates (GMACs) are those at 224 px with 1,000 classes.
     """
     shows_weights = weights or files
-    rows = _published(files) if shows_weights else _networks()
+    rows = _published(files, as_json) if shows_weights else _networks()
     if as_json:
         write_json(rows)
         return
@@ -49,11 +49,17 @@ def list_variants(
         write_table(headings, cells, _NUMBERS_OF_NETWORKS)
 
 
-def _published(copies: bool) -> list[dict[str, object]]:
+def _published(copies: bool, as_json: bool) -> list[dict[str, object]]:
     rows: list[dict[str, object]] = []
     for row in list_weights(copies=copies):
-        rows.append({"model": row.model, "weights": row.tag, "px": row.size,
-                     "classes": row.classes, "top-1": row.top1, "top-5": row.top5})  # fmt: skip
+        rows.append({
+            "model": row.model, "weights": row.tag, "px": row.size, "classes": row.classes,
+            "MB": round(row.expected_bytes / 1e6), "top-1": row.top1, "top-5": row.top5,
+        })  # fmt: skip
+        if copies or as_json:
+            rows[-1] |= {"license": row.license.name}
+        if as_json:
+            rows[-1] |= {"terms": row.license.url}
         if copies:
             rows[-1] |= {"source": row.source, "file": row.file, "url": row.url}
     return rows

@@ -20,7 +20,7 @@ cache = typer.Typer(
 def download(model: Network, weights: TagNames = None, as_json: Json = False) -> None:
     """Download published weights, so that they load without a connection later.
 
-    It prints how large each file is, its licence, where it comes from and where it goes. A download
+    It prints how large each file is, its license, where it comes from and where it goes. A download
     that broke off goes on where it was; weights that are here already are not downloaded again.
 
     Without a connection, set KERAS_CONVNEXT_OFFLINE=1. KERAS_CONVNEXT_CACHE names the folder,
@@ -32,9 +32,9 @@ def download(model: Network, weights: TagNames = None, as_json: Json = False) ->
 
     rows: list[dict[str, object]] = []
     for tag in weights or [list_weights(model)[0].tag]:
-        licence = find(model, tag)[0].licence
+        license = find(model, tag)[0].license
         path = download_weights(model, tag)
-        rows.append({"model": model, "weights": tag, "licence": licence.name, "terms": licence.url,
+        rows.append({"model": model, "weights": tag, "license": license.name, "terms": license.url,
                      "bytes": path.stat().st_size, "file": str(path)})  # fmt: skip
     if as_json:
         write_json(rows)

@@ -38,13 +38,13 @@ SOURCES = {
 }  # fmt: skip
 
 
-class Licence(NamedTuple):
+class License(NamedTuple):
     """What a file may be used for.
 
     Args:
         name: str. Its SPDX identifier, where it has one.
         url: str. Its text.
-        is_open: bool. Whether it is one of the usual open-source licences. If not, read it first.
+        is_open: bool. Whether it is one of the usual open-source licenses. If not, read it first.
     """
 
     name: str
@@ -52,14 +52,14 @@ class Licence(NamedTuple):
     is_open: bool = True
 
 
-_MIT = Licence("MIT", "https://opensource.org/license/mit")
-_APACHE = Licence("Apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0")
+_MIT = License("MIT", "https://opensource.org/license/mit")
+_APACHE = License("Apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0")
 
 # Of a tag, whoever serves it, or else of a source. Where they say so: the LICENSE of
 # facebookresearch/ConvNeXt and of open-mmlab/mmpretrain; timm/models/convnext.py for its own, its
 # copies and DINOv3.
-LICENCES = {
-    "dinov3":      Licence("DINOv3 License", "https://ai.meta.com/resources/models-and-libraries/dinov3-license/", is_open=False),
+LICENSES = {
+    "dinov3":      License("DINOv3 License", "https://ai.meta.com/resources/models-and-libraries/dinov3-license/", is_open=False),
     "official":    _MIT,
     "openmmlab":   _APACHE,
     "timm":        _APACHE,
@@ -107,9 +107,9 @@ class Checkpoint(NamedTuple):
         return SOURCES[self.source].format(file=self.file, stem=self.stem, tag=self.tag)
 
     @property
-    def licence(self) -> Licence:
+    def license(self) -> License:
         """What its publisher lets it be used for."""
-        return LICENCES.get(self.tag) or LICENCES[self.source]
+        return LICENSES.get(self.tag) or LICENSES[self.source]
 
     @property
     def expected_bytes(self) -> int:

@@ -62,7 +62,7 @@ def download(
             raise
         except OSError as error:
             raise _not_written(partial, error) from error
-        come = f"  {megabytes(_length(partial))} are here after {time.monotonic() - start:,.1f} s"
+        come = f"  {megabytes(_length(partial))} downloaded in {time.monotonic() - start:,.1f} s"
         try:
             check(partial)
         except Exception:
@@ -74,7 +74,7 @@ def download(
     # First, so that a kill in between leaves nothing that nobody would look for again.
     _version_of(partial).unlink(missing_ok=True)
     os.replace(partial, path)
-    say(f"{come}, and checked")
+    say(f"{come} and checked")
 
 
 def _transfer_in_attempts(
@@ -185,7 +185,7 @@ def _kept(partial: Path) -> str:
     if not _length(partial) or not _version_of(partial).is_file():
         return ""
     return (
-        f"{megabytes(_length(partial))} of {partial.name} are kept, and the next download goes on "
+        f"{megabytes(_length(partial))} of {partial.name} are kept, and the next download continues "
         "from there"
     )
 

@@ -6,6 +6,7 @@ that come with the package are read where they lie.
 """
 
 import hashlib
+import itertools
 import os
 import socket
 from collections.abc import Iterator, Sequence
@@ -89,14 +90,14 @@ def downloaded(copies: Sequence[Checkpoint]) -> tuple[Checkpoint, Path]:
             "connections",
             *_by_hand(copies),
         ]))  # fmt: skip
-    failures: list[str] = []
+    failures: list[tuple[str, str]] = []  # addresses, and why not
     unreachable: set[str] = set()
     for copy, url in addresses(copies):
         server = urlsplit(url).netloc
         if server in unreachable:
             continue
         if failures:
-            say(failures[-1])
+            say(*failures[-1])
         path = cache_folder() / copy.file
         most = _MOST_TIMES_EXPECTED * copy.expected_bytes
         try:
@@ -105,29 +106,29 @@ def downloaded(copies: Sequence[Checkpoint]) -> tuple[Checkpoint, Path]:
             )
         except NotWritten:
             raise
-        except Unreachable as error:
-            failures.append(f"  {without_login(url)}: {error}")
-            unreachable.add(server)
         except DownloadError as error:
-            failures.append(f"  {without_login(url)}: {error}")
+            reason = str(error)
+            if isinstance(error, Unreachable):
+                unreachable.add(server)
         except CheckpointError as error:
-            failures.append(f"  {without_login(url)}: its file was thrown away. {error}")
+            reason = f"it sent a wrong file, which was deleted. {error}"
         else:
             return copy, path
+        failures.append((f"  {without_login(url)}", f"    {reason}"))
     raise DownloadError("\n".join([
         f"{title.capitalize()} are not in the cache, and could not be downloaded",
-        *failures,
+        *itertools.chain(*failures),
         *_by_hand(copies),
     ]))  # fmt: skip
 
 
 def _announce(copy: Checkpoint, url: str, size: int | None) -> None:
-    licence = copy.licence
+    license = copy.license
     about = megabytes(size) if size else f"about {megabytes(copy.expected_bytes)}"
     say(
         f"Downloading {_title(copy)}: {about}, "
-        + (f"{licence.name} licence" if licence.is_open else licence.name),
-        *[] if licence.is_open else [f"  it has terms of its own: {licence.url}"],
+        + (f"{license.name} license" if license.is_open else license.name),
+        *[] if license.is_open else [f"  it has terms of its own: {license.url}"],
         f"  from {without_login(url)}",
         f"  to {cache_folder()}",
     )
@@ -135,17 +136,17 @@ def _announce(copy: Checkpoint, url: str, size: int | None) -> None:
 
 def _by_hand(copies: Sequence[Checkpoint]) -> list[str]:
     """What to do where there is no connection."""
-    lines = ["Download one of these files on another machine, and put it where it says:"]
+    lines = ["Without a connection, download one of these files elsewhere, and save it as shown:"]
     for copy in copies:
         about = f"{copy.expected_bytes / 1e6:,.0f} MB"
         digest = f", {copy.known_digest}" if copy.known_digest else ""
         lines.append(f"  {address_of(copy)} ({about}{digest})")
         lines.append(f"    as {cache_folder() / copy.file}")
-    lines.append(
-        "Or let KERAS_CONVNEXT_MIRROR be the address of a folder that has one of them, or "
-        "KERAS_CONVNEXT_CACHE name a folder"
-    )
-    return lines
+    return [
+        *lines,
+        "Or let KERAS_CONVNEXT_MIRROR be the address of a folder that serves one of them, or "
+        "KERAS_CONVNEXT_CACHE the path of one that holds it",
+    ]
 
 
 def _title(copy: Checkpoint) -> str:

@@ -9,6 +9,7 @@
 import os
 import re
 from collections.abc import Sequence
+from urllib.request import getproxies
 
 from keras_convnext.pretrained.catalog import Checkpoint
 from keras_convnext.pretrained.errors import DownloadError
@@ -33,9 +34,8 @@ def addresses(copies: Sequence[Checkpoint]) -> list[tuple[Checkpoint, str]]:
     Raises:
         DownloadError: If KERAS_CONVNEXT_MIRROR holds something else than addresses.
     """
-    mirrors = re.split(r"[\s,]+", os.environ.get("KERAS_CONVNEXT_MIRROR", "").strip())
     found = []
-    for mirror in filter(None, mirrors) if any(mirrors) else (DIRECT,):
+    for mirror in _mirrors():
         if mirror != DIRECT and not re.match(r"https?://[^/]", mirror):
             raise DownloadError(
                 "KERAS_CONVNEXT_MIRROR holds addresses that start with https:// or http://, and "
@@ -55,3 +55,19 @@ def address_of(copy: Checkpoint) -> str:
     if endpoint and copy.url.startswith(f"{_HUGGING_FACE}/"):
         return endpoint.rstrip("/") + copy.url.removeprefix(_HUGGING_FACE)
     return copy.url
+
+
+def described() -> str:
+    """Where downloads come from, in words."""
+    if is_offline():
+        return "none, by KERAS_CONVNEXT_OFFLINE"
+    servers = ["the publishers" if name == DIRECT else without_login(name) for name in _mirrors()]
+    known = getproxies()
+    proxies = {without_login(known[kind]) for kind in ("http", "https", "all") if kind in known}
+    by = f", by the proxy {' or '.join(sorted(proxies))}" if proxies else ""
+    return f"from {', then '.join(servers)}{by}"
+
+
+def _mirrors() -> list[str]:
+    mirrors = re.split(r"[\s,]+", os.environ.get("KERAS_CONVNEXT_MIRROR", ""))
+    return list(filter(None, mirrors)) or [DIRECT]

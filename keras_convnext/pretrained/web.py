@@ -134,7 +134,7 @@ def _explained(error: Exception, url: str) -> Exception:
         )
     if isinstance(error, of_requests.TooManyRedirects):
         return DownloadError("it redirects again and again")
-    if isinstance(error, of_requests.InvalidURL | of_requests.InvalidSchema | ValueError):
+    if isinstance(error, of_requests.InvalidURL | of_requests.InvalidSchema | of_requests.MissingSchema):
         return DownloadError("it is not an address that starts with https:// or http://")
     if isinstance(cause, ssl.SSLCertVerificationError):
         return Unreachable(
@@ -148,7 +148,9 @@ def _explained(error: Exception, url: str) -> Exception:
         )
     if isinstance(error, of_requests.ConnectTimeout):
         return Passing(f"no connection within {CONNECTION:g} s", is_connected=False)
-    if isinstance(error, of_requests.ReadTimeout | urllib3.exceptions.ReadTimeoutError):
+    if isinstance(error, of_requests.ReadTimeout):
+        return Passing(f"no answer within {SILENCE:g} s", is_connected=False)
+    if isinstance(error, urllib3.exceptions.ReadTimeoutError):
         return Passing(f"nothing came for {SILENCE:g} s")
     if isinstance(cause, urllib3.exceptions.IncompleteRead):
         return Passing("the connection broke off")

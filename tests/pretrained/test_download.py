@@ -221,7 +221,7 @@ def test_what_came_of_a_stopped_download_is_kept_and_said(server, path, monkeypa
     kept = (path.parent / "partial" / "x.bin").stat().st_size
     assert kept > 0
     said = capsys.readouterr().err
-    assert f"Stopped. {kept / 1e6:.1f} MB of x.bin are kept, and the next download goes" in said
+    assert f"Stopped. {kept / 1e6:.1f} MB of x.bin are kept, and the next download cont" in said
     download(f"{server.url}/x.bin", path, accept)
     assert server.requests[-1] == ("/x.bin", f"bytes={kept}-")
     assert f"  {kept / 1e6:.1f} MB are here already" in capsys.readouterr().err

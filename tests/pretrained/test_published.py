@@ -51,11 +51,11 @@ def test_what_is_said_of_a_download_and_nothing_if_there_is_none(
     assert printed.out == ""
     *lines, last = printed.err.splitlines()
     assert lines == [
-        "Downloading the toy weights of convnext_cifar: 4.0 MB, MIT licence",
+        "Downloading the toy weights of convnext_cifar: 4.0 MB, MIT license",
         f"  from {server.url}/toy.safetensors",
         f"  to {folder}",
     ]
-    assert last.startswith("  4.0 MB are here after ")
+    assert last.startswith("  4.0 MB downloaded in ")
     assert published_file([ROW]) == (ROW, folder / "toy.safetensors")
     assert capsys.readouterr().err == ""
 
@@ -69,7 +69,7 @@ def test_terms_of_their_own_are_named(server, folder, monkeypatch, capsys):
         "  it has terms of its own: "
         "https://ai.meta.com/resources/models-and-libraries/dinov3-license/"
     )
-    assert {row.tag for row in list_weights() if not row.licence.is_open} == {"dinov3"}
+    assert {row.tag for row in list_weights() if not row.license.is_open} == {"dinov3"}
 
 
 def test_mirrors_are_tried_in_their_order_and_each_failure_is_said(
@@ -84,10 +84,10 @@ def test_mirrors_are_tried_in_their_order_and_each_failure_is_said(
         assert [path for path, _ in first.requests] == ["/toy.safetensors", "/copy.safetensors"]
     said = capsys.readouterr().err
     for line in (
-        "  http://127.0.0.1:1/weights/toy.safetensors: Connection refused",
-        f"  {first.url}/toy.safetensors: it answers 404 Not Found: it has no such file",
-        f"  {second.url}/toy.safetensors: its file was thrown away. ",
-        f"  from {server.url}/toy.safetensors",
+        "  http://127.0.0.1:1/weights/toy.safetensors\n    Connection refused\n",
+        f"  {first.url}/toy.safetensors\n    it answers 404 Not Found: it has no such file\n",
+        f"  {second.url}/toy.safetensors\n    it sent a wrong file, which was deleted. ",
+        f"  from {server.url}/toy.safetensors\n",
     ):
         assert line in said
     assert "http://127.0.0.1:1/weights/copy.safetensors" not in said  # nobody is there, as we know
@@ -102,15 +102,17 @@ def test_every_address_is_reported_if_all_fail(server, folder, monkeypatch):
     lines = str(told.value).splitlines()
     assert lines == [
         "The toy weights of convnext_cifar are not in the cache, and could not be downloaded",
-        f"  {server.url}/a-01234567.pth: it answers 404 Not Found: it has no such file",
-        f"  {server.url}/copy.safetensors: it answers 404 Not Found: it has no such file",
-        "Download one of these files on another machine, and put it where it says:",
+        f"  {server.url}/a-01234567.pth",
+        "    it answers 404 Not Found: it has no such file",
+        f"  {server.url}/copy.safetensors",
+        "    it answers 404 Not Found: it has no such file",
+        "Without a connection, download one of these files elsewhere, and save it as shown:",
         f"  {row.url} (8 MB, sha256:01234567)",
         f"    as {folder / row.file}",
         f"  {COPY.url} (8 MB)",
         f"    as {folder / COPY.file}",
-        "Or let KERAS_CONVNEXT_MIRROR be the address of a folder that has one of them, or "
-        "KERAS_CONVNEXT_CACHE name a folder",
+        "Or let KERAS_CONVNEXT_MIRROR be the address of a folder that serves one of them, or "
+        "KERAS_CONVNEXT_CACHE the path of one that holds it",
     ]
 
 
