@@ -185,8 +185,8 @@ def _kept(partial: Path) -> str:
     if not _length(partial) or not _version_of(partial).is_file():
         return ""
     return (
-        f"{megabytes(_length(partial))} of {partial.name} are kept, and the next download continues "
-        "from there"
+        f"{megabytes(_length(partial))} of {partial.name} are kept, and the next download "
+        "continues from there"
     )
 
 

@@ -134,7 +134,9 @@ def _explained(error: Exception, url: str) -> Exception:
         )
     if isinstance(error, of_requests.TooManyRedirects):
         return DownloadError("it redirects again and again")
-    if isinstance(error, of_requests.InvalidURL | of_requests.InvalidSchema | of_requests.MissingSchema):
+    if isinstance(
+        error, of_requests.InvalidURL | of_requests.InvalidSchema | of_requests.MissingSchema
+    ):
         return DownloadError("it is not an address that starts with https:// or http://")
     if isinstance(cause, ssl.SSLCertVerificationError):
         return Unreachable(

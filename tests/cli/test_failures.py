@@ -78,7 +78,8 @@ def test_our_own_warning_is_a_line_and_those_of_others_are_not_changed(monkeypat
 def test_every_command_has_json_and_help(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_CONVNEXT_CACHE", str(tmp_path))
     names = (
-        "list info predict identify convert verify evaluate recipes plan train export demo doctor"
+        "list info predict identify download convert verify evaluate recipes plan train export "
+        "demo doctor"
     )
     for name in (*names.split(), "cache list", "cache size", "cache remove", "cache verify"):
         printed = run(*name.split(), "--help").stdout

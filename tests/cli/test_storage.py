@@ -5,10 +5,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+from file_server import serving
 from test_cli import run
 
 from keras_convnext.cli import environment
+from keras_convnext.pretrained import catalog
 from keras_convnext.pretrained.catalog import find
+from keras_convnext.pretrained.servers import described
 
 WEIGHTS = Path(__file__).parents[2] / "weights" / "cifar10" / "convnext_cifar_32.safetensors"
 
@@ -70,6 +73,62 @@ def test_verify_reads_what_was_published(cache):
     assert run("cache", "verify").stdout == f"passed  {WEIGHTS.name}\n"
 
 
+def test_weights_are_downloaded_without_a_backend_and_the_files_printed(tmp_path, monkeypatch):
+    row = catalog.Checkpoint("convnext_cifar", "toy", "official", "toy.safetensors", 10, 32)
+    monkeypatch.setattr(catalog, "CATALOG", (row, *catalog.CATALOG))
+    monkeypatch.setenv("KERAS_CONVNEXT_CACHE", str(tmp_path))
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with serving() as server:
+        server.files["toy.safetensors"] = WEIGHTS.read_bytes()
+        monkeypatch.setenv("KERAS_CONVNEXT_MIRROR", server.url)
+        result = run("download", "convnext_cifar", "toy", "cifar10", "--json")
+    assert result.exit_code == 0, result.stderr
+    toy, shipped = json.loads(result.stdout)
+    assert toy == {
+        "model": "convnext_cifar",
+        "weights": "toy",
+        "license": "MIT",
+        "terms": "https://opensource.org/license/mit",
+        "bytes": (tmp_path / "toy.weights.h5").stat().st_size,
+        "file": str(tmp_path / "toy.weights.h5"),
+    }
+    assert shipped["file"] == str(WEIGHTS)
+    assert result.stderr.startswith("Downloading the toy weights of convnext_cifar: 4.0 MB, MIT")
+    result = run("download", "convnext_cifar")  # what the builder loads by default
+    assert (result.stdout, result.stderr) == (f"{tmp_path / 'toy.weights.h5'}\n", "")
+    (tmp_path / "toy.safetensors").unlink()
+    assert run("download", "convnext_cifar", "toy").exit_code == 0
+
+
+def test_what_cannot_be_downloaded_is_a_line_for_each_address(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_CONVNEXT_CACHE", str(tmp_path))
+    monkeypatch.setenv("KERAS_CONVNEXT_OFFLINE", "1")
+    result = run("download", "convnext_tiny")
+    assert result.exit_code == 2
+    assert result.stdout == ""
+    first, *others = result.stderr.splitlines()
+    assert first.startswith("Error: The imagenet weights of convnext_tiny are not in the cache, ")
+    for row in find("convnext_tiny", "imagenet"):
+        assert any(line.startswith(f"  {row.url} (114 MB") for line in others)
+        assert f"    as {tmp_path / row.file}" in others
+    assert run("download", "convnext_tiny", "imagenet21k").exit_code == 2
+
+
+def test_doctor_tells_where_downloads_come_from(monkeypatch):
+    for name, value in {
+        "KERAS_CONVNEXT_MIRROR": "https://me:secret@a.example/w direct",
+        "HTTPS_PROXY": "http://me:secret@proxy.example:3128",
+    }.items():
+        monkeypatch.setenv(name, value)
+    for name in ("HTTP_PROXY", "http_proxy", "https_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    assert described() == (
+        "from https://a.example/w, then the publishers, by the proxy http://proxy.example:3128"
+    )
+    monkeypatch.setenv("KERAS_CONVNEXT_OFFLINE", "1")
+    assert described() == "none, by KERAS_CONVNEXT_OFFLINE"
+
+
 def test_doctor_tells_what_is_missing_for_what(cache, monkeypatch):
     present = environment.version_of
     monkeypatch.setattr(
@@ -82,6 +141,7 @@ def test_doctor_tells_what_is_missing_for_what(cache, monkeypatch):
     assert found["devices"]
     assert found["problem"] is None
     assert str(cache) in found["cache"]
+    assert found["downloads"] == described()
     printed = run("doctor").stdout
     assert 'LiteRT and OpenVINO: openvino  (pip install "keras-convnext[export]")' in printed
 
