@@ -1,4 +1,4 @@
-"""ConvNeXt for Keras 3: the official networks and checkpoints, with the same numbers."""
+"""ConvNeXt for Keras 3: the official networks and checkpoints, with the same outputs."""
 
 import os
 from typing import TYPE_CHECKING
@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 from keras_convnext.lazy import lazy_names
 from keras_convnext.serialization import register_with_keras
 
-# TensorFlow's oneDNN kernels, which are faster by a third here, are off by default on processors
-# without AVX-512, and switched on only while TensorFlow is imported.
+# TensorFlow's oneDNN kernels make ConvNeXt a third faster. They are off by default on processors
+# without AVX-512, and TensorFlow reads this variable only while it is imported.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ _NAMES = {
     "verification": ("verify",),
 }
 
-if not TYPE_CHECKING:  # or any attribute would be one
+if not TYPE_CHECKING:  # or type checkers would accept any attribute
     __getattr__, __dir__ = lazy_names(__name__, _NAMES)
 
 register_with_keras()

@@ -1,4 +1,4 @@
-"""A live model of `keras.applications.ConvNeXt*` as one of ours."""
+"""Converts models of `keras.applications.ConvNeXt*` to ours."""
 
 import re
 from collections.abc import Iterator
@@ -25,14 +25,14 @@ _POOLS = {
 
 
 class _Trunk(NamedTuple):
-    """Where a network of theirs begins and ends in the graph of a model.
+    """A ConvNeXt of `keras.applications` in the graph of a model.
 
     Args:
-        name: str. What their layers' names start with.
-        image: KerasTensor. What it takes.
-        output: KerasTensor. What it returns.
+        name: str. Prefix of its layers' names.
+        image: KerasTensor. Its input.
+        output: KerasTensor. Its output.
         pooling: str or None. "avg" or "max".
-        norm: keras.layers.LayerNormalization. The one after the pooling.
+        norm: keras.layers.LayerNormalization. The norm after the pooling.
         head: keras.layers.Dense or None.
     """
 
@@ -45,7 +45,7 @@ class _Trunk(NamedTuple):
 
 
 def from_keras_applications(model: keras.Model) -> keras.Model:
-    """Makes our network of a ConvNeXt of `keras.applications`, with the same outputs.
+    """Converts a ConvNeXt of `keras.applications` to this package, with the same outputs.
 
     Example:
 
@@ -55,29 +55,29 @@ def from_keras_applications(model: keras.Model) -> keras.Model:
     ```
 
     Args:
-        model: keras.Model. Made by `keras.applications.ConvNeXtTiny` and the like, with any
-            arguments, or a Sequential or functional model around one: your own head,
-            augmentation, or a nested network. Layers that are not of the ConvNeXt are shared with
-            the model that is returned. A frozen ConvNeXt stays frozen.
+        model: keras.Model. Built by `keras.applications.ConvNeXtTiny` or one of its siblings, with
+            any arguments, or a Sequential or functional model that contains one, with your own
+            head, augmentation or nesting. Layers outside the ConvNeXt are shared with the returned
+            model. A frozen ConvNeXt stays frozen.
 
     Returns:
-        A keras.Model, not compiled. If `model` is the ConvNeXt alone, it is like those that the
-        builders make; otherwise a model around such a one.
+        A keras.Model, not compiled. For a ConvNeXt alone it equals what the builders return; for a
+        model that contains one, it is that model with the ConvNeXt replaced.
 
     Raises:
-        ValueError: If the model has no ConvNeXt of `keras.applications`, or uses what such a one
-            computes inside.
+        ValueError: If the model contains no ConvNeXt of `keras.applications`, or uses intermediate
+            outputs of it.
     """
     if not _names(model):
         raise ValueError(
-            "The model has no ConvNeXt of keras.applications: pass one, or a model around one. "
+            "The model contains no ConvNeXt of keras.applications: pass one, or a model with one. "
             f"Received: model={model.name}"
         )
     return _converted(model)
 
 
 def _names(model: keras.Model) -> list[str]:
-    """What the layers of each of their networks start with, those in nested models included."""
+    """Returns the name prefix of each of their networks, including those in nested models."""
     found = (
         re.fullmatch(r"(.+)_stem", layer.name)
         for layer in model._flatten_layers()
@@ -99,7 +99,7 @@ def _converted(model: keras.Model) -> keras.Model:
 
 
 def _replaced(model: keras.Model, trunk: _Trunk) -> keras.Model:
-    """The model with our network in place of theirs."""
+    """Returns the model with our network in place of theirs."""
     ours = _network(model, trunk)
     starts, ends = trunk.image is model.input, trunk.output is model.output
     if starts and ends:
@@ -121,16 +121,16 @@ def _trunk(model: keras.Model, name: str) -> _Trunk:
         users = [node for node in nodes if any(tensor is each for each in node.input_tensors)]
         if len(users) != 1:
             raise ValueError(
-                "The model uses what the ConvNeXt computes inside: take its features from "
-                f"pyramid_features instead. Received: model={model.name} with {len(users)} layers "
-                f"after {tensor.name}"
+                "The model uses intermediate outputs of the ConvNeXt: remove them before the "
+                "conversion, and call pyramid_features on the converted network instead. "
+                f"Received: model={model.name} with {len(users)} layers after {tensor.name}"
             )
         return users[0]
 
     layers = {layer.name: layer for layer in model.layers}
     first = layers.get(f"{name}_prestem_normalization", layers[f"{name}_stem"])
     *_, last = (layer for layer in model.layers if layer.name.startswith(f"{name}_stage_"))
-    added = next_after(node_of(last).output_tensors[0])  # the branch of the last block to its input
+    added = next_after(node_of(last).output_tensors[0])  # the residual sum of the last block
     node, pooling = next_after(added.output_tensors[0]), None
     if type(node.operation) in _POOLS:
         pooling = _POOLS[type(node.operation)]
@@ -147,7 +147,7 @@ def _trunk(model: keras.Model, name: str) -> _Trunk:
 
 
 def _network(model: keras.Model, trunk: _Trunk) -> keras.Model:
-    """Our network with the weights of theirs."""
+    """Builds our network with the weights of theirs."""
     theirs = {layer.name: layer for layer in model._flatten_layers()}
     theirs[f"{trunk.name}_head_layernorm"] = trunk.norm
     pattern = re.compile(re.escape(trunk.name) + r"_stage_(\d)_block_\d+_depthwise_conv")
@@ -184,17 +184,17 @@ def _network(model: keras.Model, trunk: _Trunk) -> keras.Model:
             ours = keras.Model(ours.input, x, name=ours.name)
     for place, layer in _places(ours):
         form = form_of(place, KERAS_APPLICATIONS, trunk.name)
-        assert form is not None  # every layer of a hierarchical network has a row
+        assert form is not None  # the layout has a row for every layer of a hierarchical network
         source = theirs[form.key.rpartition(".")[0].rpartition("/")[2]]
         target = getattr(layer, place.variable)
         array = keras.ops.convert_to_numpy(getattr(source, place.variable))
-        target.assign(array.reshape(target.shape))  # a depthwise kernel has its axis of 1 elsewhere
+        target.assign(array.reshape(target.shape))  # a depthwise kernel's axis of 1 may differ
     ours.trainable = any(layer.trainable for _, layer in blocks)
     return ours
 
 
 def _places(model: keras.Model) -> Iterator[tuple[Place, keras.layers.Layer]]:
-    """The variables of a network, each with the layer that holds it."""
+    """Yields the place of each variable of a network, and the layer that holds it."""
     for name, layer in trunk_of(model).layers.items():
         parts = layer.parts() if isinstance(layer, Block) else ()
         for place, part in {name: layer, **{f"{name}/{part.name}": part for part in parts}}.items():

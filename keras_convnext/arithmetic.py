@@ -1,6 +1,7 @@
-"""Which arithmetic computes a layer: the one place that looks at backend, device and mode.
+"""Selects the implementation of a layer by backend, device and mode. Nothing else does.
 
-A layer's plain arithmetic is in Keras' operations. On a CPU others give the same numbers faster:
+The plain implementation of a layer uses Keras operations. On a CPU these are faster, with the same
+results:
 
 | backend                | training                   | inference       |
 |------------------------|----------------------------|-----------------|
@@ -20,15 +21,15 @@ if TYPE_CHECKING:
 
 
 def residual_of(block: "Block", inputs: Any, training: bool | None) -> Callable[..., Any]:
-    """Chooses how to compute a block, but for the draw of drop path.
+    """Selects the implementation of `Block.residual`.
 
     Args:
         block: Block.
-        inputs: tensor of shape `(N, H, W, dim)`, what is going to be computed with.
+        inputs: tensor of shape `(N, H, W, dim)`. Input of the block.
         training: bool or None.
 
     Returns:
-        A function of the arguments of `Block.residual`.
+        A function with the arguments of `Block.residual`.
     """
     if jax_on_cpu():
         from keras_convnext import jax_cpu
@@ -38,8 +39,8 @@ def residual_of(block: "Block", inputs: Any, training: bool | None) -> Callable[
     is_quantized = any(layer.quantization_mode for layer in dense)
     if is_quantized or (training and not block.is_plain):
         return block.residual
-    # LoRA may be enabled after the first call, and would not be in what that one compiled; and
-    # keras.remat finds no weights in it to give gradients to.
+    # A compiled function would miss LoRA that is enabled after the first call, and hides its
+    # weights from keras.remat, which would compute no gradients for them.
     has_lora = any(layer.lora_enabled for layer in dense)
     may_compile = not has_lora and not (block.remat and training)
     return arithmetic_of(block, "residual", inputs, training, may_compile)
@@ -52,18 +53,18 @@ def arithmetic_of(
     training: bool | None,
     may_compile: bool = True,
 ) -> Callable[..., Any]:
-    """Chooses between a method of a layer and the function of that name in `tensorflow_cpu`.
+    """Selects between a method of a layer and the function of the same name in `tensorflow_cpu`.
 
     Args:
         layer: keras.layers.Layer. Built.
-        name: str. Of the method, and of the function for training, which takes the layer first.
-        inputs: tensor, what is going to be computed with.
+        name: str. Name of the method, and of the function for training, whose first argument is the
+            layer.
+        inputs: tensor. Input of the layer.
         training: bool or None.
-        may_compile: bool. Whether an eager call may be compiled, and the function kept. Defaults to
-            True.
+        may_compile: bool. Whether eager calls may be compiled and cached. Defaults to True.
 
     Returns:
-        A function of the arguments of the method.
+        A function with the arguments of the method.
     """
     if not tensorflow_on_cpu() or keras.backend.standardize_dtype(inputs.dtype) != "float32":
         return getattr(layer, name)
@@ -72,7 +73,7 @@ def arithmetic_of(
     from keras_convnext import tensorflow_cpu
 
     function = getattr(tensorflow_cpu if training else type(layer), name)
-    # Under a strategy each device has weights of its own, and what is compiled holds those of one.
+    # Under a strategy each device has its own weights, but a compiled function captures one set.
     may_compile = may_compile and not tf.distribute.has_strategy() and not is_recomputed()
     if may_compile and tf.executing_eagerly():
         return partial(tensorflow_cpu.call_compiled, function, layer)
@@ -80,7 +81,7 @@ def arithmetic_of(
 
 
 def remat(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Wraps a function of one tensor so that its gradient computes it again: `keras.remat`."""
+    """Wraps a function of one tensor so that its gradient recomputes it, like `keras.remat`."""
     if jax_on_cpu():
         from keras_convnext import jax_cpu
 
@@ -89,13 +90,13 @@ def remat(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 def is_recomputed() -> bool:
-    """Whether what is computed now is computed twice, by Keras' rematerialization.
+    """Whether Keras' rematerialization runs the current computation twice.
 
-    TensorFlow stops all tapes for the first time, and PyTorch comes from a backward pass for the
-    second. JAX computes once, and repeats what it has written down.
+    TensorFlow stops all tapes during the first run, and PyTorch is in a backward pass during the
+    second. JAX runs Python code once and repeats the traced operations.
     """
     if keras.config.backend() == "tensorflow":
-        from tensorflow.python import pywrap_tfe  # nothing public tells
+        from tensorflow.python import pywrap_tfe  # there is no public function
 
         return pywrap_tfe.TFE_Py_TapeSetIsStopped()
     if keras.config.backend() == "torch":

@@ -13,7 +13,7 @@ from keras_convnext.layers import DropPath, LayerNormalization
 
 @keras.saving.register_keras_serializable(package="keras_convnext")
 class Block(keras.layers.Layer):
-    """A residual block: depthwise convolution, norm, and two pointwise layers around one GELU.
+    """A residual block: depthwise convolution, norm, and two pointwise layers with a GELU between.
 
     Example:
 
@@ -25,16 +25,16 @@ class Block(keras.layers.Layer):
     Args:
         dim: int. Channels of the input and the output.
         kernel_size: int. Side of the depthwise kernels. Defaults to 7.
-        expansion: int. Width between the pointwise layers, as a multiple of `dim`. Defaults to 4.
-        layer_scale: float or None. Initial value of `gamma`, the learned factor on each channel of
-            the branch. None leaves it out. Defaults to 1e-6.
+        expansion: int. Hidden width of the pointwise layers, as a multiple of `dim`. Defaults to 4.
+        layer_scale: float or None. Initial value of `gamma`, the learned scale of each channel of
+            the branch. None disables it. Defaults to 1e-6.
         drop_path: float in [0, 1). Probability that the branch of a sample is dropped during
             training. Defaults to 0.
-        stddev: float or None. Standard deviation of the initial kernels. None takes
-            `1 / sqrt(fan_in)` for each. Defaults to 0.02.
-        remat: bool. Whether training keeps only the input of the branch and computes the rest again
-            for the gradient. The draw of drop path is not repeated. Defaults to False.
-        epsilon: float. What the norm adds to the variance. Defaults to 1e-6.
+        stddev: float or None. Standard deviation of the initial kernels. None means
+            `1 / sqrt(fan_in)`. Defaults to 0.02.
+        remat: bool. Whether training stores only the input of the branch and recomputes the rest
+            for the gradient. Drop path is not drawn again. Defaults to False.
+        epsilon: float. Added to the variance in the norm. Defaults to 1e-6.
         **kwargs: `name`, `dtype` and `trainable`, as in `keras.layers.Layer`.
 
     Input shape: `(N, H, W, dim)`. Output shape: the same.
@@ -62,7 +62,7 @@ class Block(keras.layers.Layer):
         # oneDNN's depthwise convolution is sixty times faster than XLA's.
         self.supports_jit = not tensorflow_on_cpu()
         dtype = self.dtype_policy
-        with keras.RematScope(mode=None):  # it is the block that is rematerialized, not its parts
+        with keras.RematScope(mode=None):  # the block rematerializes as a whole
             self.dwconv = keras.layers.DepthwiseConv2D(
                 kernel_size,
                 padding="same",
@@ -87,12 +87,12 @@ class Block(keras.layers.Layer):
             self.drop_path = DropPath(drop_path, dtype=dtype, name="drop_path")
 
     def parts(self) -> tuple[keras.layers.Layer, ...]:
-        """Returns the layers with weights, in the order of the computation."""
+        """Returns the layers with weights, in the order they are called."""
         return self.dwconv, self.norm, self.pwconv1, self.pwconv2
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is no subclass, which may compute something else."""
+        """Whether it is not a subclass, which may compute something else."""
         return type(self) is Block
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -117,18 +117,18 @@ class Block(keras.layers.Layer):
         residual = residual_of(self, inputs, training)
         if not training:
             return residual(inputs)
-        # Drawn here, so that rematerialization does not draw again.
+        # Drawn outside of `remat`, which would draw again.
         keep = [self.drop_path.draw(inputs)] if self.drop_path.rate > 0 else []
         if self.remat:
             return remat(lambda x: residual(x, *keep))(inputs)
         return residual(inputs, *keep)
 
     def residual(self, x: Any, keep: Any = None) -> Any:
-        """Computes the block by Keras' operations.
+        """Computes the block with Keras operations.
 
         Args:
             x: tensor of shape `(N, H, W, dim)`.
-            keep: tensor of shape `(N, 1, 1, 1)` or None. Factors on the branch, from drop path.
+            keep: tensor of shape `(N, 1, 1, 1)` or None. Scale of the branch, from drop path.
 
         Returns:
             A tensor of shape `(N, H, W, dim)`.
@@ -137,7 +137,7 @@ class Block(keras.layers.Layer):
         return x + (branch if keep is None else keep * branch)
 
     def mlp(self, x: Any) -> Any:
-        """Computes what follows the depthwise convolution, as a matrix with a row per position."""
+        """Computes the norm, the pointwise layers and layer scale, on one row per position."""
         shape = ops.shape(x)
         x = self.norm(x)  # (N, H, W, C)
         x = ops.reshape(x, (-1, self.dim))  # (N*H*W, C)
@@ -151,10 +151,10 @@ class Block(keras.layers.Layer):
     def rematerialized_call(
         self, layer_call: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Callable[..., Any]:
-        """Returns `call`, for a block that was made within a `keras.RematScope`.
+        """Sets `remat` if the enclosing `keras.RematScope` applies, and returns `layer_call`.
 
-        Where the scope asks for rematerialization the block does it itself, since Keras' own would
-        draw drop path again for the gradient.
+        The block rematerializes itself, since Keras' wrapper would draw drop path again for the
+        gradient.
         """
         if super().rematerialized_call(layer_call, *args, **kwargs) is not layer_call:
             self.remat = True
@@ -165,12 +165,12 @@ class Block(keras.layers.Layer):
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
-        """Returns the arguments of the constructor, and what has changed in the layers since."""
+        """Returns the constructor's arguments, and later changes such as LoRA or quantization."""
         config = super().get_config()
         dense = {layer.name: layer.get_config() for layer in (self.pwconv1, self.pwconv2)}
         for own in dense.values():
             if own["dtype"] == config["dtype"]:
-                del own["dtype"]  # it is the block's, unless the layer is quantized
+                del own["dtype"]  # same as the block's, unless the layer is quantized
         plain = ("dim", "kernel_size", "expansion", "layer_scale", "stddev", "remat")
         return {
             **config,
@@ -183,12 +183,12 @@ class Block(keras.layers.Layer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> "Block":
-        """Makes a block from `get_config`, quantized or with LoRA if that one was."""
+        """Creates a block from its config, including quantization, LoRA and frozen layers."""
         config = dict(config)
         dense, frozen = config.pop("dense", {}), config.pop("frozen", ())
         block = super().from_config(config)
         for name, own in dense.items():
-            block._tracker.untrack(getattr(block, name))  # or Keras would hold on to both
+            block._tracker.untrack(getattr(block, name))  # or Keras would track both layers
             own = {"dtype": block.dtype_policy, **own}
             setattr(block, name, keras.layers.Dense.from_config(own))
         for name in frozen:

@@ -1,4 +1,4 @@
-"""The functions that users call: `ConvNeXtTiny` and its siblings, one per row of `VARIANTS`."""
+"""The public builders: `ConvNeXtTiny` and its siblings, one per row of `VARIANTS`."""
 
 import operator
 import os
@@ -47,7 +47,7 @@ def _builder(variant: Variant) -> Builder:
         published = _published(weights, variant)
         if include_top and published and published[0].classes is None:
             raise ValueError(
-                "These weights have no classifier: take them with include_top=False. "
+                "These weights have no classifier: pass include_top=False. "
                 f"Received: weights={weights!r}"
             )
         path = ported_weights(published) if published else weights and Path(weights)
@@ -57,8 +57,8 @@ def _builder(variant: Variant) -> Builder:
             channels, classes = found.channels, classes or found.classes
             if include_top and classes is None:
                 raise ValueError(
-                    "This file has no classifier: take it with include_top=False, or give classes "
-                    f"for a new one. Received: weights={weights}"
+                    "This file has no classifier: pass include_top=False, or classes=... to add "
+                    f"a new one. Received: weights={weights}"
                 )
         if input_shape is None:
             size = (published[0].size if published else variant.size) if include_top else None
@@ -69,7 +69,7 @@ def _builder(variant: Variant) -> Builder:
             image = keras.Input(input_shape, name=f"{prefix}image")
         elif not keras.backend.is_keras_tensor(image):
             raise ValueError(
-                "input_tensor is what a layer returns, such as keras.Input(...). "
+                "input_tensor must be a Keras tensor, such as keras.Input(...). "
                 f"Received: input_tensor={input_tensor!r}"
             )
         _check_image_shape(image.shape[1:], variant)
@@ -100,19 +100,21 @@ def _check_arguments(
 ) -> None:
     if keras.config.image_data_format() != "channels_last":
         raise ValueError(
-            "ConvNeXt takes channels_last images alone: call "
+            "ConvNeXt supports channels_last images only: call "
             "keras.config.set_image_data_format('channels_last') first. "
             f"Received: image_data_format={keras.config.image_data_format()}"
         )
     if pooling not in (None, "avg", "max"):
-        raise ValueError(f"pooling is None, 'avg' or 'max'. Received: pooling={pooling}")
+        raise ValueError(f"pooling must be None, 'avg' or 'max'. Received: pooling={pooling}")
     if classes is not None and not _whole(classes):
-        raise ValueError(f"classes is a whole number from 1 up. Received: classes={classes}")
+        raise ValueError(f"classes must be a positive integer. Received: classes={classes}")
     if not 0 <= drop_path_rate < 1:
-        raise ValueError(f"drop_path_rate is in [0, 1). Received: drop_path_rate={drop_path_rate}")
+        raise ValueError(
+            f"drop_path_rate must be in [0, 1). Received: drop_path_rate={drop_path_rate}"
+        )
     if layer_scale_init_value is not None and not layer_scale_init_value >= 0:
         raise ValueError(
-            "layer_scale_init_value is None or a number from 0 up. "
+            "layer_scale_init_value must be None or a non-negative number. "
             f"Received: layer_scale_init_value={layer_scale_init_value}"
         )
 
@@ -120,29 +122,29 @@ def _check_arguments(
 def _check_image_shape(shape: tuple[int | None, ...], variant: Variant) -> None:
     if len(shape) != 3 or not shape[-1]:
         raise ValueError(
-            "input_shape is (height, width, channels), with the channels known. "
+            "input_shape must be (height, width, channels), and channels must not be None. "
             f"Received: input_shape={tuple(shape)}"
         )
     if any(side is not None and side < variant.min_size for side in shape[:2]):
         raise ValueError(
-            f"The height and width of an image are {variant.min_size} or more for {variant.name}. "
+            f"The height and width must be at least {variant.min_size} for {variant.name}. "
             f"Received: input_shape={tuple(shape)}"
         )
 
 
 def _published(weights: object, variant: Variant) -> tuple[Checkpoint, ...]:
-    """The published checkpoint that `weights` names, and its copies; none if it is in a file."""
+    """Returns the published checkpoint called `weights` and its mirrors; empty for a file."""
     if not isinstance(weights, str | os.PathLike | None):
         raise ValueError(
-            "weights is the name of published weights, the path of a file, or None for random "
-            f"weights. Received: weights={weights!r}"
+            "weights must be the name of published weights, the path of a file, or None for "
+            f"random weights. Received: weights={weights!r}"
         )
     if weights is None or Path(weights).is_file():
         return ()
     if Path(weights).is_dir() and weights not in _tags(variant.name):
         return ()
     if not isinstance(weights, str) or Path(weights).suffix:
-        raise FileNotFoundError(f"There is no such file. Received: weights={weights}")
+        raise FileNotFoundError(f"File not found. Received: weights={weights}")
     return find(variant.name, weights)
 
 
@@ -151,7 +153,7 @@ def _tags(name: str) -> list[str]:
 
 
 def _named(name: str) -> Builder:
-    """The builder of one published variant, with a name and a docstring of its own."""
+    """Creates the builder of one variant, with its own name and docstring."""
     variant = VARIANTS[name]
     scale = name.rpartition("_")[2]
     title = "XLarge" if scale == "xlarge" else scale.title()
@@ -162,7 +164,7 @@ def _named(name: str) -> Builder:
     tags = ", ".join(f'"{tag}"' for tag in _tags(name)) or "none yet"
     xlarge = '"imagenet" is "imagenet22k_ft": XLarge was not trained on ImageNet-1K alone.'
     build.__doc__ = documentation(
-        f"{'isotropic ' * variant.isotropic}ConvNeXt {scale}: {sum(variant.depths)} blocks, "
+        f"{'isotropic ' * variant.isotropic}ConvNeXt {title}: {sum(variant.depths)} blocks, "
         f"depths {variant.depths}, dims {variant.dims}",
         f"model = keras_convnext.{build.__name__}("
         + (f'weights="{rows[0].tag}")\n' if rows else "weights=None)\n")
@@ -202,7 +204,7 @@ def ConvNeXt(
     name: str = "convnext",
     **options: "Unpack[Options]",
 ) -> keras.Model:
-    """Makes a ConvNeXt of any depths and widths.
+    """Builds a ConvNeXt with any depths and widths.
 
     Example:
 
@@ -215,12 +217,12 @@ def ConvNeXt(
 
     Args:
         depths: sequence of int. Blocks in each stage.
-        dims: sequence of int, as many. Channels in each stage.
-        patch_size: int. Side of the stem's patches, in pixels; the smallest image is this times
-            2 ** (stages - 1). Defaults to 4.
+        dims: sequence of int, of the same length. Channels in each stage.
+        patch_size: int. Side of the stem's patches, in pixels. The smallest supported image has a
+            side of `patch_size * 2 ** (stages - 1)`. Defaults to 4.
         kernel_size: int, odd. Side of the depthwise kernels. Defaults to 7.
-        epsilon: float. What the norms add to the variance. CLIP's largest ConvNeXt has 1e-5.
-            Defaults to 1e-6, as in all the others.
+        epsilon: float. Added to the variance in the norms. CLIP's largest ConvNeXt uses 1e-5.
+            Defaults to 1e-6, as in all other networks.
     """
     variant = Variant(
         "convnext", tuple(depths), tuple(dims), 1e-6, patch_size, kernel_size, epsilon=epsilon
@@ -239,7 +241,7 @@ def ConvNeXtIsotropic(
     name: str = "convnext_isotropic",
     **options: "Unpack[Options]",
 ) -> keras.Model:
-    """Makes an isotropic ConvNeXt: one resolution and one width throughout, as in a ViT.
+    """Builds an isotropic ConvNeXt: one resolution and one width throughout, as in a ViT.
 
     Example:
 
@@ -249,9 +251,9 @@ def ConvNeXtIsotropic(
 
     Args:
         depth: int. Number of blocks.
-        dim: int. Channels throughout.
-        patch_size: int. Side of the stem's patches, in pixels; the smallest image is twice this.
-            Defaults to 16.
+        dim: int. Channels of all blocks.
+        patch_size: int. Side of the stem's patches, in pixels. The smallest supported image has a
+            side of `2 * patch_size`. Defaults to 16.
         kernel_size: int, odd. Side of the depthwise kernels. Defaults to 7.
     """
     variant = Variant(
@@ -263,7 +265,7 @@ def ConvNeXtIsotropic(
 def _checked(variant: Variant) -> Variant:
     if not variant.depths or len(variant.depths) != len(variant.dims):
         raise ValueError(
-            "depths and dims have one entry a stage, both. "
+            "depths and dims must have one entry per stage each. "
             f"Received: depths={variant.depths}, dims={variant.dims}"
         )
     whole = variant._replace(
@@ -274,21 +276,21 @@ def _checked(variant: Variant) -> Variant:
     )
     if 0 in (*whole.depths, *whole.dims, whole.patch_size, whole.kernel_size):
         raise ValueError(
-            "Depths, dims, patch_size and kernel_size are whole numbers from 1 up. "
+            "depths, dims, patch_size and kernel_size must be positive integers. "
             f"Received: {variant}"
         )
     if variant.kernel_size % 2 == 0:
         raise ValueError(
-            "kernel_size is odd: the padding is the same on all sides. "
+            "kernel_size must be odd, so that the padding is equal on all sides. "
             f"Received: kernel_size={variant.kernel_size}"
         )
     return whole
 
 
 def _whole(number: object) -> int:
-    """A whole number from 1 up as an int, of NumPy or of Python; 0 for anything else."""
+    """Converts a positive Python or NumPy integer to int; returns 0 for anything else."""
     try:
-        whole = operator.index(number)  # type: ignore[arg-type]  # what it refuses is a TypeError
+        whole = operator.index(number)  # type: ignore[arg-type]  # raises TypeError for others
     except TypeError:
         return 0
     return 0 if isinstance(number, bool) else max(0, whole)

@@ -1,4 +1,4 @@
-"""Parameters and multiply-accumulates of a network, stage by stage, without building it."""
+"""Counts the parameters and multiply-accumulates of a network, per stage, without building it."""
 
 from typing import NamedTuple
 
@@ -6,15 +6,15 @@ from keras_convnext.variants import Variant
 
 
 class Part(NamedTuple):
-    """A row of the table that `parts` makes.
+    """Size and cost of one part of a network.
 
     Args:
         name: str. "stem", "stage 0" and so on, "head".
-        blocks: int. Blocks in it; 0 outside the stages.
-        output: tuple of int. What comes out for one image: (H, W, C), or (classes,).
-        parameters: int. Weights.
-        macs: int. Multiply-accumulates for one image, of convolutions and dense layers, as the
-            paper counts them.
+        blocks: int. Number of blocks; 0 outside the stages.
+        output: tuple of int. Output shape for one image: (H, W, C), or (classes,).
+        parameters: int. Number of weights.
+        macs: int. Multiply-accumulates of the convolutions and dense layers for one image, counted
+            as in the paper.
     """
 
     name: str
@@ -27,7 +27,9 @@ class Part(NamedTuple):
 def parts(
     variant: Variant, size: tuple[int, int] = (224, 224), classes: int = 1000
 ) -> tuple[Part, ...]:
-    """Counts what each part of a network holds and does. A stage includes the downsampling to it.
+    """Counts the weights and operations of each part of a network.
+
+    A stage includes the downsampling before it.
 
     Args:
         variant: Variant.

@@ -1,10 +1,10 @@
-"""How the weights of a network are split over devices, for `keras.distribution`."""
+"""The layout map that shards a network's weights over devices, for `keras.distribution`."""
 
 import keras
 
-# variable: which of its axes is split; all others are copied to every device
+# The axis along which each variable is split. All other variables are replicated.
 _SPLIT = {
-    "pwconv1/kernel": 1,  # (C, 4C): each device computes some of the wide channels,
+    "pwconv1/kernel": 1,  # (C, 4C): each device computes some of the 4C channels,
     "pwconv1/bias": 0,
     "pwconv2/kernel": 0,  # (4C, C): and its part of the sum over them
 }
@@ -13,10 +13,10 @@ _SPLIT = {
 def layout_map(
     mesh: keras.distribution.DeviceMesh, axis: str = "model"
 ) -> keras.distribution.LayoutMap:
-    """Splits the pointwise layers of all blocks, which hold nearly all weights, over devices.
+    """Shards the pointwise layers of all blocks, which hold nearly all weights, over devices.
 
-    Each device has a share of the 4C channels between the two layers, so a block takes one sum over
-    the devices and no other exchange. It works under JAX.
+    Each device holds a share of the 4C channels between the two layers, so that a block needs a
+    single all-reduce. Works with JAX.
 
     Example:
 
@@ -30,20 +30,20 @@ def layout_map(
 
     Args:
         mesh: keras.distribution.DeviceMesh.
-        axis: str. The axis of the mesh to split over; it divides 4C of every stage. Defaults to
+        axis: str. The mesh axis to shard over. Its size must divide 4C of every stage. Defaults to
             "model".
 
     Returns:
         A keras.distribution.LayoutMap.
 
     Raises:
-        ValueError: If the mesh has no such axis.
+        ValueError: If the mesh has no axis of this name.
 
     References:
         Shoeybi et al., "Megatron-LM", arXiv 1909.08053, section 3.
     """
     if axis not in mesh.axis_names:
-        raise ValueError(f"axis is one of {', '.join(mesh.axis_names)}. Received: axis={axis}")
+        raise ValueError(f"axis must be one of {', '.join(mesh.axis_names)}. Received: axis={axis}")
     layouts = keras.distribution.LayoutMap(mesh)
     for variable, split in _SPLIT.items():
         rank = 1 if variable.endswith("bias") else 2

@@ -1,4 +1,4 @@
-"""What weights are before they are learned or loaded."""
+"""Initial values of the weights."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +13,10 @@ _about_to_load: ContextVar[bool] = ContextVar("about_to_load", default=False)
 
 @contextmanager
 def about_to_load() -> Iterator[None]:
-    """Leaves the kernels that are built inside at zero, since their weights are about to be loaded.
+    """Skips random initialization within the context, for kernels that are about to be loaded.
 
-    Random numbers for the largest network take longer than reading it, and a third of its memory
-    over again.
+    Drawing random numbers for the largest network takes longer than reading its weights, and a
+    third more memory.
     """
     token = _about_to_load.set(True)
     try:
@@ -27,10 +27,11 @@ def about_to_load() -> Iterator[None]:
 
 @keras.saving.register_keras_serializable(package="keras_convnext")
 class TruncatedNormal(keras.initializers.TruncatedNormal):
-    """Normal distribution cut at two deviations, whose deviation is `stddev` after the cut.
+    """Normal distribution truncated at two standard deviations, with `stddev` after truncation.
 
-    The cut leaves a normal distribution 0.88 of its deviation. The official code cuts at +-2, which
-    is a hundred deviations and leaves all of it; Keras' initializer means the one before the cut.
+    Truncation reduces the standard deviation by a factor of 0.88. The official code truncates at
+    +-2, a hundred standard deviations, which changes nothing; the `stddev` of Keras' initializer is
+    the one before truncation.
     """
 
     def __call__(self, shape: tuple[int, ...], dtype: Any = None) -> Any:
@@ -43,10 +44,10 @@ class TruncatedNormal(keras.initializers.TruncatedNormal):
 
 
 def kernel_initializer(stddev: float | None, fan_in: int) -> TruncatedNormal:
-    """Makes a new initializer: one that layers share gives equal shapes equal values.
+    """Creates a new initializer. A shared one would give kernels of the same shape equal values.
 
     Args:
         stddev: float or None. As in `Variant`.
-        fan_in: int. Inputs that one output is the sum of.
+        fan_in: int. Number of inputs per output.
     """
     return TruncatedNormal(stddev=fan_in**-0.5 if stddev is None else stddev)

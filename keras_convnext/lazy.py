@@ -1,7 +1,7 @@
-"""Names of a package that are imported when they are first used.
+"""Lazy imports: the names of a package are imported on first use.
 
-So `import keras_convnext` and the commands that need no network take milliseconds, not the seconds
-that Keras and its backend take.
+With them, `import keras_convnext` and the commands that need no network take milliseconds instead
+of the seconds that importing Keras and its backend takes.
 """
 
 from collections.abc import Callable, Collection, Mapping
@@ -12,13 +12,13 @@ from typing import Any
 def lazy_names(
     package: str, names: Mapping[str, Collection[str]]
 ) -> tuple[Callable[[str], Any], Callable[[], list[str]]]:
-    """Makes `__getattr__` and `__dir__` of a package (PEP 562).
+    """Creates `__getattr__` and `__dir__` for a package (PEP 562).
 
-    Its submodules are found too, as if they had all been imported.
+    Submodules can be accessed as well, as if they had been imported.
 
     Args:
         package: str. `__name__` of the package.
-        names: dict of str to collection of str. For modules within the package, what is theirs.
+        names: dict of str to collection of str. The public names of each module of the package.
 
     Returns:
         tuple of functions: `__getattr__` and `__dir__`.

@@ -1,6 +1,6 @@
-"""The network of "A ConvNet for the 2020s" (Liu et al., arXiv 2201.03545), top to bottom.
+"""The network of "A ConvNet for the 2020s" (Liu et al., arXiv 2201.03545), from stem to head.
 
-Shapes are those of an image of H x W pixels and a patch of 4; C is the width of the stage.
+Shapes are for an image of H x W pixels and a patch size of 4; C is the width of the first stage.
 """
 
 from collections.abc import Callable
@@ -15,20 +15,20 @@ from keras_convnext.layers import LayerNormalization, PatchConv2D
 from keras_convnext.trunks import reaching, trunk_of
 from keras_convnext.variants import Variant
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in 0..1, as the official code normalises it
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in 0..1, as in the official code
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def at_least_float32() -> str:
-    """The dtype for what half precision would spoil: the pixels and the probabilities."""
+    """Returns the dtype of pixels and probabilities, which half precision would degrade."""
     return keras.backend.result_type(keras.config.dtype_policy().compute_dtype, "float32")
 
 
 def normalization(x: Any, prefix: str = "") -> Any:
-    """From pixels in 0..255 to ImageNet's zero mean and unit deviation.
+    """Normalizes pixels in 0..255 with ImageNet's mean and standard deviation.
 
-    A grey image takes the average of the three channels' figures; channels past the third start
-    over with red's.
+    A grayscale image uses the averages over the three channels; with more than three channels, the
+    RGB values repeat.
     """
     channels = x.shape[-1]
     mean, std = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
@@ -46,9 +46,9 @@ def normalization(x: Any, prefix: str = "") -> Any:
 def trunk(
     x: Any, variant: Variant, drop_path_rate: float = 0.0, remat: bool = False, prefix: str = ""
 ) -> Any:
-    """Stem and stages: from normalised pixels to the last map.
+    """Applies stem and stages to normalized pixels, and returns the last feature map.
 
-    The drop rate rises linearly from 0 at the first block to `drop_path_rate` at the last.
+    The drop path rate rises linearly from 0 in the first block to `drop_path_rate` in the last.
     """
     rates = iter(np.linspace(0, drop_path_rate, sum(variant.depths)).tolist())
     x = stem(x, variant, prefix)
@@ -82,14 +82,14 @@ def stem(x: Any, variant: Variant, prefix: str = "") -> Any:
 
 
 def downsample(x: Any, dim: int, variant: Variant, name: str) -> Any:
-    """Halves the map before a stage, with a norm to keep training stable: section 2.6."""
+    """Halves the resolution before a stage, with a norm for stable training (section 2.6)."""
     x = _norm(f"{name}_norm", variant.epsilon)(x)
     init = kernel_initializer(variant.stddev, 4 * x.shape[-1])
     return PatchConv2D(dim, 2, kernel_initializer=init, name=f"{name}_conv")(x)  # (N, H/8, W/8, 2C)
 
 
 def pooled(x: Any, pooling: str, prefix: str = "", epsilon: float = 1e-6) -> Any:
-    """The features under the classifier: the norm comes after the pooling."""
+    """Pools a feature map and then normalizes it, as the classifier expects."""
     pools = {
         "avg": keras.layers.GlobalAveragePooling2D,
         "max": keras.layers.GlobalMaxPooling2D,
@@ -105,7 +105,7 @@ def head(
     activation: str | Callable[[Any], Any] | None,
     prefix: str = "",
 ) -> Any:
-    """Logits from the layer `head`, and what the activation makes of them from `predictions`."""
+    """Adds the classifier: `head` computes the logits, `predictions` applies the activation."""
     x = keras.layers.Dense(
         classes,
         kernel_initializer=TruncatedNormal(stddev=0.02 * init_scale),
@@ -121,7 +121,7 @@ def _norm(name: str, epsilon: float) -> keras.layers.Layer:
 
 
 def pyramid_features(model: keras.Model) -> keras.Model:
-    """Makes a model that returns the map at the end of each stage, for dense prediction.
+    """Builds a model that returns the feature map of each stage, for dense prediction.
 
     Example:
 
@@ -132,16 +132,16 @@ def pyramid_features(model: keras.Model) -> keras.Model:
     ```
 
     Args:
-        model: keras.Model. Made by one of the hierarchical builders, with or without its top, or a
-            model with such a network in it. The layers are shared with it, not copied.
+        model: keras.Model. A hierarchical ConvNeXt, with or without its top, or a model that
+            contains one. The layers are shared with it, not copied.
 
     Returns:
-        A keras.Model with the same input and a dict of maps `P2` to `P5`: `Pn` has stride 2**n.
-        The maps are not normalised; detectors and segmenters add a norm of their own to each.
+        A keras.Model with the same input and a dict of feature maps `P2` to `P5`: `Pn` has stride
+        2**n. The maps are not normalized; detectors and segmenters add a norm to each.
 
     Raises:
-        ValueError: If the model has no ConvNeXt or several, or one without stages, as the isotropic
-            ones, or if it calls its ConvNeXt by Python code or several times.
+        ValueError: If the model does not contain exactly one ConvNeXt, if that is isotropic, or if
+            it is called several times or from a custom `call`.
     """
     trunk = trunk_of(model)
     maps = {level: block.output for level, block in trunk.ends_of_stages().items()}

@@ -1,4 +1,4 @@
-"""Where a network looks: Grad-CAM, and the photograph with it painted over."""
+"""Grad-CAM heat maps, and overlays of them on images."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,20 +10,20 @@ from PIL import Image
 from keras_convnext.call_graph import call_at_inference, graph_of, logits_of
 from keras_convnext.trunks import check_has_head, trunk_of
 
-# Heat from cold to hot. Dark colours hide the photograph where the network did not look, so they
-# are nearly transparent: see `overlay`.
+# The colour map, from cold to hot. Its dark end would hide the image where the heat is low, so
+# `overlay` makes it nearly transparent.
 COLD_TO_HOT = ((38, 16, 92), (158, 37, 110), (228, 86, 50), (252, 178, 44), (255, 244, 140))
-MOST_PAINT = 0.75  # of the colour, where the heat is 1
+MOST_PAINT = 0.75  # opacity where the heat is 1
 
 
 def grad_cam(
     model: keras.Model, images: np.ndarray, classes: Sequence[int] | None = None
 ) -> np.ndarray:
-    """Tells which parts of images speak for a class, by the last map of the network.
+    """Computes Grad-CAM heat maps of a class from the last feature map of the network.
 
-    Each channel of that map is weighted by how much the logit of the class rises with it, and what
-    is positive in the sum is scaled to the image. Only what follows the map is differentiated, on
-    any backend.
+    Each channel of the feature map is weighted by the mean gradient of the class logit, and the
+    positive part of the sum is resized to the image. Only the layers after the feature map are
+    differentiated. Works on all backends.
 
     Example:
 
@@ -33,21 +33,21 @@ def grad_cam(
     ```
 
     Args:
-        model: keras.Model. A classifier with one ConvNeXt in it: made by one of the builders, with
-            its head or one of your own, nested in a Sequential or functional model or not, or such
-            a one fused.
-        images: array (N, H, W, C). Pixels as the model takes them: in 0..255 for one that
-            normalises by itself.
-        classes: sequence of N ints or None. The class asked about, for each image. Defaults to
-            None, the most probable.
+        model: keras.Model. A classifier with exactly one ConvNeXt: built by one of the builders,
+            with its own head or yours, or a Sequential or functional model that contains one.
+            Fused networks work too.
+        images: array (N, H, W, C). Input of the model: pixels in 0..255 if it includes the
+            preprocessing.
+        classes: sequence of N ints or None. The class to explain in each image. Defaults to None:
+            the most probable class.
 
     Returns:
-        float32 array (N, H, W) in 0..1: the largest value of each image is 1, or 0 if nothing in it
-        speaks for the class.
+        float32 array (N, H, W) in 0..1. The maximum of each image is 1, or 0 if no part of it
+        contributes to the class.
 
     Raises:
-        ValueError: If the model has no ConvNeXt or several, or does not give logits or
-            probabilities alone, if the images are no batch, or if a class is none of the model's.
+        ValueError: If the model does not contain exactly one ConvNeXt, or does not return only
+            logits or probabilities, if `images` is not a batch, or if a class is out of range.
 
     References:
         Selvaraju et al., "Grad-CAM", ICCV 2017, equations 1 and 2.
@@ -59,12 +59,12 @@ def grad_cam(
     check_has_head(graph, [trunk])
     if len(graph.inputs) != 1 or len(calls) != 1:
         raise ValueError(
-            "Grad-CAM explains a classifier that takes one image and looks at it once. "
-            f"Received: {model.name}, with {len(graph.inputs)} inputs, which calls "
+            "Grad-CAM needs a classifier with one image input that calls its ConvNeXt once. "
+            f"Received: {model.name} with {len(graph.inputs)} inputs, which calls "
             f"{trunk.name} {len(calls)} times"
         )
     if np.ndim(images) != 4:
-        raise ValueError(f"images has the shape (N, H, W, C). Received: shape {np.shape(images)}")
+        raise ValueError(f"images must be (N, H, W, C). Received: shape {np.shape(images)}")
     (last,) = calls[0].outputs
     pixels = keras.ops.convert_to_tensor(images, graph.inputs[0].dtype)
     found = graph.run({graph.inputs[0]: pixels}, call_at_inference)
@@ -73,8 +73,8 @@ def grad_cam(
     count = scores.shape[1]
     if wanted.shape != (len(scores),) or not ((wanted >= 0) & (wanted < count)).all():
         raise ValueError(
-            f"classes has a number from 0 to {count - 1} for each of the {len(scores)} images. "
-            f"Received: classes={classes}"
+            f"classes must hold a class from 0 to {count - 1} for each of the {len(scores)} "
+            f"images. Received: classes={classes}"
         )
     chosen = keras.ops.convert_to_tensor(np.eye(count, dtype="float32")[wanted])
     behind = graph.after(last)
@@ -96,7 +96,7 @@ def grad_cam(
 
 
 def _gradient(function: Callable[[Any], Any], x: Any) -> Any:
-    """The gradient of a function of a tensor to a number, on any backend."""
+    """Computes the gradient of a scalar function of a tensor, on any backend."""
     if keras.config.backend() == "tensorflow":
         import tensorflow as tf
 
@@ -118,22 +118,22 @@ def _resized(heat: np.ndarray, width: int, height: int) -> np.ndarray:
 
 
 def overlay(image: np.ndarray, heat: np.ndarray) -> Image.Image:
-    """Paints heat over a photograph: nothing where it is 0, the more and the brighter to 1.
+    """Overlays a heat map on an image: transparent at 0, more opaque and brighter towards 1.
 
     Args:
-        image: uint8 array (H, W, 3), or (H, W, 1) if it is grey.
-        heat: float array (h, w) in 0..1, as `grad_cam` gives it. It is scaled to the image, which
-            may be larger than what the network saw.
+        image: uint8 array (H, W, 3), or (H, W, 1) for grayscale.
+        heat: float array (h, w) in 0..1, as returned by `grad_cam`. It is resized to the image,
+            which may be larger than the input of the network.
 
     Returns:
         A PIL image of W x H pixels, in RGB.
 
     Raises:
-        ValueError: If one of the shapes is another.
+        ValueError: If a shape is not as above.
     """
     if image.ndim != 3 or image.shape[2] not in (1, 3) or heat.ndim != 2:
         raise ValueError(
-            "image has the shape (H, W, 3) or (H, W, 1), and heat (h, w). "
+            "image must be (H, W, 3) or (H, W, 1), and heat must be (h, w). "
             f"Received: shapes {image.shape} and {heat.shape}"
         )
     height, width = image.shape[:2]

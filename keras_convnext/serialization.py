@@ -1,9 +1,9 @@
-"""What Keras finds by name when it loads a model with our layers or optimizers in it.
+"""Registers our layers and optimizers with Keras, so that it can load models that contain them.
 
 `import keras_convnext` is enough for `keras.models.load_model`, before or after `import keras`,
-although it imports neither Keras nor these classes. Importing them as soon as Keras is there would
-meet half-initialized modules if it is one of ours that imports Keras first; so Keras gets proxies,
-which import a class when it is first used. From then on Keras has the class itself.
+although it imports neither Keras nor these classes. Importing them in Keras' post-import hook would
+find half-initialized modules if one of ours is the first to import Keras. So Keras gets proxies,
+which import a class on first use; the class registers itself in place of the proxy.
 """
 
 from types import ModuleType
@@ -22,7 +22,7 @@ REGISTERED = {
 
 
 def register_with_keras() -> None:
-    """Registers the classes, now or as soon as Keras is imported."""
+    """Registers the classes now, or once Keras is imported."""
     wrapt.register_post_import_hook(_register, "keras")
 
 

@@ -1,23 +1,23 @@
-"""What comes with the package besides its code."""
+"""Data files that are shipped with the package."""
 
 from pathlib import Path
 
 
 def shipped(place: str) -> Path:
-    """Finds a file or folder of `weights` or `examples`.
+    """Returns the path of a file or folder in `weights` or `examples`.
 
-    A wheel has them in the package, a repository beside it.
+    A wheel contains them inside the package, the repository next to it.
 
     Args:
-        place: str. Such as "examples/photos".
+        place: str. Relative path, such as "examples/photos".
 
     Raises:
-        FileNotFoundError: If it is not there.
+        FileNotFoundError: If it does not exist.
     """
     package = Path(__file__).parent
     for found in (package / place, package.parent / place):
         if found.exists():
             return found
     raise FileNotFoundError(
-        f"{place} comes with the package and is not there: install it again. Looked in {package}"
+        f"{place} is missing from the installation: reinstall the package. Looked in {package}"
     )

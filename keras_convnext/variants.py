@@ -1,29 +1,29 @@
 """The networks, one row each.
 
 Hierarchical: Liu et al., "A ConvNet for the 2020s" (arXiv 2201.03545), section 3 and table 9;
-isotropic: section 3.3 and table 2. Atto to Nano follow the family downwards: they were published
-by timm, with the same block.
+isotropic: section 3.3 and table 2. Atto to Nano are smaller networks with the same block, published
+by timm.
 """
 
 from typing import NamedTuple
 
 
 class Variant(NamedTuple):
-    """What distinguishes one ConvNeXt from another.
+    """The hyperparameters of one ConvNeXt.
 
     Args:
-        name: str. The name of the model, and the one the command line takes.
+        name: str. Name of the model, in Python and on the command line.
         depths: tuple of int. Blocks in each stage.
         dims: tuple of int. Channels in each stage.
-        layer_scale: float or None. What layer scale starts from; None leaves it out.
+        layer_scale: float or None. Initial value of layer scale; None disables it.
         patch_size: int. Side of the stem's patches, in pixels.
         kernel_size: int. Side of the depthwise kernels.
         isotropic: bool. One resolution throughout: no downsampling, and no norm after the stem.
-        stddev: float or None. Deviation of the random kernels at the start, the head's apart. None
-            takes `1 / sqrt(inputs)` for each: the official 0.02 is that for a kernel of 2,500
-            inputs, and leaves a narrow network with whispers to learn from.
-        size: int. Side of the images it takes if nobody says otherwise, in pixels.
-        epsilon: float. What the norms add to the variance.
+        stddev: float or None. Standard deviation of the initial kernels, except for the head's.
+            None means `1 / sqrt(fan_in)`: the official 0.02 equals it at a fan-in of 2,500, and is
+            too small for a narrow network, whose signal would vanish.
+        size: int. Default side of the images, in pixels.
+        epsilon: float. Added to the variance in the norms.
     """
 
     name: str
@@ -39,12 +39,12 @@ class Variant(NamedTuple):
 
     @property
     def stride(self) -> int:
-        """Pixels of the image under one position of the last map, along a side."""
+        """Stride of the last feature map, in pixels."""
         return self.patch_size * 2 ** (len(self.dims) - 1)
 
     @property
     def min_size(self) -> int:
-        """Smallest height or width taken: 32 px for every published network."""
+        """Smallest supported height or width: 32 px for every published network."""
         return 2 * self.patch_size if self.isotropic else self.stride
 
 
@@ -61,7 +61,7 @@ VARIANTS = {
         Variant("convnext_base",           (3, 3, 27, 3),   (128, 256, 512, 1024)),   # 88.59 M
         Variant("convnext_large",          (3, 3, 27, 3),   (192, 384, 768, 1536)),   # 197.77 M
         Variant("convnext_xlarge",         (3, 3, 27, 3),   (256, 512, 1024, 2048)),  # 350.20 M
-        # Ours, for images of 32 px, hence small patches and kernels: 2.26 M.
+        # Our own, for 32 px images, hence the small patches and kernels: 2.26 M.
         Variant("convnext_cifar", (2, 3), (128, 256), None, 2, 5, stddev=None, size=32),
         # Only the large isotropic network trains with layer scale (official TRAINING.md).
         Variant("convnext_isotropic_small", (18,), (384,),  None, 16, isotropic=True),   # 22.31 M

@@ -300,7 +300,7 @@ def test_what_is_none_of_theirs_is_refused():
     probe = keras.Model(
         network.input, [network.output, keras.layers.Flatten()(network.layers[-3].input)]
     )
-    with pytest.raises(ValueError, match="uses what the ConvNeXt computes inside"):
+    with pytest.raises(ValueError, match="uses intermediate outputs of the ConvNeXt"):
         keras_convnext.from_keras_applications(probe)
 
 

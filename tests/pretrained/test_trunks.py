@@ -423,7 +423,7 @@ def test_asked_for_other_classes_a_trunk_gets_a_random_head(path):
         ours = load_model(path, classes=7)
     assert ours.output_shape == (None, 7)
     assert np.ptp(ours.get_layer("head").get_weights()[0]) > 0
-    with pytest.raises(ValueError, match=r"no classifier: take it with include_top=False, or give"):
+    with pytest.raises(ValueError, match=r"no classifier: pass include_top=False, or classes"):
         model(weights=path, classes=None)
 
 
