@@ -1,14 +1,14 @@
-"""Text from outside, such as names of files and answers of servers, as a terminal may show it."""
+"""Escapes external text, such as file names and server responses, for display in a terminal."""
 
 import unicodedata
 
-# They change the direction in which what follows is shown.
+# These change the direction of the text that follows.
 _BIDI = {*"\u061c\u200e\u200f", *map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}
-_UNSEEN = {"Cc", "Cs", "Zl", "Zp"}  # control characters, halves of pairs, separators of lines
+_UNSEEN = {"Cc", "Cs", "Zl", "Zp"}  # control characters, surrogates, line separators
 
 
 def printable(text: object) -> str:
-    """Returns a text with escapes for what a terminal would obey or a person could not see."""
+    """Escapes control characters and other invisible characters."""
     return "".join(
         character.encode("unicode_escape").decode()
         if character in _BIDI or unicodedata.category(character) in _UNSEEN
@@ -18,7 +18,7 @@ def printable(text: object) -> str:
 
 
 class PrintableError(ValueError):
-    """An error whose message a terminal may show, whatever names are in it."""
+    """An error with an escaped message, which is safe to show in a terminal."""
 
     def __init__(self, message: object = "") -> None:
         super().__init__(printable(message))

@@ -112,8 +112,8 @@ def test_a_corrupt_image_in_a_folder_is_skipped_and_the_exit_code_says_so(checkp
         (["predict", "x.jpg", "--model", "resnet50"], "convnext_tiny"),
         (["predict", "x.jpg", "--top", "0"], "--top"),
         (["predict"], "Missing argument"),
-        (["predict", "x.jpg", "--picture", "x.xyz"], "it ends in .png"),
-        (["evaluate", "x", "--weights", "x", "--confusion", "x"], "it ends in .png"),
+        (["predict", "x.jpg", "--picture", "x.xyz"], "must end in .png"),
+        (["evaluate", "x", "--weights", "x", "--confusion", "x"], "must end in .png"),
     ],
     ids=["info", "model", "top", "none", "picture", "confusion"],
 )

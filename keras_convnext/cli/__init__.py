@@ -1,4 +1,4 @@
-"""The command `keras-convnext`: parses, calls one function below, prints."""
+"""The command `keras-convnext`: each subcommand parses options, calls one function and prints."""
 
 import signal
 import sys
@@ -41,7 +41,7 @@ app.add_typer(storage.cache, name="cache")
 
 
 def main() -> None:
-    """Runs the command. Its exit codes are those of `failures.EXIT_CODES`."""
+    """Runs the command. Exit codes are listed in `failures.EXIT_CODES`."""
     prepare_streams()
     library_output.is_kept = True
     signal.signal(signal.SIGTERM, _stop)
@@ -49,5 +49,5 @@ def main() -> None:
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    """Ends the process as an exception does, so that half-written files are removed."""
+    """Raises SystemExit, so that partially written files are removed."""
     sys.exit(128 + number)

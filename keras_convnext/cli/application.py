@@ -1,4 +1,4 @@
-"""What all commands share: the program, its options, and how it ends."""
+"""The application: the top-level command, and the options that subcommands share."""
 
 import inspect
 import sys
@@ -20,16 +20,16 @@ from keras_convnext.variants import VARIANTS
 
 
 class Program(TyperGroup):
-    """All commands together. However one fails, the user sees a line and an exit code."""
+    """The group of all commands. It turns any exception into one line and an exit code."""
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
-        """Runs a command."""
+        """Runs a command and exits."""
         code: object = 0
         try:
             code = super().main(*args, **{**kwargs, "standalone_mode": False})
             if sys.stdout is not None:
                 sys.stdout.flush()
-        except SystemExit as ended:  # 1 is what Typer and Rich make of a closed pipe
+        except SystemExit as ended:  # Typer and Rich exit with 1 at a closed pipe
             code = CLOSED_PIPE if ended.code == 1 else ended.code
         except BrokenPipeError:
             code = CLOSED_PIPE
@@ -42,7 +42,7 @@ app = typer.Typer(
     cls=Program,
     invoke_without_command=True,
     pretty_exceptions_enable=False,
-    rich_markup_mode=None,  # its panels cut the names of options on a narrow terminal
+    rich_markup_mode=None,  # its panels truncate option names on a narrow terminal
 )
 
 
@@ -52,13 +52,12 @@ app = typer.Typer(
 )
 def program(
     context: typer.Context,
-    version: Annotated[
-        bool, typer.Option("--version", help="Print the versions that matter, and exit.")
-    ] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show versions and exit.")] = False,
 ) -> None:
-    """ConvNeXt for Keras 3: inspect networks and weights, classify photographs, train, export.
+    """ConvNeXt for Keras 3: classify images, inspect and convert weights, train, export.
 
-    Start with `keras-convnext predict PHOTO.jpg`. `keras-convnext doctor` checks the installation.
+    Start with `keras-convnext predict PHOTO.jpg`. Check the installation with `keras-convnext
+    doctor`.
     """
     if version:
         write(*(f"{name} {number}" for name, number in versions().items()))
@@ -67,7 +66,7 @@ def program(
 
 
 def command(name: str, function: Callable[..., None], group: typer.Typer = app) -> None:
-    """Adds a command. It gets --verbose, without which its libraries are silent."""
+    """Adds a command, with an option --verbose. Without it, library output is hidden."""
 
     @wraps(function)
     def run(*args: Any, verbose: bool, **kwargs: Any) -> None:
@@ -75,16 +74,14 @@ def command(name: str, function: Callable[..., None], group: typer.Typer = app) 
         try:
             with library_output.kept():
                 function(*args, **kwargs)
-        except KeyboardInterrupt as error:  # of which Typer would make something else
+        except KeyboardInterrupt as error:  # before Typer handles it
             raise typer.Exit(report(error)) from error
 
-    option = Annotated[
-        bool, typer.Option("--verbose", help="Show what libraries print, and where errors are.")
-    ]
+    option = Annotated[bool, typer.Option("--verbose", help="Show library output and tracebacks.")]
     added = inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False,
                               annotation=option)  # fmt: skip
     signature = inspect.signature(function)
-    run.__signature__ = signature.replace(  # type: ignore[attr-defined]  # what Typer looks at
+    run.__signature__ = signature.replace(  # type: ignore[attr-defined]  # read by Typer
         parameters=[*signature.parameters.values(), added]
     )
     run.__annotations__ = {**function.__annotations__, "verbose": option}
@@ -92,7 +89,7 @@ def command(name: str, function: Callable[..., None], group: typer.Typer = app) 
 
 
 def _named(names: Sequence[str]) -> Callable[[str], list[str]]:
-    """Completes a name of these in the shell."""
+    """Creates a function that completes these names in the shell."""
 
     def complete(incomplete: str) -> list[str]:
         return [name for name in names if name.startswith(incomplete)]
@@ -102,77 +99,82 @@ def _named(names: Sequence[str]) -> Callable[[str], list[str]]:
 
 def _checked_model(name: str | None) -> str | None:
     if name is not None and name not in VARIANTS:
-        raise typer.BadParameter(f"choose one of {', '.join(VARIANTS)}. Received: {name}")
+        raise typer.BadParameter(f"must be one of {', '.join(VARIANTS)}. Received: {name}")
     return name
 
 
 _NETWORK = {"callback": _checked_model, "autocompletion": _named(list(VARIANTS))}
-Network = Annotated[str, typer.Argument(help="As `list` names it.", **_NETWORK)]
+Network = Annotated[str, typer.Argument(help="Name of the network, see `list`.", **_NETWORK)]
 TagNames = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="weights",
-        help="As `list --weights` names them.  (default: those that the network loads by default)",
+        help="Names of published weights, see `list --weights`.",
+        show_default="the default of the network",
         autocompletion=_named(list(TAGS)),
     ),
 ]
-ModelToName = Annotated[str, typer.Option("--model", help="As `list` names it.", **_NETWORK)]
+ModelToName = Annotated[
+    str, typer.Option("--model", help="Name of the network, see `list`.", **_NETWORK)
+]
 Model = Annotated[
     str | None,
     typer.Option(
         "--model",
-        help="As `list` names it. Only needed for published weights.  (default: that of the file)",
+        help="Name of the network, see `list`. Only needed for published weights.",
+        show_default="detected from the file",
         **_NETWORK,
     ),
 ]
-WEIGHTS_HELP = "A file or folder of weights, or published weights as `list --weights` names them."
+WEIGHTS_HELP = "Weights file or folder, or the name of published weights, see `list --weights`."
 Weights = Annotated[str, typer.Option(help=WEIGHTS_HELP, autocompletion=_named(list(TAGS)))]
 RecipeName = Annotated[
     str,
-    typer.Option("--recipe", help="As `recipes` names it.", autocompletion=_named(list(RECIPES))),
+    typer.Option(
+        "--recipe", help="Name of the recipe, see `recipes`.", autocompletion=_named(list(RECIPES))
+    ),
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Override a field of the recipe."),
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a recipe field. Repeatable."),
 ]
 Size = Annotated[
     int | None,
-    typer.Option(min=32, help="Side of the images in pixels.  (default: the network's own)"),
+    typer.Option(min=32, help="Side of the images in pixels.", show_default="that of the network"),
 ]
-BatchSize = Annotated[int, typer.Option(min=1, help="Images at a time.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+BatchSize = Annotated[int, typer.Option(min=1, help="Images per batch.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 Entry = Annotated[
-    str | None, typer.Option(help="Which weights of a file that holds several, such as ema.")
+    str | None, typer.Option(help="Key of the weights, such as ema, if a file contains several.")
 ]
 Prefix = Annotated[
-    str | None,
-    typer.Option(help="Which ConvNeXt of a file that holds several, by how its names start."),
+    str | None, typer.Option(help="Name prefix of the ConvNeXt, if a file contains several.")
 ]
 Ignore = Annotated[
     list[str] | None,
-    typer.Option(metavar="PATTERN", help="Names of tensors to ignore, such as 'head.*'."),
+    typer.Option(metavar="PATTERN", help="Tensors to ignore, such as 'head.*'. Repeatable."),
 ]
 
 
 def checked_picture(path: Path | None) -> Path | None:
-    """Refuses a picture that could not be written, before the work is done.
+    """Checks that an output picture can be written, before the work is done.
 
     Raises:
-        typer.BadParameter: If its name ends in no format of pictures, or is that of a folder.
+        typer.BadParameter: If its suffix is not a picture format, or if it is a folder.
     """
     if path is not None:
         from PIL import Image
 
         Image.init()
         if Image.EXTENSION.get(path.suffix.lower()) not in Image.SAVE:
-            raise typer.BadParameter(f"it ends in .png, .jpg or .webp. Received: {path}")
+            raise typer.BadParameter(f"must end in .png, .jpg or .webp. Received: {path}")
         if path.is_dir():
-            raise typer.BadParameter(f"this is a folder. Received: {path}")
+            raise typer.BadParameter(f"must not be a folder. Received: {path}")
     return path
 
 
 class Reading(TypedDict, total=False):
-    """Which weights of a file are meant, as functions take it; empty for the only ones."""
+    """Keyword arguments that select weights in a file. Without any, the file must contain one."""
 
     entry: str
     prefix: str
@@ -180,7 +182,7 @@ class Reading(TypedDict, total=False):
 
 
 def reading(entry: str | None, prefix: str | None, ignore: Sequence[str] | None) -> Reading:
-    """The options of a command that reads weights, for a function that does."""
+    """Converts the options --entry, --prefix and --ignore to keyword arguments."""
     chosen: Reading = {}
     if entry is not None:
         chosen["entry"] = entry
@@ -192,30 +194,30 @@ def reading(entry: str | None, prefix: str | None, ignore: Sequence[str] | None)
 
 
 class Shape(TypedDict, total=False):
-    """The shape of the images, as a builder takes it; empty where the network's default stands."""
+    """Keyword arguments for a builder. Empty for the network's default image size."""
 
     input_shape: tuple[int | None, int | None, int]
 
 
 def shape_of(size: int | None) -> Shape:
-    """The shape of square images, for a builder."""
+    """Converts the option --size to keyword arguments for a builder."""
     return {} if size is None else {"input_shape": (size, size, 3)}
 
 
 def settings_of(pairs: Sequence[str]) -> dict[str, str]:
-    """Reads the settings of a recipe from KEY=VALUE, once each.
+    """Parses KEY=VALUE settings of a recipe.
 
     Raises:
-        ValueError: If one has no "=" or no key, or a key comes twice.
+        ValueError: If a setting has no "=" or no key, or if a key is repeated.
     """
     settings: dict[str, str] = {}
     for pair in pairs:
         key, sign, value = (part.strip() for part in pair.partition("="))
         if not sign or not key:
-            raise ValueError(f"A setting is KEY=VALUE, as in epochs=5. Received: --set {pair}")
+            raise ValueError(f"A setting must be KEY=VALUE, as in epochs=5. Received: --set {pair}")
         if key in settings:
             raise ValueError(
-                f"A setting is given once. Received: --set {key}={settings[key]} and --set {pair}"
+                f"{key} is set twice. Received: --set {key}={settings[key]} and --set {pair}"
             )
         settings[key] = value
     return settings

@@ -1,4 +1,4 @@
-"""`identify`, `convert` and `verify`: files of weights."""
+"""The commands `identify`, `convert` and `verify`."""
 
 from functools import partial
 from pathlib import Path
@@ -29,17 +29,17 @@ _MOST_LISTED = 8
 
 
 def identify_weights(
-    weights: Annotated[list[str], typer.Argument(help="Files or folders of weights.")],
+    weights: Annotated[list[str], typer.Argument(help="Weights files or folders.")],
     entry: Entry = None,
     prefix: Prefix = None,
     ignore: Ignore = None,
     as_json: Json = False,
 ) -> None:
-    """Show which network a file of weights belongs to.
+    """Identify the network that weights belong to.
 
-    Only names and shapes are read.
+    Reads only the names and shapes of the tensors.
 
-    The exit code is 1 if one of several files could not be identified.
+    The exit code is 1 if one of several files cannot be identified.
     """
     from keras_convnext.pretrained.identify import identify
 
@@ -65,9 +65,9 @@ def identify_weights(
 
 
 def _facts(identity: "Identity") -> dict[str, object]:
-    """All that is known of a file, the network first."""
+    """Returns everything known about a file, the network first."""
     network, found = identity.variant._asdict(), identity._asdict()
-    del found["variant"], network["stddev"], network["size"]  # of training and of photographs
+    del found["variant"], network["stddev"], network["size"]  # not properties of the file
     network["layer_scale"] = network["layer_scale"] is not None
     return {"model": network.pop("name"), **network, **found}
 
@@ -87,24 +87,27 @@ def convert_weights(
     source: Annotated[str, typer.Argument(help=WEIGHTS_HELP)],
     target: Annotated[
         Path,
-        typer.Argument(help="The file to write: .pth, .safetensors, .weights.h5, .h5 or .keras."),
+        typer.Argument(help="Output file: .pth, .safetensors, .weights.h5, .h5 or .keras."),
     ],
     model: Model = None,
     layout: Annotated[
         str | None,
-        typer.Option(help=f"{', '.join(LAYOUTS)}.  (default: keras for .h5, else official)"),
+        typer.Option(
+            help=f"Layout of the output: {', '.join(LAYOUTS)}.",
+            show_default="keras for .h5, else official",
+        ),
     ] = None,
     top: Annotated[bool, typer.Option("--top/--no-top", help="Keep the classifier.")] = True,
-    dtype: Annotated[str | None, typer.Option(help="Round to float16 or bfloat16.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Cast to float16 or bfloat16.")] = None,
     entry: Entry = None,
     prefix: Prefix = None,
     ignore: Ignore = None,
     names: Annotated[
-        bool, typer.Option("--names", help="Print the name and shape of each tensor in the target.")
+        bool, typer.Option("--names", help="Print the name and shape of each tensor written.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Convert weights for Keras, PyTorch, timm and others."""
+    """Convert weights between Keras, PyTorch, timm and other layouts."""
     import_backend()
     from keras_convnext.conversion import convert
     from keras_convnext.pretrained.rewriting import default_layout
@@ -140,16 +143,16 @@ def verify_weights(
     weights: Annotated[str, typer.Argument(help=WEIGHTS_HELP)],
     model: Model = None,
     image: Annotated[
-        Path | None, typer.Option(help="Image 000000039769 of COCO val2017, to compare logits on.")
+        Path | None, typer.Option(help="COCO val2017 image 000000039769, to compare logits.")
     ] = None,
     entry: Entry = None,
     prefix: Prefix = None,
     ignore: Ignore = None,
     as_json: Json = False,
 ) -> None:
-    """Compare weights with everything that is published about them.
+    """Check weights against everything published about them.
 
-    The exit code is 1 if something differs.
+    The exit code is 1 if a check fails.
     """
     chosen = reading(entry, prefix, ignore)
     model = model or _model_of(Path(weights), chosen)
@@ -169,7 +172,7 @@ def verify_weights(
 
 
 def _model_of(weights: Path, chosen: Reading) -> str:
-    """The network of a file: what was published under its name, or else what it contains."""
+    """Returns the network of a file, by its published file name or else by its contents."""
     from keras_convnext.pretrained.identify import identify
 
     for row in CATALOG:
@@ -177,7 +180,7 @@ def _model_of(weights: Path, chosen: Reading) -> str:
             return row.model
     if not weights.exists():
         raise FileNotFoundError(
-            "There is no such file. For published weights, name the network with --model. "
+            "File not found. For published weights, name the network with --model. "
             f"Received: {weights}"
         )
     return identify(weights, **chosen).variant.name

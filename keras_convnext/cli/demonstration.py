@@ -1,4 +1,4 @@
-"""`demo`: a page to drop photographs on."""
+"""The command `demo`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -27,18 +27,18 @@ def demo(
     ignore: Ignore = None,
     size: Size = None,
     artifact: Annotated[
-        Path | None, typer.Option(help="What `export` wrote, instead of --weights.")
+        Path | None, typer.Option(help="Folder written by `export`, to serve instead of --weights.")
     ] = None,
     port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 7860,
     host: Annotated[
-        str, typer.Option(help="Address to listen on: 0.0.0.0 admits other machines.")
+        str, typer.Option(help="Address to listen on. 0.0.0.0 allows access from other machines.")
     ] = "127.0.0.1",
     open_browser: Annotated[
         bool, typer.Option("--open/--no-open", help="Open the page in a browser.")
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Serve a page that classifies pictures, with heat maps."""
+    """Serve a web page that classifies pictures, with heat maps."""
     import_backend()
     from keras_convnext.demo.answers import classifier_of_artifact
     from keras_convnext.demo.page import demo_page, require_gradio, start
@@ -48,8 +48,8 @@ def demo(
     if artifact:
         if model or weights or size or chosen:
             raise ValueError(
-                "--artifact has its own network, weights and size: leave out --model, --weights, "
-                f"--entry, --prefix, --ignore and --size. Received: --artifact {artifact}"
+                "--artifact defines network, weights and size: omit --model, --weights, --entry, "
+                f"--prefix, --ignore and --size. Received: --artifact {artifact}"
             )
         page = demo_page(classifier_of_artifact(artifact), note=artifact.name)
     else:
@@ -58,5 +58,5 @@ def demo(
     address = start(page, host, port, open_browser)
     if as_json:
         write_json({"address": address})
-    note(f"Serving {address}  (Ctrl-C stops)")
+    note(f"Serving {address}  (press Ctrl-C to stop)")
     page.block_thread()

@@ -1,4 +1,4 @@
-"""`doctor`: what is installed here, what works, and what is missing for what."""
+"""The command `doctor`."""
 
 import os
 import platform
@@ -17,18 +17,18 @@ from keras_convnext.pretrained.folder import cache_folder, cached_files
 from keras_convnext.pretrained.servers import described
 
 NEEDED_FOR = {
-    "demo": "the page of `demo`",
+    "demo": "`demo`",
     "export": "`export` to ONNX, LiteRT and OpenVINO",
     "jax": "KERAS_BACKEND=jax",
     "torch": "KERAS_BACKEND=torch",
-    "train": "TensorFlow Datasets and pictures of runs in `train`",
+    "train": "TensorFlow Datasets and plots in `train`",
 }
 
 
 def doctor(as_json: Json = False) -> None:
     """Check the installation: backend, devices, memory, cache.
 
-    It also shows which packages are missing, and for what.
+    Also lists missing optional packages, and what needs them.
 
     The exit code is 1 if the backend does not work.
     """
@@ -51,7 +51,7 @@ def doctor(as_json: Json = False) -> None:
         for extra, packages in missing.items():
             if packages:
                 write(
-                    f"missing for {NEEDED_FOR[extra]}: {', '.join(packages)}"
+                    f"Missing for {NEEDED_FOR[extra]}: {', '.join(packages)}"
                     f'  (pip install "keras-convnext[{extra}]")'
                 )
         if not any(missing.values()):
@@ -62,7 +62,7 @@ def doctor(as_json: Json = False) -> None:
 
 
 def _devices() -> tuple[list[str], str | None]:
-    """The devices that the backend finds, or why it does not work."""
+    """Returns the devices that the backend finds, and the error if it does not work."""
     try:
         import_backend()
         import keras
@@ -76,7 +76,7 @@ def _one_dnn() -> str:
     if backend() != "tensorflow":
         return "only used by TensorFlow"
     is_on = os.environ.get("TF_ENABLE_ONEDNN_OPTS") != "0"
-    return "on" if is_on else "off, by TF_ENABLE_ONEDNN_OPTS=0"
+    return "on" if is_on else "off (TF_ENABLE_ONEDNN_OPTS=0)"
 
 
 def _memory() -> str:
@@ -101,7 +101,7 @@ def _cache() -> str:
 
 
 def _missing() -> dict[str, list[str]]:
-    """For each extra, the packages that are not installed."""
+    """Returns the packages of each extra that are not installed."""
     missing: dict[str, list[str]] = {}
     for line in metadata.requires("keras-convnext") or ():
         found = re.match(r"([\w.-]+)([^;]*); extra == ['\"](\w+)['\"]", line)

@@ -1,4 +1,4 @@
-"""`export`: a network for another runtime."""
+"""The command `export`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,16 +28,14 @@ RANDOM = "none"
 
 
 def export_network(
-    folder: Annotated[
-        Path, typer.Argument(metavar="OUT", help="The folder to write, new or empty.")
-    ],
-    weights: Annotated[str, typer.Option(help=f"{WEIGHTS_HELP} Or none, for random ones.")],
+    folder: Annotated[Path, typer.Argument(metavar="OUT", help="Output folder, new or empty.")],
+    weights: Annotated[str, typer.Option(help=f"{WEIGHTS_HELP} Use none for random weights.")],
     model: Model = None,
     entry: Entry = None,
     prefix: Prefix = None,
     ignore: Ignore = None,
     format_name: Annotated[
-        str, typer.Option("--format", help="saved_model, onnx, litert or openvino.")
+        str, typer.Option("--format", help="Format: saved_model, onnx, litert or openvino.")
     ] = "saved_model",
     dtype: Annotated[
         str, typer.Option(help="Type of the stored weights: float32, float16, bfloat16 or int8.")
@@ -45,15 +43,15 @@ def export_network(
     pixels: Annotated[str, typer.Option(help="Type of the input: float32 or uint8.")] = "float32",
     size: Size = None,
     any_size: Annotated[
-        bool, typer.Option("--any-size", help="Take images of any height and width.")
+        bool, typer.Option("--any-size", help="Accept images of any height and width.")
     ] = False,
     photos: Annotated[
         Path | None,
-        typer.Option(help="Photographs to compare on, and to calibrate int8 with."),
+        typer.Option(help="Folder of images to compare outputs on and to calibrate int8 with."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Export a network for another runtime, and check it there."""
+    """Export a network to another runtime, and check it there."""
     import_backend()
     from keras_convnext.export import export
     from keras_convnext.export.formats import FORMATS
@@ -81,7 +79,7 @@ def export_network(
     if as_json:
         write_json({"file": str(written), "bytes": size_written, **difference._asdict()})
         return
-    note(f"Wrote {written}: {size_written / 1e6:,.1f} MB in all")
+    note(f"Wrote {written}: {size_written / 1e6:,.1f} MB in total")
     write_facts({
         "images compared": f"{difference.images:,}",
         "largest error": f"{difference.error:.1e} of the largest logit",
@@ -93,7 +91,7 @@ def export_network(
 def _network(
     model: str | None, weights: str, shape: Shape, reading: Reading
 ) -> tuple["keras.Model", list[str], dict[str, str]]:
-    """The network, its classes, and where its weights come from."""
+    """Returns the network, its class names, and the source of its weights."""
     import keras
 
     from keras_convnext.builders import BUILDERS
@@ -102,10 +100,10 @@ def _network(
 
     if weights == RANDOM:
         if model is None:
-            raise ValueError("Random weights are of a network: name it with --model")
+            raise ValueError("Random weights need a network: name it with --model")
         keras.utils.set_random_seed(0)
         network, file = BUILDERS[model](weights=None, **shape), None
-        source = {"weights": "random, of seed 0"}
+        source = {"weights": "random, seed 0"}
     else:
         network, file = load_network(weights, model, shape, reading), file_of(weights, model)
         source = {"weights": weights, "file": file.name}

@@ -1,4 +1,4 @@
-"""How a command ends: an exit code, and a line for whoever caused the failure."""
+"""Error reports of commands: one line for the user, and an exit code."""
 
 import os
 import sys
@@ -16,21 +16,21 @@ from keras_convnext.printable import printable
 
 WRONG_INPUT, INTERNAL, INTERRUPTED = 2, 70, 130
 EXIT_CODES = {
-    0: "done",
-    1: "done, but an image was unreadable, weights differ or the loss is NaN",
-    WRONG_INPUT: "not done: an argument, a file or the machine does not allow it",
-    INTERNAL: "internal error: please report it",
-    INTERRUPTED: "Ctrl-C (143: SIGTERM; 141: nobody reads the output)",
+    0: "success",
+    1: "completed with failures: unreadable image, failed check, NaN loss",
+    WRONG_INPUT: "error: invalid argument or file, missing package, disk or memory full",
+    INTERNAL: "internal error; please report it",
+    INTERRUPTED: "interrupted with Ctrl-C (143: by SIGTERM; 141: output pipe closed)",
 }
 UsageFailure = next(
     kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
 )
 _OUT_OF_MEMORY = {"MemoryError", "ResourceExhaustedError", "OutOfMemoryError"}
-_MOST_SHOWN = 600  # characters of what a library says
+_MOST_SHOWN = 600  # characters of a library's message
 
 
 def report(error: BaseException) -> int:
-    """Prints why a command failed, and returns its exit code."""
+    """Prints the reason for a failure, and returns the exit code."""
     if isinstance(error, KeyboardInterrupt):
         note("Interrupted.")
         return INTERRUPTED
@@ -43,7 +43,7 @@ def report(error: BaseException) -> int:
             note(f"See {context.command_path} --help")
         return WRONG_INPUT
     if type(error).__name__ in _OUT_OF_MEMORY or "RESOURCE_EXHAUSTED" in str(error)[:1000]:
-        _fail("Not enough memory. Close other programs, or take a smaller --batch-size or --size.")
+        _fail("Not enough memory. Close other programs, or reduce --batch-size or --size.")
         return WRONG_INPUT
     if isinstance(error, DownloadError):  # of several addresses, a line each
         _fail(*str(error).splitlines())
@@ -60,7 +60,7 @@ def report(error: BaseException) -> int:
 
 
 def note_traceback(error: BaseException) -> None:
-    """Prints where an error comes from."""
+    """Prints the traceback of an error."""
     for line in "".join(traceback.format_exception(error)).splitlines():
         note(line)
 
@@ -72,7 +72,7 @@ def _fail(message: str, *more: str) -> None:
 
 
 def _message(error: BaseException) -> str:
-    """What an error says, in one line."""
+    """Returns the message of an error, in one line."""
     if isinstance(error, OSError) and error.strerror:
         names = [str(name) for name in (error.filename, error.filename2) if name is not None]
         return ": ".join([error.strerror, *names])
@@ -85,7 +85,7 @@ def _message(error: BaseException) -> str:
 
 
 def _comes_from_us(place: TracebackType | None) -> bool:
-    """Whether the error was raised by our code, and not by a library that it called."""
+    """Whether the error was raised in this package, not in a library that it calls."""
     name = ""
     while place is not None:
         name = str(place.tb_frame.f_globals.get("__name__"))
@@ -94,7 +94,7 @@ def _comes_from_us(place: TracebackType | None) -> bool:
 
 
 def _log(error: BaseException) -> str:
-    """Writes what a report needs to a file, and returns its path."""
+    """Writes a log for a bug report, and returns its path."""
     text = "\n".join(
         [
             f"command: {' '.join(map(printable, sys.argv))}",
@@ -109,5 +109,5 @@ def _log(error: BaseException) -> str:
             file.write(text.encode("utf-8", "backslashreplace"))
             file.write(b"\nPrinted by libraries:\n" + library_output.tail)
     except OSError:
-        return "what the same command prints with --verbose"
+        return "the output of the same command with --verbose"
     return path

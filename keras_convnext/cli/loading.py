@@ -1,4 +1,4 @@
-"""From --weights to a network, for every command that runs one."""
+"""Loads the network of --weights, for the commands that run one."""
 
 import os
 from functools import partial
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def tensors_shown(description: str, tensors: list[Any]) -> Any:
-    """Draws tensors, as `load_checkpoint` and others let them be drawn, and shows how many."""
+    """Yields tensors with a progress bar: the `progress` argument of `load_model` and others."""
     return track(tensors, description, "tensors", len(tensors))
 
 
 def import_backend() -> None:
-    """Imports Keras and its backend, which takes seconds."""
+    """Imports Keras and its backend, which takes several seconds."""
     with waiting(f"Starting {backend()}"):
         import keras_convnext.builders  # noqa: F401
     show_downloads()
@@ -46,7 +46,7 @@ def load_network(weights: str, model: str | None, shape: Shape, reading: Reading
 
 
 def file_of(weights: str, model: str | None) -> Path:
-    """Returns the file that the weights were loaded from."""
+    """Returns the path of the weights."""
     from keras_convnext.conversion import checkpoint_file
 
     return Path(weights) if os.path.exists(weights) else checkpoint_file(weights, model)
@@ -55,10 +55,10 @@ def file_of(weights: str, model: str | None) -> Path:
 def load_classifier(
     weights: str, model: str | None, shape: Shape, reading: Reading
 ) -> "keras.Model":
-    """Builds the network of --weights, which has to classify photographs.
+    """Builds the network of --weights, and checks that it can classify images.
 
     Raises:
-        ValueError: If it does not, besides what `load_network` raises.
+        ValueError: If it cannot, or as `load_network` does.
     """
     network = load_network(weights, model, shape, reading)
     from keras_convnext.trunks import has_no_classes
@@ -66,17 +66,17 @@ def load_classifier(
     taken, returned = network.input_shape, network.output_shape
     if not isinstance(taken, tuple) or len(taken) != 4 or not isinstance(returned, tuple):
         raise ValueError(
-            "Photographs need a network with one image as input and one output. Received: "
-            f"inputs {taken}, outputs {returned}, from {weights}"
+            "The network must have one image input and one output. Received: "
+            f"input shape {taken}, output shape {returned}, from {weights}"
         )
     if taken[-1] not in (1, 3) or taken[1] != taken[2]:
         raise ValueError(
-            "Photographs are cropped to squares of 1 or 3 channels: call this network from Python "
-            f"with images of its own kind. Received: input shape {taken}, from {weights}"
+            "This command prepares square images with 1 or 3 channels. Call the network from "
+            f"Python for other inputs. Received: input shape {taken}, from {weights}"
         )
     if has_no_classes(network):
         raise ValueError(
-            "These weights have no classifier, only features: take weights with a head, or add one "
-            f"and fine-tune it. Received: output shape {returned}, from {weights}"
+            "These weights have no classifier. Use weights with a head, or add a head and "
+            f"fine-tune it. Received: output shape {returned}, from {weights}"
         )
     return network

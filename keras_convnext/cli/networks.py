@@ -1,4 +1,4 @@
-"""`list` and `info`: the networks and the published weights."""
+"""The commands `list` and `info`."""
 
 from typing import Annotated
 
@@ -22,16 +22,14 @@ def list_variants(
     weights: Annotated[bool, typer.Option("--weights", help="List the published weights.")] = False,
     files: Annotated[
         bool,
-        typer.Option(
-            "--files", help="List the published weights, with every place to fetch them from."
-        ),
+        typer.Option("--files", help="List the published weights with all download URLs."),
     ] = False,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print a table for a page.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
     as_json: Json = False,
 ) -> None:
     """List the networks, or the published weights.
 
-    Parameters and multiply-accumulates (GMACs) are those at 224 px with 1,000 classes.
+    Parameters and multiply-accumulates (GMACs) are for 224 px and 1,000 classes.
     """
     shows_weights = weights or files
     rows = _published(files, as_json) if shows_weights else _networks()
@@ -90,7 +88,7 @@ def _cell(name: str, value: object) -> str:
 
 
 def _write_markdown(headings: list[str], rows: list[list[str]]) -> None:
-    """Prints a table for a page, where a file is a link to where it is served."""
+    """Prints a Markdown table, in which files link to their URLs."""
     table = Table(box=box.MARKDOWN, pad_edge=False)
     for heading in headings:
         if heading != "url":
@@ -113,7 +111,7 @@ def info(
     classes: Annotated[int, typer.Option(min=1, help="Number of classes.")] = 1000,
     as_json: Json = False,
 ) -> None:
-    """Show what each stage of a network contains and costs."""
+    """Show the parameters and cost of each stage of a network."""
     variant = VARIANTS[model]
     size = size or variant.size
     counted = parts(variant, (size, size), classes)

@@ -1,4 +1,4 @@
-"""What libraries print while a command runs: kept, and shown if it is asked for or needed."""
+"""Captures what libraries print during a command, for --verbose and error logs."""
 
 import faulthandler
 import os
@@ -11,20 +11,20 @@ from typing import IO, TextIO
 
 from keras_convnext.cli.terminal import messages, note, output
 
-_MOST_KEPT = 1 << 16  # bytes of a log, for an internal error
+_MOST_KEPT = 1 << 16  # bytes of output in the log of an internal error
 
 
 class LibraryOutput:
-    """What libraries write to standard output and error, many of them from C++.
+    """Captures what libraries write to standard output and error, including C++ code.
 
-    While a command runs, both descriptors lead into a temporary file, and `output` and `messages`
-    hold on to the real ones. No setting of TensorFlow silences all that it prints when it is
-    imported.
+    During a command, both file descriptors point to a temporary file, and `output` and `messages`
+    write to the original ones. No setting of TensorFlow silences everything that it prints on
+    import.
 
     Attributes:
-        is_kept: bool. Whether a command keeps it; if not, it is where it always was.
+        is_kept: bool. Whether output is captured at all.
         is_shown: bool. Whether --verbose was given.
-        tail: bytes. The end of what was kept.
+        tail: bytes. The end of the captured output.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class LibraryOutput:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Keeps what is printed within, and turns our own warnings into lines."""
+        """Captures output within the context, and prints our own warnings as one line each."""
         with ExitStack() as stack:
             streams_exist = _has_descriptor(sys.stdout) and _has_descriptor(sys.stderr)
             if self.is_kept and not self.is_shown and streams_exist:
@@ -47,7 +47,7 @@ class LibraryOutput:
         with ExitStack() as stack:
             try:
                 sink: IO[bytes] = stack.enter_context(tempfile.TemporaryFile(buffering=0))
-            except OSError:  # no room, or no such folder
+            except OSError:  # the disk is full, or there is no temporary folder
                 sink = stack.enter_context(open(os.devnull, "r+b", buffering=0))
             for console, stream in ((output, sys.stdout), (messages, sys.stderr)):
                 stream.flush()
@@ -70,7 +70,7 @@ class LibraryOutput:
 
 
 def _has_descriptor(stream: TextIO | None) -> bool:
-    """Whether it is a stream of the process: it may be closed, and in a notebook it is another."""
+    """Whether a stream has a file descriptor. It may be closed, or replaced as in a notebook."""
     try:
         return stream is not None and stream.fileno() >= 0
     except (OSError, ValueError):
@@ -80,8 +80,8 @@ def _has_descriptor(stream: TextIO | None) -> bool:
 def _put_back(stream: TextIO, real: int, file: TextIO) -> None:
     console = output if file is output.file else messages
     os.dup2(real, stream.fileno())
-    console.file = None  # type: ignore[assignment]  # the stream that it was made for
-    with suppress(OSError):  # a full disk was reported when it was written to
+    console.file = None  # type: ignore[assignment]  # back to its default stream
+    with suppress(OSError):  # a full disk has already been reported by the write
         file.close()
 
 
@@ -90,7 +90,7 @@ library_output = LibraryOutput()
 
 @contextmanager
 def _warnings_as_lines(others: bool) -> Iterator[None]:
-    """Prints our own warnings as a line each, and those of libraries as ever or not at all."""
+    """Prints our own warnings as one line each, and other warnings as usual or not at all."""
     before = warnings.showwarning
 
     def show(
@@ -114,7 +114,7 @@ def _warnings_as_lines(others: bool) -> Iterator[None]:
 
 
 def _warned_by() -> str:
-    """The package that called `warnings.warn`, whatever line it blames."""
+    """Returns the package that called `warnings.warn`, regardless of `stacklevel`."""
     frame = sys._getframe(1)
     while frame.f_back and frame.f_globals.get("__name__") in ("warnings", __name__):
         frame = frame.f_back

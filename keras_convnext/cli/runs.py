@@ -1,4 +1,4 @@
-"""`train`, `evaluate`, `plan` and `recipes`: what recipes are, cost, do and reach."""
+"""The commands `train`, `evaluate`, `plan` and `recipes`."""
 
 import csv
 from pathlib import Path
@@ -37,7 +37,7 @@ from keras_convnext.training.planning import plan
 from keras_convnext.training.recipes import RECIPES, Recipe
 from keras_convnext.training.settings import recipe_for
 
-DATA_HELP = "A folder with a folder for each class, shards, or a name in TensorFlow Datasets."
+DATA_HELP = "Folder with a subfolder per class, CSV table, shards, or a TensorFlow Datasets name."
 
 
 def train_network(
@@ -45,19 +45,19 @@ def train_network(
     model: ModelToName,
     data: Annotated[str, typer.Option(help=DATA_HELP)],
     output_folder: Annotated[
-        Path, typer.Option("--output", help="The folder of the run. The same one resumes it.")
+        Path, typer.Option("--output", help="Folder of the run. An existing run is resumed.")
     ],
     validation_data: Annotated[
         str | None,
-        typer.Option(help="Other data to validate on.  (default: a split or a share of --data)"),
+        typer.Option(help="Data to validate on.", show_default="a split or a part of --data"),
     ] = None,
     settings: Settings = None,
     as_json: Json = False,
 ) -> None:
     """Train a network with a recipe, or resume a run.
 
-    SIGTERM and Ctrl-C save the state and stop, with the exit code 143 or 130; the same command
-    resumes the run. The exit code is 1 if the loss is no longer a number.
+    SIGTERM and Ctrl-C save the state and exit with code 143 or 130; the same command resumes the
+    run. The exit code is 1 if the loss becomes NaN or infinite.
     """
     import_backend()
     from keras_convnext.training.journal import Interrupted, NonFiniteLossError
@@ -96,22 +96,21 @@ def evaluate_network(
     prefix: Prefix = None,
     ignore: Ignore = None,
     split: Annotated[
-        str | None, typer.Option(help="Split of the data.  (default: the only one, or validation)")
+        str | None,
+        typer.Option(help="Split of the data.", show_default="the only one, or validation"),
     ] = None,
     size: Size = None,
     batch_size: BatchSize = 32,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Use this many images, drawn at random.")
+        int | None, typer.Option(min=1, help="Evaluate a random sample of this many images.")
     ] = None,
     as_json: Json = False,
     confusion: Annotated[
         Path | None,
-        typer.Option(
-            callback=checked_picture, help="Draw which class is taken for which to this file."
-        ),
+        typer.Option(callback=checked_picture, help="Plot the confusion matrix to this file."),
     ] = None,
 ) -> None:
-    """Measure accuracy the way the published figures were measured."""
+    """Measure accuracy, with the protocol of the published figures."""
     import_backend()
     from keras_convnext.evaluation import draw_confusion, evaluate
     from keras_convnext.preprocessing import class_names
@@ -150,21 +149,25 @@ def evaluate_network(
 def plan_run(
     recipe: RecipeName,
     model: ModelToName,
-    device_type: Annotated[str, typer.Option(help="Such as v100-32gb, a100-80gb or cpu-core.")],
+    device_type: Annotated[
+        str, typer.Option(help="Device type, such as v100-32gb, a100-80gb or cpu-core.")
+    ],
     devices: Annotated[
-        int | None, typer.Option(min=1, help="How many.  (default: those of the recipe)")
+        int | None,
+        typer.Option(min=1, help="Number of devices.", show_default="that of the recipe"),
     ] = None,
     images: Annotated[
-        int | None, typer.Option(min=1, help="Images in an epoch.  (default: those of its data)")
+        int | None,
+        typer.Option(min=1, help="Images per epoch.", show_default="those of the recipe's data"),
     ] = None,
     settings: Settings = None,
     as_json: Json = False,
 ) -> None:
     """Estimate the steps, memory and hours of a training run.
 
-    The devices need not be there.
+    The devices do not have to be present.
 
-    The exit code is 1 if the memory is too small for one image at a time.
+    The exit code is 1 if a batch of one image does not fit into memory.
     """
     chosen = recipe_for(recipe, model, settings_of(settings or ()))
     planned = plan(chosen, model, images, devices or chosen.devices, device_type)
@@ -175,27 +178,24 @@ def plan_run(
         write_table(("", "value", "basis"), planned.rows(), ["value"])
     if not planned.fits:
         advice = "; ".join(planned.advice) or "another device_type"
-        note(
-            f"The memory is too small for one image at a time. Needed with --set {advice}.",
-            "yellow",
-        )
+        note(f"A batch of one image does not fit into memory. Try --set {advice}.", "yellow")
         raise typer.Exit(1)
 
 
 def list_recipes(
     name: Annotated[
-        str | None, typer.Argument(help="Show this recipe in full.", metavar="[RECIPE]")
+        str | None, typer.Argument(help="Recipe to show in full.", metavar="RECIPE")
     ] = None,
     model: Annotated[
         str | None,
-        typer.Option(help="As `list` names it: show the recipe as it is for this network."),
+        typer.Option(help="Network to show the recipe for, see `list`."),
     ] = None,
     as_json: Json = False,
 ) -> None:
     """List the recipes of `train`, or show one in full."""
     if name is None:
         if model is not None:
-            raise typer.BadParameter("name a recipe too", param_hint="--model")
+            raise typer.BadParameter("must be used with a recipe", param_hint="--model")
         _list_all(as_json)
         return
     if model is not None:
@@ -203,7 +203,7 @@ def list_recipes(
     elif name in RECIPES:
         fields = _with_exceptions(name, as_json)
     else:
-        raise ValueError(f"The recipes are {', '.join(RECIPES)}. Received: {name}")
+        raise ValueError(f"The recipe must be one of {', '.join(RECIPES)}. Received: {name}")
     if as_json:
         write_json(fields)
     else:
@@ -222,7 +222,7 @@ def _list_all(as_json: bool) -> None:
 
 
 def _with_exceptions(name: str, as_json: bool) -> dict[str, object]:
-    """The fields of a recipe; where networks differ, those by their name."""
+    """Returns the fields of a recipe, with the exceptions for some networks by their names."""
     family = RECIPES[name]
     fields: dict[str, object] = {}
     for field in Recipe._fields:

@@ -1,7 +1,7 @@
-"""Where commands print: results on standard output, all else on standard error.
+"""Output of commands: results on standard output, everything else on standard error.
 
-File names and other text from outside are data: never markup, a format or an escape code, and never
-broken or cut to fit the terminal.
+File names and other external text are data: they are never interpreted as markup, format strings or
+escape codes, and never wrapped or truncated to fit the terminal.
 """
 
 import json
@@ -36,34 +36,34 @@ _COLOR = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 
 class Stream(Console):
-    """A console that ends the command when nobody reads it any more, as `head` does not."""
+    """A console that ends the command when its pipe is closed, for example by `head`."""
 
     def on_broken_pipe(self) -> None:
-        """Throws away what is still to come."""
+        """Discards further output, and exits."""
         self.quiet = True
         os.dup2(os.open(os.devnull, os.O_WRONLY), self.file.fileno())
         raise typer.Exit(CLOSED_PIPE)
 
 
-# Rich would print nothing where COLUMNS is 0, as on some machines without a terminal.
+# Rich prints nothing if COLUMNS is 0, as on some machines without a terminal.
 _WIDTH = 80 if re.fullmatch("0+", os.environ.get("COLUMNS", "")) else None
 output = Stream(soft_wrap=True, width=_WIDTH)
 messages = Stream(stderr=True, soft_wrap=True, width=_WIDTH)
 
 
 def one_line(text: str) -> str:
-    """Returns what a library says without its colours and line breaks."""
+    """Removes colour codes and line breaks from a library's message."""
     return " ".join(_COLOR.sub("", text).split())
 
 
 def write(*lines: str) -> None:
-    """Prints lines of a result."""
+    """Prints lines on standard output."""
     for line in lines:
         output.print(Text(printable(line)))
 
 
 def write_json(value: object) -> None:
-    """Prints a result as JSON, in ASCII."""
+    """Prints a value as ASCII JSON on standard output."""
     output.print(Text(json.dumps(value, indent=2, default=str)))
 
 
@@ -75,12 +75,12 @@ def note(message: object, style: str = "") -> None:
 def write_table(
     headings: Sequence[str], rows: Iterable[Sequence[str]], right: Collection[str] = ()
 ) -> None:
-    """Prints a table; on a terminal that is too narrow for it, a line for each cell.
+    """Prints a table, or one line per cell if the terminal is too narrow.
 
     Args:
         headings: sequence of str.
         rows: iterable of sequences of str.
-        right: collection of str. The headings of the columns that are aligned at the right.
+        right: collection of str. Headings of the right-aligned columns.
     """
     cells = [[printable(cell) for cell in row] for row in rows]
     widths = [max(map(cell_len, column)) for column in zip(headings, *cells)]
@@ -98,13 +98,13 @@ def write_table(
 
 
 def write_facts(facts: dict[str, object]) -> None:
-    """Prints names and values, a line each."""
+    """Prints names and values, one pair per line."""
     width = max(map(len, facts))
     write(*(f"{name:{width}}  {value}" for name, value in facts.items()))
 
 
 class _Rate(ProgressColumn):
-    """How many a second."""
+    """Items per second."""
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
@@ -112,11 +112,11 @@ class _Rate(ProgressColumn):
 
 
 class Bar:
-    """How far something is, on standard error if that is a terminal.
+    """A progress bar on standard error, if that is a terminal.
 
     Args:
-        description: str. What is done.
-        unit: str. What is counted, such as "images".
+        description: str. The task, such as "Evaluating".
+        unit: str. Unit of the count, such as "images".
     """
 
     def __init__(self, description: str, unit: str) -> None:
@@ -129,7 +129,7 @@ class Bar:
             console=messages,
             transient=True,
             disable=not messages.is_terminal,
-            redirect_stdout=False,  # or what libraries print would be shown
+            redirect_stdout=False,  # or library output would be shown
             redirect_stderr=False,
         )
         self._description, self._unit = description, unit
@@ -143,12 +143,12 @@ class Bar:
         self._progress.stop()
 
     def update(self, done: float, total: float) -> None:
-        """Moves the bar."""
+        """Updates the bar."""
         self._progress.update(self._task, completed=done, total=total)
 
 
 def track(items: Iterable[Any], description: str, unit: str, total: int) -> Iterator[Any]:
-    """Passes items on, and shows how many there have been."""
+    """Yields items with a progress bar."""
     with Bar(description, unit) as bar:
         bar.update(0, total)
         for done, item in enumerate(items, 1):
@@ -158,7 +158,7 @@ def track(items: Iterable[Any], description: str, unit: str, total: int) -> Iter
 
 @contextmanager
 def waiting(description: str) -> Iterator[None]:
-    """Shows that something goes on of which nobody knows how far it is, and for how long."""
+    """Shows a spinner and the elapsed time, for a task of unknown length."""
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(
         *columns,
@@ -173,7 +173,7 @@ def waiting(description: str) -> Iterator[None]:
 
 
 def prepare_streams() -> None:
-    """Has text that the encoding of a stream lacks escaped instead of refused."""
+    """Escapes characters that the encoding of a stream lacks, instead of raising an error."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""What is installed here, found without importing it."""
+"""Versions of the installed packages, found without importing them."""
 
 import json
 import os
@@ -12,7 +12,7 @@ _DISTRIBUTIONS = ("keras", "tensorflow", "jax", "torch", "numpy")
 
 
 def backend() -> str:
-    """Returns the backend that Keras is going to take, by its own rules."""
+    """Returns the backend that Keras will use, by Keras' rules."""
     chosen = os.environ.get("KERAS_BACKEND")
     if chosen:
         return chosen
@@ -35,7 +35,7 @@ def version_of(distribution: str) -> str | None:
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions that a report needs."""
+    """Returns the versions to include in a bug report."""
     found = {name: version_of(name) for name in _DISTRIBUTIONS}
     return {
         "keras-convnext": keras_convnext.__version__,

@@ -153,7 +153,7 @@ def test_the_command_serves_an_artifact_in_place_of_a_network(command, monkeypat
     monkeypatch.setattr(answers, "classifier_of_artifact", lambda folder: f"of {folder}")
     asked = command("--artifact", tmp_path / "tiny")
     assert (asked.network, asked.options) == (f"of {tmp_path / 'tiny'}", {"note": "tiny"})
-    with pytest.raises(ValueError, match="leave out --model"):
+    with pytest.raises(ValueError, match="omit --model"):
         demonstration.demo(artifact=tmp_path, size=64)
 
 

@@ -37,7 +37,7 @@ def test_what_comes_with_the_package_leaves_in_one_command(tmp_path, monkeypatch
     assert result.exit_code == 0, result.output
     assert steps[-1] == (3, 3)
     size = sum(file.stat().st_size for file in (tmp_path / "out").iterdir()) / 1e6
-    assert f"Wrote {tmp_path / 'out' / 'model.onnx'}: {size:.1f} MB in all" in result.stderr
+    assert f"Wrote {tmp_path / 'out' / 'model.onnx'}: {size:.1f} MB in total" in result.stderr
     for part in ("images compared", "same five classes", "100.0%"):
         assert part in result.stdout
     told = json.loads((tmp_path / "out" / "export.json").read_text())
@@ -62,7 +62,7 @@ def test_random_weights_and_a_size_of_choice(tmp_path):
         assert result.exit_code == 0, result.output
         artifact = Artifact(out)
         assert artifact(np.zeros((2, *shape, 3)))["probabilities"].shape == (2, 1000)
-        assert artifact.manifest["source"] == {"weights": "random, of seed 0"}
+        assert artifact.manifest["source"] == {"weights": "random, seed 0"}
         assert artifact.names[0] == class_labels(1000)[0][1]
 
 
