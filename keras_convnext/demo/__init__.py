@@ -1,4 +1,4 @@
-"""A page where a photograph is dropped and its classes are shown."""
+"""A web page that classifies uploaded pictures."""
 
 from keras_convnext.demo.answers import (
     Answer,

@@ -1,4 +1,4 @@
-"""An uploaded file in; its classes and where the network looked out. Uploads are from strangers."""
+"""Classifies an uploaded file, and shows where the network looked. Uploads are untrusted."""
 
 import math
 import time
@@ -17,24 +17,24 @@ from keras_convnext.preprocessing import WARP_FROM, class_names, square
 from keras_convnext.saliency import grad_cam, overlay
 
 MOST_BYTES = 20 * 2**20
-MOST_PIXELS = 50_000_000  # each takes 12 bytes while it is decoded and turned, 19 if of 16 bits
+MOST_PIXELS = 50_000_000  # decoding and rotating takes 12 bytes per pixel, 19 for 16-bit images
 
 
 class UploadError(ValueError):
-    """An upload that is not answered; the message is for the person who sent it."""
+    """A rejected upload. The message is shown to the user."""
 
 
 class Classifier(NamedTuple):
-    """What the page asks: a live network, or one that was exported.
+    """The network behind the page: a live model or an exported one.
 
     Args:
         classify: callable. Takes uint8 pixels (N, size, size, 3) and returns probabilities
             (N, classes).
         size: int. Side of the images, in pixels.
-        names: sequence of str. The classes, in order.
-        saliency: callable or None. Takes the same pixels and one class index for each image, and
-            returns floats (N, size, size) in 0..1, as `grad_cam` does. Defaults to None, for what
-            cannot tell.
+        names: sequence of str. Class names, in order.
+        saliency: callable or None. Takes the same pixels and one class index per image, and
+            returns floats (N, size, size) in 0..1, as `grad_cam` does. Defaults to None: no heat
+            maps.
     """
 
     classify: Callable[[np.ndarray], np.ndarray]
@@ -44,15 +44,15 @@ class Classifier(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """What is shown of an upload.
+    """The result for an upload.
 
     Args:
-        labels: dict of str to float. Names and probabilities, the most probable first.
-        seen: PIL image. The pixels that the network was given.
-        where: PIL image or None. The same part of the picture, with heat where the network looked
-            for its first class; None if the classifier cannot tell.
-        seconds: float. From the file to the labels and the heat.
-        notice: str. What of the file was left out or scaled; empty for almost all.
+        labels: dict of str to float. Class names and probabilities, the most probable first.
+        seen: PIL image. The pixels that the network received.
+        where: PIL image or None. The same part of the picture with a heat map of the most probable
+            class; None if the classifier has no `saliency`.
+        seconds: float. Time from the file to the labels and the heat map.
+        notice: str. A note if parts of the file were ignored or scaled; usually empty.
     """
 
     labels: dict[str, float]
@@ -63,18 +63,18 @@ class Answer(NamedTuple):
 
 
 def classifier_of(model: keras.Model, names: Sequence[tuple[str, str]] | None = None) -> Classifier:
-    """Makes a classifier, with Grad-CAM, of a live network.
+    """Creates a classifier with Grad-CAM from a live model.
 
     Args:
-        model: keras.Model. Made by one of the builders, with its head. If it takes any size, it is
-            given 224 px.
+        model: keras.Model. Built by one of the builders, with its head. If it takes any size, the
+            page uses 224 px.
         names: sequence of (WordNet identifier, name) or None. The classes of the model, as
-            `preprocessing.class_names` returns them. Defaults to None, those that are told by their
-            number alone.
+            returned by `preprocessing.class_names`. Defaults to None: the names that
+            `class_names` returns for the number of classes.
     """
 
     def classify(pixels: np.ndarray) -> np.ndarray:
-        # One image at a time comes, and the first is not to wait for a graph to be traced.
+        # Called eagerly: images come one at a time, and tracing would delay the first.
         scores = model(pixels.astype("float32"), training=False)
         return keras.ops.convert_to_numpy(scores)
 
@@ -88,14 +88,14 @@ def classifier_of(model: keras.Model, names: Sequence[tuple[str, str]] | None = 
 
 
 def classifier_of_artifact(folder: str | Path) -> Classifier:
-    """Makes a classifier, without Grad-CAM, of what `export` wrote.
+    """Creates a classifier without Grad-CAM from an exported network.
 
     Args:
-        folder: str or path. Of the artifact.
+        folder: str or path. Folder written by `export`.
 
     Raises:
-        ImportError: If its runtime is not installed.
-        ValueError: If the folder holds no artifact.
+        ImportError: If the runtime of the format is not installed.
+        ValueError: If the folder contains no exported network.
     """
     artifact = Artifact(folder)
     return Classifier(
@@ -108,12 +108,12 @@ def answer(classifier: Classifier, upload: str | Path, top: int = 5) -> Answer:
 
     Args:
         classifier: Classifier.
-        upload: str or path. Any file at all.
-        top: int. How many classes to name. Defaults to 5.
+        upload: str or path. Any file, untrusted.
+        top: int. Number of classes to return. Defaults to 5.
 
     Raises:
-        UploadError: If the file is empty, too large in bytes or in pixels, damaged or no picture.
-            None of its pixels is decoded before its size is known to be modest.
+        UploadError: If the file is empty, too large in bytes or pixels, damaged, or not a picture.
+            The size is checked before any pixel is decoded.
     """
     started = time.perf_counter()
     picture, notice = _opened(Path(upload))
@@ -122,7 +122,7 @@ def answer(classifier: Classifier, upload: str | Path, top: int = 5) -> Answer:
     best = np.argsort(-scores, kind="stable")[:top]
     heat = classifier.saliency and classifier.saliency(seen[None], best[:1].tolist())[0]
     seconds = time.perf_counter() - started
-    # What a network of a few pixels sees is shown in squares, but the heat on a sharp picture.
+    # The input of a low-resolution network is enlarged; the heat map is drawn on a sharp picture.
     times = max(1, WARP_FROM // classifier.size)
     sharp = seen if times == 1 else square(picture, WARP_FROM - 1)
     return Answer(
@@ -135,28 +135,28 @@ def answer(classifier: Classifier, upload: str | Path, top: int = 5) -> Answer:
 
 
 def _name(names: Sequence[str], index: int) -> str:
-    """The name of a class; ImageNet has two cranes, which are told apart by their number."""
+    """Returns the name of a class, with its index if it is not unique: ImageNet has two cranes."""
     name = names[index]
     shown = name.replace("_", " ")
     return shown if names.count(name) == 1 else f"{shown} (class {index})"
 
 
 def _opened(path: Path) -> Picture:
-    """Decodes an upload, once it has passed all checks."""
+    """Checks and decodes an upload."""
     name = name_of(path.name)
     size = path.stat().st_size
     if size == 0:
         raise UploadError(f"{name} is empty. Choose another picture.")
     if size > MOST_BYTES:
         raise UploadError(
-            f"{name} is too large: {MOST_BYTES >> 20} MB are the most, and "
-            f"{math.ceil(size / 2**20 * 10) / 10:,} MB came. Choose a smaller picture."
+            f"{name} is too large: the limit is {MOST_BYTES >> 20} MB, and the file has "
+            f"{math.ceil(size / 2**20 * 10) / 10:,} MB. Choose a smaller picture."
         )
     try:
         return read_picture(path, name, MOST_PIXELS)
     except TooManyPixelsError as error:
         raise UploadError(
-            f"{name} has too many pixels: {MOST_PIXELS // 10**6} million are the most. Choose a "
+            f"{name} has too many pixels: the limit is {MOST_PIXELS // 10**6} million. Choose a "
             "smaller picture."
         ) from error
     except (ImageError, OSError) as error:

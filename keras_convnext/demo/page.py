@@ -1,4 +1,4 @@
-"""The page: where a picture is dropped, and what is shown of it."""
+"""The web page: an upload area and the results."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -16,8 +16,8 @@ from keras_convnext.pictures import name_of
 if TYPE_CHECKING:
     import gradio
 
-SENTENCE = "Drop a picture: the network names what it sees, and shows where it looked."
-KEPT = 3600  # seconds that uploads stay on the disk of the machine that serves the page
+SENTENCE = "Drop a picture to classify it, and see which parts the network looked at."
+KEPT = 3600  # seconds until uploads are deleted from the server's disk
 
 CSS = """
 .gradio-container main { width: 100%; max-width: 1240px !important; }
@@ -37,9 +37,9 @@ def demo_page(
     title: str = "ConvNeXt",
     note: str = "",
 ) -> "gradio.Blocks":
-    """Makes a page where a person drops a picture and sees its classes and where they come from.
+    """Creates a page that classifies uploaded pictures and shows Grad-CAM heat maps.
 
-    It is served by `start`. It asks nothing of other machines and tells them nothing.
+    Serve it with `start`. The page makes no requests to other machines and has no telemetry.
 
     Example:
 
@@ -50,12 +50,12 @@ def demo_page(
     ```
 
     Args:
-        model: keras.Model or Classifier. A network made by one of the builders, with its head; or
-            what stands for another.
-        names: sequence of (WordNet identifier, name) or None. As in `classifier_of`; a Classifier
-            has its own. Defaults to None.
-        title: str. The heading. Defaults to "ConvNeXt".
-        note: str. A line below it. Defaults to none.
+        model: keras.Model or Classifier. A network built by one of the builders, with its head, or
+            a Classifier around any other.
+        names: sequence of (WordNet identifier, name) or None. As in `classifier_of`; ignored for a
+            Classifier, which has its own. Defaults to None.
+        title: str. Heading of the page. Defaults to "ConvNeXt".
+        note: str. A line below the heading. Defaults to none.
 
     Raises:
         ImportError: If Gradio is not installed.
@@ -69,7 +69,7 @@ def demo_page(
         )
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                # Not gr.Image, which opens the file before `respond` can look at it.
+                # Not gr.Image, which would open the file before `respond` can check it.
                 drop = gr.File(label="Picture", height=150, elem_id="drop")
                 status = gr.HTML(_line("status", "answered", ""), elem_id="status")
                 labels = gr.Label(label="Classes", elem_id="labels")
@@ -102,38 +102,39 @@ def demo_page(
 def respond(
     classifier: Classifier, upload: str
 ) -> tuple[None, dict[str, float] | None, Image.Image | None, Image.Image | None, str]:
-    """Tells what the page shows after an upload.
+    """Computes the outputs of the page for an upload.
 
     Args:
         classifier: Classifier.
-        upload: str. The file, on this machine.
+        upload: str. Path of the uploaded file.
 
     Returns:
-        What goes into the drop area, which is always emptied for the next picture; the labels, the
-        two pictures, and a line of HTML. A refused upload leaves nothing but the line.
+        tuple: None, which empties the upload area, the labels, the two pictures, and a line of
+        HTML. For a rejected upload everything but the line is None.
     """
     try:
         found = answer(classifier, upload)
     except UploadError as error:
         return None, None, None, None, _line("alert", "refused", str(error))
-    line = f"{name_of(Path(upload).name)}, answered in {found.seconds:.2f} s. {found.notice}"
+    line = f"{name_of(Path(upload).name)}, classified in {found.seconds:.2f} s. {found.notice}"
     return None, found.labels, found.seen, found.where, _line("status", "answered", line)
 
 
 def start(
     page: "gradio.Blocks", host: str = "127.0.0.1", port: int = 7860, open_browser: bool = False
 ) -> str:
-    """Serves a page from a thread of its own, and returns its address.
+    """Serves a page in a background thread, and returns its URL.
 
     Args:
-        page: gradio.Blocks. As `demo_page` makes it; `page.block_thread()` waits, `page.close()`
-            stops.
-        host: str. "0.0.0.0" lets other machines in. Defaults to "127.0.0.1", which does not.
-        port: int. Defaults to 7860.
-        open_browser: bool. Whether to open it in the browser of this machine. Defaults to False.
+        page: gradio.Blocks. As returned by `demo_page`. `page.block_thread()` waits,
+            `page.close()` stops the server.
+        host: str. Address to listen on. Defaults to "127.0.0.1"; "0.0.0.0" allows access from
+            other machines.
+        port: int. Port to listen on. Defaults to 7860.
+        open_browser: bool. Whether to open the page in a browser. Defaults to False.
 
     Raises:
-        OSError: If the port is taken, or the host is none of this machine's.
+        OSError: If the port is in use, or the host is not an address of this machine.
     """
     gr = require_gradio()
     try:
@@ -154,23 +155,23 @@ def start(
         )
     except OSError as error:
         raise OSError(
-            "Nothing can be served there: name another port, or a host of this machine. "
-            f"Received: host={host}, port={port}"
+            "The page cannot be served at this address: choose another port, or an address of "
+            f"this machine. Received: host={host}, port={port}"
         ) from error
     return address
 
 
 def require_gradio() -> ModuleType:
-    """Imports Gradio, which is an optional extra.
+    """Imports Gradio, an optional dependency.
 
     Raises:
-        ImportError: If it is not installed; the message says what to do.
+        ImportError: If it is not installed; the message says how to install it.
     """
     try:
         import gradio
     except ImportError as error:
         raise ImportError(
-            f'The demo page takes Gradio: pip install "keras-convnext[demo]". Received: {error}',
+            f'The demo page needs Gradio: pip install "keras-convnext[demo]". Received: {error}',
             name="gradio",
         ) from error
     return gradio

@@ -98,7 +98,7 @@ def answered(page, path, color):
     picture.paste(color, (20, 10, 60, 60))
     picture.save(path)
     upload(page, path)
-    page.wait_for_selector(f"#status >> text=/{path.name}, answered in [0-9.]+ s/")
+    page.wait_for_selector(f"#status >> text=/{path.name}, classified in [0-9.]+ s/")
     first, *labels = re.findall(r"(\w+)\n+(\d+%)", page.inner_text("#labels"))
     assert first[0] == color
     assert int(first[1][:-1]) > 60

@@ -35,7 +35,7 @@ def test_an_upload_fills_the_page_and_empties_the_drop_area(tmp_path):
     assert labels == {"b": 0.75, "a": 0.25}
     assert seen.size == (384, 384)
     assert where.size == (383, 383)
-    assert line.startswith('<p role="status" class="answered">a&amp;b.png, answered in 0.')
+    assert line.startswith('<p role="status" class="answered">a&amp;b.png, classified in 0.')
     assert respond(EXPORTED, str(tmp_path / "a&b.png"))[3] is None
 
 
