@@ -1,4 +1,4 @@
-"""Selects the implementation of a layer by backend, device and mode. Nothing else does.
+"""The one place that selects the implementation of a layer by backend, device and mode.
 
 The plain implementation of a layer uses Keras operations. On a CPU these are faster, with the same
 results:

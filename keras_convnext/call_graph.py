@@ -1,7 +1,6 @@
-"""What a Keras model computes at inference: the calls of its layers, as one flat list.
+"""The graph of a Keras model at inference, as one flat list of layer calls.
 
-A functional model or a `Sequential` may stand in another one, at any depth; here their layers
-follow each other. Nothing is copied, and nothing is added to the layers that are called.
+Nested functional and `Sequential` models are flattened, at any depth. Layers are not copied.
 """
 
 import inspect
@@ -12,8 +11,8 @@ import keras
 
 T = TypeVar("T")
 
-# Keras' layers that give back their input at inference if that has the shape of their output. So
-# do those named `Random...`.
+# Keras layers that return their input at inference, if input and output shapes are equal. So do
+# those named `Random...`.
 _IDLE = {
     "ActivityRegularization", "AlphaDropout", "AugMix", "CutMix", "Dropout", "GaussianDropout",
     "GaussianNoise", "Identity", "MixUp", "RandAugment", "SpatialDropout2D",
@@ -21,7 +20,7 @@ _IDLE = {
 
 
 class Tensor:
-    """What one step gives and others take. Two are the same if they are the same object.
+    """An output of a step or an input of the graph. Tensors are compared by identity.
 
     Args:
         shape: tuple of int or None.
@@ -39,9 +38,9 @@ class Step(NamedTuple):
         layer: keras.layers.Layer, or an operation of `keras.ops`.
         inputs: tuple of Tensor.
         outputs: tuple of Tensor.
-        arguments: function of a value for each input. Returns the positional and the keyword
-            arguments of the call.
-        model: str. The name of the model that the layer is in.
+        arguments: callable. Takes a list with a value for each input, and returns the positional
+            and the keyword arguments of the call.
+        model: str. Name of the model that contains the layer.
     """
 
     layer: Any
@@ -52,13 +51,13 @@ class Step(NamedTuple):
 
 
 class Graph(NamedTuple):
-    """What a model computes.
+    """The calls of a model's layers.
 
     Args:
-        name: str. Of the model.
+        name: str. Name of the model.
         inputs: tuple of Tensor.
         outputs: tuple of Tensor.
-        steps: tuple of Step. Each comes after those whose outputs it takes.
+        steps: tuple of Step. In topological order.
     """
 
     name: str
@@ -72,16 +71,16 @@ class Graph(NamedTuple):
         call: Callable[..., Any],
         steps: tuple[Step, ...] | None = None,
     ) -> dict[Tensor, T]:
-        """Goes through the steps.
+        """Executes the steps.
 
         Args:
-            values: mapping from tensors to what stands for them, at first.
-            call: function of a layer, of the positional and of the keyword arguments it is called
-                with. Returns what stands for its outputs.
-            steps: tuple of Step or None. Which of them to go through. Defaults to None: all.
+            values: mapping from tensors to their initial values.
+            call: callable. Takes a layer and the positional and keyword arguments of its call, and
+                returns the values of its outputs.
+            steps: tuple of Step or None. The steps to execute. Defaults to None: all.
 
         Returns:
-            dict from tensors to what stands for them: `values`, and the outputs of the steps.
+            dict from tensors to values: `values` and the outputs of the steps.
         """
         found = dict(values)
         for step in self.steps if steps is None else steps:
@@ -91,11 +90,11 @@ class Graph(NamedTuple):
         return found
 
     def made_by(self, tensor: Tensor) -> Step | None:
-        """Returns the step that gives a tensor, if one does."""
+        """Returns the step with this output, or None."""
         return next((step for step in self.steps if tensor in step.outputs), None)
 
     def taken_by(self, tensor: Tensor) -> list[Step]:
-        """Returns the steps that take a tensor."""
+        """Returns the steps with this input."""
         return [step for step in self.steps if tensor in step.inputs]
 
     def of_layer(self, layer: keras.layers.Layer) -> list[Step]:
@@ -113,24 +112,22 @@ class Graph(NamedTuple):
 
 
 def graph_of(model: keras.Model) -> Graph:
-    """Lists the calls of the layers of a model, and of the models in it, as they are at inference.
+    """Returns the graph of a model and its nested models, as executed at inference.
 
-    Layers that give back their input at inference, such as dropout and augmentation, are left out.
+    Layers that return their input at inference, such as dropout and augmentation, are omitted.
 
     Args:
         model: keras.Model. Functional or `Sequential`, built.
 
     Raises:
-        ValueError: If the model has no graph: one that is not built, or of a class with a `call`
-            of its own.
+        ValueError: If the model has no graph, because it is not built or has a custom `call`.
     """
     functional = as_functional(model)
     if functional is None:
         raise ValueError(
-            f"The layers of {model.name} are called by Python code, the call of "
-            f"{type(model).__name__}, or not called yet, and cannot be followed. Build it as a "
-            "functional or Sequential model with a keras.Input, or pass the model within it. "
-            f"Received: model={model.name}"
+            f"{model.name} has no graph: {type(model).__name__} is not built, or has a custom "
+            "call. Build it as a functional or Sequential model with a keras.Input, or pass the "
+            f"model inside it. Received: model={model.name}"
         )
     steps: list[Step] = []
     inputs = tuple(Tensor(x.shape, x.dtype) for x in functional.inputs)
@@ -139,31 +136,31 @@ def graph_of(model: keras.Model) -> Graph:
 
 
 def logits_of(graph: Graph) -> Graph:
-    """Returns what a classifier computes before its last activation, which makes probabilities.
+    """Returns the graph of a classifier without its last activation.
 
     Args:
         graph: Graph. With one output, of shape (N, classes).
 
     Returns:
-        Graph with one output, of that shape.
+        Graph with the logits as its output, of the same shape.
 
     Raises:
-        ValueError: If there are more outputs, or of other shapes, or if the activation is that of a
-            quantized layer.
+        ValueError: If the graph has several outputs or another output shape, or if the activation
+            belongs to a quantized layer.
     """
     if len(graph.outputs) != 1:
         names = ", ".join(sorted({made.layer.name for x in graph.outputs
                                   if (made := graph.made_by(x)) is not None}))  # fmt: skip
         raise ValueError(
-            "A classifier has one output: choose one of them by "
+            "A classifier must have one output: select one with "
             "keras.Model(model.input, model.get_layer(name).output). "
-            f"Received: {graph.name} with {len(graph.outputs)}, of the layers {names}"
+            f"Received: {graph.name} with {len(graph.outputs)} outputs, of the layers {names}"
         )
     (output,) = graph.outputs
     if len(output.shape) != 2:
         raise ValueError(
-            f"A classifier gives an array (N, classes). Received: {graph.name}, which gives "
-            f"one of shape {output.shape}"
+            "The output of a classifier must be (N, classes). "
+            f"Received: {graph.name} with an output of shape {output.shape}"
         )
     last = graph.made_by(output)
     if last is None:
@@ -176,9 +173,9 @@ def logits_of(graph: Graph) -> Graph:
         return graph
     if last.layer.quantization_mode:
         raise ValueError(
-            "The logits of a quantized layer with an activation cannot be told: give the "
-            "activation a layer of its own, or take the model before it was quantized. "
-            f"Received: {graph.name} with quantized {last.layer.name}"
+            "The logits of a quantized layer with an activation are not available: move the "
+            "activation to a separate layer, or use the model before quantization. "
+            f"Received: {graph.name} with quantized layer {last.layer.name}"
         )
     logits = Tensor(output.shape, output.dtype)
     linear, activation = _apart(last.layer)
@@ -191,7 +188,7 @@ def logits_of(graph: Graph) -> Graph:
 
 
 def _apart(dense: keras.layers.Dense) -> tuple[keras.layers.Dense, keras.layers.Activation]:
-    """Copies of a layer, which gives logits, and of its activation."""
+    """Splits a layer into copies of its linear part and of its activation."""
     linear = keras.layers.Dense(
         dense.units, use_bias=dense.use_bias, dtype=dense.dtype_policy, name=dense.name
     )
@@ -209,7 +206,7 @@ def _positional(values: list[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
 
 
 def call_at_inference(layer: Any, *args: Any, **kwargs: Any) -> Any:
-    """Calls a layer, or an operation, as `Graph.run` asks, not in training."""
+    """Calls a layer or an operation with `training=False`, for `Graph.run`."""
     is_layer = isinstance(layer, keras.layers.Layer)
     if is_layer and "training" in inspect.signature(layer.call).parameters:
         kwargs = {**kwargs, "training": False}
@@ -217,7 +214,7 @@ def call_at_inference(layer: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def as_functional(layer: Any) -> Any:
-    """Returns a layer as the functional model that it is or has, or None."""
+    """Returns the functional model of a layer: itself, that of a `Sequential`, or None."""
     if not isinstance(layer, keras.Model) or type(layer).call.__module__[:6] != "keras.":
         return None
     functional = getattr(layer, "_functional", None) or layer
@@ -225,14 +222,14 @@ def as_functional(layer: Any) -> Any:
 
 
 def nodes_of(functional: Any) -> list[Any]:
-    """Returns Keras' records of the calls in a functional model, in order."""
+    """Returns Keras' nodes of a functional model, in topological order, without the inputs."""
     of_depth = functional._nodes_by_depth
     nodes = [node for depth in sorted(of_depth, reverse=True) for node in of_depth[depth]]
     return [node for node in nodes if not node.is_input]
 
 
 def _enter(functional: Any, name: str, inputs: list[Tensor], steps: list[Step]) -> list[Tensor]:
-    """Adds the steps of a model that is called with `inputs`, and returns its outputs."""
+    """Adds the steps of a model called with `inputs`, and returns its outputs."""
     known = {
         id(x): _cast(tensor, x.dtype, name, steps) for x, tensor in zip(functional.inputs, inputs)
     }
@@ -256,9 +253,9 @@ def _enter(functional: Any, name: str, inputs: list[Tensor], steps: list[Step]) 
 
 
 def _arguments_of(node: Any) -> Callable[[list[Any]], tuple[tuple[Any, ...], dict[str, Any]]]:
-    """The arguments of a call as a function of its tensors, without those that say nothing.
+    """Returns a function from input values to the arguments of a call.
 
-    Whether it is training is left out as well.
+    Arguments that are None are omitted, and so is `training`.
     """
 
     def fill(values: list[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
@@ -272,14 +269,14 @@ def _arguments_of(node: Any) -> Callable[[list[Any]], tuple[tuple[Any, ...], dic
 
 
 def _is_idle(layer: Any) -> bool:
-    """Whether a layer gives back an input of the shape of its output at inference."""
+    """Whether a layer returns its input at inference if the shapes are equal."""
     of_keras = type(layer).__module__.startswith("keras.")
     name = type(layer).__name__
     return of_keras and (name in _IDLE or name.startswith("Random"))
 
 
 def _cast(tensor: Tensor, dtype: str, name: str, steps: list[Step]) -> Tensor:
-    """Adds what makes floats of integers, as a model does with its inputs. Layers do the rest."""
+    """Adds a cast of integers to floats, as models do with their inputs."""
     if tensor.dtype == dtype or "float" in tensor.dtype or "float" not in dtype:
         return tensor
     made = Tensor(tensor.shape, dtype)

@@ -1,4 +1,4 @@
-"""ConvNeXt as a backbone of keras-hub, for its classifiers, detectors and segmenters."""
+"""ConvNeXt as a keras-hub backbone, for its classifiers, detectors and segmenters."""
 
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -27,8 +27,8 @@ _register = keras.saving.register_keras_serializable(package="keras_convnext")
 class ConvNeXtBackbone(keras_hub.models.FeaturePyramidBackbone):
     """The stem and stages of a ConvNeXt, as a keras-hub backbone.
 
-    It returns the last map, of shape `(N, H/32, W/32, C)`. `pyramid_outputs` has the map at the end
-    of each stage, `P2` to `P5`, where `Pn` has stride 2**n: the maps of
+    It returns the last feature map, of shape `(N, H/32, W/32, C)`. `pyramid_outputs` contains the
+    feature map of each stage, `P2` to `P5`, where `Pn` has stride 2**n, as in
     `keras_convnext.pyramid_features`. None of them is normalized.
 
     Example:
@@ -51,18 +51,18 @@ class ConvNeXtBackbone(keras_hub.models.FeaturePyramidBackbone):
 
     Args:
         depths: sequence of int. Blocks in each stage.
-        dims: sequence of int, as many. Channels in each stage.
+        dims: sequence of int, of the same length. Channels in each stage.
         patch_size: int, a power of 2. Side of the stem's patches, in pixels. Defaults to 4.
         kernel_size: int, odd. Side of the depthwise kernels. Defaults to 7.
-        layer_scale_init_value: float or None. Initial value of layer scale; None leaves it out.
+        layer_scale_init_value: float or None. Initial value of layer scale; None disables it.
             Defaults to 1e-6.
-        epsilon: float. What the norms add to the variance. Defaults to 1e-6.
-        drop_path_rate: float in [0, 1). Stochastic depth at the last block; it rises linearly from
-            0 at the first. Defaults to 0.
+        epsilon: float. Added to the variance in the norms. Defaults to 1e-6.
+        drop_path_rate: float in [0, 1). Stochastic depth rate of the last block; it rises linearly
+            from 0 in the first. Defaults to 0.
         remat: bool. Whether training recomputes each block for the gradient, which saves memory.
             Defaults to False.
         include_preprocessing: bool. Whether the backbone takes pixels in 0..255 and normalizes them
-            itself. If False, a preprocessor has to. Defaults to True.
+            itself. If False, a preprocessor must do this. Defaults to True.
         image_shape: tuple (height, width, channels). Height and width may be None. Defaults to
             (None, None, 3).
         dtype: str, `keras.DTypePolicy` or None. Dtype policy of the layers, such as
@@ -123,12 +123,12 @@ class ConvNeXtBackbone(keras_hub.models.FeaturePyramidBackbone):
 
     @classmethod
     def from_trunk(cls, model: keras.Model, **kwargs: Any) -> "ConvNeXtBackbone":
-        """Makes a backbone with the weights of a network; LoRA's adapters are merged into them.
+        """Creates a backbone with the weights of a network. LoRA adapters are merged into them.
 
         Args:
-            model: keras.Model. Made by one of the hierarchical builders or by
+            model: keras.Model. A hierarchical ConvNeXt, built by a builder or by
                 `keras_convnext.load_model`, with or without its top.
-            **kwargs: Arguments of the constructor that differ from the network's, such as
+            **kwargs: Constructor arguments that differ from the network's, such as
                 `drop_path_rate`, `image_shape` or `dtype`.
 
         Returns:
@@ -137,7 +137,7 @@ class ConvNeXtBackbone(keras_hub.models.FeaturePyramidBackbone):
         Raises:
             ValueError: If the model is not a hierarchical ConvNeXt, or is quantized.
         """
-        pyramid_features(model)  # refuses what has none
+        pyramid_features(model)  # raises if there are none
         layers = trunk_of(model).layers
         blocks = {name: layer for name, layer in layers.items() if isinstance(layer, Block)}
         by_stage: dict[str, list[Block]] = {}
@@ -180,9 +180,9 @@ class ConvNeXtBackbone(keras_hub.models.FeaturePyramidBackbone):
 
 @_register
 class ConvNeXtImageClassifier(keras_hub.models.ImageClassifier):
-    """A keras-hub image classifier with ConvNeXt's head, where the norm follows the pooling.
+    """A keras-hub image classifier with ConvNeXt's head, in which the norm follows the pooling.
 
-    `keras_hub.models.ImageClassifier` takes a `ConvNeXtBackbone` too, but has no such norm, so the
+    `keras_hub.models.ImageClassifier` also accepts a `ConvNeXtBackbone`, but has no norm, so the
     head of a trained network does not fit it.
 
     Example:
@@ -197,7 +197,7 @@ class ConvNeXtImageClassifier(keras_hub.models.ImageClassifier):
 
     Args:
         backbone: ConvNeXtBackbone.
-        num_classes: int.
+        num_classes: int. Number of classes.
         preprocessor: `keras_hub.models.Preprocessor`, layer, callable or None. Applied to the
             images in `fit`, `predict` and `evaluate`. Defaults to None.
         pooling: "avg" or "max". Defaults to "avg".
@@ -241,29 +241,29 @@ class ConvNeXtImageClassifier(keras_hub.models.ImageClassifier):
     def from_trunk(
         cls, model: keras.Model, num_classes: int | None = None, **kwargs: Any
     ) -> "ConvNeXtImageClassifier":
-        """Makes a classifier with the weights of a network: backbone, norm and head.
+        """Creates a classifier with the weights of a network: backbone, norm and head.
 
         Args:
-            model: keras.Model. Made by one of the hierarchical builders or by
+            model: keras.Model. A hierarchical ConvNeXt, built by a builder or by
                 `keras_convnext.load_model`.
-            num_classes: int or None. If it differs from the network's, the head starts from random
-                weights. Defaults to None, the network's.
-            **kwargs: Arguments of the constructor, such as `activation`. The network's own
-                activation is not taken over.
+            num_classes: int or None. If it differs from the network's, the head is initialized
+                randomly. Defaults to None: the network's number.
+            **kwargs: Constructor arguments, such as `activation`. The network's activation is not
+                copied.
 
         Returns:
             A ConvNeXtImageClassifier. It shares no weights with `model`.
 
         Raises:
-            ValueError: As in `ConvNeXtBackbone.from_trunk`, or if neither the network nor
-                `num_classes` tells the number of classes.
+            ValueError: As in `ConvNeXtBackbone.from_trunk`, or if the network has no head and
+                `num_classes` is None.
         """
         layers = trunk_of(model).layers
         own = layers["head"].units if "head" in layers else None
         num_classes = own if num_classes is None else num_classes
         if num_classes is None:
             raise ValueError(
-                "The network has no head, so pass num_classes. "
+                "The network has no head: pass num_classes. "
                 f"Received: model={model.name}, num_classes=None"
             )
         classifier = cls(ConvNeXtBackbone.from_trunk(model), num_classes, **kwargs)
@@ -277,7 +277,7 @@ def _copy_weights(
     ours: Mapping[str, keras.layers.Layer],
     names: Collection[str] | None = None,
 ) -> None:
-    """Copies what layers of the same name hold, with LoRA's adapters merged into the kernels."""
+    """Copies weights between layers of the same name. LoRA adapters are merged into the kernels."""
     for name in sorted(theirs.keys() & ours.keys() & set(names or ours)):
         parts = [(theirs[name], ours[name])]
         if isinstance(ours[name], Block):
@@ -285,8 +285,8 @@ def _copy_weights(
         for source, target in parts:
             if source.quantization_mode:
                 raise ValueError(
-                    "A quantized network cannot become a backbone: call quantize on the backbone "
-                    f"instead. Received: a network with quantized {source.path}"
+                    "A quantized network cannot be converted: call quantize on the backbone "
+                    f"instead. Received: a network with quantized layer {source.path}"
                 )
             for variable in ("gamma", "beta", "kernel", "bias"):
                 if (weight := getattr(source, variable, None)) is not None:

@@ -1,7 +1,7 @@
-"""The arithmetic of JAX on a CPU: depthwise convolution as a sum, rematerialization that saves.
+"""JAX on a CPU: depthwise convolution as a sum, and rematerialization that saves memory.
 
-XLA makes one pass of the sum, which takes as long as oneDNN's kernel. With its convolution the tiny
-network's answer takes four to six times as long, and a step of training four times.
+XLA fuses the sum into one pass, which is as fast as oneDNN's kernel. With XLA's convolution,
+inference with the tiny network takes four to six times as long, and a training step four times.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from jax import numpy as jnp
 if TYPE_CHECKING:
     from keras_convnext.block import Block
 
-Pads = tuple[int, int]  # rows above a map and columns before it
+Pads = tuple[int, int]  # rows above and columns left of a feature map
 
 
 def residual(block: "Block", x: Array, keep: Array | None = None) -> Array:
@@ -37,10 +37,10 @@ def residual(block: "Block", x: Array, keep: Array | None = None) -> Array:
 
 
 def remat(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
-    """Wraps a function so that its gradient keeps the input alone and computes the rest again.
+    """Wraps a function so that its gradient stores only the input and recomputes the rest.
 
-    `jax.checkpoint` does the same, but on a CPU XLA repeats the computation early, when memory is
-    still taken by all that was to be spared. Here it depends on the gradient that it is for.
+    `jax.checkpoint` does the same, but on a CPU XLA schedules the recomputation early, so that all
+    intermediate results are in memory at once. Here it depends on the incoming gradient.
     """
 
     def rematerialized(x: Array) -> Array:
@@ -67,14 +67,14 @@ def remat(function: Callable[[Array], Array]) -> Callable[[Array], Array]:
 def depthwise_conv2d(x: Array, kernel: Array) -> Array:
     """Depthwise convolution with stride 1 and "same" padding.
 
-    Its gradient can be had in reverse mode, as training takes it, and not in forward mode.
+    Supports reverse-mode differentiation, as used in training, but not forward mode.
 
     Args:
         x: array of shape `(N, H, W, C)`.
         kernel: of shape `(K, K, C, 1)`.
 
     Returns:
-        An array of the shape and the dtype of `x`; half precision is added up in float32.
+        An array of the shape and dtype of `x`. Half precision is accumulated in float32.
     """
     exact = jnp.promote_types(x.dtype, "float32")
     return _convolution(x.astype(exact), kernel[..., 0].astype(exact)).astype(x.dtype)
@@ -98,7 +98,7 @@ def _backward(kept: tuple[Array, Array], d_output: Array) -> tuple[Array, Array]
         moved = lax.dynamic_slice(padded, (0, tap // width, tap % width, 0), x.shape)
         return jnp.sum(moved * d_output, (0, 1, 2))
 
-    # One after the other: to compile them all, and to run them side by side, takes longer.
+    # Sequentially: unrolled, it takes longer to compile and to run.
     d_kernel = lax.map(weight, jnp.arange(height * width)).reshape(kernel.shape)
     opposite = height - 1 - above, width - 1 - before
     return _convolved(d_output, kernel[::-1, ::-1], opposite), d_kernel

@@ -1,4 +1,4 @@
-"""What Keras lacks around the blocks, as small registered layers."""
+"""Small layers that Keras lacks: patch convolution, a faster layer normalization, drop path."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ _register = keras.saving.register_keras_serializable(package="keras_convnext")
 
 @_register
 class PatchConv2D(keras.layers.Conv2D):
-    """Convolution over patches that do not overlap: the stem and the downsampling.
+    """Convolution over non-overlapping patches, for the stem and the downsampling.
 
-    A map whose sides are no multiples of the patch loses its last rows and columns, as in the
-    official code. One smaller than a patch is refused: its output would be empty and the mean over
-    it NaN.
+    If the sides of the input are not multiples of the patch size, the last rows and columns are
+    dropped, as in the official code. Inputs smaller than a patch raise an error: the output would
+    be empty, and its mean NaN.
 
     Args:
         filters: int. Channels of the output.
@@ -39,21 +39,21 @@ class PatchConv2D(keras.layers.Conv2D):
         """Convolves `inputs`, of shape `(N, H, W, C)`."""
         if any(isinstance(side, int) and side < self.patch_size for side in inputs.shape[1:3]):
             raise ValueError(
-                f"The image is too small for this network: nothing is left of it at layer "
-                f"{self.name}. Received: a map of {tuple(inputs.shape[1:3])} where at least "
-                f"{self.patch_size} x {self.patch_size} is needed"
+                f"The image is too small for this network: the input of layer {self.name} must be "
+                f"at least {self.patch_size} x {self.patch_size}. "
+                f"Received: {tuple(inputs.shape[1:3])}"
             )
         if not self.is_plain:
             return self.convolved(inputs)
         return arithmetic_of(self, "convolved", inputs, training)(inputs)
 
     def convolved(self, x: Any) -> Any:
-        """Convolves `x` by Keras' operations."""
+        """Convolves `x` with Keras' implementation."""
         return super().call(x)
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is a convolution with a bias and nothing else, as the networks use it."""
+        """Whether it is a "valid" convolution with a bias, without activation and LoRA."""
         is_linear = self.activation is keras.activations.linear
         return self.padding == "valid" and self.use_bias and is_linear and not self.lora_enabled
 
@@ -67,7 +67,7 @@ class PatchConv2D(keras.layers.Conv2D):
 
 @_register
 class LayerNormalization(keras.layers.LayerNormalization):
-    """Layer normalization over the channels, in fewer passes over memory than Keras' own.
+    """Layer normalization over the channels, with fewer passes over memory than Keras' layer.
 
     Args:
         **kwargs: As in `keras.layers.LayerNormalization`.
@@ -82,7 +82,7 @@ class LayerNormalization(keras.layers.LayerNormalization):
         return arithmetic_of(self, "normalized", inputs, training)(inputs)
 
     def normalized(self, x: Any) -> Any:
-        """Normalizes `x` in a pass less than Keras, which writes three more maps."""
+        """Normalizes `x` with one pass less than Keras, which also stores three more maps."""
         x = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
         x = x - ops.mean(x, axis=-1, keepdims=True)
         inverse = ops.rsqrt(ops.mean(ops.square(x), axis=-1, keepdims=True) + self.epsilon)
@@ -91,7 +91,7 @@ class LayerNormalization(keras.layers.LayerNormalization):
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is over the channels, with scale and shift, as the networks use it."""
+        """Whether it normalizes the channels, with scale and shift."""
         return self.axis in (-1, [-1]) and self.center and self.scale and not self.rms_scaling
 
 
@@ -99,19 +99,19 @@ class LayerNormalization(keras.layers.LayerNormalization):
 class DropPath(keras.layers.Dropout):
     """Stochastic depth: during training, drops the whole residual branch of some samples.
 
-    What is kept is scaled by `1 / (1 - rate)`, so that the expectation is unchanged. The draws come
-    from a Keras seed generator, so `keras.utils.set_random_seed` makes them reproducible.
+    The other samples are scaled by `1 / (1 - rate)`, so that the expectation is unchanged. A Keras
+    seed generator draws the samples, so `keras.utils.set_random_seed` makes them reproducible.
 
     Args:
         rate: float in [0, 1). Probability that a sample's branch is dropped.
-        seed: int or None. Defaults to None.
+        seed: int or None. Seed of the generator. Defaults to None: a random seed.
         **kwargs: `name` and `dtype`, as in `keras.layers.Layer`.
 
     Input shape: `(N, H, W, C)`. Output shape: the same.
 
     Raises:
-        RuntimeError: In training, within `keras.remat` under TensorFlow and PyTorch: the draw would
-            be another one when it is repeated for the gradient.
+        RuntimeError: In training within `keras.remat`, with TensorFlow or PyTorch: recomputing for
+            the gradient would draw other samples.
 
     References:
         Huang et al., "Deep Networks with Stochastic Depth", arXiv 1603.09382.
@@ -127,12 +127,12 @@ class DropPath(keras.layers.Dropout):
         return inputs * self.draw(inputs)
 
     def draw(self, inputs: Any) -> Any:
-        """Draws the factor of each sample, of shape `(N, 1, 1, 1)`: 0, or what scales the rest."""
+        """Draws the scale of each sample, of shape `(N, 1, 1, 1)`: 0 or `1 / (1 - rate)`."""
         if is_recomputed():
             raise RuntimeError(
-                "Drop path draws again when keras.remat repeats a computation, and the gradient "
-                "would be wrong: make the network or block with remat=True instead, which keeps "
-                f"the draw. Received: {self.name}, with rate={self.rate}, within keras.remat"
+                "keras.remat would make drop path draw again for the gradient, which would be "
+                "wrong: build the network or block with remat=True instead. "
+                f"Received: {self.name} with rate={self.rate} within keras.remat"
             )
         ones = ops.ones((ops.shape(inputs)[0], 1, 1, 1), self.compute_dtype)
         return keras.random.dropout(ones, self.rate, seed=self.seed_generator)

@@ -1,9 +1,9 @@
-"""The arithmetic of TensorFlow on a CPU: gradients with fewer passes, and eager calls in one piece.
+"""TensorFlow on a CPU: gradients with fewer passes over memory, and compiled eager calls.
 
-In training TensorFlow runs each step of a norm, of GELU and of their gradients as a pass over
-memory, and keeps what each of them read. Here XLA makes one pass of each chain, and two maps of a
-block are kept: the normalised one, and the one before GELU. The scales and shifts of the norm and
-of the layer scale go into the weights, and their gradients come out of the weights' gradients.
+In training, TensorFlow runs each step of a norm, of GELU and of their gradients as a separate pass
+over memory, and stores the input of each. Here XLA fuses each chain into one pass, and only two
+maps of a block are stored: the normalized one and the input of GELU. The scale and shift of the
+norm and layer scale are folded into the weights; their gradients follow from the weights'.
 """
 
 import weakref
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from keras_convnext.block import Block
     from keras_convnext.layers import LayerNormalization, PatchConv2D
 
-# Of a layer: nothing is kept on itself, where Keras and SavedModel would find it.
+# Compiled functions by layer. An attribute of the layer would be tracked by Keras and SavedModel.
 _compiled: weakref.WeakKeyDictionary[keras.layers.Layer, dict[Any, Any]]
 _compiled = weakref.WeakKeyDictionary()
 
@@ -26,26 +26,26 @@ _compiled = weakref.WeakKeyDictionary()
 def call_compiled(
     arithmetic: Callable[..., tf.Tensor], layer: keras.layers.Layer, *inputs: tf.Tensor
 ) -> tf.Tensor:
-    """Calls the arithmetic of a layer, compiled at the first call for inputs of all sizes.
+    """Calls a function of a layer, compiled at the first call for inputs of any size.
 
-    A call costs as much as a few of the operations it spares, and in a graph TensorFlow fuses
+    The call costs as much as a few of the operations it replaces. In the graph, TensorFlow fuses
     product, bias and GELU.
 
     Args:
-        arithmetic: function of a layer and of tensors.
-        layer: keras.layers.Layer. Its weights stay the same variables.
-        *inputs: float32 tensors, of shapes `(..., C)`.
+        arithmetic: callable. Takes the layer and tensors.
+        layer: keras.layers.Layer. Its variables must not be replaced.
+        *inputs: float32 tensors, of shape `(..., C)`.
 
     Returns:
-        What `arithmetic` returns.
+        The result of `arithmetic`.
     """
     functions = _compiled.setdefault(layer, {})
     key = arithmetic, len(inputs)
     if key not in functions:
-        reference = weakref.ref(layer)  # or the value would keep its key alive
+        reference = weakref.ref(layer)  # or the dictionary's value would keep its key alive
         sizes = ((*(None,) * (len(x.shape) - 1), x.shape[-1]) for x in inputs)
         functions[key] = tf.function(
-            # TensorFlow counts the traces of a lambda by its code, and would warn of one a layer.
+            # Not a lambda: TensorFlow counts its traces by code, and would warn of retracing.
             partial(_applied, arithmetic, reference),
             input_signature=[tf.TensorSpec(shape) for shape in sizes],
             autograph=False,
@@ -62,7 +62,7 @@ def _applied(
 
 
 def _one_pass(function: Any) -> Any:
-    """Compiles a chain of elementwise steps by XLA, which is slow at a convolution only."""
+    """Compiles elementwise operations with XLA, which is slow only at convolutions."""
     return tf.function(function, jit_compile=True, autograph=False)
 
 
@@ -100,7 +100,7 @@ def _normal_cdf(x: tf.Tensor) -> tf.Tensor:
 
 
 def normalized(layer: "LayerNormalization", x: tf.Tensor) -> tf.Tensor:
-    """Layer normalization over the channels, as `LayerNormalization.normalized` does it.
+    """Computes layer normalization over the channels, like `LayerNormalization.normalized`.
 
     Args:
         layer: LayerNormalization.
@@ -129,7 +129,7 @@ def normalized(layer: "LayerNormalization", x: tf.Tensor) -> tf.Tensor:
 
 
 def residual(block: "Block", x: tf.Tensor, keep: tf.Tensor | None = None) -> tf.Tensor:
-    """Computes a block for training, as `Block.residual` does.
+    """Computes a block for training, like `Block.residual`.
 
     Args:
         block: Block. Its dense layers are not quantized.
@@ -158,15 +158,15 @@ def mlp(
     layer_scale: Any,
     epsilon: float,
 ) -> tf.Tensor:
-    """Norm, pointwise layer, GELU, pointwise layer and layer scale, as one operation.
+    """Computes norm, pointwise layer, GELU, pointwise layer and layer scale as one operation.
 
     Args:
         x: tensor of shape `(N, H, W, C)`.
-        norm: `gamma` and `beta`, each of shape `(C,)`.
-        pwconv1: kernel and bias, of shapes `(C, 4C)` and `(4C,)`.
-        pwconv2: kernel and bias, of shapes `(4C, C)` and `(C,)`.
-        layer_scale: of shape `(C,)`, or None.
-        epsilon: float. What is added to the variance.
+        norm: tuple of `gamma` and `beta`, each of shape `(C,)`.
+        pwconv1: tuple of kernel and bias, of shapes `(C, 4C)` and `(4C,)`.
+        pwconv2: tuple of kernel and bias, of shapes `(4C, C)` and `(C,)`.
+        layer_scale: tensor of shape `(C,)`, or None.
+        epsilon: float. Added to the variance.
 
     Returns:
         A tensor of the shape of `x`.
@@ -176,7 +176,7 @@ def mlp(
     def of_rows(x: tf.Tensor, *weights: tf.Tensor) -> Any:
         gamma, beta, kernel1, bias1, kernel2, bias2, scale = weights
         normalized, inverse = _normalized(x, epsilon)
-        with tf.control_dependencies([x]):  # or all blocks' would be made, and lie, at the start
+        with tf.control_dependencies([x]):  # or the folded weights of all blocks exist at once
             folded1, folded2 = gamma[:, None] * kernel1, kernel2 * scale
         folded_bias1 = bias1 + tf.linalg.matvec(kernel1, beta, transpose_a=True)
         hidden = tf.nn.bias_add(normalized @ folded1, folded_bias1)
@@ -215,7 +215,7 @@ def _shaped_as(x: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
 
 
 def _sum_of_rows(x: tf.Tensor) -> tf.Tensor:
-    """By a product with a vector of ones, which is twice as fast as a reduction."""
+    """Sums over the rows by a product with ones, which is twice as fast as a reduction."""
     return tf.linalg.matvec(x, tf.ones(tf.shape(x)[:1]), transpose_a=True)
 
 
@@ -224,7 +224,7 @@ def depthwise_conv2d(x: tf.Tensor, kernel: Any) -> tf.Tensor:
 
     Args:
         x: tensor of shape `(N, H, W, C)`.
-        kernel: of shape `(K, K, C, 1)`.
+        kernel: tensor of shape `(K, K, C, 1)`.
 
     Returns:
         A tensor of the shape of `x`.
@@ -235,8 +235,8 @@ def depthwise_conv2d(x: tf.Tensor, kernel: Any) -> tf.Tensor:
         unit = {"strides": (1, 1, 1, 1)}
 
         def gradients(d_output: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            # Padding that is spelled out keeps it from oneDNN, which takes longer for wide kernels,
-            # and a third of the time for those of 3.
+            # Explicit padding avoids oneDNN, which is slower for wide kernels, but takes only a
+            # third of the time for 3 x 3.
             padding: dict[str, Any] = {"padding": "SAME"}
             if max(kernel.shape[:2]) > 3:
                 sides = [((side - 1) // 2, side // 2) for side in kernel.shape[:2]]
@@ -266,7 +266,7 @@ def depthwise_conv2d(x: tf.Tensor, kernel: Any) -> tf.Tensor:
 
 
 def convolved(layer: "PatchConv2D", x: tf.Tensor) -> tf.Tensor:
-    """Convolution over patches that do not overlap, as a matrix product, whose gradient is faster.
+    """Computes a patch convolution as a matrix product, which has a faster gradient.
 
     Args:
         layer: PatchConv2D.

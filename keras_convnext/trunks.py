@@ -1,4 +1,4 @@
-"""The ConvNeXt within a Keras model: alone, with a head of its own, or at any depth in others."""
+"""Finds the ConvNeXt in a Keras model: on its own, with any head, or nested at any depth."""
 
 import re
 from typing import NamedTuple
@@ -19,10 +19,10 @@ class Trunk(NamedTuple):
     """A ConvNeXt in a model.
 
     Args:
-        name: str. How a message calls it.
-        model: keras.Model. The one that has its layers: that which was searched, or one within it.
-        layers: dict of keras.layers.Layer. By plain name, without the prefix that a builder's
-            `name=` puts before it. `norm` and `head` are among them if a builder made them.
+        name: str. Name for messages.
+        model: keras.Model. The model that directly contains its layers, possibly nested.
+        layers: dict of str to keras.layers.Layer. Names have no prefix from the builder's `name`.
+            `norm` and `head` are included if a builder created them.
     """
 
     name: str
@@ -35,10 +35,10 @@ class Trunk(NamedTuple):
         return [layer for layer in self.layers.values() if isinstance(layer, Block)]
 
     def ends_of_stages(self) -> dict[str, Block]:
-        """Returns the last block of each stage, by the level of a pyramid: `Pn` has stride 2**n.
+        """Returns the last block of each stage, by pyramid level: `Pn` has stride 2**n.
 
         Raises:
-            ValueError: If there are no stages, as in an isotropic network, or other strides.
+            ValueError: If the network is isotropic, or its strides are not powers of 2.
         """
         ends = {}
         for name, layer in self.layers.items():
@@ -46,13 +46,13 @@ class Trunk(NamedTuple):
                 ends[int(match[1])] = layer
         if not ends:
             raise ValueError(
-                "Only a hierarchical ConvNeXt has a pyramid of maps: this one has no stages. "
+                "Feature pyramids need a hierarchical ConvNeXt, but this one is isotropic. "
                 f"Received: model={self.model.name}"
             )
         patch_size = self.layers["stem_conv"].patch_size
         if patch_size & (patch_size - 1):
             raise ValueError(
-                "The levels of a pyramid are named after strides that are powers of 2. "
+                "Feature pyramids need a patch_size that is a power of 2. "
                 f"Received: a model with patch_size={patch_size}"
             )
         first = patch_size.bit_length() - 1
@@ -60,7 +60,7 @@ class Trunk(NamedTuple):
 
 
 def find_trunks(model: keras.Model) -> list[Trunk]:
-    """Finds each ConvNeXt in a model. One that is called several times counts once.
+    """Finds all ConvNeXt networks in a model. One that is called several times counts once.
 
     Raises:
         ValueError: If there is none.
@@ -86,7 +86,7 @@ def find_trunks(model: keras.Model) -> list[Trunk]:
         names = [layer.name for layer in model.layers]
         more = f" and {len(names) - 4} more" if len(names) > 4 else ""
         raise ValueError(
-            "There is no ConvNeXt of this package in the model. "
+            "The model contains no ConvNeXt of this package. "
             f"Received: {model.name} with the layers {', '.join(names[:4])}{more}"
         )
     return list(found.values())
@@ -101,28 +101,28 @@ def trunk_of(model: keras.Model) -> Trunk:
     trunks = find_trunks(model)
     if len(trunks) > 1:
         raise ValueError(
-            f"The model has {len(trunks)} ConvNeXt networks: pass a model with one of them, such "
-            "as model.get_layer(name) or keras.Model(inputs, outputs). "
+            f"The model contains {len(trunks)} ConvNeXt networks: pass a model with one of them, "
+            "such as model.get_layer(name) or keras.Model(inputs, outputs). "
             f"Received: {model.name} with {', '.join(trunk.name for trunk in trunks)}"
         )
     return trunks[0]
 
 
 def head_of(model: keras.Model, trunk: Trunk) -> keras.layers.Dense | None:
-    """Returns the classifier: the head of a builder, or the one `Dense` behind the trunk's norm.
+    """Returns the classifier: a builder's head, or the only `Dense` after the trunk's norm.
 
     Args:
         model: keras.Model.
-        trunk: Trunk. Of `model`.
+        trunk: Trunk. Part of `model`.
 
     Returns:
-        A keras.layers.Dense, or None if there is another head or none.
+        A keras.layers.Dense, or None if there is no head or a different one.
     """
     if "head" in trunk.layers:
         return trunk.layers["head"]
     try:
         graph = graph_of(model)
-    except ValueError:  # a class with a call of its own
+    except ValueError:  # a custom `call`
         return None
     calls = graph.of_layer(trunk.layers["norm"]) if "norm" in trunk.layers else []
     if len(calls) != 1:
@@ -136,7 +136,7 @@ def head_of(model: keras.Model, trunk: Trunk) -> keras.layers.Dense | None:
 
 
 def check_has_head(graph: Graph, trunks: list[Trunk]) -> None:
-    """Checks that something follows the features of networks, by which they tell classes.
+    """Checks that the model has a head after the trunks.
 
     Raises:
         ValueError: If not.
@@ -146,8 +146,8 @@ def check_has_head(graph: Graph, trunks: list[Trunk]) -> None:
         for name, layer in trunk.layers.items():
             if last is not None and last.layer is layer and name not in ("head", "predictions"):
                 raise ValueError(
-                    "The model ends in features, not in classes: build the network with its head, "
-                    "by include_top=True, or add one. "
+                    "The model returns features, not classes: build it with include_top=True, or "
+                    "add a head. "
                     f"Received: {graph.name}, which ends in {last.layer.name}"
                 )
 
@@ -163,7 +163,7 @@ def has_no_classes(model: keras.Model) -> bool:
 
 
 def other_layers(model: keras.Model, trunk: Trunk, head: keras.layers.Layer | None) -> list[str]:
-    """Names the layers with weights that are neither in the trunk nor its head."""
+    """Returns the paths of the layers with weights outside of the trunk and its head."""
     known = {id(head)}
     for layer in trunk.layers.values():
         known |= {id(layer), *map(id, layer._flatten_layers())}
@@ -175,19 +175,19 @@ def other_layers(model: keras.Model, trunk: Trunk, head: keras.layers.Layer | No
 
 
 def reaching(model: keras.Model, trunk: Trunk, part: keras.Model) -> keras.Model:
-    """Makes the model from the input of the whole to the outputs of a part of its trunk.
+    """Builds the model from the input of the whole model to the outputs of a part of its trunk.
 
     Args:
         model: keras.Model.
-        trunk: Trunk. Of `model`.
-        part: keras.Model. From the input of `trunk.model` to outputs in it.
+        trunk: Trunk. Part of `model`.
+        part: keras.Model. From the input of `trunk.model` to tensors in it.
 
     Raises:
-        ValueError: If the trunk is called by Python code, or more than once.
+        ValueError: If the trunk is called from a custom `call`, or more than once.
     """
     if model is trunk.model:
         return part
-    graph_of(model)  # or it says why not
+    graph_of(model)  # raises if there is no graph
     functional = as_functional(model)
     calls = [
         node
@@ -197,7 +197,7 @@ def reaching(model: keras.Model, trunk: Trunk, part: keras.Model) -> keras.Model
     ]
     if len(calls) != 1:
         raise ValueError(
-            f"{trunk.name} is called {len(calls)} times in {model.name}: pass the network itself. "
+            f"{trunk.name} is called {len(calls)} times in {model.name}: pass {trunk.name} itself. "
             f"Received: model={model.name}"
         )
     inner = reaching(calls[0].operation, trunk, part)

@@ -327,12 +327,12 @@ def test_an_export_that_differs_from_the_nested_model_is_thrown_away(tmp_path, m
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (siamese, r"takes images, \(N, H, W, C\), and nothing else.*2"),
-        (two_outputs, r"choose one of them by keras.Model.*of the layers age, classes"),
-        (lambda: trunk(pooling=None), r"gives an array \(N, classes\)"),
+        (siamese, r"must have images \(N, H, W, C\) as its only input.*2"),
+        (two_outputs, r"select one with keras.Model.*of the layers age, classes"),
+        (lambda: trunk(pooling=None), r"must be \(N, classes\)"),
         (
             lambda: keras.Sequential([image(), trunk(include_preprocessing=False), dense()]),
-            "put a keras.layers.Rescaling before",
+            "add a keras.layers.Rescaling before",
         ),
     ],
 )
@@ -391,7 +391,7 @@ def subclassed():
     ],
 )
 def test_a_subclassed_model_is_named_with_what_to_do(use):
-    with pytest.raises(ValueError, match=r"the call of Subclassed.*the model within it.*mine"):
+    with pytest.raises(ValueError, match=r"Subclassed.*the model inside it.*mine"):
         use(subclassed())
 
 
@@ -496,10 +496,10 @@ def test_a_quantized_model_names_the_layer_and_what_comes_first(no_garbage_colle
     model = augmented()
     model.quantize("int8")
     for use, said in (
-        (fuse, "fuse the network first"),
-        (lambda model: export(model, tmp_path / "out"), "Export a model before quantize"),
+        (fuse, "fuse it first"),
+        (lambda model: export(model, tmp_path / "out"), "export it before calling quantize"),
         (lambda model: save_checkpoint(model, tmp_path / "x.pth"), "before they were quantized"),
-        (lambda model: grad_cam(model, pixels_for(model)), "a layer of its own"),
+        (lambda model: grad_cam(model, pixels_for(model)), "to a separate layer"),
     ):
         error = CheckpointError if "before they" in said else ValueError
         with pytest.raises(error, match=f"{said}.*quantized"):

@@ -39,7 +39,7 @@ def test_pyramid_ends_with_the_last_map_of_the_trunk_and_shares_its_layers():
 
 
 def test_a_model_without_stages_has_no_pyramid():
-    with pytest.raises(ValueError, match="no stages"):
+    with pytest.raises(ValueError, match="isotropic"):
         keras_convnext.pyramid_features(keras_convnext.ConvNeXtIsotropic(1, 8))
 
 

@@ -1,4 +1,4 @@
-"""What a trained network becomes to be run elsewhere, or faster."""
+"""Exports trained networks to other runtimes, and fuses them for fast inference."""
 
 from keras_convnext.export.artifact import Artifact, Difference
 from keras_convnext.export.exporting import ExportError, export

@@ -1,4 +1,4 @@
-"""An exported network, run in its own runtime, and how far it is from the live one."""
+"""Runs an exported network in its target runtime, and compares it with the live model."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ MANIFEST = "export.json"
 
 
 class Artifact:
-    """A network that `export` wrote, loaded in its own runtime.
+    """An exported network, loaded in its target runtime.
 
     Example:
 
@@ -24,11 +24,11 @@ class Artifact:
     ```
 
     Args:
-        folder: str or path. What `export` wrote.
+        folder: str or path. Folder written by `export`.
 
     Raises:
-        ValueError: If the folder holds no such thing.
-        ImportError: If the runtime is not installed; the message says what to do.
+        ValueError: If the folder contains no exported network.
+        ImportError: If the runtime is not installed; the message says how to install it.
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -37,22 +37,25 @@ class Artifact:
             chosen = FORMATS[self.manifest["format"]]
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(
-                f"An artifact is a folder that `keras-convnext export` wrote, with its {MANIFEST}. "
-                f"Received: {folder}"
+                f"The folder contains no exported network: pass a folder with {MANIFEST}, written "
+                f"by `keras-convnext export`. Received: {folder}"
             ) from error
         require(self.manifest["format"])
         self._run = chosen.load(Path(folder) / chosen.file, self.manifest["dtype"])
 
     @property
     def size(self) -> int:
-        """Side of the square that its images are cropped to, in pixels.
+        """Side of its square images, in pixels.
 
         Raises:
-            ValueError: If they are not square: see `image_size`.
+            ValueError: If the images are not square. Use `image_size` instead.
         """
         height, width = self.image_size
         if height != width:
-            raise ValueError(f"The images are not square. Received: image_size={self.image_size}")
+            raise ValueError(
+                "The images are not square: use image_size instead of size. "
+                f"Received: image_size={self.image_size}"
+            )
         return height
 
     @property
@@ -64,7 +67,7 @@ class Artifact:
 
     @property
     def names(self) -> list[str]:
-        """The classes, in order."""
+        """Class names, in order."""
         return self.manifest["classes"]
 
     def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
@@ -74,19 +77,20 @@ class Artifact:
             pixels: array (N, H, W, C), in 0..255.
 
         Returns:
-            dict with `probabilities` and `logits`, each (N, classes), among others.
+            dict of arrays, with `probabilities` and `logits`, each (N, classes), among others.
         """
         return self._run(np.ascontiguousarray(pixels, self.manifest["pixels"]))
 
 
 class Difference(NamedTuple):
-    """How far one set of logits is from another.
+    """The difference between the outputs of an exported network and of the live model.
 
     Args:
         error: float. The largest difference, relative to the largest logit or probability.
-        same_top1: float. Share of the images with the same most probable class, in 0..1.
-        same_top5: float. Share of those with the same five, in the same order, in 0..1.
-        images: int.
+        same_top1: float in 0..1. Fraction of images with the same most probable class.
+        same_top5: float in 0..1. Fraction of images with the same five most probable classes, in
+            the same order.
+        images: int. Number of images compared.
     """
 
     error: float
@@ -99,19 +103,19 @@ def require(name: str) -> None:
     """Checks that the packages of a format are installed.
 
     Raises:
-        ImportError: If not; the message says what to do.
+        ImportError: If not; the message says how to install them.
     """
     if missing := missing_packages(FORMATS[name]):
         raise ImportError(
-            f'The format {name} takes {", ".join(missing)}: pip install "keras-convnext[export]"',
+            f'The format {name} needs {", ".join(missing)}: pip install "keras-convnext[export]"',
             name=missing[0],
         )
 
 
 def compare(model: keras.Model, artifact: Artifact, images: np.ndarray) -> Difference:
-    """Compares the logits of an artifact with those of the live model, layer by layer.
+    """Compares the logits of an artifact with those of the live model, called layer by layer.
 
-    On the first images the probabilities are compared as well, with what the model itself gives.
+    On the first batch, the probabilities are also compared with the output of the model itself.
 
     Args:
         model: keras.Model. A classifier.
@@ -125,7 +129,7 @@ def compare(model: keras.Model, artifact: Artifact, images: np.ndarray) -> Diffe
         found = graph.run({graph.inputs[0]: pixels}, call_at_inference)
         return np.asarray(found[graph.outputs[0]])
 
-    batches = [images[start : start + 3] for start in range(0, len(images), 3)]  # and a last one
+    batches = [images[start : start + 3] for start in range(0, len(images), 3)]
     ours = np.concatenate([live(batch) for batch in batches])
     answers = [artifact(batch) for batch in batches]
     theirs = np.concatenate([answer["logits"] for answer in answers])

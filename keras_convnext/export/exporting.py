@@ -1,4 +1,4 @@
-"""A network out of Keras and into a folder, checked before it is there."""
+"""Writes a network for another runtime, and checks it before the output folder appears."""
 
 import json
 import platform
@@ -26,14 +26,14 @@ from keras_convnext.preprocessing import (
 )
 from keras_convnext.shipped import shipped
 
-# How far the logits may be from the live model's, relative to the largest.
+# Allowed differences of the logits from the live model's, relative to the largest logit.
 _TOLERANCES = {"float16": 1e-2, "bfloat16": 5e-2, "int8": 0.5}
-MOST_SAMPLES = 256  # images to see ranges on, and to compare on
-GREY = (0.299, 0.587, 0.114)  # of red, green and blue: ITU-R BT.601, as Pillow's "L"
+MOST_SAMPLES = 256  # images for calibration and for the comparison
+GREY = (0.299, 0.587, 0.114)  # weights of R, G and B: ITU-R BT.601, as in Pillow's mode "L"
 
 
 class ExportError(RuntimeError):
-    """An artifact does not equal the live model, or cannot be written. Nothing is left of it."""
+    """An artifact differs from the live model, or cannot be written. It has been removed."""
 
 
 def export(
@@ -49,11 +49,11 @@ def export(
     source: Mapping[str, object] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Difference:
-    """Writes a network for another runtime, and compares it there with the live one.
+    """Exports a network to another runtime, and checks it there against the live model.
 
-    The artifact is the fused network, from pixels in 0..255, of any number of images at a time.
-    Beside it, `export.json` tells what it is of, its classes, how images are to be prepared, the
-    versions of what made it, and how far it is from the live model.
+    The artifact is the fused network. It takes pixels in 0..255, with any batch size. `export.json`
+    next to it records the model, its classes, the preprocessing of the images, the versions of the
+    packages that wrote it, and the difference from the live model.
 
     Example:
 
@@ -64,53 +64,58 @@ def export(
     ```
 
     Args:
-        model: keras.Model. A classifier of pixels in 0..255 and in float32: made by one of the
-            builders, or a functional or Sequential model with such a network in it and a head of
-            your own. If it takes images of any size, so does the artifact.
-        output: str or path. The folder to make; it may be there if it is empty.
+        model: keras.Model. A float32 classifier of pixels in 0..255: built by one of the builders,
+            or a functional or Sequential model that contains such a network, with your own head.
+            If it takes images of any size, so does the artifact.
+        output: str or path. Output folder, new or empty.
         format: str. "saved_model", "onnx", "litert" or "openvino". Defaults to "saved_model".
-        dtype: str. What the weights are kept in: "float32", "float16", "bfloat16" (not LiteRT; in
-            OpenVINO it is the arithmetic, on processors that have it, and weights are in float16),
-            or "int8" (not SavedModel), where products are of integers too, and norms and GELU in
-            float32. Defaults to "float32".
-        pixels: str. What the artifact takes, "float32" or "uint8". Defaults to "float32".
-        size: int or None. Side of the square that images are cropped to. Defaults to None: what the
-            model takes, 224 if it takes any size. A model of images that are not square has them
-            resized to its height and width.
-        names: sequence of str or None. The classes. Defaults to None, those that are told by their
-            number alone.
-        images: str, path or None. A folder of photographs, up to 256 of which are compared, and for
-            "int8" shown to see the ranges of maps. Defaults to None, the three that come with the
+        dtype: str. Type of the stored weights: "float32", "float16", "bfloat16" or "int8". LiteRT
+            does not support "bfloat16", and SavedModel does not support "int8". OpenVINO stores
+            float16 weights for "bfloat16", and computes in bfloat16 on processors that support it.
+            With "int8", convolutions and matrix products are computed in integers, norms and GELU
+            in float32. Defaults to "float32".
+        pixels: str. Type of the input, "float32" or "uint8". Defaults to "float32".
+        size: int or None. Side of the square that images are cropped to. Defaults to None: the
+            model's input size, or 224 if it takes any size. For a model of non-square images, they
+            are resized to its height and width.
+        names: sequence of str or None. Class names. Defaults to None: the names that
+            `preprocessing.class_names` returns for the number of classes.
+        images: str, path or None. Folder of images for the comparison and the calibration of
+            "int8"; up to 256 are used. Defaults to None: the three that are shipped with the
             package, which are too few for "int8".
-        source: dict or None. What else `export.json` is to tell of where the weights come from.
-        progress: function of how many images are compared and of how many, called after each batch.
+        source: dict or None. Information about the source of the weights, for `export.json`.
+        progress: callable or None. Called after each batch of the comparison with the number of
+            images compared and the total.
 
     Returns:
         Difference between the artifact and the live model.
 
     Raises:
-        ValueError: If the model, the format or the dtype is not one that can be exported.
-        FileExistsError: If `output` holds something.
-        ExportError: If the artifact is not close enough to the live model, or the disk is full.
-        ImportError: If the format's packages are not installed; the message says what to do.
+        ValueError: If the model, the format or the dtype cannot be exported.
+        FileExistsError: If `output` exists and is not empty.
+        ExportError: If the artifact differs too much from the live model, or the disk is full.
+        ImportError: If the format's packages are not installed; the message says how to install
+            them.
     """
     if format not in FORMATS:
-        raise ValueError(f"format is one of {', '.join(FORMATS)}. Received: format={format}")
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}. Received: format={format}")
     chosen = FORMATS[format]
     if dtype not in chosen.dtypes:
         raise ValueError(
-            f"{format} keeps weights in one of {', '.join(chosen.dtypes)}. Received: dtype={dtype}"
+            f"The dtype of {format} must be one of {', '.join(chosen.dtypes)}. "
+            f"Received: dtype={dtype}"
         )
     if pixels not in ("float32", "uint8"):
-        raise ValueError(f"pixels is float32 or uint8. Received: pixels={pixels}")
+        raise ValueError(f"pixels must be float32 or uint8. Received: pixels={pixels}")
     if dtype == "int8" and images is None:
         raise ValueError(
-            "int8 takes photographs to see the ranges of maps on, some hundred like those it will "
-            "meet: name a folder of them. Received: images=None"
+            "int8 needs images for calibration: pass a folder with about a hundred typical ones. "
+            "Received: images=None"
         )
     if keras.config.backend() != "tensorflow":
         raise ValueError(
-            f"Exports are made under KERAS_BACKEND=tensorflow. Received: {keras.config.backend()}"
+            "Exporting needs the TensorFlow backend: set KERAS_BACKEND=tensorflow. "
+            f"Received: {keras.config.backend()}"
         )
     require(format)
     network = served_network(model)
@@ -141,10 +146,10 @@ def export(
         most = max(chosen.tolerance, _TOLERANCES.get(dtype, 0))
         if difference.error > most or (dtype == "float32" and difference.same_top5 < 1):
             raise ExportError(
-                f"The {format} gives other answers than the live model, so it was thrown away: the "
-                f"largest error is {difference.error:.1e} of the largest logit where {most:.0e} is "
-                f"allowed, and {difference.same_top5:.0%} of {difference.images} images have the "
-                "same five classes"
+                f"The outputs of the {format} differ from the live model's, so it was removed: the "
+                f"largest error is {difference.error:.1e} of the largest logit, where {most:.0e} "
+                f"is allowed, and {difference.same_top5:.0%} of {difference.images} images have "
+                "the same five classes"
             )
         _write_manifest(folder, {**manifest, "difference": difference._asdict()})
     return difference
@@ -169,9 +174,9 @@ class _Counted(Artifact):
 
 @contextmanager
 def _folder(output: Path) -> Iterator[Path]:
-    """A folder that takes the place of `output` once all has gone well, and is gone otherwise."""
+    """A temporary folder, which becomes `output` on success and is removed on failure."""
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise FileExistsError(f"The output is a new folder or an empty one. Received: {output}")
+        raise FileExistsError(f"The output folder must be new or empty. Received: {output}")
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f".{output.name}.{uuid.uuid4().hex[:8]}.partial")
     try:
@@ -185,17 +190,17 @@ def _folder(output: Path) -> Iterator[Path]:
 
 
 def _image_size(sides: Sequence[int | None], size: int | None) -> int | tuple[int, int]:
-    """The side of the square images, or the height and width of others."""
+    """Returns the side of square images, or the height and width of other images."""
     height, width = (side or size or 224 for side in sides)
     if size is None and None in sides:
         height = width = sides[0] or sides[1] or 224
     if size is not None and (height, width) != (size, size):
-        raise ValueError(f"The model takes images of {tuple(sides)} pixels. Received: size={size}")
+        raise ValueError(f"The model's input is {tuple(sides)} pixels. Received: size={size}")
     return height if height == width else (height, width)
 
 
 def _samples(images: str | Path | None, size: int | tuple[int, int], channels: int) -> np.ndarray:
-    """Photographs as the model takes them; channels past the third start over with red's."""
+    """Loads images for the model's input. With more than three channels, RGB repeats."""
     paths = find_images([images or shipped("examples/photos")])
     chosen = np.linspace(0, len(paths) - 1, min(len(paths), MOST_SAMPLES)).astype(int)
     samples = np.stack([_image(paths[index], size) for index in chosen])
@@ -213,9 +218,9 @@ def _image(path: Path, size: int | tuple[int, int]) -> np.ndarray:
 def _preparation(size: int | tuple[int, int]) -> str:
     if not isinstance(size, int):
         height, width = size
-        return f"warp the whole image to {width} x {height} px, bicubic with antialiasing"
+        return f"resize to {width} x {height} px without cropping, bicubic with antialiasing"
     if size >= WARP_FROM:
-        return f"warp the whole image to {size} x {size} px, bicubic with antialiasing"
+        return f"resize to {size} x {size} px without cropping, bicubic with antialiasing"
     short = int(size / CROPPED_SHARE)
     return (
         f"resize the short side to {short} px, bicubic with antialiasing, and crop the central "

@@ -1,4 +1,4 @@
-"""The formats that a network can leave Keras in: how each is written, and run by its own."""
+"""The export formats: how each is written, and run in its runtime."""
 
 import importlib.util
 import os
@@ -15,17 +15,17 @@ Run = Callable[[np.ndarray], dict[str, np.ndarray]]
 
 
 class Order(NamedTuple):
-    """What is to be written.
+    """The arguments for writing an artifact.
 
     Args:
-        network: keras.Model. As `served_network` makes it.
-        folder: path. Where to.
-        pixels: str. What the artifact takes, "float32" or "uint8".
-        dtype: str. What its weights are kept in.
+        network: keras.Model. As returned by `served_network`.
+        folder: path. Output folder.
+        pixels: str. Type of the input, "float32" or "uint8".
+        dtype: str. Type of the stored weights.
         size: int or pair of int. Side of the square that an encoded image is cropped to, or height
             and width.
-        names: sequence of str. The classes.
-        samples: iterable of arrays (N, H, W, 3). Pixels to see the ranges of maps on, for "int8".
+        names: sequence of str. Class names.
+        samples: iterable of arrays (N, H, W, 3). Pixels for the calibration of "int8".
     """
 
     network: keras.Model
@@ -38,16 +38,16 @@ class Order(NamedTuple):
 
 
 class Format(NamedTuple):
-    """A format.
+    """An export format.
 
     Args:
-        file: str. What of an artifact is loaded.
-        dtypes: tuple of str. What weights can be kept in.
-        tolerance: float. How far its logits in float32 may be from Keras', relative to the largest.
-        packages: tuple of str. What has to be installed to write and run it.
-        write: function of an Order.
-        load: function of the file and the dtype. Returns what turns pixels (N, H, W, 3) into a dict
-            of arrays.
+        file: str. Name of the file or folder to load.
+        dtypes: tuple of str. Supported types of the stored weights.
+        tolerance: float. Allowed difference of float32 logits from Keras', relative to the largest.
+        packages: tuple of str. Modules needed to write and run it.
+        write: callable. Takes an Order.
+        load: callable. Takes the file and the dtype, and returns a function from pixels
+            (N, H, W, 3) to a dict of arrays.
     """
 
     file: str
@@ -59,7 +59,7 @@ class Format(NamedTuple):
 
 
 def missing_packages(chosen: Format) -> list[str]:
-    """Returns what has to be installed yet to write and run a format."""
+    """Returns the modules of a format that are not installed."""
     return [name for name in chosen.packages if importlib.util.find_spec(name) is None]
 
 
@@ -94,8 +94,8 @@ def _quantize_onnx(graph: object, path: Path, samples: Iterable[np.ndarray]) -> 
         Reader(),
         op_types_to_quantize=["Conv", "MatMul", "Gemm"],  # norms and GELU stay in float32
         per_channel=True,
-        # Weights of seven bits: processors without VNNI add pairs of products in 16 bits, and what
-        # does not fit is cut off there.
+        # Seven-bit weights: processors without VNNI add pairs of products in 16 bits, with
+        # saturation.
         reduce_range=True,
         weight_type=quantization.QuantType.QInt8,
         activation_type=quantization.QuantType.QUInt8,
@@ -113,20 +113,20 @@ def _load_onnx(path: Path, dtype: str) -> Run:
 def _write_openvino(order: Order) -> None:
     import openvino
 
-    # Its files have no numbers in bfloat16; that is what it calculates in, of those in float16.
+    # OpenVINO files cannot store bfloat16: the weights are float16, and computed in bfloat16.
     half = order.dtype in ("float16", "bfloat16")
     _write_onnx(order._replace(dtype="float32") if half else order)
     onnx_file = order.folder / FORMATS["onnx"].file
     model = openvino.convert_model(onnx_file)
     openvino.save_model(model, order.folder / FORMATS["openvino"].file, compress_to_fp16=half)
-    del model  # reads from the file as long as it is there
+    del model  # it holds the file open
     onnx_file.unlink()
 
 
 def _load_openvino(path: Path, dtype: str) -> Run:
     import openvino
 
-    # By itself OpenVINO takes bfloat16 for any file, where the processor multiplies in it.
+    # By default OpenVINO computes in bfloat16 on processors that support it, whatever the file.
     settings = {"INFERENCE_PRECISION_HINT": "bf16" if dtype == "bfloat16" else "f32"}
     compiled = openvino.Core().compile_model(path, "CPU", settings)
     names = [output.any_name for output in compiled.outputs]
@@ -153,7 +153,7 @@ def _write_litert(order: Order) -> None:
 def _load_litert(path: Path, dtype: str) -> Run:
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(str(path), num_threads=os.cpu_count())  # or it takes one
+    interpreter = Interpreter(str(path), num_threads=os.cpu_count())  # the default is one thread
     runner = interpreter.get_signature_runner("serving_default")
     return lambda pixels: runner(pixels=pixels)
 
@@ -177,7 +177,7 @@ def _load_saved_model(path: Path, dtype: str) -> Run:
     loaded = tf.saved_model.load(str(path))
 
     def run(pixels: np.ndarray) -> dict[str, np.ndarray]:
-        # By way of `loaded`, since a signature alone does not keep its variables alive.
+        # Through `loaded`, since a signature alone does not keep its variables alive.
         found = loaded.signatures["serving_default"](pixels=tf.constant(pixels))
         return {name: value.numpy() for name, value in found.items()}
 

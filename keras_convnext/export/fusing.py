@@ -1,4 +1,4 @@
-"""The graph for inference: scales and shifts are folded into the neighbouring weights."""
+"""Fuses a model for inference: scales and shifts are folded into neighbouring weights."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -15,34 +15,34 @@ from keras_convnext.trunks import find_trunks
 
 
 def fuse(model: keras.Model) -> keras.Model:
-    """Makes the model that gives the same outputs faster, for inference alone.
+    """Builds a faster model with the same outputs, for inference only.
 
-    The input normalisation, the scale and shift of the norms, and the layer scale go into the
-    weights of the layers beside them; stochastic depth, dropout and augmentation go; the norms that
-    are left are written for speed. Every other layer keeps its name and its weights. The layers of
-    models within the model become its own. Where a network computes in half precision, the pixels
-    stay normalised and the layer scale apart, in float32.
+    The input normalization, the scale and shift of the norms, and layer scale are folded into
+    neighbouring weights. Stochastic depth, dropout and augmentation are removed, and the remaining
+    norms use a faster implementation. All other layers keep their names and weights. Nested models
+    are flattened. If a network computes in half precision, input normalization and layer scale are
+    not folded and stay in float32.
 
     Example:
 
     ```python
     model = keras_convnext.ConvNeXtTiny(weights="convnext_tiny_1k_224_ema.pth")
     fused = keras_convnext.export.fuse(model)
-    fused.predict(images)  # as model.predict(images), to 1e-5 of the largest value
+    fused.predict(images)  # equals model.predict(images) to 1e-5 of the largest value
     fused.export("convnext_tiny")  # a SavedModel
     ```
 
     Args:
-        model: keras.Model. Made by one of the builders or by `pyramid_features`, or a functional or
-            Sequential model with such networks in it. It is left as it is and shares no weights
-            with the result.
+        model: keras.Model. Built by one of the builders or by `pyramid_features`, or a functional
+            or Sequential model that contains such networks. It is not changed, and shares no
+            weights with the result.
 
     Returns:
         A keras.Model with the inputs and outputs of `model`, not compiled.
 
     Raises:
-        ValueError: If the model has no ConvNeXt, has layers that cannot be followed or copied, or
-            is fused or quantized already.
+        ValueError: If the model contains no ConvNeXt, has a custom `call` or layers that cannot be
+            copied, or is already fused or quantized.
     """
     check_can_be_fused(model)
     graph = graph_of(model)
@@ -59,35 +59,36 @@ def fuse(model: keras.Model) -> keras.Model:
 
 
 def check_can_be_fused(model: keras.Model) -> None:
-    """Checks that a model has a ConvNeXt, which is neither fused nor quantized.
+    """Checks that a model contains a ConvNeXt, and is neither fused nor quantized.
 
     Raises:
         ValueError: If not; the message says what to do.
     """
-    find_trunks(model)  # or it says that there is none
+    find_trunks(model)  # raises if there is none
     if any(isinstance(layer, InferenceLayerNormalization) for layer in model._flatten_layers()):
-        raise ValueError(f"A network is fused once. Received: {model.name}, which is fused")
+        raise ValueError(f"The model is already fused. Received: model={model.name}")
     if quantized := quantized_layers(model):
         raise ValueError(
-            "Weights are folded before they are quantized: fuse the network first, and call "
-            f"quantize on what you get. Received: {model.name} with quantized {quantized[0]}"
+            "A quantized model cannot be fused: fuse it first, and call quantize on the result. "
+            f"Received: {model.name} with quantized layer {quantized[0]}"
         )
 
 
 def quantized_layers(model: keras.Model) -> list[str]:
-    """Returns the paths of the layers of a model that `quantize` has changed."""
+    """Returns the paths of the quantized layers of a model."""
     return [layer.path for layer in model._flatten_layers() if layer.quantization_mode]
 
 
 def fused_calls(graph: Graph, inputs: Sequence[Any]) -> dict[Tensor, Any]:
-    """Calls copies of the layers of a graph, fused.
+    """Calls fused copies of the layers of a graph.
 
     Args:
-        graph: Graph. Its outputs stay what they are; what nobody else takes may be folded.
-        inputs: sequence of keras.KerasTensor. What to call them on.
+        graph: Graph. A layer may be folded only if its output is not an output of the graph and
+            has no other consumer.
+        inputs: sequence of keras.KerasTensor. Inputs for the copies.
 
     Returns:
-        dict from the tensors of the graph to those of the copies.
+        dict from the tensors of the graph to the outputs of the copies.
     """
     taken = _taken(graph)
     givers = {id(giver) for giver in taken.values()}
@@ -95,7 +96,7 @@ def fused_calls(graph: Graph, inputs: Sequence[Any]) -> dict[Tensor, Any]:
     names = _names(graph)
 
     def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
-        if not isinstance(layer, keras.layers.Layer):  # an operation, which has no weights
+        if not isinstance(layer, keras.layers.Layer):  # an operation without weights
             return layer(*args, **kwargs)
         is_giver = id(layer) in givers
         if is_giver and isinstance(layer, keras.layers.Rescaling):
@@ -116,7 +117,7 @@ def fused_calls(graph: Graph, inputs: Sequence[Any]) -> dict[Tensor, Any]:
 
 
 def _taken(graph: Graph) -> dict[int, keras.layers.Layer]:
-    """The layer that each layer takes in, by its id."""
+    """Returns the layer that is folded into each layer, by the id of the latter."""
     layers = {id(step.layer): step.layer for step in graph.steps}
     taken = {}
     for key, layer in layers.items():
@@ -135,11 +136,11 @@ def _taken(graph: Graph) -> dict[int, keras.layers.Layer]:
 
 
 def _folds(giver: keras.layers.Layer, taker: keras.layers.Layer, graph: Graph) -> bool:
-    """Whether a layer with a kernel can take in the one before it.
+    """Whether the layer before can be folded into the kernel of a layer.
 
-    In a block the norm goes into pwconv1, and gamma into pwconv2. The norm of the stem goes
-    nowhere, since the first shortcut takes its output as it is, and the first depthwise convolution
-    pads it with zeros, where a shift would have to be.
+    In a block the norm is folded into pwconv1, and gamma into pwconv2. The norm of the stem cannot
+    be folded: the first residual connection uses its output, and the first depthwise convolution
+    pads it with zeros, where the shift would be missing.
     """
     if type(taker) not in (PatchConv2D, keras.layers.Dense) or not taker.use_bias:
         return False
@@ -160,7 +161,7 @@ def _is_norm(layer: keras.layers.Layer) -> bool:
 
 
 def _names(graph: Graph) -> dict[int, str]:
-    """Names for the layers of a graph, which come from models that may have the same ones."""
+    """Returns unique names for the layers of a graph, as nested models may repeat names."""
     own = {step.layer.name for step in graph.steps if step.model == graph.name}
     homes = {id(step.layer): (step.model, step.layer.name) for step in graph.steps}
     counts = Counter(name for _, name in homes.values())
@@ -180,11 +181,11 @@ def _names(graph: Graph) -> dict[int, str]:
 
 
 def _copy(layer: keras.layers.Layer, name: str, is_giver: bool) -> keras.layers.Layer:
-    """A layer for inference, whose weights are set later."""
+    """Creates a layer for inference. Its weights are set later."""
     config = layer.get_config() | {"name": name}
     for each in (config, *config.get("dense", {}).values()):
         if isinstance(each, dict):
-            each.pop("lora_rank", None)  # what it learned goes into the kernel
+            each.pop("lora_rank", None)  # the adapters are merged into the kernel
             each.pop("lora_alpha", None)
     if type(layer) is Block:
         config |= {"drop_path": 0.0, "remat": False}
@@ -193,14 +194,14 @@ def _copy(layer: keras.layers.Layer, name: str, is_giver: bool) -> keras.layers.
     if _is_norm(layer):
         config |= {"center": False, "scale": False} if is_giver else {}
         return InferenceLayerNormalization.from_config(config)
-    if isinstance(layer, keras.layers.Activation):  # of any callable, also one without config
+    if isinstance(layer, keras.layers.Activation):  # its callable may have no config
         return keras.layers.Activation(layer.activation, dtype=layer.dtype_policy, name=name)
     try:
         return type(layer).from_config(config)
     except (NotImplementedError, TypeError, ValueError) as error:
         raise ValueError(
-            f"The layer {name} cannot be copied: give its class {type(layer).__name__} a "
-            f"get_config with all the arguments of the constructor. Received: {error}"
+            f"The layer {name} cannot be copied: its class {type(layer).__name__} needs a "
+            f"get_config that returns all constructor arguments. Received: {error}"
         ) from error
 
 
@@ -209,7 +210,7 @@ def _set_weights(copy: keras.layers.Layer, original: keras.layers.Layer) -> None
         copy.set_weights([x for x in _kernel_and_bias(original) if x is not None])
     elif original.weights:
         copy.set_weights(original.get_weights())
-    if hasattr(copy, "finalize_state"):  # keras.layers.Normalization computes with a copy of them
+    if hasattr(copy, "finalize_state"):  # keras.layers.Normalization caches its weights
         copy.finalize_state()
 
 
@@ -218,7 +219,7 @@ def _is_half(layer: keras.layers.Layer) -> bool:
 
 
 def _fill(fused: InferenceBlock, block: Block) -> None:
-    """Gives a fused block the weights of a block."""
+    """Sets the weights of a fused block from a block."""
     fused.dwconv.set_weights(block.dwconv.get_weights())
     fused.pwconv1.set_weights(_after(block.norm, *_kernel_and_bias(block.pwconv1)))
     kernel, bias = _kernel_and_bias(block.pwconv2)
@@ -231,7 +232,7 @@ def _fill(fused: InferenceBlock, block: Block) -> None:
 
 
 def _after(giver: keras.layers.Layer, kernel: np.ndarray, bias: np.ndarray) -> list[np.ndarray]:
-    """The kernel and bias of a layer that also scales and shifts as `giver`, before it, does."""
+    """Folds the scale and shift of `giver` into the kernel and bias of the layer after it."""
     channels = kernel.shape[-2]
     if isinstance(giver, keras.layers.Rescaling):
         scale, shift = (np.broadcast_to(x, channels) for x in (giver.scale, giver.offset))

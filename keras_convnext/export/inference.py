@@ -1,4 +1,4 @@
-"""A block and a norm that are only ever computed forwards."""
+"""The block and the norm of fused networks, for inference only."""
 
 from typing import Any
 
@@ -10,17 +10,17 @@ from keras_convnext.block import Block
 
 @keras.saving.register_keras_serializable(package="keras_convnext")
 class InferenceLayerNormalization(keras.layers.LayerNormalization):
-    """Layer normalization over the channels in as few passes over memory as there can be.
+    """Layer normalization over the channels, with few passes over memory.
 
-    On a CPU a norm costs what reading and writing its map costs. TensorFlow has one operation that
-    squares and sums without a map of squares in between, so the variance is taken by that; its
-    gradient is not worth having.
+    On a CPU the cost of a norm is reading and writing its feature map. TensorFlow has one operation
+    that squares and sums without storing the squares, which computes the variance here. Its
+    gradient is slow, so this layer is for inference only.
 
     Input shape: `(..., C)`. Output shape: the same.
     """
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Creates the scale and shift, if there are any."""
+        """Creates the scale and shift, if enabled."""
         super().build(input_shape)
         self.channels = input_shape[-1]
 
@@ -38,7 +38,7 @@ class InferenceLayerNormalization(keras.layers.LayerNormalization):
 
 @keras.saving.register_keras_serializable(package="keras_convnext")
 class InferenceBlock(Block):
-    """A block whose norm neither scales nor shifts, since `pwconv1` does.
+    """A block whose norm has no scale and shift, since they are folded into `pwconv1`.
 
     Args:
         **kwargs: As in `Block`.
@@ -48,7 +48,7 @@ class InferenceBlock(Block):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._tracker.untrack(self.norm)  # or Keras would hold on to both
+        self._tracker.untrack(self.norm)  # or Keras would track both layers
         self.norm = InferenceLayerNormalization(
             epsilon=self.norm.epsilon,
             center=False,
@@ -59,7 +59,7 @@ class InferenceBlock(Block):
 
 
 def _mean_square(x: Any) -> Any:
-    """The mean of the squares over the last axis, which stays with length 1."""
+    """Computes the mean of squares over the last axis, which is kept with length 1."""
     if keras.config.backend() == "tensorflow":
         import tensorflow as tf
 

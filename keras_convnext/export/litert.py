@@ -1,4 +1,4 @@
-"""A network as a LiteRT file (TensorFlow Lite)."""
+"""Writes a network as a LiteRT (TensorFlow Lite) file."""
 
 import io
 import math
@@ -21,9 +21,9 @@ from keras_convnext.layers import PatchConv2D
 
 SIGNATURE = "serving_default"
 
-# The most places that XNNPACK's depthwise convolutions sum over. A larger kernel, such as 7 x 7, it
-# computes as a convolution in C groups, which took a third of the time of ConvNeXt-T in float32 for
-# a fortieth of the multiplications, and nearly two thirds in int8.
+# The largest number of taps of XNNPACK's depthwise kernels. Larger kernels, such as 7 x 7, run as a
+# convolution with C groups, which took a third of the time of ConvNeXt-T in float32 for a fortieth
+# of the multiplications, and nearly two thirds in int8.
 _MOST_TAPS = 25
 
 _PLAIN = (
@@ -50,12 +50,12 @@ def write_litert(
     """Writes a network as a `.tflite` file with the signature `serving_default`.
 
     Args:
-        network: keras.Model. As `served_network` makes it.
-        path: path. The file to write.
-        pixels: str. What it takes, "float32" or "uint8". Defaults to "float32".
-        dtype: str. "float32"; "float16" for weights kept in half the bytes; "int8" for products of
-            integers, whose ranges are those seen on `samples`. Defaults to "float32".
-        samples: iterable of arrays (N, H, W, 3), the pixels of images. Needed for "int8" alone.
+        network: keras.Model. As returned by `served_network`.
+        path: path. Output file.
+        pixels: str. Type of the input, "float32" or "uint8". Defaults to "float32".
+        dtype: str. "float32"; "float16" for weights of half the size; "int8" for convolutions in
+            integers, calibrated on `samples`. Defaults to "float32".
+        samples: iterable of arrays (N, H, W, 3). Pixels of images, only needed for "int8".
     """
     writer = _Writer(network)
 
@@ -66,7 +66,7 @@ def write_litert(
         return follow(network, tf.cast(x, tf.float32), writer.write)
 
     module = tf.Module()
-    if not writer.is_plain:  # other layers compute with their own variables
+    if not writer.is_plain:  # other layers use their own variables
         module.held = [weight.value for weight in network.weights]
     converter = tf.lite.TFLiteConverter.from_concrete_functions(
         [serve.get_concrete_function()], module
@@ -82,30 +82,30 @@ def write_litert(
 
 
 class _Writer:
-    """What layers do, in operations that LiteRT has one of its own for.
+    """Rebuilds layers from operations that LiteRT supports natively.
 
-    In place of each weight stands a constant filled with the weight's number, which takes no
-    memory: of true ones the converter keeps over thirty copies. `_fill` puts the weights there
-    afterwards. A product is a convolution of one pixel, since a map whose batch is open cannot
-    become a matrix without open shapes, which no delegate takes.
+    Each weight is replaced by a constant filled with the weight's number, which takes no memory:
+    the converter keeps over thirty copies of real weights. `_fill` inserts the weights afterwards.
+    Matrix products are 1 x 1 convolutions: flattening a map with a dynamic batch size would create
+    dynamic shapes, which no delegate supports.
 
     Args:
-        network: keras.Model. As `served_network` makes it.
+        network: keras.Model. As returned by `served_network`.
 
     Attributes:
         weights: list of arrays. The first has the number `FIRST`.
     """
 
-    FIRST = 2  # a product with 1 is left out by the converter; float16 has all integers to 2048
+    FIRST = 2  # the converter removes products with 1; float16 represents all integers to 2048
 
     def __init__(self, network: keras.Model) -> None:
-        # The converter folds what other layers do into the weights of a head.
+        # The converter would fold other layers into the weights of a head.
         self.is_plain = all(isinstance(layer, _PLAIN) for layer in network.layers)
         self.weights: list[np.ndarray] = []
         self._norms: dict[Any, tuple[tf.Tensor, InferenceLayerNormalization]] = {}
 
     def _constant(self, weight: Any, *ones: int) -> tf.Tensor:
-        if math.prod(weight.shape) == 1:  # which could be any constant
+        if math.prod(weight.shape) == 1:  # a scalar could be mistaken for any other constant
             return tf.constant(_array(weight).reshape(*ones, *weight.shape))
         self.weights.append(_array(weight).reshape(*ones, *weight.shape))
         number = self.FIRST + len(self.weights) - 1
@@ -128,7 +128,7 @@ class _Writer:
         return x + self._product(block.pwconv2, branch)
 
     def _depthwise(self, layer: keras.layers.DepthwiseConv2D, x: Any) -> Any:
-        """As a sum of convolutions with some rows of the kernel each, where it is too large."""
+        """Splits a large kernel into a sum of convolutions with some of its rows each."""
         total = self._constant(layer.bias)
         for rows, dilation in _shared_rows(_array(layer.kernel), x.shape[1]):
             total += tf.raw_ops.DepthwiseConv2dNative(
@@ -148,7 +148,7 @@ class _Writer:
     def _(self, layer: keras.layers.Dense, x: Any) -> Any:
         kernel = _array(layer.kernel)
         bias = np.zeros(layer.units, "float32") if layer.bias is None else _array(layer.bias)
-        if x.ref() in self._norms:  # as the converter would, of numbers that are not the weights
+        if x.ref() in self._norms:  # or the converter would fold the placeholder numbers
             x, norm = self._norms[x.ref()]
             bias = bias + _array(norm.beta) @ kernel
             kernel = _array(norm.gamma)[:, None] * kernel
@@ -168,15 +168,15 @@ class _Writer:
 
 
 def _shared_rows(kernel: np.ndarray, height: int | None) -> Iterator[tuple[np.ndarray, int]]:
-    """Shares the rows of a kernel out to kernels of at most `_MOST_TAPS` places.
+    """Distributes the rows of a kernel over kernels of at most `_MOST_TAPS` taps.
 
     Args:
         kernel: array of shape (size, size, C, 1).
-        height: int or None. Of the map, None if it is open. XNNPACK frees memory twice where all
-            but one of the rows may lie outside the map; such a kernel stays whole.
+        height: int or None. Height of the feature map, None if it is dynamic. If all rows but one
+            may lie outside the map, XNNPACK frees memory twice, so such a kernel is not split.
 
     Yields:
-        A kernel, whose rows lie evenly about the middle one, and how far each is from the next.
+        A kernel, whose rows are symmetric about the middle row, and its vertical dilation.
     """
     size = len(kernel)
     middle = size // 2
@@ -189,12 +189,12 @@ def _shared_rows(kernel: np.ndarray, height: int | None) -> Iterator[tuple[np.nd
 
 
 def _array(weight: Any) -> np.ndarray:
-    with tf.init_scope():  # a graph is being made around it
+    with tf.init_scope():  # outside of the graph that is being traced
         return np.asarray(weight)
 
 
 def _fill(file: bytearray, weights: Sequence[np.ndarray]) -> None:
-    """Puts weights where their numbers stand in a LiteRT file."""
+    """Replaces the placeholder constants in a LiteRT file by the weights."""
     from ai_edge_litert import schema_py_generated as schema
 
     found = schema.Model.GetRootAsModel(file, 0)
@@ -209,27 +209,27 @@ def _fill(file: bytearray, weights: Sequence[np.ndarray]) -> None:
         number = float(values[0])
         if number not in waiting or len(values) < 2 or (values != number).any():
             continue
-        # What comes out of a product or a convolution is its kernel's first axis there.
+        # In LiteRT the output channels are the first axis of a kernel.
         weight = np.moveaxis(waiting.pop(number), -1, 0)
         if list(tensor.ShapeAsNumpy()) != list(weight.shape):
             raise RuntimeError(
-                f"LiteRT's converter wrote a weight of shape {weight.shape} as "
-                f"{tuple(tensor.ShapeAsNumpy())}"
+                f"LiteRT's converter changed the shape of a weight. Received: "
+                f"{tuple(tensor.ShapeAsNumpy())} for {weight.shape}"
             )
         values[:] = weight.ravel()
     if waiting:
         shapes = ", ".join(str(weight.shape) for weight in waiting.values())
-        raise RuntimeError(f"LiteRT's converter made other constants of weights of shapes {shapes}")
+        raise RuntimeError(f"LiteRT's converter removed weights. Missing: shapes {shapes}")
 
 
 def _quantize(path: Path, samples: Iterable[np.ndarray]) -> None:
-    """Turns the products of a LiteRT file into products of integers."""
+    """Quantizes the convolutions and products of a LiteRT file."""
     from ai_edge_quantizer import qtyping, quantizer
 
     made = quantizer.Quantizer(str(path))
     operations = qtyping.TFLOperationName
-    # The norms stay in float32: the mean of their squares does not fit 256 steps. So does what the
-    # head takes and gives, of which the quantizer would lose the logits, as an output that is used.
+    # The norms stay in float32, as 256 levels are too few for the mean of squares. So do the
+    # activations of the head: the quantizer would lose the logits, an output with a consumer.
     for operation in (operations.CONV_2D, operations.DEPTHWISE_CONV_2D):
         made.add_static_config(".*", operation, activation_num_bits=8, weight_num_bits=8)
     made.add_dynamic_config(".*", operations.FULLY_CONNECTED, num_bits=8)
@@ -241,7 +241,7 @@ def _quantize(path: Path, samples: Iterable[np.ndarray]) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps the bars, tables and warnings of a quantizer to itself."""
+    """Hides the progress bars, tables and warnings of the quantizer."""
     with (
         warnings.catch_warnings(),
         redirect_stdout(io.StringIO()),

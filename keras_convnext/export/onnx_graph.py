@@ -1,9 +1,8 @@
-"""A network as an ONNX graph, layer by layer.
+"""Writes a network as an ONNX graph, layer by layer.
 
-Maps stay channels-last between layers, as in Keras. A convolution of ONNX takes channels first: a
-runtime that blocks its channels anyway reads and writes the other order on the way, so that the
-transposes around it cost nothing. Pointwise layers are products of matrices, which every runtime
-fuses with bias and GELU.
+Feature maps are channels-last between layers, as in Keras. ONNX convolutions are channels-first,
+with transposes around them. These cost nothing in runtimes that reorder to blocked layouts anyway.
+Pointwise layers are matrix products, which every runtime fuses with bias and GELU.
 """
 
 from functools import singledispatchmethod
@@ -19,7 +18,7 @@ from keras_convnext.export.inference import InferenceLayerNormalization
 from keras_convnext.export.served import follow
 from keras_convnext.layers import PatchConv2D
 
-OPSET = 20  # the first with Gelu
+OPSET = 20  # the first opset with Gelu
 _TO_CHANNELS_FIRST, _TO_CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 _ACTIVATIONS = {
     "linear": "Identity", "softmax": "Softmax", "sigmoid": "Sigmoid", "relu": "Relu",
@@ -35,19 +34,19 @@ _STORED = {
 def onnx_graph(
     network: keras.Model, pixels: str = "float32", dtype: str = "float32"
 ) -> onnx.ModelProto:
-    """Writes a network as ONNX.
+    """Converts a network to ONNX.
 
     Args:
-        network: keras.Model. As `served_network` makes it.
-        pixels: str. What it takes, "float32" or "uint8". Defaults to "float32".
-        dtype: str. What the weights are kept as, "float32", "float16" or "bfloat16"; they are
-            computed with in float32. Defaults to "float32".
+        network: keras.Model. As returned by `served_network`.
+        pixels: str. Type of the input, "float32" or "uint8". Defaults to "float32".
+        dtype: str. Type of the stored weights, "float32", "float16" or "bfloat16". The graph
+            computes in float32. Defaults to "float32".
 
     Returns:
-        An onnx.ModelProto that its checker has passed.
+        An onnx.ModelProto, validated by the ONNX checker.
 
     Raises:
-        ValueError: If the model has a layer that the networks of this package have not.
+        ValueError: If the model contains an unsupported layer or activation.
     """
     return _Writer(dtype).model(network, pixels)
 
@@ -55,7 +54,7 @@ def onnx_graph(
 class _Writer:
     def __init__(self, dtype: str) -> None:
         self.dtype = dtype
-        self.scope = ""  # of names: the block whose layers are written
+        self.scope = ""  # prefix of names, for the layers of a block
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
 
@@ -73,24 +72,24 @@ class _Writer:
         made = helper.make_model(
             graph,
             opset_imports=[helper.make_opsetid("", OPSET)],
-            ir_version=9,  # that of the opset
+            ir_version=9,  # matches the opset
             producer_name="keras_convnext",
         )
         onnx.checker.check_model(made, full_check=True)
         return made
 
     def node(self, operation: str, inputs: list[str], name: str, **attributes: Any) -> str:
-        """Adds a node, whose output is called as it is."""
+        """Adds a node with one output of the same name."""
         self.nodes.append(helper.make_node(operation, inputs, [name], name=name, **attributes))
         return name
 
     def constant(self, name: str, values: Any) -> str:
-        """Adds numbers that are kept as they are."""
+        """Adds a constant without conversion."""
         self.weights.append(numpy_helper.from_array(np.asarray(values), name))
         return name
 
     def weight(self, name: str, values: np.ndarray) -> str:
-        """Adds weights, kept in the dtype of the file and computed with in float32."""
+        """Adds weights, stored in the dtype of the file and cast to float32."""
         values = np.ascontiguousarray(values, "float32")
         if self.dtype == "float32":
             return self.constant(name, values)
@@ -101,10 +100,10 @@ class _Writer:
 
     @singledispatchmethod
     def write(self, layer: Any, *args: Any, **kwargs: Any) -> str:
-        """Adds what a layer does, and returns the name of its output."""
+        """Adds the nodes of a layer, and returns the name of its output."""
         raise ValueError(
-            "ONNX and OpenVINO are written of the layers of this package and of the usual heads. "
-            "Export to saved_model or litert, or use other layers. "
+            "ONNX and OpenVINO export supports the layers of this package and common heads. "
+            "Export to saved_model or litert, or replace the layer. "
             f"Received: {layer.name}, a {type(layer).__name__}"
         )
 
@@ -141,7 +140,7 @@ class _Writer:
     def _(self, layer: InferenceLayerNormalization, x: str) -> str:
         name = self.scope + layer.name
         weights = layer.get_weights()
-        # ONNX' has always a gamma
+        # gamma is required in ONNX
         gamma = weights.pop(0) if layer.scale else np.ones(layer.channels or 0)
         scale = self.weight(f"{name}_gamma", gamma)
         return self.node(
@@ -153,7 +152,7 @@ class _Writer:
         )
 
     def product(self, layer: keras.layers.Dense, x: str) -> str:
-        """Adds a dense layer over the last axis of a map."""
+        """Adds a dense layer over the last axis of a feature map."""
         name = self.scope + layer.name
         kernel, bias = layer.get_weights()
         x = self.node("MatMul", [x, self.weight(f"{name}_kernel", kernel)], f"{name}_product")
@@ -208,8 +207,8 @@ class _Writer:
         activation = plain or keras.activations.serialize(layer.activation)
         if not isinstance(activation, str) or activation not in _ACTIVATIONS:
             raise ValueError(
-                f"Activations are one of {', '.join(_ACTIVATIONS)}. Export to saved_model or "
-                f"litert, or use one of these. Received: {layer.name}, with {activation}"
+                f"The activation must be one of {', '.join(_ACTIVATIONS)}. Export to saved_model "
+                f"or litert, or use one of these. Received: {layer.name} with {activation}"
             )
         return self.node(_ACTIVATIONS[activation], [x], layer.name)
 

@@ -1,4 +1,4 @@
-"""A network as a SavedModel, which TensorFlow Serving serves and TensorFlow loads without Keras."""
+"""Writes a network as a SavedModel, for TensorFlow Serving or TensorFlow without Keras."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,13 +11,13 @@ from keras_convnext.data.images import evaluation_image
 from keras_convnext.export.warm_up import write_warm_up
 from keras_convnext.pictures import MOST_SCANS
 
-TOP = 5  # classes that `serve_bytes` names
-MOST_PIXELS = 89_478_485  # of an image to decode: Pillow's limit
-MOST_PIXELS_OF_REQUEST = 2**28  # of all its images: 22 photographs of 12 megapixels
+TOP = 5  # classes that `serve_bytes` returns
+MOST_PIXELS = 89_478_485  # in an image to decode: Pillow's limit
+MOST_PIXELS_OF_REQUEST = 2**28  # in all images of a request: 22 photographs of 12 megapixels
 UNREADABLE = (
-    "Not a picture that is decoded here (JPEG, PNG, GIF, BMP, and WebP without transparency), "
-    f"a damaged one, or one of more than {MOST_PIXELS:,} pixels or {MOST_SCANS} scans; or the "
-    f"images of the request up to this one have more than {MOST_PIXELS_OF_REQUEST:,} pixels"
+    "Unsupported (not JPEG, PNG, GIF, BMP or WebP without transparency), damaged, larger than "
+    f"{MOST_PIXELS:,} pixels, of more than {MOST_SCANS} scans, or beyond the limit of "
+    f"{MOST_PIXELS_OF_REQUEST:,} pixels per request"
 )
 
 
@@ -31,25 +31,25 @@ def write_saved_model(
 ) -> None:
     """Writes a network as a SavedModel with up to three signatures.
 
-    - `serving_default`: `pixels` (N, H, W, C) in 0..255; to `probabilities` and `logits`,
-      (N, classes).
-    - `serve_bytes`: `images` (N,), the bytes of JPEG, PNG, GIF, BMP or WebP files, which it
-      decodes, turns upright, resizes and crops by the published rule; to `class_ids`, `names` and
-      `probabilities`, (N, 5), the most probable first, and `errors` (N,), empty where all went
-      well. An image that cannot be read has -1, "" and 0. Only if the network
-      takes square images in RGB.
-    - `features`: `pixels`; to `features`, what the classifier sees, (N, C), and the maps at the
-      ends of the stages, `P2` to `P5`, as far as the network has such.
+    - `serving_default` takes `pixels` (N, H, W, C) in 0..255, and returns `probabilities` and
+      `logits` (N, classes).
+    - `serve_bytes` takes `images` (N,), the bytes of JPEG, PNG, GIF, BMP or WebP files. It decodes
+      them, applies the EXIF orientation, and resizes and crops them as in the published evaluation.
+      It returns `class_ids`, `names` and `probabilities` (N, 5), the most probable first, and
+      `errors` (N,), empty for valid images. For an unreadable image the others are -1, "" and 0.
+      Exists only if the network takes square RGB images.
+    - `features` takes `pixels`, and returns `features` (N, C), the input of the classifier, and the
+      feature maps of the stages, `P2` to `P5`, if the network has them.
 
     Args:
-        network: keras.Model. As `served_network` makes it.
-        path: path. The folder to write, named by a number as TensorFlow Serving wants versions.
-        pixels: str. What `pixels` are, "float32" or "uint8".
-        dtype: str. What the weights are kept in, "float32", "float16" or "bfloat16"; they are
-            computed with in float32.
+        network: keras.Model. As returned by `served_network`.
+        path: path. Output folder. Its name is a number, the version for TensorFlow Serving.
+        pixels: str. Type of `pixels`, "float32" or "uint8".
+        dtype: str. Type of the stored weights, "float32", "float16" or "bfloat16". The network
+            computes in float32.
         size: int or pair of int. Side of the square that an encoded image is cropped to, or height
             and width of the images.
-        names: sequence of str. The classes.
+        names: sequence of str. Class names.
     """
     module = _Module(network, pixels, dtype, size, names)
     tf.saved_model.save(module, str(path), module.served)
@@ -70,9 +70,9 @@ class _Module(tf.Module):
         super().__init__()
         trained, fixed = network.trainable_variables, network.non_trainable_variables
         self.kept = [_kept(variable, dtype) for variable in (*trained, *fixed)]
-        names = tf.constant([*names, ""])  # the last for images that cannot be read
+        names = tf.constant([*names, ""])  # the last is for unreadable images
         top = min(TOP, len(names) - 1)
-        side = size if isinstance(size, int) else 0  # without squares there are no such requests
+        side = size if isinstance(size, int) else 0  # `serve_bytes` needs square images
         spec = tf.TensorSpec(network.input.shape, pixels, name="pixels")
 
         def infer(x: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -94,7 +94,7 @@ class _Module(tf.Module):
         def serve_bytes(images: tf.Tensor) -> dict[str, tf.Tensor]:
             squares, readable = decode(images, side)
             count = tf.size(readable)
-            # oneDNN's convolution of no image has the channels of its input.
+            # With an empty batch, oneDNN's convolution would return the channels of its input.
             squares = tf.pad(squares, [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
             best = tf.math.top_k(infer(squares)["probabilities"][:count], top)
             seen = readable[:, None]
@@ -113,21 +113,21 @@ class _Module(tf.Module):
 
 
 def _kept(variable: keras.Variable, dtype: str) -> tf.Variable:
-    """A variable of an artifact, in the dtype of its weights unless it counts something."""
+    """Creates a variable of an artifact, in `dtype` unless it is an integer."""
     is_float = "float" in variable.dtype
     return tf.Variable(tf.cast(variable.value, dtype if is_float else variable.dtype), False)
 
 
 def decode(images: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Decodes a batch of files, of which some may be none, within a graph.
+    """Decodes a batch of image files in a graph. Some may be unreadable.
 
     Args:
-        images: string tensor (N,).
+        images: string tensor (N,). Contents of the files.
         size: int. Side of the squares, in pixels.
 
     Returns:
-        uint8 tensor (N, size, size, 3), zero where an image cannot be read, and bool tensor (N,),
-        which of them can.
+        uint8 tensor (N, size, size, 3), zero for unreadable images, and bool tensor (N,), True for
+        readable ones.
     """
 
     def counted(index: tf.Tensor, encoded: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -144,12 +144,13 @@ def decode(images: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.control_dependencies([tf.debugging.Assert(is_small, [total])]):
             return index, evaluation_image(encoded, size, _decode_whole)
 
-    # A dataset is the one place in a graph where an error can be left behind.
+    # Only a dataset can ignore errors in a graph.
     numbered = tf.data.Dataset.from_tensor_slices(images).enumerate(1)
     modest = numbered.map(counted).ignore_errors()
     totals = modest.scan(tf.zeros((), tf.float64), with_total)
     read_ones = totals.map(read, num_parallel_calls=tf.data.AUTOTUNE).ignore_errors()
-    none = (tf.zeros((), tf.int64), tf.zeros((size, size, 3), tf.uint8))  # or it could be empty
+    # The first element keeps the batch from being empty.
+    none = (tf.zeros((), tf.int64), tf.zeros((size, size, 3), tf.uint8))
     count = tf.size(images, tf.int64)
     batch = tf.data.Dataset.from_tensors(none).concatenate(read_ones).batch(count + 1)
     indices, squares = batch.get_single_element()
@@ -160,8 +161,8 @@ def decode(images: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _decode_whole(encoded: tf.Tensor) -> tf.Tensor:
-    """Decodes what is neither an ordinary JPEG nor an ordinary PNG, without Python."""
-    # A BMP of few colours is decoded as if these were levels of grey.
+    """Decodes images that are neither a plain JPEG nor a plain PNG, without Python."""
+    # TensorFlow decodes the palette indices of a BMP as grey levels.
     palette = begins(encoded, b"BM") & (number(encoded, 28, 2, little_endian=True) < 24)
     with tf.control_dependencies([tf.debugging.Assert(~palette, ["a BMP with a palette"])]):
         pixels = tf.cond(
@@ -169,7 +170,7 @@ def _decode_whole(encoded: tf.Tensor) -> tf.Tensor:
             lambda: tf.io.decode_jpeg(encoded, channels=3, dct_method="INTEGER_ACCURATE"),
             lambda: tf.io.decode_image(encoded, channels=3, expand_animations=False),
         )
-    # Of 16 bits the upper 8 are kept, which are almost black if only the lower 12 are used.
+    # Only the upper 8 of 16 bits are kept, which are almost black if a file uses the lower 12.
     dark = begins(encoded, b"\x89PNG") & (number(encoded, 24, 1) > 8)
     dark &= (tf.reduce_max(pixels) > 0) & (tf.reduce_max(pixels) < 16)
     with tf.control_dependencies([tf.debugging.Assert(~dark, ["12 bits in 16"])]):
@@ -177,7 +178,7 @@ def _decode_whole(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _pixels_of(encoded: tf.Tensor) -> tf.Tensor:
-    """The pixels of an image by its header; fails if they are more than anybody photographs."""
+    """Reads the number of pixels from the header of an image. Fails above `MOST_PIXELS`."""
 
     def of_jpeg() -> tf.Tensor:
         few = tf.debugging.Assert(has_few_scans(encoded), ["too many scans"])
@@ -195,7 +196,7 @@ def _pixels_of(encoded: tf.Tensor) -> tf.Tensor:
             (begins(encoded, b"GIF8"), lambda: product(6, 8, 2, little_endian=True)),
             (begins(encoded, b"RIFF"), lambda: _pixels_of_webp(encoded)),
         ],
-        # A BMP has three bytes for each pixel, or it is not decoded.
+        # Only BMPs with three bytes per pixel are decoded.
         default=lambda: tf.cast(tf.strings.length(encoded), tf.float64) / 3,
     )
     with tf.control_dependencies([tf.debugging.Assert(pixels <= MOST_PIXELS, [pixels])]):
@@ -203,7 +204,7 @@ def _pixels_of(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _pixels_of_webp(encoded: tf.Tensor) -> tf.Tensor:
-    """The pixels of a WebP: of its canvas, or of its only image, lossless or not."""
+    """Reads the number of pixels of a WebP: of its canvas, or of its only image."""
 
     def sides(start: int, bits: int) -> tf.Tensor:
         both = number(encoded, start, 4 if bits == 14 else 6, little_endian=True)

@@ -1,8 +1,8 @@
-"""The requests that TensorFlow Serving sends itself before it answers others.
+"""Warm-up requests for TensorFlow Serving.
 
-They are records of `PredictionLog` (tensorflow/serving, apis/prediction_log.proto). Its generated
-code is a package that brings gRPC and a TensorFlow of its own version with it; the few fields that
-are needed are written by hand.
+They are records of `PredictionLog` (tensorflow/serving, apis/prediction_log.proto). The package
+with the generated code requires gRPC and its own version of TensorFlow, so the few fields that are
+needed are encoded by hand.
 """
 
 from collections.abc import Sequence
@@ -14,13 +14,13 @@ from keras_convnext.shipped import shipped
 
 
 def write_warm_up(saved_model: Path, pixels: str, shape: Sequence[int], takes_bytes: bool) -> None:
-    """Adds one request for each signature that takes time to start, to a SavedModel.
+    """Adds one warm-up request for each classifying signature of a SavedModel.
 
     Args:
-        saved_model: path. Its folder.
-        pixels: str. The dtype of the pixels it takes.
-        shape: triple of int. Height, width and channels of an image.
-        takes_bytes: bool. Whether it has a signature for encoded images.
+        saved_model: path. Folder of the SavedModel.
+        pixels: str. Type of its input.
+        shape: tuple (height, width, channels). Shape of an image.
+        takes_bytes: bool. Whether it has the signature `serve_bytes`.
     """
     requests = {"serving_default": {"pixels": tf.zeros((1, *shape), pixels)}}
     if takes_bytes:
@@ -45,7 +45,7 @@ def _prediction_log(signature: str, inputs: dict[str, tf.Tensor]) -> bytes:
 
 
 def _field(number: int, content: bytes) -> bytes:
-    """A field of a protocol buffer that holds bytes: its tag, the length, and those."""
+    """Encodes a protocol buffer field of bytes: tag, length, content."""
     tag, length, varint = number << 3 | 2, len(content), bytearray()
     while length > 127:
         varint.append(length & 127 | 128)

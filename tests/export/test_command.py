@@ -74,8 +74,8 @@ def test_what_does_not_fit_is_said_and_leaves_nothing(tmp_path):
         "is a convnext_atto checkpoint": ("--model", "convnext_tiny", "--weights", checkpoint),
         "name it with --model": ("--weights", "none"),
         "no such file": ("--weights", tmp_path / "nowhere.pth"),
-        "format is one of saved_model": ("--weights", checkpoint, "--format", "caffe"),
-        "keeps weights in one of": ("--weights", checkpoint, "--dtype", "int8"),
+        "format must be one of saved_model": ("--weights", checkpoint, "--format", "caffe"),
+        "must be one of": ("--weights", checkpoint, "--dtype", "int8"),
     }
     for said, arguments in cases.items():
         assert said in fails(*arguments, out)

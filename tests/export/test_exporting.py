@@ -119,7 +119,7 @@ def test_what_is_known_of_an_artifact_lies_beside_it(toys, tmp_path):
     [
         ({"format": "caffe"}, "one of saved_model, onnx, litert, openvino"),
         ({"format": "saved_model", "dtype": "int8"}, "float32, float16, bfloat16"),
-        ({"format": "onnx", "dtype": "int8"}, "name a folder"),
+        ({"format": "onnx", "dtype": "int8"}, "pass a folder"),
         ({"pixels": "int32"}, "float32 or uint8"),
         ({"size": 65}, "size=65"),
         ({"names": ["one"]}, "7 classes"),
@@ -153,7 +153,7 @@ def test_a_model_of_half_precision_is_refused(policy, tmp_path):  # noqa: F811
 
 def test_a_folder_that_holds_something_is_left_alone(toys, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="a new folder or an empty one"):
+    with pytest.raises(FileExistsError, match="must be new or empty"):
         export(toys["hierarchical"], tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
     (tmp_path / "empty").mkdir()

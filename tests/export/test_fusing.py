@@ -172,7 +172,7 @@ def test_what_is_no_network_or_fused_already_is_refused():
         fuse(
             keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, name="dense")], name="other")
         )
-    with pytest.raises(ValueError, match="fused once"):
+    with pytest.raises(ValueError, match="already fused"):
         fuse(fuse(toy()))
 
 
