@@ -1,6 +1,6 @@
-"""What every network has to pass on every backend, on a toy twin of its row in `VARIANTS`.
+"""Checks for every network on every backend, on a toy twin of its row in `VARIANTS`.
 
-A new row is checked without a line here. A check is a function of a `Twin` and an empty folder.
+New rows are checked automatically. A check is a function of a `Twin` and an empty folder.
 """
 
 import copy
@@ -30,17 +30,17 @@ BACKEND = keras.config.backend()
 
 
 def twin_row(row):
-    """The row of a toy of the same structure: at most two stages, of few and narrow blocks."""
+    """Returns the row of a toy with the same structure: at most two stages of few narrow blocks."""
     depths = tuple(1 + (depth == max(row.depths)) for depth in row.depths[-2:])
     return row._replace(depths=depths, dims=(8, 16)[: len(depths)])
 
 
 class Twin:
-    """The toy of a row, with weights that all count.
+    """The toy of a row, with random weights that all affect the output.
 
     Args:
         name: str. A key of `VARIANTS`.
-        folder: path. Where its checkpoint is written.
+        folder: path. Folder for its checkpoint.
     """
 
     def __init__(self, name, folder):
@@ -57,12 +57,12 @@ class Twin:
             reference = torch_reference.Hierarchical(row.depths, row.dims, **structure)
         self.reference = torch_reference.randomize(reference)
         self.checkpoint = torch_reference.save(self.reference, folder / f"{name}.pth")
-        # Odd sides: rows and columns are left over after the stem and after stages.
+        # Odd sides, so that the stem and the downsampling drop rows and columns.
         self.pixels = random(4, 45, 67, 3, scale=255)
         self.labels = np.arange(4) % CLASSES
 
     def build(self, **options):
-        """Makes the network with the weights of the reference, for logits of any size of image."""
+        """Builds the network with the reference's weights; by default it returns logits."""
         defaults = {
             "weights": self.checkpoint,
             "input_shape": (None, None, 3),
@@ -72,19 +72,19 @@ class Twin:
         return builders._builder(self.variant)(**{**defaults, **options})
 
     def clone(self, **options):
-        """Makes a copy of `model` from its config. `options` are of `keras.models.clone_model`."""
+        """Clones `model` with its weights. `options` are passed to `keras.models.clone_model`."""
         clone = keras.models.clone_model(self.model, **options)
         clone.set_weights(self.model.get_weights())
         return clone
 
     @cached_property
     def model(self):
-        """A network to look at: a check that changes one builds it."""
+        """A shared network that checks must not change. To change one, call `build`."""
         return self.build()
 
     @cached_property
     def logits(self):
-        """What `model` makes of `pixels`."""
+        """The output of `model` for `pixels`."""
         return array(self.model(self.pixels))
 
 
@@ -147,10 +147,10 @@ def check_copies(twin, folder):
 
 
 def check_gradients(twin, folder):
-    """Those of all weights equal PyTorch's."""
+    """The gradients of all weights equal PyTorch's."""
     factors = random(*twin.logits.shape)
     _, gradients = loss_and_gradients(twin.model, twin.pixels, factors)
-    carrier = twin.build()  # of gradients in place of weights, to have them under official names
+    carrier = twin.build()  # holds gradients as weights, to save them under official names
     carrier.set_weights([array(gradient) for gradient in gradients])
     found = official_weights(carrier, folder)
 
@@ -163,7 +163,7 @@ def check_gradients(twin, folder):
 
 
 def check_fit(twin, folder):
-    """One step moves every weight, and no number leaves the finite ones."""
+    """Training changes every weight, and all numbers stay finite."""
     model = twin.build()
     before = model.get_weights()
     loss = fit(model, twin)
@@ -237,7 +237,7 @@ def check_quantization(twin, folder):
     for mode, tolerance in (("int8", 0.02), ("int4", 0.3)):
         fused = fuse(twin.model)
         fused.quantize(mode)
-        model = twin.clone()  # as one that was loaded
+        model = twin.clone()  # like a loaded model
         model.quantize(mode)
         for quantized in (model, fused):
             dense = [
@@ -247,7 +247,7 @@ def check_quantization(twin, folder):
             ]
             assert len(dense) == 2 * sum(twin.variant.depths) + 1
             assert {layer.quantization_mode for layer in dense} == {mode}
-            assert {layer._kernel.dtype for layer in dense} == {"int8"}  # two of int4 in each
+            assert {layer._kernel.dtype for layer in dense} == {"int8"}  # int4 is packed in pairs
             logits = array(quantized(twin.pixels))
             assert_close(logits, twin.logits, tolerance, mode)
             quantized.save(folder / f"{mode}.keras")
@@ -303,9 +303,9 @@ def check_lora(twin, folder):
 
 
 def check_remat(twin, folder):
-    """Gradients and losses are those without, with the same draws of drop path.
+    """Gradients and losses equal those without remat, with the same draws of drop path.
 
-    Under JAX it is `fit` that compiles, and PyTorch computes as it goes.
+    With JAX only `fit` is compiled, with PyTorch nothing.
     """
     factors, found, fitted = random(*twin.logits.shape), {}, {}
 
@@ -463,7 +463,7 @@ def counted_remats():
 
 
 def state_of(layer):
-    """What a block was made with and holds, read from what it is."""
+    """Returns the actual configuration and weight paths of a block."""
     parts = {part.path for part in layer._flatten_layers()}
     return layer.dwconv.kernel_size, layer.drop_path.rate, layer.remat, layer.stddev, parts
 
@@ -473,13 +473,13 @@ def blocks_of(model):
 
 
 def levels(variant):
-    """The names of the maps at the ends of the stages: `Pn` has stride 2**n."""
+    """Returns the names of the feature maps of the stages: `Pn` has stride 2**n."""
     first = variant.patch_size.bit_length() - 1
     return [f"P{first + stage}" for stage in range(len(variant.dims))]
 
 
 def inspecting(model, variant):
-    """A network with its features and maps beside the logits."""
+    """Returns a network with features and feature maps as additional outputs."""
     layers = trunk_of(model).layers
     outputs = {"logits": model.output, "features": layers["norm"].output}
     if variant.isotropic:
@@ -490,13 +490,13 @@ def inspecting(model, variant):
 
 
 def normalized(pixels):
-    """Pixels in 0..255 as the reference takes them."""
+    """Converts pixels in 0..255 to the reference's input."""
     image = (pixels / 255 - IMAGENET_MEAN) / IMAGENET_STD
     return torch.tensor(image, dtype=torch.float32).movedim(-1, 1)
 
 
 def official_weights(model, folder):
-    """The weights of a network by their names in the official code."""
+    """Returns the weights of a network by their official names."""
     keras_convnext.save_checkpoint(model, folder / "weights.pth")
     return torch.load(folder / "weights.pth", weights_only=True)["model"]
 
@@ -510,9 +510,9 @@ def fit(model, twin):
 
 
 def loss_and_gradients(model, pixels, factors, compiled=False, training=False):
-    """The sum of outputs times factors, and its gradients by the trainable variables.
+    """Returns the sum of outputs times factors, and its gradients for the trainable variables.
 
-    `compiled` is for TensorFlow alone.
+    `compiled` is only used with TensorFlow.
     """
     if BACKEND == "tensorflow":
         import tensorflow as tf

@@ -1,4 +1,4 @@
-"""A network that is known by heart: its classes are red, green and blue."""
+"""A network with known weights, whose classes are red, green and blue."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ COLORS = ("red", "green", "blue")
 
 
 def one_class_a_color(size=64):
-    """Sets the weights by hand: the blocks pass everything on, and a channel is a class."""
+    """Builds a network with one class per colour channel, whose blocks are the identity."""
     model = keras_convnext.ConvNeXtIsotropic(1, 3, classes=3, input_shape=(size, size, 3))
     for weight in model.weights:
         weight.assign(np.zeros(weight.shape))
@@ -20,7 +20,7 @@ def one_class_a_color(size=64):
 
 
 def save_with_names(model, folder):
-    """Writes `model.keras` and the names of the classes beside it; returns the path."""
+    """Writes `model.keras` and `classes.txt`, and returns the path of the model."""
     (folder / "classes.txt").write_text("\n".join(COLORS))
     model.save(folder / "model.keras")
     return folder / "model.keras"

@@ -1,4 +1,4 @@
-"""Archives and pickles as nobody would save them, made by hand for the tests of the reader."""
+"""Handcrafted archives and pickles, for the tests of the reader."""
 
 import io
 import pickle
@@ -19,7 +19,7 @@ ONES = np.ones(4, np.float32)
 
 
 class Call:
-    """Pickles as the call of a function, which its reader is to make."""
+    """Pickles as a function call, to be executed by the reader."""
 
     def __init__(self, function, *arguments):
         self.reduced = function, arguments
@@ -73,7 +73,7 @@ def write(tmp_path, content):
 
 
 def refusal(path):
-    """The message with which a file is refused; it names the file."""
+    """Returns the error message for a rejected file, and checks that it names the file."""
     with pytest.raises(CheckpointError) as caught:
         read_torch_file(path)
     message = str(caught.value)
@@ -83,7 +83,7 @@ def refusal(path):
 
 
 def read_or_told(path, then=lambda saved: None):
-    """Reads a file; returns the message if it was refused."""
+    """Reads a file, and returns the error message if it is rejected."""
     try:
         then(read_torch_file(path))
     except CheckpointError as error:
@@ -98,7 +98,7 @@ END = GOOD.rindex(b"PK\x05\x06")
 
 
 def patched(position, layout, *values):
-    """The good archive with other numbers at one position."""
+    """Returns the valid archive with other numbers at one position."""
     patch = struct.pack(layout, *values)
     return GOOD[:position] + patch + GOOD[position + len(patch) :]
 
@@ -108,7 +108,7 @@ def in_directory(entry, field, layout, *values):
 
 
 def with_zip64_end(size, offset):
-    """The good archive with a zip64 record of where its directory stands."""
+    """Returns the valid archive with a zip64 record of the directory's position."""
     record = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 2, 2, size, offset)
     locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, END, 1)
     end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 0xFFFF, 0xFFFF, 2**32 - 1, 2**32 - 1, 0)
@@ -116,7 +116,7 @@ def with_zip64_end(size, offset):
 
 
 def with_zip64_entry(size, offset):
-    """The good archive with the place and size of its last entry in 64 bits."""
+    """Returns the valid archive with 64-bit offset and size of its last entry."""
     start = DIRECTORY[1]
     entry = bytearray(GOOD[start:END])
     entry[20:28] = b"\xff" * 8

@@ -1,4 +1,4 @@
-"""Small datasets in every form that is read, for the tests."""
+"""Small datasets in all supported formats."""
 
 import io
 
@@ -8,7 +8,7 @@ from PIL import Image
 
 
 def encoded_image(value, size=(24, 16), mode="RGB", file_format="JPEG"):
-    """The bytes of an image file of one colour."""
+    """Returns the contents of a single-coloured image file."""
     depth = len(Image.new(mode, (1, 1)).getbands())
     color = value if depth == 1 else tuple((value + 40 * i) % 256 for i in range(depth))
     file = io.BytesIO()
@@ -17,7 +17,7 @@ def encoded_image(value, size=(24, 16), mode="RGB", file_format="JPEG"):
 
 
 def write_folder(root, images):
-    """Writes {class: number of images}; the file of image i is `00i.jpg`."""
+    """Writes a folder per class, from {class: number of images}. File names are `00i.jpg`."""
     for name, number in images.items():
         (root / name).mkdir(parents=True, exist_ok=True)
         for i in range(number):

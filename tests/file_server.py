@@ -1,4 +1,4 @@
-"""A server on this machine that stands in for the publishers of checkpoints, and can misbehave."""
+"""A local server in place of the publishers of checkpoints, which can simulate failures."""
 
 import ssl
 import threading
@@ -89,7 +89,7 @@ def serving(certificate=None):
 
     listener = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     listener.daemon_threads = True
-    listener.handle_error = lambda *_: None  # a client that hangs up is part of the tests
+    listener.handle_error = lambda *_: None  # tests close connections
     scheme = "http"
     if certificate:
         scheme = "https"

@@ -1,7 +1,7 @@
-"""Programs in processes of their own that start at once.
+"""Runs programs in separate processes that start immediately.
 
-They are forked from a process that has imported the package, which takes seconds for each process
-that does it itself. What a program is to import in its own way runs by `subprocess` instead.
+They are forked from a process that has already imported the package, which takes several seconds.
+Use `subprocess` for programs that test imports.
 """
 
 import multiprocessing
@@ -18,12 +18,12 @@ _context.set_forkserver_preload(
 
 
 class Forked:
-    """What `subprocess.Popen([sys.executable, "-c", source, *arguments])` is.
+    """A replacement for `subprocess.Popen([sys.executable, "-c", source, *arguments])`.
 
     Args:
         source: str. The program.
-        *arguments: What it finds in `sys.argv`, as text.
-        **environment: Variables beside those of this process.
+        *arguments: Its `sys.argv[1:]`, converted to text.
+        **environment: Additional environment variables.
     """
 
     def __init__(self, source, *arguments, **environment):
@@ -46,7 +46,7 @@ class Forked:
         return self._outputs[1].read_text() if self._outputs[1].exists() else ""
 
     def wait(self, timeout=600):
-        """Returns the finished process, with what it printed."""
+        """Waits, and returns the finished process with its output."""
         self._process.join(timeout)
         printed = [output.read_text() if output.exists() else "" for output in self._outputs]
         return subprocess.CompletedProcess("-c", self._process.exitcode, *printed)

@@ -1,4 +1,4 @@
-"""Files of weights with random damage, each told by its kind and a seed."""
+"""Weights files with random damage, reproducible from a kind and a seed."""
 
 import argparse
 import collections
@@ -45,7 +45,7 @@ FIELDS = {
 
 @functools.cache
 def archives():
-    """Sound files, of torch and by hand."""
+    """Returns valid files, written by torch and by hand."""
     matrix = torch.arange(24.0).reshape(4, 6)
     values = (
         {"model": {"x": matrix[1:, ::2], "y": torch.tensor(1), "z": torch.ones(1).expand(5, 3)},
@@ -73,7 +73,7 @@ def archives():
 
 @functools.cache
 def older_file():
-    """A sound file of torch before 1.6, in front of what it describes, that, and behind it."""
+    """Returns a valid file of torch before 1.6 in three parts; the second is its description."""
     matrix = torch.arange(6.0).reshape(2, 3)
     value = {"w": matrix, "t": matrix.t(), "b": torch.ones(2).bool(), "n": torch.nn.Linear(1, 1)}
     buffer = io.BytesIO()
@@ -87,7 +87,7 @@ def older_file():
 
 
 def older(change, rng):
-    """An older file with another description."""
+    """Returns a file in the older format with a changed description."""
     before, description, behind = older_file()
     return before + change(description, rng) + behind
 
@@ -100,7 +100,7 @@ def shards():
 
 
 def index():
-    """The index of the shards."""
+    """Returns the index of the shards."""
     where = {name.partition(".")[0]: name for name in shards()}
     return json.dumps({"metadata": {"total_size": 32}, "weight_map": where}).encode()
 
@@ -116,12 +116,12 @@ def safe_file():
 
 
 def mutated(kind, seed):
-    """The file of a kind and a seed, always the same."""
+    """Returns the file of a kind and a seed."""
     return KINDS[kind](random.Random(f"{kind} {seed}"))
 
 
 def scrambled(content, rng, pieces=()):
-    """Some bytes set, cut, moved, doubled, inserted, or made a length that cannot be."""
+    """Sets, removes, moves, repeats or inserts bytes, or replaces them by extreme numbers."""
     content = bytearray(content)
     for _ in range(rng.choice((1, 1, 2, 4))):
         start = rng.randrange(len(content) + 1)
@@ -154,7 +154,7 @@ def scrambled(content, rng, pieces=()):
 
 
 def with_other_fields(content, rng):
-    """Numbers in the records of an archive replaced."""
+    """Replaces numbers in the records of an archive."""
     content = bytearray(content)
     places = [
         (position + offset, length)
@@ -183,7 +183,7 @@ def _places(content, magic):
 
 
 def repacked(change, rng):
-    """An archive with another description, under a right checksum, or it would not be read."""
+    """Returns an archive with a changed description and a valid checksum."""
     with zipfile.ZipFile(io.BytesIO(rng.choice(archives()))) as file:
         entries = {entry.filename: file.read(entry) for entry in file.infolist()}
     name = next(name for name in entries if name.endswith("/data.pkl"))
@@ -194,7 +194,7 @@ OPERATIONS = tuple(opcode.code.encode("latin-1") for opcode in pickletools.opcod
 
 
 def with_other_operations(description, rng):
-    """Whole operations of a pickle dropped, doubled, swapped, moved or replaced."""
+    """Removes, repeats, swaps, moves or replaces whole operations of a pickle."""
     starts = [start for _, _, start in pickletools.genops(description)]
     tokens = [description[a:b] for a, b in zip(starts, [*starts[1:], len(description)])]
     for _ in range(rng.choice((1, 2, 4))):
@@ -217,12 +217,12 @@ def with_other_operations(description, rng):
     return b"".join(tokens)
 
 
-# Operations that take what is on the stack.
+# Operations with arguments on the stack.
 ON_STACK = tuple(bytes([code]) for code in b"R\x81bQaseut\x90\x91\x92\x93012old")
 
 
 def value(rng, depth):
-    """The operations of a pickle that make a value, mostly one of the kind that torch saves."""
+    """Returns pickle operations that build a value, mostly of the kinds that torch saves."""
 
     def inner(number=1):
         return b"".join(value(rng, depth - 1) for _ in range(number))
@@ -292,13 +292,13 @@ def value(rng, depth):
 
 
 def safe_file_of(header, numbers=None):
-    """A safetensors file whose header has the length that it tells."""
+    """Returns a safetensors file with a correct header length."""
     numbers = safe_file()[-26:] if numbers is None else numbers
     return struct.pack("<Q", len(header)) + header + numbers
 
 
 def with_other_header(rng):
-    """The header of a safetensors file with other tensors, which may overlap or leave holes."""
+    """Returns a safetensors header with changed tensors, which may overlap or leave gaps."""
     length = int.from_bytes(safe_file()[:8], "little")
     header = json.loads(safe_file()[8 : 8 + length])
     for key in rng.sample(["x", "y", "z"], rng.choice((1, 1, 2))):
@@ -323,7 +323,7 @@ def with_other_header(rng):
 
 
 def older_of_value(rng):
-    """An older file of a made-up value, with the one storage that may be in it."""
+    """Returns a file in the older format with a random value and the storage it may refer to."""
     description = b"\x80\x02" + value(rng, 5).replace(b"K\x04tQ", b"K\x04NtQ") + b"."
     key = b"X\x01\x00\x00\x000a" if b"NtQ" in description else b""
     numbers = struct.pack("<q", 4) + crafted_archives.ONES.tobytes() if key else b""

@@ -1,4 +1,4 @@
-"""Picture files of every format and kind of pixels, for the tests."""
+"""Picture files in all formats and pixel formats."""
 
 import io
 from pathlib import Path
@@ -32,9 +32,9 @@ def xmp(orientation):
 
 
 def kinds():
-    """By name: the file, and whether a SavedModel, which has no Pillow, reads it with these pixels.
+    """Returns by name the file, and whether a SavedModel, without Pillow, reads the same pixels.
 
-    Kinds whose name begins with "!" come with a notice.
+    Names that begin with "!" are read with a notice.
     """
     rgb = PHOTO.resize(SIDES)
     grey, palette, cmyk = rgb.convert("L"), rgb.convert("P"), rgb.convert("CMYK")
@@ -111,7 +111,7 @@ def kinds():
 
 
 def not_pictures():
-    """By name: the file, and what is said of it, in Python and on the page and by a run."""
+    """Returns by name the file, and its error message in Python, on the page and in training."""
     floats = np.asarray(PHOTO.resize(SIDES).convert("L")).astype("f4")
     return {
         "empty": (b"", "Not an image"),

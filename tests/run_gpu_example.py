@@ -1,7 +1,7 @@
-"""What `test_examples.py` runs in a process of its own, under JAX: the script for one GPU.
+"""Runs the example script for one GPU, with JAX, in a separate process for `test_examples.py`.
 
-Usage: python run_gpu_example.py DATA OUTPUT. Checks how the script changes images, then trains by
-it, with a smaller network.
+Usage: python run_gpu_example.py DATA OUTPUT. Tests the script's augmentation, then trains a smaller
+network with it.
 """
 
 import importlib.util
@@ -9,7 +9,7 @@ import os
 import sys
 from pathlib import Path
 
-# Compiling is what takes the time here, and takes less where it is not for speed.
+# Most of the time is compilation, which is faster without optimization.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 SCRIPT = Path(__file__).parent.parent / "examples" / "train_cifar10_on_a_gpu.py"

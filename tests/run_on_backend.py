@@ -1,7 +1,7 @@
-"""What `test_backends.py` runs in a process of its own, under another KERAS_BACKEND.
+"""Runs with another KERAS_BACKEND, in a separate process for `test_backends.py`.
 
 Usage: python run_on_backend.py FOLDER. Ports FOLDER/NAME.pth, predicts FOLDER/pixels.npy, writes
-FOLDER/NAME.npz; then trains a toy with stochastic depth. TensorFlow is as if it were not installed.
+FOLDER/NAME.npz; then trains a toy with stochastic depth. TensorFlow cannot be imported.
 """
 
 import sys
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 class WithoutTensorFlow(PathFinder):
-    """Finds what is installed, but for TensorFlow."""
+    """Finds all installed packages except TensorFlow."""
 
     @classmethod
     def find_spec(cls, name, path=None, target=None):
@@ -55,8 +55,8 @@ def train_save_and_load(folder):
     np.testing.assert_allclose(
         again.predict(pixels, verbose=0), model.predict(pixels, verbose=0), rtol=1e-5
     )
-    # Drawn anew at each call, also where the step is compiled: a constant mask would be a trace
-    # of one draw.
+    # Each call draws again, even in a compiled step: a constant mask would be a single draw that
+    # was captured by tracing.
     drop_path = model.get_layer("stages_1_blocks_1").drop_path
     ones = np.ones((64, 1, 1, 1), "float32")
     draws = [keras.ops.convert_to_numpy(drop_path(ones, training=True)) for _ in range(2)]

@@ -1,8 +1,8 @@
-"""Runs the Python of a page in this process, under the backend that KERAS_BACKEND names.
+"""Runs the Python blocks of a page in this process, with the backend of KERAS_BACKEND.
 
-Usage: python run_page.py PAGE. The current folder has what the page reads and gets what it writes.
-A block that imports a backend runs on that backend alone. A small network stands for ConvNeXt-T;
-the cache holds weights for it.
+Usage: python run_page.py PAGE. The page reads and writes files in the current folder. Blocks that
+import a backend only run with that backend. ConvNeXt-T is replaced by a small network, with weights
+in the cache.
 """
 
 import gc
@@ -55,7 +55,7 @@ def with_two_devices(backend):
 
 
 def sections(text):
-    """The blocks of Python, each with the heading that it stands under."""
+    """Yields the Python blocks, each with its heading."""
     heading = ""
     for match in re.finditer(r"^#+ ([^\n]+)$|^```python\n(.*?)^```$", text, re.M | re.S):
         if match[1] and not match[2]:
@@ -70,7 +70,7 @@ def main(page):
     with_small_network()
     fill_cache(Path(os.environ["KERAS_CONVNEXT_CACHE"]))
     keras.config.disable_interactive_logging()
-    gc.collect = lambda generation=2: 0  # Keras collects after each layer that it quantizes
+    gc.collect = lambda generation=2: 0  # Keras collects garbage after each quantized layer
     others = tuple(line for name, line in BACKENDS.items() if name != backend)
     names, failed = {}, 0
     for heading, block in sections(Path(page).read_text("utf-8")):

@@ -1,6 +1,6 @@
-"""ConvNeXt in PyTorch, written from the paper for the tests, with the official names of tensors.
+"""ConvNeXt in PyTorch, written from the paper for the tests, with the official tensor names.
 
-It shares no code with the package. Where timm has the network, the tests compare with timm as well.
+It shares no code with the package. If timm has the network, the tests also compare with timm.
 """
 
 import itertools
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-# As the owners of the layouts call it.
+# Names in the different layouts.
 LAYER_SCALES = ("gamma", "layer_scale", "layer_scale_parameter")
 
 
@@ -91,7 +91,7 @@ class Isotropic(nn.Module):
 
 
 def network(name, **options):
-    """The network of a published name, sizes as in the paper's section 3 and timm's models."""
+    """Builds a network by name, with the sizes of the paper's section 3 and timm's models."""
     hierarchical = {
         "atto": ((2, 2, 6, 2), (40, 80, 160, 320)),
         "femto": ((2, 2, 6, 2), (48, 96, 192, 384)),
@@ -115,7 +115,7 @@ def network(name, **options):
 
 @torch.no_grad()
 def randomize(model, seed=0):
-    """Weights that all count: layer scales of order 0.3, norms other than 1, biases than 0."""
+    """Sets random weights that all affect the output: layer scales of order 0.3, for example."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         parameter.normal_(generator=generator)
@@ -135,7 +135,7 @@ def save(model, path: Path):
 
 @cache
 def declare_torchvision_operators():
-    """Lets torchvision, which timm imports, be imported beside a CPU build of torch without it."""
+    """Declares operators that torchvision, imported by timm, misses in a CPU build of torch."""
     library = torch.library.Library("torchvision", "FRAGMENT")
     for operator in ("nms(Tensor a, Tensor b, float c) -> Tensor", "qnms(Tensor a) -> Tensor"):
         if not hasattr(torch.ops.torchvision, operator.split("(")[0]):
@@ -144,7 +144,7 @@ def declare_torchvision_operators():
 
 
 def timm_model(name, state):
-    """timm's network of the same name with the same weights, through timm's own key filter."""
+    """Builds timm's network of the same name and weights, converted by timm's own filter."""
     declare_torchvision_operators()
     from timm.models import convnext
 

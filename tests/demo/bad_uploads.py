@@ -1,4 +1,4 @@
-"""What strangers send."""
+"""Malformed and oversized uploads."""
 
 import io
 import struct
@@ -8,7 +8,7 @@ from PIL import Image
 
 
 def png_of(width, height):
-    """The bytes of a black PNG, made without its pixels in memory."""
+    """Returns the contents of a black PNG, without allocating its pixels."""
 
     def chunk(kind, body):
         return (
@@ -24,7 +24,7 @@ def png_of(width, height):
 
 
 def encoded(kind, size=(90, 60)):
-    """The bytes of a small picture."""
+    """Returns the contents of a small picture."""
     file = io.BytesIO()
     Image.effect_noise(size, 90).convert("RGB").save(file, kind)
     return file.getvalue()
@@ -32,8 +32,8 @@ def encoded(kind, size=(90, 60)):
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 90 60\n%%EndComments\nshowpage\n%%EOF\n"
 
-# A name, the bytes, and what the answer says. The sizes are those that cost most: the first bomb is
-# beyond what Pillow refuses by itself, the second is not.
+# File name, contents and error message. Pillow itself would reject the first bomb, but not the
+# second.
 REFUSED = {
     "empty.jpg": (lambda: b"", "empty.jpg is empty"),
     "large.jpg": (

@@ -5,7 +5,7 @@ import pytest
 
 @pytest.fixture(scope="module")
 def free_port():
-    """A port of this machine that nothing listens on."""
+    """An unused port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

@@ -1,7 +1,7 @@
-"""What `test_browser.py` runs in a process of its own: the command `demo`, watched.
+"""Runs the command `demo` in a separate process for `test_browser.py`, and watches its network.
 
-Usage: python serve_demo.py [options of the command]. Says on stderr if it reaches for another
-machine.
+Usage: python serve_demo.py [options of the command]. Prints connections to other machines to
+stderr.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Networks to export, and what reads them without Keras or this package."""
+"""Networks to export, and programs that run them without Keras or this package."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ from test_parity import relative_error
 
 import keras_convnext
 
-# Each is a whole program: it runs where an artifact goes, in a process that has only the runtime.
+# Complete programs that run an artifact in a process with only its runtime.
 PROGRAMS = {
     "saved_model": """
 import tensorflow as tf
@@ -45,7 +45,7 @@ pixels = np.load(folder + ".pixels.npy")
 
 
 def logits_elsewhere(name, folder, pixels):
-    """The logits of an artifact, from a fresh process."""
+    """Computes the logits of an artifact in a new process."""
     np.save(f"{folder}.pixels.npy", pixels)
     program = f"{_BEFORE}{PROGRAMS[name]}np.save(folder + '.logits.npy', logits)\n"
     done = subprocess.run(
