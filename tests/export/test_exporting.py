@@ -181,7 +181,7 @@ def test_other_answers_than_the_live_model_leave_no_artifact(toys, name, tmp_pat
 
     served = exporting.served_network
     monkeypatch.setattr(exporting, "served_network", spoilt)
-    with pytest.raises(ExportError, match="thrown away"):
+    with pytest.raises(ExportError, match="it was removed"):
         export(toys["hierarchical"], tmp_path / "out", name)
     assert not list(tmp_path.iterdir())
 
