@@ -2,7 +2,8 @@
 
 Those are the README, the pages of this folder, the examples and others, and whatever they link to,
 so that links hold in both places. Notebooks and scripts become pages too. A line `<!-- name -->` is
-replaced by what the function of that name in `tables.py` returns.
+replaced by what the function of that name in `tables.py` returns. The words of `searched.py` follow
+the title of their page.
 """
 
 import re
@@ -12,6 +13,7 @@ from posixpath import normpath, relpath
 
 import tables
 from notebooks import page_of_notebook
+from searched import WORDS
 
 ROOT = Path(__file__).parent.parent
 BEGIN = (
@@ -31,6 +33,7 @@ PATTERNS = (
 CONTENTS = "docs/index.md"  # which the first page ends with
 # Pages that have another name than what is linked to.
 PAGES = {"README.md": "index.md", "keras_convnext/training/recipes.py": "docs/recipes.md"}
+IN_ONE_LINE = re.compile(r"(?<=\d), (?=\d)")  # numbers in the cell of a table
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)")
 
 
@@ -75,7 +78,11 @@ def _add(folder, place, is_linked_only):
 
 def _write(folder, page, text, place):
     text = re.sub(r"^<!-- (\w+) -->$", lambda name: getattr(tables, name[1])(), text, flags=re.M)
+    if place in WORDS:
+        words = ", ".join(f"!{word}" for word in WORDS[place])
+        text = re.sub(r"^(# .*\n)", rf"\1\n```{{index}} {words}\n```\n", text, count=1, flags=re.M)
     text = LINK.sub(lambda link: _link(place, link[1]), text)
+    text = re.sub(r"^\|.*", lambda row: IN_ONE_LINE.sub(",\u00a0", row[0]), text, flags=re.M)
     (folder / page).write_text(text, "utf-8")
 
 

@@ -1,11 +1,15 @@
 """How Sphinx builds the site: of pages in Markdown, and of docstrings in it too."""
 
 import re
+import sys
+from types import ModuleType, SimpleNamespace
 
+import keras
 from docutils import nodes
 from sphinx.util import inspect
 
 import keras_convnext
+from keras_convnext.builders import BUILDERS
 
 project = "keras_convnext"
 release = version = keras_convnext.__version__
@@ -17,6 +21,7 @@ smartquotes = False  # what is quoted here is to be typed
 pygments_style, pygments_dark_style = "friendly", "github-dark"
 
 autodoc_member_order = "bysource"
+maximum_signature_line_length = 72  # longer ones have one argument a line
 autodoc_typehints = "none"  # Keras' docstrings begin with the type
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
@@ -27,6 +32,23 @@ html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_copy_source = html_show_copyright = False
 toc_object_entries_show_parents = "hide"
+
+
+# The docs are built without keras-hub: what our classes inherit from is Keras' here.
+hub = sys.modules["keras_hub"] = ModuleType("keras_hub")
+hub.models = SimpleNamespace(FeaturePyramidBackbone=keras.Model, ImageClassifier=keras.Model)
+
+# Their arguments are those of ConvNeXtTiny, where the reference has them once.
+SAME_ARGUMENTS = {builder.__name__ for builder in BUILDERS.values()} - {"ConvNeXtTiny"}
+
+
+def written_once(app, what, name, obj, options, lines):
+    """Leaves out what the reference has elsewhere."""
+    package, _, own = name.rpartition(".")
+    if own in SAME_ARGUMENTS:
+        del lines[lines.index("Args:") :]
+    elif package == "keras_convnext" and own in keras_convnext.preprocessing.__all__:
+        lines[:] = [f"The same as `keras_convnext.preprocessing.{own}`."]
 
 
 def as_restructured_text(app, what, name, obj, options, lines):
@@ -52,15 +74,23 @@ def colon_after_name(app, doctree, name):
 
 
 def signature_to_read(app, what, name, obj, options, signature, returned):
-    """What makes a Keras layer, where autodoc sees the `__new__` of all; and functions by name."""
+    """What makes a Keras layer, where autodoc sees the `__new__` of all; and functions by name.
+
+    Tuples are returned rather than made, and their fields are listed below.
+    """
+    if what == "class" and issubclass(obj, tuple):
+        return "", None
     if what == "class" and signature == "(*args, **kwargs)":
         own = inspect.signature(obj.__init__, bound_method=True)
         signature = inspect.stringify_signature(own, show_annotation=False)
+    if name.rpartition(".")[2] in SAME_ARGUMENTS:
+        signature = "(...)"
     return signature and (re.sub(r"<built-in function (\w+)>", r"\1", signature), returned)
 
 
 def setup(app):
     """Hooks these in; docstrings before napoleon reads their sections."""
+    app.connect("autodoc-process-docstring", written_once, priority=300)
     app.connect("autodoc-process-docstring", as_restructured_text, priority=400)
     app.connect("autodoc-process-signature", signature_to_read)
     app.connect("doctree-resolved", colon_after_name)

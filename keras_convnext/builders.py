@@ -202,6 +202,7 @@ def ConvNeXt(
     epsilon: float = 1e-6,
     weights: str | Path | None = None,
     name: str = "convnext",
+    layer_scale_init_value: float | None = 1e-6,
     **options: "Unpack[Options]",
 ) -> keras.Model:
     """Builds a ConvNeXt with any depths and widths.
@@ -227,7 +228,9 @@ def ConvNeXt(
     variant = Variant(
         "convnext", tuple(depths), tuple(dims), 1e-6, patch_size, kernel_size, epsilon=epsilon
     )
-    return _builder(_checked(variant))(weights=weights, name=name, **options)
+    return _builder(_checked(variant))(
+        weights=weights, name=name, layer_scale_init_value=layer_scale_init_value, **options
+    )
 
 
 @options_written_out
@@ -239,6 +242,7 @@ def ConvNeXtIsotropic(
     kernel_size: int = 7,
     weights: str | Path | None = None,
     name: str = "convnext_isotropic",
+    layer_scale_init_value: float | None = None,
     **options: "Unpack[Options]",
 ) -> keras.Model:
     """Builds an isotropic ConvNeXt: one resolution and one width throughout, as in a ViT.
@@ -259,7 +263,9 @@ def ConvNeXtIsotropic(
     variant = Variant(
         "convnext_isotropic", (depth,), (dim,), None, patch_size, kernel_size, isotropic=True
     )
-    return _builder(_checked(variant))(weights=weights, name=name, **options)
+    return _builder(_checked(variant))(
+        weights=weights, name=name, layer_scale_init_value=layer_scale_init_value, **options
+    )
 
 
 def _checked(variant: Variant) -> Variant:

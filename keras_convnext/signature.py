@@ -103,7 +103,6 @@ class Options(TypedDict, total=False):
     classes: int | None
     classifier_activation: str | Callable[[Any], Any] | None
     drop_path_rate: float
-    layer_scale_init_value: float | None
     head_init_scale: float
     remat: bool
 
