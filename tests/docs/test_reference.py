@@ -45,7 +45,7 @@ ELSEWHERE = {
 }  # fmt: skip
 INTERNAL = {
     "arithmetic", "call_graph", "cli", "jax_cpu", "lazy", "picture_files",
-    "pixel_levels", "serialization", "shipped", "signature", "tensorflow_cpu", "trunks",
+    "pixel_levels", "printable", "serialization", "shipped", "signature", "tensorflow_cpu", "trunks",
 }  # fmt: skip
 
 

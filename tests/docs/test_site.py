@@ -46,7 +46,7 @@ def _title(name):
 def test_every_command_is_told(pages):
     (page,) = (page for page in pages if page.path.name == "command_line.html")
     commands = {f"keras-convnext-{command.name}" for command in app.registered_commands}
-    assert len(commands) == 13
+    assert len(commands) > 12
     assert commands <= set(page.ids)
 
 
