@@ -8,7 +8,7 @@ from built_pages import Page
 
 # The hosts that pages link to. Add a new one once you have looked at the link.
 HOSTS = {
-    "arxiv.org", "dl.fbaipublicfiles.com", "download.openmmlab.com", "github.com",
+    "ai.meta.com", "arxiv.org", "dl.fbaipublicfiles.com", "download.openmmlab.com", "github.com",
     "huggingface.co", "keepachangelog.com", "keras.io", "semver.org", "www.tensorflow.org",
     "pradyunsg.me", "www.sphinx-doc.org",  # in the footer of each page
 }  # fmt: skip

@@ -24,7 +24,7 @@ PARTS = {
     "data.source": ("Source",),
     "data.sources": ("open_source",),
     "initializers": ("TruncatedNormal",),
-    "pretrained.catalog": ("Checkpoint",),
+    "pretrained.catalog": ("Checkpoint", "License"),
     "pretrained.identify": ("Identity",),
     "training.augmentation": ("training_image",),
     "training.devices": ("Device", "Rate"),
@@ -44,8 +44,8 @@ ELSEWHERE = {
     "pictures",
 }  # fmt: skip
 INTERNAL = {
-    "arithmetic", "call_graph", "cli", "jax_cpu", "lazy", "picture_files",
-    "pixel_levels", "printable", "serialization", "shipped", "signature", "tensorflow_cpu", "trunks",
+    "arithmetic", "call_graph", "cli", "jax_cpu", "lazy", "picture_files", "pixel_levels",
+    "printable", "serialization", "shipped", "signature", "tensorflow_cpu", "trunks",
 }  # fmt: skip
 
 
