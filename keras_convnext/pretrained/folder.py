@@ -32,7 +32,7 @@ def cache_folder() -> Path:
     """Returns the folder that published weights are kept in."""
     keras_home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
     chosen = os.environ.get("KERAS_CONVNEXT_CACHE")
-    return Path(chosen) if chosen else keras_home / "models" / "keras_convnext"
+    return Path(chosen).expanduser() if chosen else keras_home / "models" / "keras_convnext"
 
 
 def port_of(copies: Sequence[Checkpoint]) -> Path | None:

@@ -44,7 +44,8 @@ def progress(done: int, total: int | None) -> Iterator[Callable[[int], None]]:
     Yields:
         function of int, to be called with the number of further bytes.
     """
-    if not console.is_terminal:
+    # A notebook asks for colours as a terminal does, but cannot move its cursor.
+    if not (console.is_terminal and console.file.isatty()):
         yield _lines(done, total)
         return
     columns = (

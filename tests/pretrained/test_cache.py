@@ -204,6 +204,8 @@ def test_where_the_cache_is(monkeypatch, tmp_path):
     assert str(cache.cache_folder()) == "/k/models/keras_convnext"
     monkeypatch.setenv("KERAS_CONVNEXT_CACHE", "/c")
     assert str(cache.cache_folder()) == "/c"
+    monkeypatch.setenv("KERAS_CONVNEXT_CACHE", "~/c")  # as a file of variables has it
+    assert cache.cache_folder() == tmp_path / "c"
 
 
 PROCESS = """

@@ -1,5 +1,6 @@
 import os
 import shutil
+import time
 from contextlib import nullcontext
 from types import SimpleNamespace
 
@@ -101,6 +102,25 @@ def test_a_busy_server_is_asked_again(server, path, status):
     download(f"{server.url}/x.bin", path, accept)
     assert path.read_bytes() == CONTENT
     assert len(server.requests) == 3
+
+
+def test_the_pauses_grow_and_are_those_that_a_server_asks_for(server, path, monkeypatch, capsys):
+    pauses = []
+    monkeypatch.setattr(module, "PAUSE", 10.0)
+    own_time = SimpleNamespace(sleep=pauses.append, monotonic=time.monotonic)
+    monkeypatch.setattr(module, "time", own_time)
+    server.statuses = [503, 503]
+    download(f"{server.url}/x.bin", path, accept)
+    assert 5 <= pauses[0] <= 15
+    assert 10 <= pauses[1] <= 30
+    assert pauses != [10, 20]  # those of many machines differ
+    said = capsys.readouterr().err.splitlines()
+    assert said[0] == (
+        f"  it answers 503 Service Unavailable. Trying again in {pauses[0]:.0f} s (1 of 2)"
+    )
+    server.statuses, server.headers = [429], {"Retry-After": "7"}
+    download(f"{server.url}/x.bin", path, accept)
+    assert pauses[2:] == [7.0]
 
 
 def test_a_server_that_stays_busy_is_given_up(server, path):
