@@ -1,12 +1,12 @@
-"""Images a second of the training and the evaluation input, beside timm's.
+"""Measures the images per second of the training and evaluation input, compared with timm's.
 
-Command: `python benchmarks/input.py FOLDER [--rounds 5] [--images 1024] [--json]`, a few minutes.
-FOLDER holds the JPEGs to read, of the size of ImageNet's (500 x 375), in subfolders or not. Ours is
-`training_image` and `evaluation_image` in a tf.data pipeline of one call a core, which is how
-training and evaluation run them; timm's is its transform of the same settings in a PyTorch
-DataLoader with worker processes. They take turns in one run; medians are told, and of the ratios
-the median over the turns. Keras' RandAugment, of which ours takes the place, runs on the same
-crops. Writes `benchmarks/results/input.json`, or what `--results` names.
+Command: `python benchmarks/input.py FOLDER [--rounds 5] [--images 1024] [--json]`. Takes a few
+minutes. FOLDER contains JPEGs of ImageNet's typical size (500 x 375), with or without subfolders.
+Ours is `training_image` and `evaluation_image` in a tf.data pipeline with one parallel call per
+core, as in training and evaluation; timm's is its transform with the same settings in a PyTorch
+DataLoader with worker processes. They alternate in one run. Reports the median speeds, and the
+median of the ratios over the rounds. Keras' RandAugment, which ours replaces, is measured on the
+same crops. Writes `benchmarks/results/input.json`, or the file of `--results`.
 """
 
 import argparse
@@ -28,7 +28,7 @@ LIBRARIES = (
 )  # fmt: skip
 RAND_AUGMENT = "rand-m9-mstd0.5-inc1"
 SIZE = 224
-FEWEST = 6  # batches: of fewer, those that are made ahead of time would count too much
+FEWEST = 6  # batches; with fewer, the prefetched ones would distort the result
 
 
 def timm_loaders(files: list[str], options: argparse.Namespace) -> dict[str, Iterable]:
@@ -41,7 +41,7 @@ def timm_loaders(files: list[str], options: argparse.Namespace) -> dict[str, Ite
     from PIL import Image, ImageOps
     from timm.data import create_transform
 
-    # At magnitude 10 no bits are left, which Pillow 13 refuses, and timm stops.
+    # At magnitude 10 no bits are left, which Pillow 13 rejects with an error.
     posterize = ImageOps.posterize
     ImageOps.posterize = lambda image, bits: (
         posterize(image, bits) if bits else Image.new("RGB", image.size)
@@ -102,7 +102,7 @@ def our_datasets(files: list[str], options: argparse.Namespace) -> dict[str, Ite
         "evaluation": dataset(options.images, lambda _, encoded: evaluation_image(encoded, SIZE)),
         "crop and flip": dataset(options.images, crop),
     }
-    # These are so slow that fewer images will do.
+    # These are slow, so fewer images are enough.
     few = max(options.images // 4, FEWEST * options.batch)
     for name, layer in rand_augment_layers().items():
         datasets[f"crop, flip and {name}"] = dataset(few, crop, layer)
@@ -125,7 +125,7 @@ def rand_augment_layers() -> dict[str, Callable]:
 
 
 def images_per_second(batches: Iterable) -> float:
-    """Of all but the first batch, with which the workers and the graph start."""
+    """Measures all but the first batch, which starts the workers and builds the graph."""
     iterator = iter(batches)
     next(iterator)
     began = time.perf_counter()
@@ -135,7 +135,7 @@ def images_per_second(batches: Iterable) -> float:
 
 def measure(files: list[str], options: argparse.Namespace) -> dict:
     theirs = timm_loaders(files, options)
-    for loader in theirs.values():  # the processes part before TensorFlow has any threads
+    for loader in theirs.values():  # fork the workers before TensorFlow starts threads
         next(iter(loader))
     ours = our_datasets(files, options)
     sides = {"keras_convnext": ours, "timm": theirs}
@@ -163,25 +163,25 @@ def measure(files: list[str], options: argparse.Namespace) -> dict:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("folder", nargs="?", type=Path, help="where the JPEGs lie")
-    parser.add_argument("--rounds", type=int, default=5, help="turns of each side (default 5)")
-    parser.add_argument("--images", type=int, default=1024, help="per turn (default 1024)")
-    parser.add_argument("--batch", type=int, default=64, help="images in one (default 64)")
+    parser.add_argument("folder", nargs="?", type=Path, help="folder with JPEGs")
+    parser.add_argument("--rounds", type=int, default=5, help="number of rounds (default 5)")
+    parser.add_argument("--images", type=int, default=1024, help="images per round (default 1024)")
+    parser.add_argument("--batch", type=int, default=64, help="batch size (default 64)")
     parser.add_argument("--workers", type=int, default=2, help="timm's processes (default 2)")
     parser.add_argument("--json", action="store_true", help="print the results as JSON")
-    parser.add_argument("--results", type=Path, default=RESULTS, help="file to write")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="output file")
     options = parser.parse_args()
     if options.folder is None:
-        parser.error("give the folder of JPEGs to read, for instance ImageNet's validation set")
+        parser.error("pass a folder with JPEGs, such as ImageNet's validation set")
     if options.images < FEWEST * options.batch:
-        parser.error(f"--images is at least {FEWEST} batches. Received: {options.images}")
+        parser.error(f"--images must be at least {FEWEST} batches. Received: {options.images}")
     files = sorted(
         str(path)
         for path in options.folder.rglob("*")
         if path.suffix.lower() in (".jpg", ".jpeg") and path.is_file()
     )
     if not files:
-        parser.error(f"there is no .jpg or .jpeg in the folder. Received: {options.folder}")
+        parser.error(f"the folder contains no .jpg or .jpeg files. Received: {options.folder}")
     load = Load()
     measured = measure(files, options)
     figures = {

@@ -1,4 +1,4 @@
-"""What a figure depends on besides the code: machine, versions and the load by others."""
+"""Conditions of a measurement: the machine, the versions, and the load by other processes."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ FLAGS = (
     "amx_int8",
 )  # fmt: skip
 # Columns of /proc/stat, see proc_stat(5).
-BUSY, STEAL = (0, 1, 2, 5, 6), 7  # user, nice, system, irq, softirq; what a host gave to others
+BUSY, STEAL = (0, 1, 2, 5, 6), 7  # user, nice, system, irq, softirq; steal: time used by the host
 
 
 def _output(*command: str) -> str | None:
@@ -41,13 +41,13 @@ def _proc(name: str, field: str) -> str | None:
 
 
 def free_mb() -> float:
-    """Memory that another process can have; endless where the system does not say."""
+    """Returns the available memory in MB; infinite if it is unknown."""
     free = _proc("meminfo", "MemAvailable")
     return int(free.split()[0]) / 1024 if free else float("inf")
 
 
 def description(libraries: tuple[str, ...]) -> dict[str, Any]:
-    """Processor, memory, system and the versions of libraries, None of one that is absent."""
+    """Returns processor, memory, system and library versions, None for missing libraries."""
     memory = _proc("meminfo", "MemTotal")
     flags = (_proc("cpuinfo", "flags") or "").split()
     release = getattr(platform, "freedesktop_os_release", dict)
@@ -69,7 +69,7 @@ def description(libraries: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _cpu_seconds() -> tuple[float, float] | None:
-    """What all processes have used since the start of the machine, and what its host withheld."""
+    """Returns the CPU time of all processes since boot, and the time stolen by the host."""
     path = Path("/proc/stat")
     if not path.exists():
         return None
@@ -78,16 +78,16 @@ def _cpu_seconds() -> tuple[float, float] | None:
 
 
 class Load:
-    """What others use of the processor, from when this is made."""
+    """Measures the CPU use of other processes from its creation on."""
 
     def __init__(self) -> None:
         self.began, self.average = time.monotonic(), os.getloadavg()[0]
         self.cpu, self.own = _cpu_seconds(), sum(os.times()[:4])
 
     def so_far(self) -> dict[str, Any]:
-        """Load averages at the start and now; on Linux, also how many cores others used on average.
+        """Returns the load averages at the start and now, and on Linux the cores used by others.
 
-        Stop child processes first: one that still runs counts as another's.
+        Stop child processes first: a running one counts as another process.
         """
         seconds, cpu = time.monotonic() - self.began, _cpu_seconds()
         figures: dict[str, Any] = {

@@ -1,12 +1,12 @@
-"""The memory of training steps, as `keras-convnext plan` has it and as it is measured.
+"""Compares the memory of training steps as estimated by `keras-convnext plan` and as measured.
 
-Command: `python benchmarks/planning.py [--cases 0 3] [--kinds tensors]`, about a minute a figure,
-which comes from a process of its own that makes three updates on random images on a CPU. `tensors`
-is the most that TensorFlow's own allocator had given out, the one it uses on a GPU. `process` is
-what the process held at its peak beside what the imports took, with the allocator of the C library,
-whose gaps differ from run to run. Steps with the operations that TensorFlow has for all devices
-stand for a GPU, and there the process tells nothing. Writes `benchmarks/results/planning.json`, or
-what `--results` names, and leaves there what was not measured anew.
+Command: `python benchmarks/planning.py [--cases 0 3] [--kinds tensors]`. Takes about a minute per
+figure. Each is measured in a separate process, which makes three updates on random images on a CPU.
+`tensors` is the peak of TensorFlow's own allocator, which it also uses on a GPU. `process` is the
+peak of the process above the imports, with the allocator of the C library, whose fragmentation
+varies. Steps with TensorFlow's operations for all devices represent a GPU; for these, `process` is
+not measured. Writes `benchmarks/results/planning.json`, or the file of `--results`, and keeps the
+figures that were not measured again.
 """
 
 import argparse
@@ -28,8 +28,10 @@ LIBRARIES = ("keras-convnext", "keras", "tensorflow", "numpy")
 
 
 class Case(NamedTuple):
-    """A step: of which network, on how many images at a time, with which settings, and whether
-    with this package's operations for a CPU or with those that TensorFlow has for all devices."""
+    """A training step: network, batch size and settings.
+
+    `fused` selects this package's CPU operations instead of TensorFlow's for all devices.
+    """
 
     model: str
     batch: int
@@ -58,7 +60,7 @@ CASES = (
 
 
 def peak_of(number, allocator):
-    """Runs in a process of its own: the peak of a case, in bytes."""
+    """Returns the peak memory of a case in bytes. Runs in a separate process."""
     import keras
     import numpy as np
     import tensorflow as tf
@@ -98,7 +100,7 @@ def peak_of(number, allocator):
     )
     images = np.random.default_rng(0).uniform(0, 255, shape).astype("float32")
     targets = np.eye(CLASSES, dtype="float32")[np.arange(case.batch)]
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     for _ in range(3 * case.accumulated):
         model.train_on_batch(images, targets)
     if allocator == "tensors":
@@ -126,7 +128,7 @@ def modelled(case):
 
 
 def measure(number, kinds, before):
-    """The measured peaks of a case, those of an earlier run where they are not asked for now."""
+    """Measures the peaks of a case. Kinds that are not selected keep their earlier values."""
     case = CASES[number]
     memory = modelled(case)
     planned = {"tensors": memory.total - memory.workspace}
@@ -156,7 +158,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", nargs="+", type=int, default=range(len(CASES)))
     parser.add_argument(
-        "--kinds", nargs="*", default=KINDS, choices=KINDS, help="What to measure anew."
+        "--kinds", nargs="*", default=KINDS, choices=KINDS, help="figures to measure"
     )
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--peak", nargs=2, help=argparse.SUPPRESS)

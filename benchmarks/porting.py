@@ -1,9 +1,9 @@
-"""Time and memory of porting checkpoints in and out, beside PyTorch with the same file.
+"""Measures time and memory of reading and writing checkpoints, compared with PyTorch.
 
-Command: `python benchmarks/porting.py [--models convnext_tiny convnext_xlarge] [--repeats 7]`, some
-15 minutes and 3 GB in the folder for temporary files; PyTorch is needed for its side alone. Each
-figure comes from a process of its own, the sides taking turns; medians are told. Writes
-`benchmarks/results/porting.json`, or what `--results` names.
+Command: `python benchmarks/porting.py [--models convnext_tiny convnext_xlarge] [--repeats 7]`.
+Takes about 15 minutes, and 3 GB in the folder for temporary files. PyTorch is only needed for its
+own figures. Each figure is measured in a separate process; the two libraries alternate, and medians
+are reported. Writes `benchmarks/results/porting.json`, or the file of `--results`.
 """
 
 import argparse
@@ -20,8 +20,8 @@ from machine import Load, description
 RESULTS = Path(__file__).parent / "results" / "porting.json"
 LIBRARIES = ("keras-convnext", "keras", "tensorflow", "torch", "numpy")
 
-# Each prints a JSON line: the seconds of the port once all is loaded, in the first run with the
-# building of the network, and the size of the process before it and at its peak, in MB.
+# Each prints a JSON line: the seconds of a warm run, those of the first run including the building
+# of the network, and the memory of the process before it and at its peak, in MB.
 MEASURED = """
 import json, os, re, sys, time
 from pathlib import Path
@@ -31,7 +31,7 @@ def status(field):
     return int(re.search(field + r":\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) / 1024
 
 def measure(first, again):
-    Path("/proc/self/clear_refs").write_text("5")  # forgets the peak
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     os.sync()
     start, began = status("VmRSS"), time.perf_counter()
     model = first()
@@ -89,7 +89,7 @@ def measure(model: str, repeats: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         for _ in range(repeats):
             for (direction, side), script in SCRIPTS.items():
-                # Both sides read what ours wrote.
+                # Both read the file that our package wrote.
                 writer = side if direction == "write" else "keras_convnext"
                 path = Path(folder, f"{writer}.pth")
                 runs[direction, side].append(run(script, model, str(path)))
@@ -101,7 +101,7 @@ def measure(model: str, repeats: int) -> dict:
              for key in ("seconds", "first_seconds", "start_mb", "peak_mb")}
             for side in ("keras_convnext", "pytorch")
         )  # fmt: skip
-        model_mb = size_mb if direction == "read" else 0  # when writing, it is there at the start
+        model_mb = size_mb if direction == "read" else 0  # when writing, it is included in start_mb
         figures[direction] = {
             "keras_convnext": ours,
             "pytorch": theirs,

@@ -1,9 +1,9 @@
-"""Peak memory and time of a training step with `remat=True` and without, on each backend.
+"""Measures memory and time of a training step with and without `remat=True`, on each backend.
 
-Command: `python benchmarks/remat.py [--model convnext_tiny] [--size 224] [--batches 1 2 4 8 16]`,
-some 20 minutes. Each figure comes from a process of its own: the peak of its memory above what the
-imports take, over two steps of `train_on_batch` with Keras' AdamW, and the time of the second.
-Writes `benchmarks/results/remat.json`, or what `--results` names, and prints the table.
+Command: `python benchmarks/remat.py [--model convnext_tiny] [--size 224] [--batches 1 2 4 8 16]`.
+Takes about 20 minutes. Each figure is measured in a separate process: the peak memory above the
+imports over two steps of `train_on_batch` with Keras' AdamW, and the time of the second step.
+Writes `benchmarks/results/remat.json`, or the file of `--results`, and prints the table.
 """
 
 import argparse

@@ -36,8 +36,8 @@ def test_input(tmp_path):
 
 def test_says_what_to_give(tmp_path):
     for arguments, message in (
-        ([], "give the folder of JPEGs"),
-        ([tmp_path], "there is no .jpg or .jpeg in the folder"),
+        ([], "pass a folder with JPEGs"),
+        ([tmp_path], "the folder contains no .jpg or .jpeg"),
         ([tmp_path, "--images", "3"], "at least 6 batches. Received: 3"),
     ):
         run = subprocess.run(

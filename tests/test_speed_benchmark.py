@@ -109,7 +109,7 @@ def test_the_machine_is_described_by_processor_and_versions(speed, monkeypatch):
     ("worker", "reason"),
     [
         ("import sys; sys.exit('no such kernel')", "ended with code 1: no such kernel"),
-        ("import os; os.kill(os.getpid(), 9)", "killed: no memory left, or no answer in 1800 s"),
+        ("import os; os.kill(os.getpid(), 9)", "killed: out of memory, or no answer within 1800 s"),
         ('print(\'{"error": "ValueError: too large"}\')', "ValueError: too large"),
         # Ready, and dead before its turn.
         ("print('{\"first_s\": 1}', flush=True); raise SystemExit", "ended with code 0: no reason"),

@@ -1,21 +1,21 @@
-"""Speed and memory of ConvNeXt in this package and in its peers, side by side in one run.
+"""Measures speed and memory of ConvNeXt in this package and in other libraries, in one run.
 
-Command: `pip install -e ".[bench]"`, then `python benchmarks/speed [--cases tiny-224-8]`. With all
-cases it takes hours, with one about half an hour on two cores. Each contestant of a case runs in a
-process of its own, which builds the network, warms up and waits for its turn; in every round each
-has one. One that is not installed, or fails, is a line that says so. Writes speed.json, speed.md
-and speed.png to `benchmarks/results/`; with `--device gpu`, for JAX and PyTorch, speed_gpu.*;
-`--dtypes bfloat16 int8` measures those who can calculate in them (name an `--output` then); with
-`--quick`, which only shows that all works, nothing unless `--output` says where to. `--report FILE`
-measures nothing: it writes the tables and the picture of a JSON file again, beside it.
+Command: `pip install -e ".[bench]"`, then `python benchmarks/speed [--cases tiny-224-8]`. All cases
+take hours, one takes about half an hour on two cores. Each contestant of a case runs in a separate
+process, which builds the network, warms up and waits for its turn; each has one turn per round.
+Contestants that are not installed or fail are reported in one line. Writes speed.json, speed.md and
+speed.png to `benchmarks/results/`. `--device gpu` measures JAX and PyTorch, and writes speed_gpu.*.
+`--dtypes bfloat16 int8` measures the contestants that support them (also pass `--output`).
+`--quick` is a smoke test, and writes files only with `--output`. `--report FILE` measures nothing:
+it writes the tables and the plot of a JSON file again, next to it.
 
-    contestants.py  who takes part, one row each
-    networks.py     how each library builds the network
-    ways.py         how each is run
+    contestants.py  the contestants, one row each
+    networks.py     builds the network in each library
+    ways.py         runs it
     worker.py       the process of one contestant
-    rounds.py       who runs when
-    report.py       figures and tables; plot.py, the picture
-    ../machine.py   what the figures depend on
+    rounds.py       the order of the turns
+    report.py       figures and tables; plot.py draws the plot
+    ../machine.py   the conditions of the measurement
 """
 
 import argparse
@@ -51,7 +51,7 @@ QUICK = {
 
 
 def macs(case: Case) -> int:
-    # The package is not run, since it imports Keras, whose backend might take hold of a GPU.
+    # The package is not executed: importing Keras could allocate the memory of a GPU.
     package = importlib.util.module_from_spec(importlib.util.find_spec(OURS))
     sys.modules.setdefault(OURS, package)
     from keras_convnext.complexity import parts
@@ -71,11 +71,11 @@ def options() -> argparse.Namespace:
     parser.add_argument("--dtypes", nargs="+", choices=("float32", "bfloat16", "int8"))
     parser.add_argument("--contestants", nargs="+", metavar="LIBRARY or NAME")
     parser.add_argument("--rounds", type=int)
-    parser.add_argument("--seconds", type=float, help="of a turn, which has one call or more")
-    parser.add_argument("--note", action="append", default=[], help="printed with the figures")
-    parser.add_argument("--quick", action="store_true", help="a minute, to see that it works")
+    parser.add_argument("--seconds", type=float, help="length of a turn, at least one call")
+    parser.add_argument("--note", action="append", default=[], help="printed with the results")
+    parser.add_argument("--quick", action="store_true", help="smoke test of about a minute")
     parser.add_argument("--output", type=Path, metavar="FOLDER")
-    parser.add_argument("--report", type=Path, nargs="+", metavar="FILE", help="of earlier results")
+    parser.add_argument("--report", type=Path, nargs="+", metavar="FILE", help="earlier results")
     chosen = parser.parse_args()
     gpu = chosen.device == "gpu"
     if chosen.cases is None:
@@ -125,7 +125,7 @@ def write(results: dict, folder: Path) -> None:
 
         plot.draw(results, folder / f"{stem}.png")
     except ImportError as error:
-        print(f"No picture: {error}")
+        print(f"No plot: {error}")
 
 
 def main() -> None:
@@ -146,7 +146,7 @@ def main() -> None:
         network, size, batch = name.split("-")
         case = Case(network, int(size), int(batch), mode, dtype)
         if not taking_part(chosen, case):
-            continue  # nobody trains in int8
+            continue  # no contestant trains in int8
         results["cases"].append(measure(chosen, case))
         if chosen.output:
             write(results, chosen.output)

@@ -1,7 +1,7 @@
-"""Makes torchvision importable beside any build of torch, since timm imports it.
+"""Makes torchvision, which timm imports, importable with any build of torch.
 
-Its wheel of the package index does not know a torch without CUDA: two operators are missing then,
-which no ConvNeXt calls. Import this module before timm.
+With a CPU build of torch, torchvision's wheel from PyPI misses two operators, which ConvNeXt does
+not use. Import this module before timm.
 """
 
 import torch

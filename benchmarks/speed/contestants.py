@@ -1,4 +1,4 @@
-"""Who takes part: one row each, and the cases in which they meet."""
+"""The contestants, one row each, and the cases."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,10 +9,10 @@ import ways as w
 
 class Case(NamedTuple):
     network: str  # tiny, base ...
-    size: int  # of a side, in pixels
+    size: int  # side of the images, in pixels
     batch: int
     mode: str  # inference or training
-    dtype: str = "float32"  # of the arithmetic: bfloat16 keeps weights in float32, int8 does not
+    dtype: str = "float32"  # of the arithmetic; with bfloat16, weights stay in float32
 
     @property
     def input_shape(self) -> tuple[int, int, int]:
@@ -23,7 +23,7 @@ class Case(NamedTuple):
 
 
 class Stack(NamedTuple):
-    modules: tuple[str, ...]  # imported in this order before the rest; the import is timed
+    modules: tuple[str, ...]  # imported first, in this order; the import is timed
     environment: dict[str, str] = {}  # noqa: RUF012
 
 
@@ -31,8 +31,8 @@ class Contestant(NamedTuple):
     library: str
     way: str
     stack: Stack
-    network: Callable[[Case, str], Any]  # from the case and a folder for files
-    step: Callable[[Any, Case], Callable[[], Any]]  # from the network and the case: what is timed
+    network: Callable[[Case, str], Any]  # takes the case and a folder for files
+    step: Callable[[Any, Case], Callable[[], Any]]  # takes network and case; its result is timed
     dtypes: tuple[str, ...] = ("float32", "bfloat16")
 
     @property
@@ -43,8 +43,8 @@ class Contestant(NamedTuple):
 OURS, APPLICATIONS, MATRIX = "keras_convnext", "keras.applications", "matrix product"
 
 KERAS_TF = Stack(("tensorflow", "keras"))
-# Ours comes before TensorFlow, whose oneDNN kernels it switches on where they are off, on CPUs
-# without AVX-512. Who serves a SavedModel sets the variable instead.
+# Ours is imported before TensorFlow, to enable its oneDNN kernels on CPUs without AVX-512. For
+# serving a SavedModel, the variable is set instead.
 OURS_TF = Stack(("keras_convnext",))
 SERVING_TF = Stack(("tensorflow",), {"TF_ENABLE_ONEDNN_OPTS": "1"})
 KIMM_TF = Stack(("tensorflow", "keras", "kimm"))
@@ -74,8 +74,8 @@ GPU_MATRICES = (
     C(MATRIX, "PyTorch",    TORCH, n.matrix_side, w.torch_product),
 )  # fmt: skip
 
-# XLA is what Keras 3 takes by itself for `predict` and `fit`, and slow at a depthwise convolution
-# on a CPU: tf.function and "without XLA" show what a peer can do.
+# Keras 3 uses XLA by default in `predict` and `fit`, which is slow at depthwise convolutions on a
+# CPU: tf.function and "without XLA" show the full speed of the other Keras libraries.
 CONTESTANTS = {
     ("cpu", "inference"): (
         C(OURS,           "predict",        OURS_TF,     n.keras_convnext,     w.predict),
@@ -135,7 +135,7 @@ CONTESTANTS = {
     ),
 }  # fmt: skip
 
-# What writes the files that a network is read from, in a process that is not measured.
+# Functions that write the files of a network, in a process that is not measured.
 WRITERS = {
     n.saved_model: (OURS_TF, n.exported_to("saved_model")),
     n.our_onnx: (OURS_TF, n.exported_to("onnx")),

@@ -1,6 +1,6 @@
-"""How each library builds its ConvNeXt: random weights, logits, no stochastic depth.
+"""Builds ConvNeXt in each library, with random weights, logits and no stochastic depth.
 
-Each function takes a case and a folder for files, and imports what it needs itself.
+Each function takes a case and a folder for files, and contains its own imports.
 """
 
 import os
@@ -64,7 +64,7 @@ def timm(case, folder):
     import timm
     import torch
 
-    # On a GPU: matrix products in TF32, as JAX computes them unless told otherwise.
+    # On a GPU: matrix products in TF32, which is JAX' default.
     torch.set_float32_matmul_precision("high")
     model = timm.create_model(f"convnext_{case.network}", num_classes=CLASSES)
     if torch.cuda.is_available():
@@ -73,14 +73,14 @@ def timm(case, folder):
 
 
 def exported_to(name):
-    """What writes a network in one of the formats of this package."""
+    """Returns a function that exports a network to a format of this package."""
 
     def write(case, folder):
         from keras_convnext.export import export
         from keras_convnext.shipped import shipped
 
         network = keras_convnext(case._replace(dtype="float32"), folder)
-        photographs = shipped("examples/photos")  # int8 is to see some
+        photographs = shipped("examples/photos")  # to calibrate int8
         export(network, os.path.join(folder, name), name, dtype=case.dtype, images=photographs)
 
     return write
@@ -91,7 +91,7 @@ def saved_model(case, folder):
 
     loaded = tf.saved_model.load(os.path.join(folder, "saved_model", "1"))
     serve = loaded.signatures["serving_default"]
-    # It lives no longer than what it belongs to.
+    # The signature does not keep the loaded object alive.
     return lambda image, kept=loaded: serve(pixels=image)["logits"]
 
 
@@ -108,7 +108,7 @@ def our_openvino(case, folder):
     import openvino
 
     model = openvino.Core().read_model(os.path.join(folder, "openvino", "model.xml"))
-    model.reshape([case.batch, *case.input_shape])  # fixed, as timm's file is
+    model.reshape([case.batch, *case.input_shape])  # static shapes, as in timm's file
     compiled = _compiled_by_openvino(model, case)
     return lambda image: compiled(image)["logits"]
 
@@ -150,13 +150,13 @@ def openvino(case, folder):
 def _compiled_by_openvino(model, case):
     import openvino
 
-    # It would take bfloat16 by itself where the processor has it.
+    # By default it computes in bfloat16 if the processor supports it.
     hint = "bf16" if case.dtype == "bfloat16" else "f32"
     return openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": hint})
 
 
 def matrix_side(case, folder):
-    """Rows of the square matrix that is multiplied with itself: large enough for the full rate."""
+    """Returns the side of the square matrix to multiply, large enough for the peak rate."""
     if case.size < 128:
         return 512
     return 4096 if case.batch < 64 else 8192

@@ -1,4 +1,4 @@
-"""Bars of images per second, one panel for inference and one for training."""
+"""Draws bar charts of images per second, one panel for inference and one for training."""
 
 from contestants import MATRIX, OURS, Case
 from report import PASSES, main_case, notes

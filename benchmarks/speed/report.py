@@ -1,4 +1,4 @@
-"""From raw times to figures, and from figures to the tables."""
+"""Computes figures from raw times, and writes the tables."""
 
 import statistics
 from typing import Any, NamedTuple
@@ -6,15 +6,15 @@ from typing import Any, NamedTuple
 from contestants import APPLICATIONS, MATRIX, OURS, Case
 from networks import matrix_side
 
-MAIN = ("tiny", 224, 8, "float32")  # the case of README and plot, and of aims but for the batch
-PASSES = {"inference": 1, "training": 3}  # forward; and the gradients of input and weight
+MAIN = ("tiny", 224, 8, "float32")  # case of README and plot; targets may use another batch size
+PASSES = {"inference": 1, "training": 3}  # forward, plus the gradients of inputs and weights
 
 
 MEMORY = ("peak_mb", "peak_above_imports_mb", "device_peak_mb")
 
 
 class Peer(NamedTuple):
-    """A library, of which the best way counts, or one of its ways."""
+    """A library, represented by its fastest way, or one of its ways."""
 
     library: str
     way: str | None = None
@@ -33,8 +33,8 @@ PEERS = (
 class Aim(NamedTuple):
     mode: str
     batch: int
-    way: str  # one of ours
-    peers: tuple[Peer, ...]  # the best of them counts
+    way: str  # one of our ways
+    peers: tuple[Peer, ...]  # compared with the best of them
     bound: float
     figure: str = "images_per_s"
     at_most: bool = False
@@ -59,7 +59,7 @@ AIMS = (
 
 
 def derived(case: Case, contestants: dict[str, Any], macs: int) -> dict[str, Any]:
-    """Adds to the raw figures what follows from them, and finds the rate of matrix products."""
+    """Adds derived figures to the raw ones, such as speeds and the share of the matrix rate."""
     rates = {
         name: 2 * matrix_side(case, "") ** 3 / statistics.median(figures["turns"]) / 1e9
         for name, figures in contestants.items()
@@ -89,7 +89,7 @@ def derived(case: Case, contestants: dict[str, Any], macs: int) -> dict[str, Any
 
 
 def main_case(results: dict[str, Any], mode: str) -> dict[str, Any] | None:
-    """The case of MAIN in a mode, or the first that was run."""
+    """Returns the case of MAIN in a mode, or else the first case."""
     of_mode = [result for result in results["cases"] if result["case"]["mode"] == mode]
     of_main = [r for r in of_mode if Case(**r["case"]) == Case(*MAIN[:3], mode, MAIN[3])]
     return next(iter(of_main or of_mode), None)
@@ -111,7 +111,7 @@ def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def aims(results: dict[str, Any]) -> str:
-    """The ratios that the project aims at, and what they are in this run, if it has their case."""
+    """Returns the table of target ratios and of those measured, for the cases of this run."""
     network, size, _, dtype = MAIN
     measured = {Case(**result["case"]): result for result in results["cases"]}
     rows = []
@@ -131,11 +131,11 @@ def aims(results: dict[str, Any]) -> str:
             "not measured" if ratio is None else f"{ratio:#.3g}",
             {None: "", True: "yes", False: "no"}[reached],
         ))  # fmt: skip
-    return _table(("ratio", "aim", "found", "reached"), rows) if rows else ""
+    return _table(("ratio", "target", "measured", "reached"), rows) if rows else ""
 
 
 def ratios(results: dict[str, Any]) -> str:
-    """Our speed over each peer's, at the best of its ways; the essence, for the README."""
+    """Returns the table of our speed relative to each peer's best way, for the README."""
     rows = []
     for mode in PASSES:
         result = main_case(results, mode)
@@ -151,7 +151,7 @@ def ratios(results: dict[str, Any]) -> str:
 
 
 def case_table(result: dict[str, Any]) -> str:
-    """All figures of one case, the fastest first; who was not measured says why."""
+    """Returns the table of all figures of a case, the fastest first, with failures at the end."""
     number = "{:,.1f}".format
     rows, failed = [], []
     for name, figures in result["contestants"].items():
@@ -177,15 +177,15 @@ def case_table(result: dict[str, Any]) -> str:
 
 
 def notes(results: dict[str, Any]) -> list[str]:
-    """What must be read with the figures."""
+    """Returns the notes for the figures."""
     devices = {f.get("device") for r in results["cases"] for f in r["contestants"].values()}
     if results["device"] == "gpu" and devices <= {"cpu", None}:
-        return [*results["notes"], "Not measured: run on a CPU, to see that the script works."]
+        return [*results["notes"], "Not a measurement: a smoke test on a CPU."]
     return results["notes"]
 
 
 def load(result: dict[str, Any]) -> str:
-    """The load during a case; earlier results have only its averages."""
+    """Describes the load during a case. Older results only have the averages."""
     averages = " and ".join(map(str, result["load_average"]))
     sentences = f"Load average before and after: {averages}."
     if "cores_of_other_processes" in result:
@@ -206,14 +206,15 @@ def markdown(results: dict[str, Any]) -> str:
         f"{machine['gpu'] or machine['cpu']}, {machine['cores']} cores "
         f"({' '.join(machine['flags'])}), {machine['memory_gb']} GB, {machine['system']}, "
         f"Python {machine['python']}: {versions}.",
-        "Medians over the turns that the contestants took one after the other, each in a process "
-        "of its own. Random weights. The share is that of the fastest square matrix product of "
-        "the libraries, measured in the same rounds; a training step counts as three forward "
-        "passes. `predict` takes eight batches a call, of a dataset that TensorFlow does not tune "
-        "(it may sleep long after that), `predict, array` as many of an array, which it tunes, and "
-        "every other way one. The networks of this package, "
-        "keras.applications and kimm normalise the pixels themselves, the others do not. kecam is "
-        "keras_cv_attention_models, on Keras 2.",
+        "Medians over the turns of each contestant, which alternate in separate processes. Random "
+        "weights. The share of the matrix rate is relative to the fastest square matrix product "
+        "of all libraries, measured in the same rounds; a training step counts as three forward "
+        "passes. `predict` takes eight batches per call from a dataset without autotuning (which "
+        "may delay the end of a call), `predict, array` takes eight batches per call from an "
+        "array, with autotuning, and all others take one batch per call. The networks of this "
+        "package, "
+        "keras.applications and kimm include the normalization of the pixels, the others do not. "
+        "kecam is keras_cv_attention_models, on Keras 2.",
     ]
     cases = [Case(**result["case"]) for result in results["cases"]]
     for case, result in zip(cases, results["cases"]):
@@ -225,8 +226,8 @@ def markdown(results: dict[str, Any]) -> str:
         ]
     if results["device"] == "cpu":
         parts += [
-            "## Speed of keras_convnext over that of its peers",
-            "A peer that is named without a way counts with the fastest of its ways.",
+            "## Speed of keras_convnext relative to other libraries",
+            "A library named without a way is represented by its fastest way.",
         ]
         main = [r for c, r in zip(cases, results["cases"]) if (*c[:3], c.dtype) == MAIN]
         others = [[result] for result in results["cases"] if result not in main]
@@ -234,5 +235,5 @@ def markdown(results: dict[str, Any]) -> str:
             titles = "; ".join(str(Case(**result["case"])) for result in group)
             parts += [f"{titles}.".capitalize(), ratios({**results, "cases": group})]
         if reached := aims(results):
-            parts += ["## Aims", reached]
+            parts += ["## Targets", reached]
     return "\n\n".join(parts) + "\n"

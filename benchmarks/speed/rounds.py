@@ -1,4 +1,4 @@
-"""The contestants of a case take turns, one process each and one running at a time."""
+"""Runs the contestants of a case in turns: one process each, only one of them active."""
 
 import contextlib
 import importlib.util
@@ -19,17 +19,17 @@ from machine import free_mb
 WORKER = Path(__file__).with_name("worker.py")
 REPOSITORY = WORKER.parents[2]
 START_TIMEOUT = 1800  # seconds, for building and compiling
-MIN_TURNS, TURN_LIMIT = 3, 60  # who has had the turns, and in them more seconds, is done
-SETTLE = 0.2  # seconds, for the threads of who ran before to fall asleep
+MIN_TURNS, TURN_LIMIT = 3, 60  # a contestant is done after these turns and seconds in total
+SETTLE = 0.2  # seconds, until the threads of the previous contestant are idle
 MARGIN_MB = 1500
 
 
 class Failure(Exception):
-    """Why a contestant is not measured."""
+    """The reason why a contestant is not measured."""
 
 
 class Worker:
-    """The other end of `worker.py`."""
+    """Starts `worker.py` and communicates with it."""
 
     def __init__(self, task: str, device: str, row: Contestant, case: Case, folder: str) -> None:
         paths = [str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
@@ -48,7 +48,7 @@ class Worker:
         self.ready = self._answer()
 
     def turn(self, seconds: float) -> dict[str, Any]:
-        with contextlib.suppress(BrokenPipeError):  # it has died, and the answer says of what
+        with contextlib.suppress(BrokenPipeError):  # it has ended; `_answer` reports why
             self.process.stdin.write(f"{seconds}\n")
             self.process.stdin.flush()
         return self._answer()
@@ -60,7 +60,7 @@ class Worker:
 
     def _answer(self) -> dict[str, Any]:
         timer = threading.Timer(START_TIMEOUT, self.process.kill)
-        timer.daemon = True  # or an interrupt would wait for it
+        timer.daemon = True  # so that an interrupt does not wait for it
         timer.start()
         line = self.process.stdout.readline()
         timer.cancel()
@@ -74,14 +74,14 @@ class Worker:
     def _last_words(self) -> str:
         code = self.process.wait()
         if code == -9:
-            return f"killed: no memory left, or no answer in {START_TIMEOUT} s"
+            return f"killed: out of memory, or no answer within {START_TIMEOUT} s"
         self.errors.seek(0)
         lines = self.errors.read().strip().splitlines() or ["no reason given"]
         return f"ended with code {code}: {lines[-1]}"
 
 
 def absent(row: Contestant) -> str | None:
-    """The modules that a contestant needs and that are not installed, as a sentence."""
+    """Returns a message about missing modules of a contestant, or None."""
     stacks = [row.stack, WRITERS.get(row.network, (row.stack,))[0]]
     names = dict.fromkeys(name for stack in stacks for name in stack.modules)
     missing = [name for name in names if importlib.util.find_spec(name) is None]
@@ -89,19 +89,22 @@ def absent(row: Contestant) -> str | None:
 
 
 class Race:
-    """One case: who is ready, who has failed, and what was measured so far."""
+    """One case: its running workers, its failures and its figures."""
 
     def __init__(self, device: str, case: Case, rows: list[Contestant], folder: str) -> None:
         self.device, self.rows, self.folder = device, rows, folder
         self.cases = {row.name: case for row in rows}
-        self.workers: dict[str, Worker] = {}  # those that are alive, the last to run at the end
+        self.workers: dict[str, Worker] = {}  # running, the most recent at the end
         self.writers: set[Any] = set()  # those that have written their files
         self.figures: dict[str, dict[str, Any]] = {
             row.name: {"library": row.library, "way": row.way} for row in rows
         }
 
     def run(self, rounds: int, seconds: float) -> dict[str, dict[str, Any]]:
-        """Round by round on a CPU; on a GPU, whose memory is for one, one after the other."""
+        """Runs round by round on a CPU, and one contestant after the other on a GPU.
+
+        The memory of a GPU is enough for only one contestant.
+        """
         turns = [row for _ in range(rounds) for row in self.rows]
         if self.device == "gpu":
             turns.sort(key=self.rows.index)
@@ -153,7 +156,7 @@ class Race:
         return worker
 
     def _make_room(self) -> None:
-        """Stops who ran last until the largest of all would fit once more: its turn is farthest."""
+        """Stops the most recent workers until the largest fits: their next turn is farthest."""
         largest = max((figures.get("peak_mb") or 0 for figures in self.figures.values()), default=0)
         while self.workers and (self.device == "gpu" or free_mb() < 1.2 * largest + MARGIN_MB):
             self.workers.popitem()[1].stop()

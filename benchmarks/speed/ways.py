@@ -1,9 +1,8 @@
-"""The ways to run a network: each takes what `networks` built and a case, and returns a step.
+"""The ways to run a network: each takes a network and a case, and returns a step.
 
-A step takes nothing and returns when the work is done: the logits, or the loss of a training step.
-One that runs several batches tells how many by its attribute `batches`. What form a library wants
-its images in is seen to before; only `train_on_batch` on a CPU takes NumPy arrays, as users
-call it.
+A step has no arguments, blocks until the work is done, and returns logits or a training loss. If it
+runs several batches, its attribute `batches` is their number. Images are converted to the library's
+format in advance; only `train_on_batch` on a CPU takes NumPy arrays, as in typical code.
 """
 
 import contextlib
@@ -15,13 +14,13 @@ PREDICTED_BATCHES = 8
 
 
 def pixels(case):
-    """Images as the Keras models take them: 0..255, channels last."""
+    """Returns images for Keras models: 0..255, channels last."""
     shape = (case.batch, *case.input_shape)
     return np.random.default_rng(0).uniform(0, 255, shape).astype("float32")
 
 
 def normalized(case):
-    """Images as timm's networks take them, which normalise nothing: channels first."""
+    """Returns images for timm's networks: normalized, channels first."""
     return np.ascontiguousarray(pixels(case).transpose(0, 3, 1, 2) / 128 - 1)
 
 
@@ -33,7 +32,7 @@ def labels(case):
 
 
 def _several_batches(case):
-    """For one call, since Keras takes half a second to make and end its pipeline."""
+    """Returns several batches for one call, as Keras' pipeline takes half a second per call."""
     return np.concatenate([pixels(case)] * PREDICTED_BATCHES)
 
 
@@ -46,8 +45,11 @@ def _predict(model, case, x, **options):
 
 
 def predict(model, case):
-    """From a dataset that is not tuned: TensorFlow often waits for the thread that tunes an
-    array's pipeline, up to as long as the call took, and what is measured is that."""
+    """Predicts from a dataset without autotuning.
+
+    With autotuning, as for arrays, TensorFlow often waits at the end for the tuning thread, up to
+    the duration of the call.
+    """
     import tensorflow as tf
 
     options = tf.data.Options()
@@ -57,7 +59,7 @@ def predict(model, case):
 
 
 def predict_array(model, case):
-    """From an array, whose pipeline TensorFlow tunes, with the wait that this may bring."""
+    """Predicts from an array, with TensorFlow's autotuning and its possible delay."""
     return _predict(model, case, _several_batches(case), batch_size=case.batch)
 
 
@@ -67,7 +69,7 @@ def _train(keras, model, case, put=np.asarray, adamw=None, **options):
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         **options,
     )
-    # As `fit` does. Else the first call makes its variables inside the graph and traces it twice.
+    # As in `fit`. Otherwise the first call creates the variables in the graph, and traces twice.
     model.optimizer.build(model.trainable_variables)
     x, y = put(pixels(case)), put(labels(case))
     return lambda: model.train_on_batch(x, y)
@@ -80,7 +82,7 @@ def train_on_batch(model, case):
 
 
 def train_as_recipes(model, case):
-    """With this package's AdamW, whose numbers are PyTorch's, in place of Keras'."""
+    """Uses this package's AdamW, which matches PyTorch's, instead of Keras'."""
     import keras
 
     from keras_convnext.training import AdamW
@@ -101,7 +103,7 @@ def keras_2_fit(model, case):
 
 
 def train_on_device(model, case):
-    """The batch lies on the device already, as PyTorch's does in `train`."""
+    """The batch is already on the device, as for timm."""
     import keras
 
     return _train(keras, model, case, put=keras.ops.convert_to_tensor)
@@ -162,7 +164,7 @@ def _synchronized(step):
 
 
 def _precision(case):
-    """Mixed precision as in Keras: float32 weights, the arithmetic in half precision."""
+    """Mixed precision as in Keras: float32 weights, computation in half precision."""
     import torch
 
     if case.dtype == "float32":
@@ -233,7 +235,7 @@ def timm_fit_compiled(model, case):
     return timm_fit(torch.compile(model), case)
 
 
-# A runtime that takes NumPy arrays
+# Runtimes that take NumPy arrays
 
 
 def runtime(network, case):
@@ -246,7 +248,7 @@ def our_runtime(network, case):
     return lambda: network(x)
 
 
-# The matrix product, the limit for all of them
+# Matrix products, as the upper limit
 
 
 def numpy_product(side, case):

@@ -1,8 +1,8 @@
-"""A process of its own for one contestant and one case: builds, warms up, waits, runs when told.
+"""The process of one contestant and one case: builds, warms up, and runs on request.
 
-Usage: worker.py TASK DEVICE NAME CASE FOLDER, started by `rounds`. The task `compete` answers with
-a JSON line when it is ready, and with one to each line that it is sent: a number of seconds to run
-for. The task `write` writes the files that the contestant reads, and ends.
+Usage: worker.py TASK DEVICE NAME CASE FOLDER, started by `rounds`. The task `compete` prints a JSON
+line when it is ready, and one for each input line, which is a number of seconds to run. The task
+`write` writes the files that the contestant reads, and ends.
 """
 
 import contextlib
@@ -20,14 +20,14 @@ from networks import CLASSES
 
 
 def memory_mb(field):
-    """VmRSS, what the process holds, or VmHWM, the most it has held. None where /proc is not."""
+    """Returns VmRSS, the memory of the process, or VmHWM, its peak. None without /proc."""
     with contextlib.suppress(OSError):
         found = re.search(field + r":\s+(\d+)", Path("/proc/self/status").read_text())
         return round(int(found[1]) / 1024)
 
 
 def device():
-    """What the arithmetic runs on, and the most of its own memory that was used."""
+    """Returns the name of the device, and the peak of its memory."""
     torch, jax = (sys.modules.get(name) for name in ("torch", "jax"))
     if torch and torch.cuda.is_available():
         return torch.cuda.get_device_name(), round(torch.cuda.max_memory_allocated() / 2**20)
@@ -37,7 +37,7 @@ def device():
 
 
 def threads():
-    """The settings as the library came with them; 0 is TensorFlow's word for as many as cores."""
+    """Returns the thread settings; 0 means one thread per core in TensorFlow."""
     settings = {k: v for k, v in os.environ.items() if re.search(r"(?:OMP|MKL|TF)_NUM_|KMP_", k)}
     if tensorflow := sys.modules.get("tensorflow"):
         threading = tensorflow.config.threading
@@ -55,7 +55,7 @@ def check(result, row, case):
     result = np.asarray(result, "float32")
     expected = (case.batch, CLASSES) if case.mode == "inference" else ()
     if row.library != MATRIX and result.squeeze().shape != np.empty(expected).squeeze().shape:
-        raise ValueError(f"the result has the shape {result.shape} where {expected} is right")
+        raise ValueError(f"the result must have shape {expected}. Received: {result.shape}")
     if not np.isfinite(result).all():
         raise ValueError("the result is not finite")
 
@@ -98,7 +98,7 @@ def write(row, case, folder, answer):
 
 
 def main():
-    # Libraries print to stdout as they please: the answers go out by a way of their own.
+    # Libraries print to stdout, so the answers use a separate descriptor.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 

@@ -45,7 +45,7 @@ def report(error: BaseException) -> int:
     if type(error).__name__ in _OUT_OF_MEMORY or "RESOURCE_EXHAUSTED" in str(error)[:1000]:
         _fail("Not enough memory. Close other programs, or reduce --batch-size or --size.")
         return WRONG_INPUT
-    if isinstance(error, DownloadError):  # of several addresses, a line each
+    if isinstance(error, DownloadError):  # one line per address
         _fail(*str(error).splitlines())
         return WRONG_INPUT
     is_ours = type(error).__module__.partition(".")[0] == __package__.partition(".")[0]

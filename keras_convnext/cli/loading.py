@@ -26,7 +26,7 @@ def import_backend() -> None:
 
 
 def show_downloads() -> None:
-    """Lets downloads show themselves where commands print."""
+    """Shows the progress of downloads on standard error, like other messages."""
     from keras_convnext.pretrained import transfer_display
 
     transfer_display.console = messages
