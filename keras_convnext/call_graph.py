@@ -261,9 +261,9 @@ def _arguments_of(node: Any) -> Callable[[list[Any]], tuple[tuple[Any, ...], dic
     def fill(values: list[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
         places = {id(x): value for x, value in zip(node.input_tensors, values)}
         args, kwargs = node.arguments.fill_in(places)
-        told = {name: value for name, value in kwargs.items() if value is not None}
-        told.pop("training", None)
-        return args, told
+        given = {name: value for name, value in kwargs.items() if value is not None}
+        given.pop("training", None)
+        return args, given
 
     return fill
 

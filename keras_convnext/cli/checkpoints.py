@@ -58,8 +58,8 @@ def identify_weights(
     else:
         for number, (path, facts) in enumerate(found.items()):
             write(*([""] if number else []), path)
-            told = {name.replace("_", " "): _told(value) for name, value in facts.items()}
-            write_facts({name: value for name, value in told.items() if value})
+            formatted = {name.replace("_", " "): _formatted(value) for name, value in facts.items()}
+            write_facts({name: value for name, value in formatted.items() if value})
     if len(found) < len(weights):
         raise typer.Exit(1)
 
@@ -72,7 +72,7 @@ def _facts(identity: "Identity") -> dict[str, object]:
     return {"model": network.pop("name"), **network, **found}
 
 
-def _told(value: object) -> str:
+def _formatted(value: object) -> str:
     if value is None or value == ():
         return "none"
     if isinstance(value, bool):

@@ -46,7 +46,7 @@ def doctor(as_json: Json = False) -> None:
     if as_json:
         write_json({**facts, "problem": problem, "missing": missing})
     else:
-        write_facts({name: _told(value) for name, value in facts.items()})
+        write_facts({name: _formatted(value) for name, value in facts.items()})
         write("")
         for extra, packages in missing.items():
             if packages:
@@ -113,5 +113,5 @@ def _missing() -> dict[str, list[str]]:
     return missing
 
 
-def _told(value: object) -> str:
+def _formatted(value: object) -> str:
     return (", ".join(map(str, value)) or "none") if isinstance(value, list) else str(value)

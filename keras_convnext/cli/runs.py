@@ -207,7 +207,7 @@ def list_recipes(
     if as_json:
         write_json(fields)
     else:
-        write_facts({field: _told(value) for field, value in fields.items()})
+        write_facts({field: _formatted(value) for field, value in fields.items()})
 
 
 def _list_all(as_json: bool) -> None:
@@ -216,7 +216,7 @@ def _list_all(as_json: bool) -> None:
     if as_json:
         write_json(rows)
         return
-    cells = [[_told(row[field]) for field in kept] for row in rows]
+    cells = [[_formatted(row[field]) for field in kept] for row in rows]
     headings = ("recipe", "epochs", "batch", "learning rate", "px", "starts from")
     write_table(headings, cells, headings[1:5])
 
@@ -234,12 +234,12 @@ def _with_exceptions(name: str, as_json: bool) -> dict[str, object]:
     return fields
 
 
-def _told(value: object) -> str:
+def _formatted(value: object) -> str:
     if value is None:
         return "none"
     if isinstance(value, dict):
         return ", ".join(
-            f"{_told(own)}{network and f' ({network})'}" for network, own in value.items()
+            f"{_formatted(own)}{network and f' ({network})'}" for network, own in value.items()
         )
     if isinstance(value, tuple):
         return " to ".join(f"{part:.4g}" for part in value)
