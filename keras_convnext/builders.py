@@ -162,7 +162,7 @@ def _named(name: str) -> Builder:
     build.__name__ = build.__qualname__ = f"ConvNeXt{'Isotropic' * variant.isotropic}{title}"
     size, classes = variant.size, rows[0].classes if rows else 1000
     tags = ", ".join(f'"{tag}"' for tag in _tags(name)) or "none yet"
-    xlarge = '"imagenet" is "imagenet22k_ft": XLarge was not trained on ImageNet-1K alone.'
+    xlarge = '"imagenet" means "imagenet22k_ft": no XLarge was trained on ImageNet-1K only.'
     build.__doc__ = documentation(
         f"{'isotropic ' * variant.isotropic}ConvNeXt {title}: {sum(variant.depths)} blocks, "
         f"depths {variant.depths}, dims {variant.dims}",

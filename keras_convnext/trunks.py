@@ -153,7 +153,7 @@ def check_has_head(graph: Graph, trunks: list[Trunk]) -> None:
 
 
 def has_no_classes(model: keras.Model) -> bool:
-    """Whether a model gives the features or the last map of its network."""
+    """Whether a model returns the features or the last feature map of its network."""
     return len(model.output_shape) != 2 or any(
         any(layer.output is output for output in model.outputs)
         for trunk in find_trunks(model)
