@@ -7,7 +7,7 @@ from pathlib import Path
 from keras_convnext.pretrained.catalog import Checkpoint, find, list_weights
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.folder import PORT, cache_folder, port_of
-from keras_convnext.pretrained.published import check, downloaded, locked, present
+from keras_convnext.pretrained.published import check, locked, obtained, present
 from keras_convnext.pretrained.rewriting import rewrite_checkpoint
 from keras_convnext.shipped import shipped
 from keras_convnext.variants import VARIANTS
@@ -37,7 +37,7 @@ def ported_weights(copies: Sequence[Checkpoint]) -> Path:
             return port
         if found := present(copies):
             _check_present(*found)
-        copy, published = found or downloaded(copies)
+        copy, published = found or obtained(copies)
         port = cache_folder() / f"{copy.stem}{PORT}"
         for left in port.parent.glob(f"{port.name}.*.partial"):  # by one that was killed
             left.unlink()

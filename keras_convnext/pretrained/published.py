@@ -1,4 +1,4 @@
-"""Published files on this machine: downloaded and checked once, and found after that.
+"""Published files on this machine: found, or downloaded and checked once.
 
 The cache is the folder `models/keras_convnext` of Keras' own (`~/.keras`, or KERAS_HOME), unless
 KERAS_CONVNEXT_CACHE names another. Of each file that was downloaded it keeps the SHA-256. Weights
@@ -23,6 +23,7 @@ from keras_convnext.pretrained.download import NotWritten, download
 from keras_convnext.pretrained.errors import CheckpointError, DownloadError
 from keras_convnext.pretrained.folder import cache_folder
 from keras_convnext.pretrained.identify import check_network
+from keras_convnext.pretrained.other_caches import in_other_cache
 from keras_convnext.pretrained.servers import address_of, addresses, is_offline
 from keras_convnext.pretrained.transfer_display import megabytes, say
 from keras_convnext.pretrained.web import Unreachable, without_login
@@ -45,7 +46,7 @@ def published_file(copies: Sequence[Checkpoint]) -> tuple[Checkpoint, Path]:
     if copies[0].source == "shipped":
         return copies[0], shipped(f"weights/{copies[0].url}")
     with locked(copies):
-        return present(copies) or downloaded(copies)
+        return present(copies) or obtained(copies)
 
 
 @contextmanager
@@ -81,9 +82,18 @@ def present(copies: Sequence[Checkpoint]) -> tuple[Checkpoint, Path] | None:
     return next(((copy, path) for copy, path in paths if path.is_file()), None)
 
 
-def downloaded(copies: Sequence[Checkpoint]) -> tuple[Checkpoint, Path]:
-    """Downloads one of the copies into the cache, from the first address that has it."""
+def obtained(copies: Sequence[Checkpoint]) -> tuple[Checkpoint, Path]:
+    """Finds one of the copies in the cache of another package, or downloads it into our own."""
     title = _title(copies[0])
+    for copy in copies:
+        if path := in_other_cache(copy):
+            try:
+                check(copy, path)
+            except (CheckpointError, OSError) as error:
+                say(f"{path} is not used: {error}")
+            else:
+                say(f"Found {title} in {path}")
+                return copy, path
     if is_offline():
         raise DownloadError("\n".join([
             f"{title.capitalize()} are not in the cache, and KERAS_CONVNEXT_OFFLINE forbids "

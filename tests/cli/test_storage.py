@@ -103,6 +103,7 @@ def test_weights_are_downloaded_without_a_backend_and_the_files_printed(tmp_path
 def test_what_cannot_be_downloaded_is_a_line_for_each_address(tmp_path, monkeypatch):
     monkeypatch.setenv("KERAS_CONVNEXT_CACHE", str(tmp_path))
     monkeypatch.setenv("KERAS_CONVNEXT_OFFLINE", "1")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     result = run("download", "convnext_tiny")
     assert result.exit_code == 2
     assert result.stdout == ""

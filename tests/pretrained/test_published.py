@@ -12,6 +12,7 @@ from rich.console import Console
 from keras_convnext import DownloadError, download_weights
 from keras_convnext.pretrained import catalog, download, transfer_display
 from keras_convnext.pretrained.catalog import Checkpoint, list_weights
+from keras_convnext.pretrained.other_caches import in_other_cache
 from keras_convnext.pretrained.published import locked, published_file
 from keras_convnext.pretrained.servers import address_of, addresses
 
@@ -25,6 +26,8 @@ def folder(tmp_path, monkeypatch):
     for name in ("OFFLINE", "MIRROR"):
         monkeypatch.delenv(f"KERAS_CONVNEXT_{name}", raising=False)
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(download, "PAUSE", 0.001)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("KERAS_CONVNEXT_CACHE", str(tmp_path / "cache"))
@@ -133,6 +136,44 @@ def test_offline_makes_no_connection_and_says_what_goes_where(server, folder, va
     (folder / "toy.safetensors").unlink()
     published_file([ROW])
     assert len(server.requests) == 1
+
+
+def test_a_file_that_another_package_downloaded_is_used(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("KERAS_CONVNEXT_OFFLINE", "1")
+    of_hub = ROW._replace(source="huggingface", file="convnext_cifar.toy.safetensors")
+    snapshots = tmp_path / "hub" / "models--timm--convnext_cifar.toy" / "snapshots"
+    for copy, path in {
+        ROW: tmp_path / "torch" / "hub" / "checkpoints" / ROW.file,
+        of_hub: snapshots / "0a1b" / "model.safetensors",
+    }.items():
+        path.parent.mkdir(parents=True)
+        path.write_bytes(CONTENT.read_bytes()[:-1])
+        with pytest.raises(DownloadError):
+            published_file([copy])
+        assert f"{path} is not used: " in capsys.readouterr().err
+        path.write_bytes(CONTENT.read_bytes())
+        assert published_file([copy]) == (copy, path)
+        said = capsys.readouterr().err
+        assert said == f"Found the toy weights of convnext_cifar in {path}\n"
+        assert not (folder / copy.file).exists()
+        path.unlink()
+
+
+def test_the_caches_of_other_packages(tmp_path, monkeypatch):
+    for name in ("TORCH_HOME", "HF_HUB_CACHE", "HF_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    tiny, _, of_hub = catalog.find("convnext_tiny", "imagenet")
+    hub = tmp_path / "huggingface" / "hub" / "models--timm--convnext_tiny.fb_in1k" / "snapshots"
+    places = [
+        tmp_path / "torch" / "hub" / "checkpoints" / tiny.file,
+        hub / "1" / "model.safetensors",
+    ]
+    for path in (*places, hub / "2" / "model.safetensors"):
+        path.parent.mkdir(parents=True)
+        path.touch()
+    os.utime(hub / "2" / "model.safetensors", (0, 0))  # an older revision
+    assert [in_other_cache(tiny), in_other_cache(of_hub)] == places
 
 
 def test_the_addresses(monkeypatch, folder):
