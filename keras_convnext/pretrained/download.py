@@ -55,13 +55,7 @@ def download(
     partial = path.parent / "partial" / path.name
     start = time.monotonic()
     try:
-        try:
-            partial.parent.mkdir(parents=True, exist_ok=True)
-            _transfer_in_attempts(url, partial, size, most, announce)
-        except DownloadError:
-            raise
-        except OSError as error:
-            raise _not_written(partial, error) from error
+        _transfer_in_attempts(url, partial, size, most, announce)
         come = f"  {megabytes(_length(partial))} downloaded in {time.monotonic() - start:,.1f} s"
         try:
             check(partial)
@@ -107,6 +101,10 @@ def _transfer_in_attempts(
             pause = error.wait or PAUSE * 2 ** (idle - 1) * random.uniform(0.5, 1.5)
             say(f"  {error}. Trying again in {pause:.0f} s ({idle} of {ATTEMPTS - 1})")
             time.sleep(pause)
+        except DownloadError:
+            raise
+        except OSError as error:
+            raise _not_written(partial, error) from error
 
 
 def _transfer(
@@ -117,6 +115,7 @@ def _transfer(
     announce: Callable[[int | None], None],
 ) -> None:
     """Fetches what is missing of a file, or all of it if the server has another version now."""
+    partial.parent.mkdir(parents=True, exist_ok=True)
     version = _version_of(partial)
     headers = {"Accept-Encoding": "identity"}  # so that lengths are those of the file
     start = _length(partial) if version.is_file() else 0
@@ -133,8 +132,8 @@ def _transfer(
             _discard(partial)
             if name := _name_of_version(answer):
                 version.write_text(name)
-        length = answer.headers.get("Content-Length")
-        total = size if length is None else _length(partial) + int(length)
+        length = answer.headers.get("Content-Length", "")
+        total = _length(partial) + int(length) if length.isdecimal() else size
         if size is not None and size != total:
             raise DownloadError(f"it has {total:,} bytes where {size:,} are expected")
         _check_length(total, most)

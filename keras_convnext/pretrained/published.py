@@ -63,8 +63,10 @@ def locked(copies: Sequence[Checkpoint]) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        named = holder.read_text()[:100] if holder.is_file() else "another process"
-        say(f"Waiting for {named}, which gets {_title(copies[0])}")
+        named = "another process"
+        with suppress(OSError):
+            named = holder.read_text(errors="replace")[:100] or named
+        say(f"Waiting for {named}, which downloads {_title(copies[0])}")
         lock.acquire()
     try:
         with suppress(OSError):

@@ -1,7 +1,7 @@
 import os
 import shutil
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from types import SimpleNamespace
 
 import pytest
@@ -203,6 +203,15 @@ def test_more_than_the_weights_can_have_is_not_kept(server, path, sends_length):
     assert not path.exists()
     download(f"{server.url}/x.bin", path, accept, most=len(CONTENT))
     assert path.read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("length", ["many", "-5", ""])
+def test_a_length_that_is_none_is_ignored(server, path, length):
+    server.headers = {"Content-Length": length}
+    server.sends_length = False
+    with suppress(DownloadError):  # of what http.client makes of it
+        download(f"{server.url}/x.bin", path, accept)
+        assert path.read_bytes() == CONTENT
 
 
 def test_it_is_announced_once_with_its_size(server, path):

@@ -222,7 +222,7 @@ def test_who_waits_says_for_whom(server, folder, monkeypatch):
     done = process.wait()
     assert done.stdout == "toy.safetensors\n"
     assert done.stderr.startswith(f"Waiting for process {os.getpid()} on ")
-    assert done.stderr.endswith(", which gets the toy weights of convnext_cifar\n")
+    assert done.stderr.endswith(", which downloads the toy weights of convnext_cifar\n")
     assert not list(folder.glob("*.holder"))
 
 
