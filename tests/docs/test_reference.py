@@ -113,7 +113,8 @@ def test_no_signature_has_a_default_that_is_none_of_the_function():
 
 def test_the_arguments_of_the_builders_are_there_once_and_one_a_line(site):
     page = (site / "docs" / "reference" / "networks.html").read_text("utf-8")
-    assert page.count("Stochastic depth at the last block") == 3  # ConvNeXt, ...Isotropic, ...Tiny
+    # ConvNeXt, ConvNeXtIsotropic and ConvNeXtTiny list them.
+    assert page.count("Stochastic depth rate of the last block") == 3
     signature = page.partition('id="keras_convnext.ConvNeXtTiny"')[2].partition("</dt>")[0]
     assert signature.count("<dd>") == 14
     signature = page.partition('id="keras_convnext.ConvNeXtBase"')[2].partition("</dt>")[0]
