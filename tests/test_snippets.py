@@ -17,8 +17,9 @@ from keras_convnext.variants import VARIANTS
 
 ROOT = Path(__file__).parent.parent
 PAGES = ("README.md", *(f"docs/{name}.md" for name in ("training", "scaling", "export", "files")))
-COMING_FROM = tuple(
-    f"docs/coming_from_{name}.md" for name in ("keras_applications", "timm", "kimm")
+WITHOUT_COMMANDS = (
+    "docs/speed.md",
+    *(f"docs/coming_from_{name}.md" for name in ("keras_applications", "timm", "kimm")),
 )
 # What trains or evaluates networks of millions on data that nobody has here, or does not end, is
 # run by the tests of these commands; that it could start is seen from here.
@@ -85,7 +86,7 @@ def desk(cache, tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("page", PAGES + COMING_FROM)
+@pytest.mark.parametrize("page", PAGES + WITHOUT_COMMANDS)
 def test_the_python_runs_from_top_to_bottom(page, desk, monkeypatch, capsys):
     def shorter(recipe, model, data, output, settings=None, **options):
         return train(recipe, model, data, output, {**(settings or {}), **SMALL}, **options)

@@ -341,11 +341,13 @@ def test_the_kept_tables_are_those_of_the_kept_figures(speed):
 def test_the_ratios_of_the_readme_are_those_of_the_last_run(speed):
     results = json.loads((ROOT / "benchmarks" / "results" / "speed.json").read_text())
     readme = (ROOT / "README.md").read_text("utf-8")
-    assert speed("report").ratios(results) in readme
+    rows = [line for line in readme.splitlines() if line.startswith(("| inference", "| training"))]
+    assert rows
+    assert [row for row in rows if row not in speed("report").ratios(results).splitlines()] == []
     assert results["started"] in readme
 
 
-def test_the_figures_in_the_sentences_of_the_readme_are_measured():
+def test_the_figures_in_the_sentences_of_the_page_are_measured():
     def of(path, library, way, figure="images_per_s", **case):
         results = json.loads((ROOT / "benchmarks" / "results" / path).read_text("utf-8"))
         sought = {"network": "tiny", "size": 224, "batch": 8, "mode": "inference", **case}
@@ -363,12 +365,14 @@ def test_the_figures_in_the_sentences_of_the_readme_are_measured():
     on_gpu = {"batch": 128, "dtype": "bfloat16"}
     expected = {
         '"Own AdamW" is': [f"{times('speed.json', 'own AdamW', 'timm', 'eager', **memory):.2f}"],
-        "[With one image at a time]": [
+        "[One image at a time]": [
             f"{times(alone, 'predict', 'keras.applications', 'predict', **one):.2f}",
             f"{times(alone, 'fused', *compiled, **one):.2f}",
+        ],
+        "[LiteRT]": [
             f"{times(litert, 'LiteRT', 'keras_convnext', 'ONNX Runtime', dtype='float32'):.2f}",
         ],
-        "[In fewer bits]": [
+        "[In lower precision]": [
             f"{of(few, 'keras_convnext', 'OpenVINO', dtype='bfloat16'):.1f}",
             f"{times(few, 'OpenVINO', *compiled, dtype='bfloat16'):.2f}",
             f"{of(few, 'keras_convnext', 'OpenVINO', dtype='int8'):.1f}",
@@ -388,7 +392,8 @@ def test_the_figures_in_the_sentences_of_the_readme_are_measured():
             f"{times(gpu, 'JAX', *compiled, **on_gpu):.2f}",
         ],
     }  # fmt: skip
-    paragraphs = (ROOT / "README.md").read_text("utf-8").split("\n\n")
+    page = (ROOT / "docs" / "speed.md").read_text("utf-8")
+    paragraphs = re.split(r"\n+- |\n\n", page)
     for begin, figures in expected.items():
         (paragraph,) = (text for text in paragraphs if text.startswith(begin))
         assert re.findall(r"\b\d+(?:\.\d+|,\d{3})\b", paragraph) == figures, begin
