@@ -7,12 +7,13 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import requests
 
 from keras_convnext.pretrained.errors import DownloadError
 from keras_convnext.pretrained.transfer_display import megabytes, progress, say
-from keras_convnext.pretrained.web import Passing, Unreachable, asked_for
+from keras_convnext.pretrained.web import Passing, Unreachable, asked_for, without_login
 
 ATTEMPTS = 3  # that bring nothing new, in a row
 PAUSE = 1.0  # seconds before the second attempt; it doubles
@@ -63,7 +64,8 @@ def download(
             _discard(partial)
             raise
     except (KeyboardInterrupt, SystemExit):
-        say(f"Stopped. {_kept(partial)}".rstrip())
+        if kept := _kept(partial):
+            say(f"Stopped. {kept}")
         raise
     # First, so that a kill in between leaves nothing that nobody would look for again.
     _version_of(partial).unlink(missing_ok=True)
@@ -95,11 +97,11 @@ def _transfer_in_attempts(
             longest = max(longest, _length(partial))
             if idle == ATTEMPTS:
                 kind = DownloadError if error.is_connected else Unreachable
-                kept = f". {_kept(partial)}" if _kept(partial) else ""
-                raise kind(f"{error}{kept}") from error
+                raise kind(". ".join(filter(None, (str(error), _kept(partial))))) from error
             # Not all at the same moment, if many machines were refused at the same moment.
             pause = error.wait or PAUSE * 2 ** (idle - 1) * random.uniform(0.5, 1.5)
-            say(f"  {error}. Trying again in {pause:.0f} s ({idle} of {ATTEMPTS - 1})")
+            server = urlsplit(without_login(url)).netloc
+            say(f"  {server}: {error}. Trying again in {pause:.0f} s ({idle} of {ATTEMPTS - 1})")
             time.sleep(pause)
         except DownloadError:
             raise

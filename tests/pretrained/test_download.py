@@ -116,7 +116,8 @@ def test_the_pauses_grow_and_are_those_that_a_server_asks_for(server, path, monk
     assert pauses != [10, 20]  # those of many machines differ
     said = capsys.readouterr().err.splitlines()
     assert said[0] == (
-        f"  it answers 503 Service Unavailable. Trying again in {pauses[0]:.0f} s (1 of 2)"
+        f"  {server.url.removeprefix('http://')}: it answers 503 Service Unavailable. "
+        f"Trying again in {pauses[0]:.0f} s (1 of 2)"
     )
     server.statuses, server.headers = [429], {"Retry-After": "7"}
     download(f"{server.url}/x.bin", path, accept)
