@@ -1,6 +1,7 @@
 """Escapes external text, such as file names and server responses, for display in a terminal."""
 
 import unicodedata
+from urllib.parse import urlsplit, urlunsplit
 
 # These change the direction of the text that follows.
 _BIDI = {*"\u061c\u200e\u200f", *map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}
@@ -22,3 +23,9 @@ class PrintableError(ValueError):
 
     def __init__(self, message: object = "") -> None:
         super().__init__(printable(message))
+
+
+def without_login(url: str) -> str:
+    """Returns an address without the user and the password in it."""
+    split = urlsplit(url)
+    return urlunsplit(split._replace(netloc=split.netloc.rpartition("@")[2]))

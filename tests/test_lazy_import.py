@@ -40,6 +40,11 @@ def test_what_needs_no_network_imports_no_backend():
     assert python(script) == "set()"
 
 
+def test_the_command_starts_without_what_only_some_commands_need():
+    script = f"import sys, keras_convnext.cli; print({HEAVY}, 'requests' in sys.modules)"
+    assert python(script) == "set() False"
+
+
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved")

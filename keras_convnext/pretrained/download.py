@@ -13,7 +13,8 @@ import requests
 
 from keras_convnext.pretrained.errors import DownloadError
 from keras_convnext.pretrained.transfer_display import megabytes, progress, say
-from keras_convnext.pretrained.web import Passing, Unreachable, asked_for, without_login
+from keras_convnext.pretrained.web import Passing, Unreachable, asked_for
+from keras_convnext.printable import without_login
 
 ATTEMPTS = 3  # that bring nothing new, in a row
 PAUSE = 1.0  # seconds before the second attempt; it doubles

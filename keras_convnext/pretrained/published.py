@@ -26,7 +26,8 @@ from keras_convnext.pretrained.identify import check_network
 from keras_convnext.pretrained.other_caches import in_other_cache
 from keras_convnext.pretrained.servers import address_of, addresses, is_offline
 from keras_convnext.pretrained.transfer_display import megabytes, say
-from keras_convnext.pretrained.web import Unreachable, without_login
+from keras_convnext.pretrained.web import Unreachable
+from keras_convnext.printable import without_login
 from keras_convnext.shipped import shipped
 
 _MOST_TIMES_EXPECTED = 4  # of bytes: a training run's state beside the weights is no more

@@ -13,7 +13,7 @@ from urllib.request import getproxies
 
 from keras_convnext.pretrained.catalog import Checkpoint
 from keras_convnext.pretrained.errors import DownloadError
-from keras_convnext.pretrained.web import without_login
+from keras_convnext.printable import without_login
 
 DIRECT = "direct"
 _HUGGING_FACE = "https://huggingface.co"

@@ -11,12 +11,13 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
-from urllib.parse import urljoin, urlsplit, urlunsplit
+from urllib.parse import urljoin, urlsplit
 
 import requests
 import urllib3
 
 from keras_convnext.pretrained.errors import DownloadError
+from keras_convnext.printable import without_login
 
 CONNECTION = 10.0  # seconds to wait for one
 SILENCE = 30.0  # seconds to wait for an answer, or for its next byte
@@ -164,9 +165,3 @@ def _root_of(error: BaseException) -> BaseException:
     """The first of the errors that led to this one."""
     deeper = (getattr(error, "reason", None), *error.args, error.__cause__)
     return next((_root_of(each) for each in deeper if isinstance(each, BaseException)), error)
-
-
-def without_login(url: str) -> str:
-    """Returns an address without the user and the password in it, for people to see."""
-    split = urlsplit(url)
-    return urlunsplit(split._replace(netloc=split.netloc.rpartition("@")[2]))

@@ -2,6 +2,7 @@
 
 import io
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -217,7 +218,7 @@ def test_who_waits_says_for_whom(server, folder, monkeypatch):
     with locked([ROW]):
         process = Forked(WAITING)
         while process.is_running() and "Waiting" not in process.errors():
-            pass
+            time.sleep(0.01)
         (folder / "toy.safetensors").write_bytes(CONTENT.read_bytes())
     done = process.wait()
     assert done.stdout == "toy.safetensors\n"

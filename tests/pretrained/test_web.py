@@ -11,7 +11,8 @@ from file_server import serving
 
 from keras_convnext import DownloadError
 from keras_convnext.pretrained import web
-from keras_convnext.pretrained.web import Passing, Unreachable, asked_for, without_login
+from keras_convnext.pretrained.web import Passing, Unreachable, asked_for
+from keras_convnext.printable import without_login
 
 
 @pytest.fixture(autouse=True)
