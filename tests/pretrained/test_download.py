@@ -228,11 +228,11 @@ def test_it_is_announced_once_with_its_size(server, path):
 def test_a_server_that_trickles_is_connected_to_anew(server, path, monkeypatch):
     monkeypatch.setattr(module, "SLOW_FOR", 0.05)
     monkeypatch.setattr(module, "SLOWEST", 1e9)
-    server.pause, server.piece = 0.02, 50_000
+    server.pause, server.piece = 0.02, 10_000
     download(f"{server.url}/x.bin", path, accept)
     assert path.read_bytes() == CONTENT
-    assert 1 < len(server.requests) < 6
-    server.ranges, server.pause = False, 0.06  # so that it starts over each time
+    assert len(server.requests) > 1
+    server.ranges = False  # so that it starts over each time
     with pytest.raises(DownloadError, match=r"only [\d,]+ bytes came in 0 s"):
         download(f"{server.url}/x.bin", path, accept)
 
