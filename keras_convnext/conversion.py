@@ -1,4 +1,4 @@
-"""A file of weights into a model, and into a file of another kind."""
+"""Builds models from weight files, and converts weight files to other formats."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
@@ -40,13 +40,13 @@ def load_model(
     ignore: str | Iterable[str] = (),
     **options: Any,
 ) -> keras.Model:
-    """Builds the network that a file of weights is of, with those weights.
+    """Builds a model that matches a weight file, and loads its weights.
 
-    The file decides on the depths and widths, layer scale, the number of classes, and the channels
-    and, if it records it, the size of the images.
+    The file determines the depths and widths, layer scale, the number of classes, the number of
+    image channels and, if recorded, the image size.
 
-    The model of a `.keras` file comes as it was saved, with the layers around the network, and is
-    not compiled; with `options` the network in it is built anew, if a builder can.
+    The model in a `.keras` file is loaded as it was saved, including layers around the network, and
+    without compiling it. If `options` are given, its network is rebuilt with a builder if possible.
 
     Example:
 
@@ -56,37 +56,37 @@ def load_model(
 
     Args:
         source: str or path. A PyTorch, safetensors or HDF5 file in any layout, the index of a
-            sharded one, a folder that holds one of these, or a `.keras` model; or the name of
-            published weights, such as "imagenet".
-        model: str or None. The network, such as "convnext_tiny": needed for published weights, and
-            otherwise compared with the file's. Defaults to None.
-        include_top: bool. Whether to keep the head. Without it, and if the file has none, the model
-            ends in the pooled and normalised features. Defaults to True.
-        entry: str or None. Which dict of tensors of a `.pth` to take, as in `load_checkpoint`.
+            sharded checkpoint, a folder that contains one of these, or a `.keras` file; or the name
+            of published weights, such as "imagenet".
+        model: str or None. Name of the network, such as "convnext_tiny". Required for published
+            weights; for files, it is checked. Defaults to None.
+        include_top: bool. Whether to keep the head. If False, or if the file has no head, the model
+            returns pooled and normalized features. Defaults to True.
+        entry: str or None. The dict of tensors in a `.pth` file, as in `load_checkpoint`.
         progress: function. As in `load_checkpoint`.
-        prefix: str or None. Which ConvNeXt of several to take, as in `load_checkpoint`.
-        ignore: str or iterable of str. Tensors to leave out, as in `load_checkpoint`.
+        prefix: str or None. Which of several ConvNeXts to load, as in `load_checkpoint`.
+        ignore: str or iterable of str. Tensors to ignore, as in `load_checkpoint`.
         **options: Other arguments of the builder, such as `input_shape`.
 
     Returns:
-        A keras.Model.
+        A `keras.Model`.
 
     Raises:
         ValueError: If the network has no such published weights.
-        CheckpointError: If the file is damaged, or is none of this network; or if `options` are
-            given for a `.keras` model that has layers which no builder makes.
-        DownloadError: If published weights cannot be fetched.
-        FileNotFoundError: If there is no such file.
+        CheckpointError: If the file is damaged or is of another network; or if `options` are given
+            for a `.keras` model with layers that no builder creates.
+        DownloadError: If published weights cannot be downloaded.
+        FileNotFoundError: If the file does not exist.
     """
     source = Path(source)
     if not _is_local(source, model):
         if source.suffix or model is None:
             told = missing_file(str(source)) or (
-                "There is no such file; of published weights, name the network too"
+                "There is no such file. For published weights, pass the network as well: model="
             )
             raise FileNotFoundError(f"{told}. Received: {printable(source)}")
         if model not in VARIANTS:
-            raise ValueError(f"model is one of {', '.join(VARIANTS)}. Received: model={model}")
+            raise ValueError(f"model must be one of {', '.join(VARIANTS)}. Received: model={model}")
         return _build(VARIANTS[model], include_top, weights=str(source), **options)
     if source.suffix == KERAS_SUFFIX:
         if entry is not None:
@@ -97,7 +97,9 @@ def load_model(
     found = identify(source, entry, prefix, ignore)
     network, classes = found.variant, options.get("classes") or found.classes
     if model not in (None, network.name):
-        raise CheckpointError(f"This is a {network.name} checkpoint, not {model} (file: {source})")
+        raise CheckpointError(
+            f"This is a checkpoint of {network.name}, not of {model} (file: {source})"
+        )
     if source.suffix == KERAS_SUFFIX:
         if not options:
             return loaded if include_top else _without_top(loaded)
@@ -107,7 +109,7 @@ def load_model(
     if options.get("input_shape") is None and options.get("input_tensor") is None:
         size = found.size or VARIANTS.get(network.name, network).size
         options["input_shape"] = (*([size] * 2 if include_top else [None] * 2), found.channels)
-    is_fresh = include_top and classes != found.classes  # the head, which needs random weights
+    is_fresh = include_top and classes != found.classes  # then the head needs random weights
     with nullcontext() if is_fresh else about_to_load():
         built = _build(network, include_top, **options)
     load_checkpoint(built, source, entry, progress, prefix=prefix, ignore=ignore)
@@ -115,17 +117,17 @@ def load_model(
 
 
 def _without_top(model: keras.Model) -> keras.Model:
-    """The network in a model, up to its norm, or to its last map if it has none."""
+    """Returns the network in a model up to its final norm, or up to its last feature map."""
     trunk = trunk_of(model)
     last = trunk.layers.get("norm", trunk.blocks[-1])
     return keras.Model(trunk.model.inputs[0], last.output, name=trunk.model.name)
 
 
 def _options_of(model: keras.Model, include_top: bool, source: Path) -> dict[str, Any]:
-    """What a builder is asked for, to make the network in a model again.
+    """Returns the builder arguments that recreate the network in a model.
 
     Raises:
-        CheckpointError: If the model has layers that no builder makes.
+        CheckpointError: If the model has layers that no builder creates.
     """
     trunk = trunk_of(model)
     head = head_of(model, trunk)
@@ -133,9 +135,9 @@ def _options_of(model: keras.Model, include_top: bool, source: Path) -> dict[str
     stems = graph.of_layer(trunk.layers["stem_conv"])
     if len(stems) != 1 or len(graph.inputs) != 1:
         raise CheckpointError(
-            f"The model has {len(graph.inputs)} inputs and calls its network {len(stems)} times, "
-            "which no builder does: call load_model with nothing but the file, and change what it "
-            f"returns (file: {source})"
+            f"The model has {len(graph.inputs)} inputs and calls its network {len(stems)} times: "
+            "no builder can recreate it. Call load_model without other arguments, and modify the "
+            f"model (file: {source})"
         )
     (last,) = graph.of_layer(trunk.layers.get("norm", trunk.blocks[-1]))
     known = {id(layer) for layer in (*trunk.layers.values(), head)}
@@ -150,10 +152,10 @@ def _options_of(model: keras.Model, include_top: bool, source: Path) -> dict[str
         and (include_top or step not in graph.after(last.outputs[0]))
     ]
     if own or (include_top and (head is None or len(graph.outputs) > 1)):
-        layers = listed(own) if own else "no head"
+        layers = f"has the layers {listed(own)}" if own else "has no head"
         raise CheckpointError(
-            f"The model has {layers} where a network of the builders has not: call load_model with "
-            f"nothing but the file, and change what it returns (file: {source})"
+            f"The model {layers}, so no builder can recreate it. Call load_model without other "
+            f"arguments, and modify the model (file: {source})"
         )
     options = {
         "input_shape": graph.inputs[0].shape[1:],
@@ -172,7 +174,7 @@ def _options_of(model: keras.Model, include_top: bool, source: Path) -> dict[str
 
 
 def checkpoint_file(source: str | Path, model: str | None = None) -> Path:
-    """Returns the file of weights that `load_model` reads, fetching published ones if need be.
+    """Returns the weight file that `load_model` reads, downloading published weights if needed.
 
     Args:
         source: as in `load_model`.
@@ -184,9 +186,9 @@ def checkpoint_file(source: str | Path, model: str | None = None) -> Path:
 
 
 def _is_local(source: Path, model: str | None) -> bool:
-    """Whether it is a file, or a folder that is not called as published weights of the model are.
+    """Whether a source is a file, or a folder without the name of published weights of the model.
 
-    A folder `imagenet` may hold the images.
+    A folder `imagenet` may contain images.
     """
     tags = {row.tag for row in list_weights(model)} if model in VARIANTS else set()
     return source.is_file() or (source.is_dir() and str(source) not in tags)
@@ -227,7 +229,7 @@ def convert(
     prefix: str | None = None,
     ignore: str | Iterable[str] = (),
 ) -> keras.Model:
-    """Turns a file of weights into one of another kind or another layout.
+    """Converts a weight file to another format or layout.
 
     Example:
 
@@ -237,29 +239,30 @@ def convert(
 
     Args:
         source: as in `load_model`.
-        target: str or path. Ends in `.weights.h5`, the legacy `.h5`, `.keras`, `.safetensors` or
-            `.pth`. The file appears under its name once it is whole.
+        target: str or path. The file to write, which must end in `.weights.h5`, `.h5` (legacy),
+            `.keras`, `.safetensors` or `.pth`. It is written under a temporary name and renamed
+            when it is complete.
         model: as in `load_model`.
-        layout: str or None. As in `save_checkpoint`; a `.keras` target has none. Defaults to None.
+        layout: str or None. As in `save_checkpoint`; not used for `.keras`. Defaults to None.
         include_top: bool. Whether to keep the head. Defaults to True.
-        dtype: str or None. What to round the weights to, such as "float16". Defaults to None, as
-            they are.
+        dtype: str or None. The dtype to cast the weights to, such as "float16". Defaults to None,
+            for their own dtype.
         entry: as in `load_model`.
-        progress: function. As in `load_checkpoint`, for what is read and again for what is written.
+        progress: function. As in `load_checkpoint`, first for reading and then for writing.
         prefix: as in `load_model`.
         ignore: as in `load_model`.
 
     Returns:
-        The keras.Model that was written.
+        The `keras.Model` that was written.
 
     Raises:
-        ValueError: If `target` ends in something else, or has no such layout.
-        CheckpointError: As in `load_model`, or if the layout has no place for a weight.
-        OSError: If the target cannot be written; nothing is left of it.
+        ValueError: If `target` has another suffix, or the layout does not fit it.
+        CheckpointError: As in `load_model`, or if the layout has no name for a weight.
+        OSError: If the target cannot be written; no partial file remains.
     """
     target = Path(target)
     if not target.name.endswith(TARGETS):
-        raise ValueError(f"target ends in {', '.join(TARGETS)}. Received: target={target}")
+        raise ValueError(f"target must end in {', '.join(TARGETS)}. Received: target={target}")
     check_dtype(dtype)
     if target.suffix != ".keras":
         converted = load_model(
@@ -268,7 +271,10 @@ def convert(
         save_checkpoint(converted, target, layout, dtype, progress)
         return converted
     if dtype is not None and Path(source).suffix == ".keras":
-        raise ValueError(f"A .keras model keeps its dtypes. Received: dtype={dtype}")
+        raise ValueError(
+            "dtype cannot be changed from one .keras file to another: convert to another format. "
+            f"Received: dtype={dtype}"
+        )
     with dtype_policy(dtype):
         converted = load_model(
             source, model, include_top, entry, progress, prefix=prefix, ignore=ignore
@@ -284,7 +290,7 @@ def convert(
 
 @contextmanager
 def dtype_policy(dtype: Any) -> Iterator[None]:
-    """Makes layers with another dtype policy than the global one, or with that if it is None."""
+    """Sets the global dtype policy within a `with` block, unless it is None."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(before if dtype is None else dtype)
     try:

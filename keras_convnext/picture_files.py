@@ -1,10 +1,10 @@
-"""Which files of a folder are pictures: what cameras, phones and operating systems leave there."""
+"""Finds image files in folders, and skips the files that operating systems leave there."""
 
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-# Of formats that are read. A file is opened by its content, whichever of these its name ends in.
+# Suffixes of supported formats. The format of a file is detected from its content, not its suffix.
 SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif",
     ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".avif", ".heic", ".heif",
@@ -13,18 +13,19 @@ _NOT_OF_THE_USER = {"__macosx", "@eadir", "$recycle.bin", "lost+found"}
 
 
 def is_hidden(name: str) -> bool:
-    """Tells whether a name is of what systems keep for themselves: `.DS_Store`, `__MACOSX`."""
+    """Whether a name is hidden or belongs to the operating system: `.DS_Store`, `__MACOSX`."""
     return name.startswith(".") or name.lower() in _NOT_OF_THE_USER
 
 
 def walk(folder: str | Path) -> Iterator[os.DirEntry[str]]:
-    """Walks over the files in a folder and those below it, in no order.
+    """Yields the files in a folder and its subfolders, in no particular order.
 
-    Hidden ones are left out. Links to folders are followed once each, and not to where the walk is
-    within, so that it ends. A link to nothing is a file, for its reader to complain of.
+    Hidden files and folders are skipped. Each linked folder is visited once, and links to parent
+    folders are not followed, so that the walk ends. A broken link is yielded as a file, so that its
+    reader reports it.
 
     Args:
-        folder: str or path.
+        folder: str or path. The folder to walk.
 
     Raises:
         OSError: If a folder cannot be read.
@@ -44,24 +45,24 @@ def walk(folder: str | Path) -> Iterator[os.DirEntry[str]]:
                             seen.add(identity)
                             remaining.append(entry.path)
                         continue
-                except OSError:  # a link to itself, or it went away since
+                except OSError:  # a link to itself, or deleted in the meantime
                     pass
                 if entry.is_symlink() or entry.is_file():
                     yield entry
 
 
 def walk_pictures(folder: str | Path) -> Iterator[os.DirEntry[str]]:
-    """Walks over the pictures in a folder and those below it, as `walk` does."""
+    """Yields the image files in a folder and its subfolders, like `walk`."""
     return (entry for entry in walk(folder) if is_picture(entry.name))
 
 
 def is_picture(name: str) -> bool:
-    """Tells by its name whether a file is a picture."""
+    """Whether a file is an image, by its suffix."""
     return name.lower().endswith(SUFFIXES)
 
 
 def kinds_of_files(names: Iterable[str]) -> str:
-    """Says what other files there are, for a message: "12 files (.txt, .xml)"."""
+    """Summarizes files for a message: "12 files (.txt, .xml)"."""
     suffixes: dict[str, int] = {}
     for name in names:
         suffix = Path(name).suffix.lower() or "no suffix"

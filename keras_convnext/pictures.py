@@ -1,7 +1,7 @@
-"""Any picture file as RGB pixels, upright, at its own size; or the reason why not.
+"""Opens image files in any format as upright RGB images in their original size.
 
-Files come from strangers. Only decoders that run no other program are used, and no pixel is decoded
-before the size of the picture is known to be within Pillow's limit.
+Files may come from strangers. Only decoders that run no other program are used, and no pixel is
+decoded before the image size is known to be within Pillow's limit.
 """
 
 import io
@@ -21,54 +21,54 @@ from keras_convnext.printable import printable
 
 ImageSource = str | Path | bytes | IO[bytes] | Image.Image | np.ndarray
 
-# What Pillow reads by itself. Others of its decoders run Ghostscript, or read formats without a
-# signature, for which any file may be taken. HEIF is here once pillow-heif is installed.
+# Formats that Pillow decodes itself. Its other decoders run Ghostscript, or read formats without a
+# signature, which match any file. HEIF is available if pillow-heif is installed.
 FORMATS = (
     "JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF", "HEIF",
 )  # fmt: skip
-_MANY_FRAMES = {"MPO": "", "TIFF": "A file of several pages: the first is used."}
-_ANIMATION = "An animation: the first frame is used."
-# Tags of TIFF.
+_MANY_FRAMES = {"MPO": "", "TIFF": "The file has several pages: only the first is used."}
+_ANIMATION = "The file is an animation: only the first frame is used."
+# TIFF tags.
 _COMPRESSION, _STRIP_BYTES, _TILE_WIDTH, _TILE_LENGTH, _TILE_BYTES = 259, 279, 322, 323, 325
-_JPEG_IN_TIFF = (6, 7)  # values of its compression
-_LARGEST_TILE = 2**24  # px, of a TIFF that is smaller itself
+_JPEG_IN_TIFF = (6, 7)  # values of the compression tag
+_LARGEST_TILE = 2**24  # px, allowed even if the TIFF image is smaller than its tiles
 MOST_SCANS = 100  # of a JPEG: a camera writes 1, a progressive encoder about 10
-START_OF_SCAN = b"\xff\xda"  # in a JPEG, never within compressed data
+START_OF_SCAN = b"\xff\xda"  # in a JPEG, never inside compressed data
 
 _HEIC = rb"....ftyp(heic|heix|heim|heis|hevc|hevx|mif1|msf1)"
-# What people take for pictures: how such files begin, and what to do.
+# Files that are often mistaken for images: how they begin, and what to do.
 _NO_PICTURES = (
-    (rb"PK\x03\x04", "a ZIP archive: unpack it, and name the folder"),
-    (rb"\x1f\x8b|7z\xbc\xaf|Rar!", "an archive: unpack it, and name the folder"),
+    (rb"PK\x03\x04", "a ZIP archive: unpack it, and pass the folder"),
+    (rb"\x1f\x8b|7z\xbc\xaf|Rar!", "an archive: unpack it, and pass the folder"),
     (rb"%PDF", "a PDF document: save the page as PNG"),
     (rb"%!PS", "a PostScript file: export it as PNG"),
     (rb"(?i)\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<svg", "an SVG drawing: export it as PNG"),
-    (rb"(?i)\s*<(!doctype html|html)", "a web page: the download did not give the picture"),
-    (_HEIC, "a HEIC picture, which needs pillow-heif: pip install pillow-heif"),
-    (rb"....ftypavi[fs]", "an AVIF picture, which needs Pillow 11.3: pip install -U pillow"),
-    (rb"....ftyp|\x1aE\xdf\xa3", "a video: save a frame of it as PNG"),
-    (rb"II[*+]\x00|MM\x00[*+]", "a TIFF of a kind that Pillow does not read: save it as PNG"),
+    (rb"(?i)\s*<(!doctype html|html)", "a web page, not an image: download the image again"),
+    (_HEIC, "a HEIC image, which needs pillow-heif: pip install pillow-heif"),
+    (rb"....ftypavi[fs]", "an AVIF image, which needs Pillow 11.3: pip install -U pillow"),
+    (rb"....ftyp|\x1aE\xdf\xa3", "a video: save one of its frames as PNG"),
+    (rb"II[*+]\x00|MM\x00[*+]", "a kind of TIFF that Pillow does not support: save it as PNG"),
 )  # fmt: skip
 
 
 class ImageError(ValueError):
-    """A file or an array is not an image that can be read."""
+    """A file or array is not an image, or the image cannot be read."""
 
 
 class TooManyPixelsError(ImageError):
-    """An image has more pixels than are allowed, as a decompression bomb has."""
+    """An image has too many pixels and may be a decompression bomb."""
 
 
 class ImageWarning(UserWarning):
-    """A picture is read, but not all of it, or with its pixels scaled."""
+    """Only part of an image file was read, or its pixels were rescaled."""
 
 
 class Picture(NamedTuple):
-    """A picture in memory.
+    """An image in memory.
 
     Args:
         image: PIL image. In RGB, upright.
-        notice: str. What was left out or scaled; empty for almost all.
+        notice: str. Which parts were skipped or how pixels were rescaled; "" for most images.
     """
 
     image: Image.Image
@@ -76,20 +76,20 @@ class Picture(NamedTuple):
 
 
 def open_image(source: ImageSource) -> Image.Image:
-    """Opens a picture, upright and in RGB, at its own size.
+    """Opens an image as upright RGB in its original size.
 
-    Warns with `ImageWarning` if only the first frame of several is used, or if pixels of more than
-    8 bits had to be scaled by their values.
+    Issues an `ImageWarning` if only the first of several frames is used, or if pixels with more
+    than 8 bits were rescaled depending on their values.
 
     Args:
-        source: as `load_image` takes it.
+        source: as in `load_image`.
 
     Returns:
-        PIL image, in RGB.
+        PIL image in RGB.
 
     Raises:
-        ImageError: As `load_image` does.
-        FileNotFoundError: As `load_image` does.
+        ImageError: As in `load_image`.
+        FileNotFoundError: As in `load_image`.
     """
     image, notice = read_picture(source)
     if notice:
@@ -100,12 +100,15 @@ def open_image(source: ImageSource) -> Image.Image:
 def read_picture(
     source: ImageSource, name: str | None = None, most_pixels: int | None = None
 ) -> Picture:
-    """Opens a picture as `open_image` does, and returns the notice instead of warning.
+    """Opens an image like `open_image`, but returns the notice instead of warning.
 
     Args:
-        source: as `load_image` takes it.
-        name: str or None. What errors call it. Defaults to None, its own name.
-        most_pixels: int or None. The most that a file may have. Defaults to None: `pixel_limit()`.
+        source: as in `load_image`.
+        name: str or None. The name to use in errors. Defaults to None, for `name_of(source)`.
+        most_pixels: int or None. Maximum number of pixels. Defaults to None, for `pixel_limit()`.
+
+    Returns:
+        A `Picture`.
     """
     name = name_of(source) if name is None else name
     if isinstance(source, np.ndarray):
@@ -122,7 +125,7 @@ def read_picture(
 
 
 def name_of(source: ImageSource) -> str:
-    """Names a source in messages; characters that would control a terminal are escaped."""
+    """Returns the name of a source for messages, with control characters escaped."""
     if isinstance(source, bytes):
         return f"{len(source)} bytes"
     if isinstance(source, Image.Image):
@@ -138,10 +141,10 @@ def _stream(source: str | Path | bytes | IO[bytes], name: str) -> Iterator[IO[by
     if isinstance(source, bytes):
         yield io.BytesIO(source)
     elif isinstance(source, str | Path):
-        # `os.path` says False of a name that is too long, where `pathlib` raises.
+        # `os.path` returns False for a name that is too long, where `pathlib` raises.
         if os.path.isdir(source):
             raise ImageError(
-                "This is a folder, not a picture; `prediction.find_images` lists those in it. "
+                "This is a folder, not an image. `prediction.find_images` lists the images in it. "
                 f"Received: {name}"
             )
         if not os.path.isfile(source):
@@ -150,8 +153,8 @@ def _stream(source: str | Path | bytes | IO[bytes], name: str) -> Iterator[IO[by
             yield file
     elif not hasattr(source, "read"):
         raise ImageError(
-            "An image is a path, the bytes of a file, an open file, a PIL image or a uint8 array. "
-            f"Received: {type(source).__name__}"
+            "An image must be a path, the bytes of a file, an open file, a PIL image or a uint8 "
+            f"array. Received: {type(source).__name__}"
         )
     elif isinstance(source, io.TextIOBase):  # type: ignore[unreachable]
         raise ImageError(f'Open the file in binary mode: open(path, "rb"). Received: {name}')
@@ -184,13 +187,13 @@ def _read(file: IO[bytes], name: str, most_pixels: int | None) -> Picture:
         raise
     except Image.DecompressionBombError as error:
         raise _too_many(most_pixels, name) from error
-    # Pillow's decoders let many kinds of error out at a damaged file.
+    # Pillow's decoders raise many kinds of errors for damaged files.
     except Exception as error:
         raise _damaged(error, name, _kind_of(start)) from error
 
 
 def _in_rgb(image: Image.Image, name: str) -> Picture:
-    """Converts an image that may be changed."""
+    """Converts an image to RGB. May modify it."""
     notice = ""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         try:
@@ -200,12 +203,12 @@ def _in_rgb(image: Image.Image, name: str) -> Picture:
         image = Image.fromarray(levels)
     if image.mode == "RGB":
         return Picture(image, notice)
-    image.info.pop("transparency", None)  # which is dropped, and Pillow would warn of it
+    image.info.pop("transparency", None)  # dropped in RGB; Pillow would warn about it
     return Picture(image.convert("RGB"), notice)
 
 
 def _refuse_bombs(image: Image.Image, name: str, most_pixels: int | None) -> None:
-    """Refuses pixels that cost far more memory than those of a photograph."""
+    """Refuses images that need far more memory than a photograph."""
     width, height = image.size
     if most_pixels is not None and width * height > most_pixels:
         raise _too_many(most_pixels, name)
@@ -213,7 +216,9 @@ def _refuse_bombs(image: Image.Image, name: str, most_pixels: int | None) -> Non
         tags = image.tag_v2  # type: ignore[attr-defined]
         tile = int(tags.get(_TILE_WIDTH, 0)) * int(tags.get(_TILE_LENGTH, 0))
         if tile > max(_LARGEST_TILE, 4 * width * height):
-            raise ImageError(f"A TIFF of tiles far larger than the picture. Received: {name}")
+            raise ImageError(
+                f"The tiles of the TIFF are far larger than the image. Received: {name}"
+            )
 
 
 def _refuse_passes(file: IO[bytes], image: Image.Image, name: str) -> None:
@@ -255,24 +260,24 @@ def _has_more(file: IO[bytes], mark: bytes, most: int) -> bool:
 
 
 def _refuse_dark(image: Image.Image, name: str) -> None:
-    """Refuses colours of 16 bits of which Pillow, which keeps the upper 8, left next to none."""
+    """Refuses 16-bit colours that become nearly black, as Pillow keeps only the upper 8 bits."""
     highest = max(high for _, high in image.getextrema())  # type: ignore[misc]
     if 0 < highest < 16:
         raise ImageError(
-            "Colours of 16 bits that use the lower 12 at most, and would be almost black: scale "
-            f"them to 0..65535, or save the picture with 8 bits. Received: {name}"
+            "The 16-bit colours use at most the lower 12 bits and would be almost black. Scale "
+            f"them to 0..65535, or save the image with 8 bits. Received: {name}"
         )
 
 
 def pixel_limit() -> int | None:
-    """The most pixels a picture may have: twice `PIL.Image.MAX_IMAGE_PIXELS`, as in Pillow."""
+    """Maximum number of pixels: twice `PIL.Image.MAX_IMAGE_PIXELS`, as in Pillow."""
     return None if Image.MAX_IMAGE_PIXELS is None else 2 * Image.MAX_IMAGE_PIXELS
 
 
 def _too_many(most_pixels: int | None, name: str) -> ImageError:
     return TooManyPixelsError(
-        f"The picture has more than {most_pixels or 0:,} pixels, which is too large: it may be a "
-        "decompression bomb. Make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it. "
+        f"The image has more than {most_pixels or 0:,} pixels and may be a decompression bomb. "
+        "Make it smaller, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it. "
         f"Received: {name}"
     )
 
@@ -288,8 +293,8 @@ def _damaged(error: Exception, name: str, kind: str = "") -> ImageError:
     if kind:
         return ImageError(f"This is {kind}. Received: {name}")
     if isinstance(error, Image.UnidentifiedImageError):
-        return ImageError(f"Not an image, or of an unknown format. Received: {name}")
-    return ImageError(f"Not an image, or a damaged one: {error}. Received: {name}")
+        return ImageError(f"Not an image, or an unsupported format. Received: {name}")
+    return ImageError(f"Not an image, or a damaged image: {error}. Received: {name}")
 
 
 def _register_heif() -> None:
@@ -303,9 +308,12 @@ def _register_heif() -> None:
 def _image_of_array(array: np.ndarray) -> Image.Image:
     if array.dtype != np.uint8 or array.ndim not in (2, 3) or 0 in array.shape:
         raise ImageError(
-            "An array is an image if it is uint8 in 0..255, of shape (H, W) or (H, W, channels). "
-            f"Received: dtype {array.dtype}, shape {array.shape}"
+            "An image array must be uint8 in 0..255, of shape (H, W) or (H, W, channels). "
+            f"Received: dtype={array.dtype}, shape={array.shape}"
         )
     if array.ndim == 3 and array.shape[2] not in (1, 3, 4):
-        raise ImageError(f"An image has 1, 3 or 4 channels, last. Received: shape {array.shape}")
+        raise ImageError(
+            "An image array must have 1, 3 or 4 channels in its last axis. "
+            f"Received: shape={array.shape}"
+        )
     return Image.fromarray(array[..., 0] if array.shape[2:] == (1,) else array).convert("RGB")

@@ -1,6 +1,6 @@
-"""Pixels in, labels out: the rule by which the published accuracies were measured, and its classes.
+"""Image loading as in the published evaluation, and the class names of ImageNet.
 
-This is the part of preprocessing that is not in the model. The model normalises by itself.
+Normalization is not part of this module: the models do it themselves.
 """
 
 import os
@@ -40,21 +40,22 @@ __all__ = [
 
 Pixels = TypeVar("Pixels")  # an array or a tensor
 
-WARP_FROM = 384  # px: from here on the whole image is warped to the square, nothing is cropped
-CROPPED_SHARE = 0.875  # of the short side, below it
+WARP_FROM = 384  # px: from this size on, the whole image is warped to the square, without cropping
+CROPPED_SHARE = 0.875  # below WARP_FROM, the side of the crop divided by the short side
 _BICUBIC = Image.Resampling.BICUBIC
-_LONGEST = 16  # times the short side: of a longer picture only the crop is resized
+_LONGEST = 16  # times the short side: in a longer image, only the crop is resized
 
-# Number of classes, and the file that names them in the order of the checkpoints: that of sorted
-# WordNet identifiers. The names are the first lemmas of WordNet 3.0.
+# Number of classes, and the file with their names in the order of the checkpoints: sorted by
+# WordNet identifier. The names are the first lemmas in WordNet 3.0.
 _LABELS = {1000: "imagenet_1k.tsv", 21841: "imagenet_22k.tsv"}
 
 
 def load_image(source: ImageSource, size: int = 224) -> np.ndarray:
-    """Makes of an image what the published evaluation feeds the network.
+    """Loads, resizes and crops an image as in the published evaluation.
 
-    Below 384 px the short side is resized to `size / 0.875` and the centre cropped; from 384 px on
-    the whole image is warped to the square. Both resize as Pillow does: bicubic, antialiased.
+    If `size` is below 384, the short side is resized to `size / 0.875` and the centre is cropped;
+    otherwise the whole image is warped to the square. Resizing is bicubic and antialiased, as in
+    Pillow.
 
     Example:
 
@@ -64,21 +65,20 @@ def load_image(source: ImageSource, size: int = 224) -> np.ndarray:
     ```
 
     Args:
-        source: str, path, bytes, open binary file, PIL image or array. The name of a file, the
-            file itself, or the pixels: a uint8 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4).
-            All that Pillow reads becomes RGB. Transparency is dropped as by Pillow's
-            `convert("RGB")`; a photograph is turned upright by its EXIF orientation; of an
-            animation the first frame is used, and floating-point pixels are scaled, both with an
-            `ImageWarning`.
+        source: str, path, bytes, open binary file, PIL image or array. The path of a file, its
+            contents, or the pixels as a uint8 array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4). All
+            modes are converted to RGB. Transparency is dropped as in Pillow's `convert("RGB")`, and
+            the EXIF orientation is applied. Only the first frame of an animation is used, and
+            floating-point pixels are scaled to 0..255, both with an `ImageWarning`.
         size: int. Side of the square, in pixels. Defaults to 224.
 
     Returns:
         uint8 array (size, size, 3), RGB in 0..255.
 
     Raises:
-        ImageError: If `source` is no image, or a damaged or a monstrously large one.
-        FileNotFoundError: If `source` names no file.
-        ValueError: If `size` is no whole number from 1 up.
+        ImageError: If `source` is not an image, is damaged, or has too many pixels.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If `size` is not a positive integer.
 
     References:
         facebookresearch/ConvNeXt, datasets.py, `build_transform`.
@@ -91,12 +91,12 @@ def load_image(source: ImageSource, size: int = 224) -> np.ndarray:
 
 
 def square(image: Image.Image, size: int) -> np.ndarray:
-    """Resizes and crops an upright RGB image by the rule of `load_image`.
+    """Resizes and crops an upright RGB image as in `load_image`.
 
-    The memory is that of the square, whatever the shape of the image.
+    Memory use depends only on the size of the square, whatever the shape of the image.
 
     Args:
-        image: PIL image, in RGB.
+        image: PIL image in RGB.
         size: int. Side of the square, in pixels.
 
     Returns:
@@ -107,7 +107,7 @@ def square(image: Image.Image, size: int) -> np.ndarray:
             return _resized_box(image, (size, size), (0, 0, image.width, image.height), size)
         return np.asarray(image.resize((size, size), _BICUBIC))
     short = int(size / CROPPED_SHARE)
-    # The long side is cut to whole pixels, and the offsets are rounded, as torchvision does.
+    # The long side is truncated to whole pixels and the offsets are rounded, as in torchvision.
     width, height = (short * side // min(image.size) for side in image.size)
     left, top = round((width - size) / 2), round((height - size) / 2)
     if _is_long(image):
@@ -125,9 +125,10 @@ def _is_long(image: Image.Image) -> bool:
 def _resized_box(
     image: Image.Image, sides: tuple[int, int], box: tuple[float, float, float, float], size: int
 ) -> np.ndarray:
-    """Resizes to `sides` what lies in a box, which becomes a square, and nothing else.
+    """Returns the square that a box becomes if the image is resized to `sides`.
 
-    The axes take turns as in Pillow 13 when it resizes the whole.
+    Only the pixels in the box are resized, in the order of axes that Pillow 13 uses for the whole
+    image.
     """
     left, top, right, bottom = box
     across, down = (2 * max(side / new, 1) + 1 for side, new in zip(image.size, sides))  # reach
@@ -150,31 +151,32 @@ def _check_size(size: int) -> None:
         wrong = True
     if wrong:
         raise ValueError(
-            f"size is the side of the square, a whole number of pixels from 1 up. "
+            f"size must be the side of the square in pixels, a positive integer. "
             f"Received: size={size}"
         )
 
 
 def load_images(sources: Iterable[ImageSource], size: int = 224) -> np.ndarray:
-    """Stacks `load_image` of several images into a batch.
+    """Loads several images with `load_image` and stacks them into a batch.
 
     Args:
-        sources: iterable of what `load_image` takes.
+        sources: iterable of sources, each as in `load_image`.
         size: int. Side of the squares, in pixels. Defaults to 224.
 
     Returns:
         uint8 array (N, size, size, 3), RGB in 0..255.
 
     Raises:
-        ImageError: If one of them is no image; the message names it.
-        FileNotFoundError: If one of them names no file.
-        ValueError: If `sources` is one image, or `size` no whole number from 1 up.
+        ImageError: If a source is not an image; the message names it.
+        FileNotFoundError: If a file does not exist.
+        ValueError: If `sources` is a single image, or `size` is not a positive integer.
     """
     _check_size(size)
     one = isinstance(sources, str | bytes | os.PathLike | Image.Image) or hasattr(sources, "read")
     if one or (isinstance(sources, np.ndarray) and _is_one_image(sources)):
         raise ValueError(
-            "load_images takes several images: put the one into a list, or call load_image. "
+            "load_images expects several images: wrap a single image in a list, or call "
+            "load_image. "
             f"Received: {name_of(sources)}"  # type: ignore[arg-type]
         )
     images = []
@@ -191,7 +193,7 @@ def _is_one_image(array: np.ndarray) -> bool:
 
 
 def decode_predictions(predictions: ArrayLike, top: int = 5) -> list[list[tuple[str, str, float]]]:
-    """Names the most probable classes of ImageNet-1K or ImageNet-22K.
+    """Returns the names of the most probable classes of ImageNet-1K or ImageNet-22K.
 
     Example:
 
@@ -203,22 +205,23 @@ def decode_predictions(predictions: ArrayLike, top: int = 5) -> list[list[tuple[
     Args:
         predictions: array (N, 1000) or (N, 21841). Probabilities or logits, in the order of the
             official checkpoints.
-        top: int. How many classes to name for each image. Defaults to 5.
+        top: int. Number of classes to return per image. Defaults to 5.
 
     Returns:
-        For each image a list of (WordNet identifier, name, score), the highest score first.
+        For each image, a list of (WordNet identifier, name, score), highest score first.
 
     Raises:
-        ValueError: If the shape is neither, or `top` is less than 1.
+        ValueError: If `predictions` has another shape, or `top` is less than 1.
     """
     rows = np.asarray(predictions)
     if rows.ndim != 2 or rows.shape[1] not in _LABELS:
         raise ValueError(
-            "Only the classes of ImageNet-1K and ImageNet-22K have names here: the shape is "
-            f"(N, 1000) or (N, 21841). Received: shape {rows.shape}"
+            "decode_predictions only knows the classes of ImageNet-1K and ImageNet-22K: "
+            "predictions must have the shape (N, 1000) or (N, 21841). "
+            f"Received: shape={rows.shape}"
         )
     if top < 1:
-        raise ValueError(f"top is a whole number from 1 up. Received: top={top}")
+        raise ValueError(f"top must be at least 1. Received: top={top}")
     labels = class_labels(rows.shape[1])
     best = np.argsort(-rows, axis=1, kind="stable")[:, :top]
     return [
@@ -229,28 +232,28 @@ def decode_predictions(predictions: ArrayLike, top: int = 5) -> list[list[tuple[
 
 @cache
 def class_labels(classes: int) -> tuple[tuple[str, str], ...]:
-    """Returns (WordNet identifier, name) of each of the 1,000 or the 21,841 classes, in order.
+    """Returns (WordNet identifier, name) for each of the 1,000 or 21,841 classes, in order.
 
     Raises:
         ValueError: If `classes` is neither number.
     """
     if classes not in _LABELS:
-        raise ValueError(f"Names are known for {sorted(_LABELS)} classes. Received: {classes}")
+        raise ValueError(f"classes must be one of {sorted(_LABELS)}. Received: classes={classes}")
     text = (resources.files("keras_convnext") / "labels" / _LABELS[classes]).read_text("utf-8")
     rows = (line.split("\t") for line in text.splitlines())
     return tuple((wnid, name.replace(" ", "_")) for wnid, name in rows)
 
 
 def class_names(classes: int, checkpoint: str | Path | None = None) -> tuple[tuple[str, str], ...]:
-    """Returns (WordNet identifier, name) of each class of a checkpoint, in order.
+    """Returns (WordNet identifier, name) for each class of a checkpoint, in order.
 
-    They are the lines of the `classes.txt` that lies beside the file, as beside what `train` made,
-    if it has as many; else those of `class_labels`; else "class 0" and so on. The identifier is
-    empty where a class has none.
+    The names are the lines of `classes.txt` in the folder of the checkpoint, as written by `train`,
+    if their number matches; else those of `class_labels`; else "class 0", "class 1" and so on. The
+    identifier is "" for a class without one.
 
     Args:
-        classes: int. How many it has.
-        checkpoint: str, path or None. The file of weights. Defaults to None.
+        classes: int. Number of classes.
+        checkpoint: str, path or None. The weight file. Defaults to None.
     """
     beside = checkpoint and Path(checkpoint).with_name("classes.txt")
     if beside and beside.is_file():
@@ -264,10 +267,13 @@ def class_names(classes: int, checkpoint: str | Path | None = None) -> tuple[tup
 
 
 def preprocess_input(x: Pixels, data_format: str | None = None) -> Pixels:
-    """Returns `x` as it is, for code written for `keras.applications`: the model normalises.
+    """Returns `x` unchanged, because the model normalizes; for code using `keras.applications`.
 
     Args:
         x: array or tensor. Pixels in 0..255.
         data_format: ignored.
+
+    Returns:
+        `x`.
     """
     return x

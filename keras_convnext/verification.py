@@ -1,4 +1,4 @@
-"""Is a file of weights what it is said to be? Each question with its answer."""
+"""Verifies weight files against their published digest, network and logits."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -16,16 +16,16 @@ from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.identify import check_network, identify
 from keras_convnext.pretrained.published import check_digest, file_digest, published_file
 
-COCO_TOLERANCE = 1e-3  # that of those who published the logits
+COCO_TOLERANCE = 1e-3  # the tolerance used by the publishers of the logits
 
 
 class Finding(NamedTuple):
-    """The answer to a question.
+    """The result of one check.
 
     Args:
-        question: str.
-        passed: bool or None. None if there is nothing to compare with.
-        answer: str.
+        question: str. What was checked: "digest", "network", "numbers" or "logits".
+        passed: bool or None. None if there is no reference to compare with.
+        answer: str. The result in words.
     """
 
     question: str
@@ -42,7 +42,7 @@ def verify(
     prefix: str | None = None,
     ignore: str | Iterable[str] = (),
 ) -> list[Finding]:
-    """Compares weights with all that is published about them.
+    """Compares weights with everything published about them.
 
     Example:
 
@@ -52,23 +52,24 @@ def verify(
     ```
 
     Args:
-        model: str. The network, such as "convnext_tiny".
-        weights: str or path. Published weights, fetched if need be, or a file. A file is compared
-            with the published one of its name.
-        image: what `load_image` takes, or None. Image 000000039769 of COCO val2017, for which first
-            logits of most of the official checkpoints are published. Defaults to None.
-        entry: str or None. Of a file: which dict of tensors, as in `load_checkpoint`.
-        prefix: str or None. Of a file, as in `load_checkpoint`.
-        ignore: str or iterable of str. Of a file, as in `load_checkpoint`.
+        model: str. Name of the network, such as "convnext_tiny".
+        weights: str or path. Name of published weights, which are downloaded if needed, or a file.
+            A file is compared with the published file of the same name.
+        image: a source as in `load_image`, or None. Image 000000039769 of COCO val2017, for which
+            the first logits of most official checkpoints have been published. Defaults to None, to
+            skip this check.
+        entry: str or None. For a file, as in `load_checkpoint`.
+        prefix: str or None. For a file, as in `load_checkpoint`.
+        ignore: str or iterable of str. For a file, as in `load_checkpoint`.
 
     Returns:
-        list of Finding: on the digest, the network, the numbers, and the logits.
+        List of `Finding`s about the digest, the network, the numbers and the logits.
 
     Raises:
         ValueError: If the network has no such published weights.
-        DownloadError: If they cannot be fetched.
-        FileNotFoundError: If there is no such file.
-        ImageError: If `image` is none.
+        DownloadError: If the weights cannot be downloaded.
+        FileNotFoundError: If the file does not exist.
+        ImageError: If `image` is not an image.
     """
     where = (entry, prefix, ignore)
     if Path(weights).suffix or Path(weights).is_file():
@@ -93,7 +94,7 @@ def _classes(path: Path, *where: Any) -> int | None:
     try:
         return identify(path, *where).classes
     except CheckpointError:
-        return None  # which the question of the network answers
+        return None  # reported by the check of the network
 
 
 def _ask(question: str, ask: Callable[[], tuple[bool | None, str]]) -> Finding:
@@ -108,8 +109,8 @@ def _digest(path: Path, copy: Checkpoint | None) -> tuple[bool | None, str]:
         return None, f"no published file has this name; SHA-256 {file_digest(path)}"
     sha256 = check_digest(path, copy)
     if copy.known_digest is None:
-        return None, f"none is published; SHA-256 {sha256}"
-    return True, f"as published; SHA-256 {sha256}"
+        return None, f"no digest has been published; SHA-256 {sha256}"
+    return True, f"matches the published digest; SHA-256 {sha256}"
 
 
 def _network(path: Path, model: str, classes: int | None, *where: Any) -> tuple[bool, str]:
@@ -119,12 +120,12 @@ def _network(path: Path, model: str, classes: int | None, *where: Any) -> tuple[
 
 def _numbers(path: Path, *where: Any) -> tuple[bool, str]:
     check_numbers(path, *where)
-    return True, "all are finite"
+    return True, "all values are finite"
 
 
 def _logits(path: Path, copy: Checkpoint | None, image: ImageSource) -> tuple[bool | None, str]:
     if copy is None or copy.file not in COCO_LOGITS:
-        return None, "none are published"
+        return None, "no logits have been published"
     network = BUILDERS[copy.model](
         weights=path, input_shape=(None, None, 3), classifier_activation=None
     )
@@ -134,15 +135,14 @@ def _logits(path: Path, copy: Checkpoint | None, image: ImageSource) -> tuple[bo
         for pixels in _readings(open_image(image), copy.size)
     ]
     passed = bool(min(differences) <= COCO_TOLERANCE)
-    hint = "" if passed else "; is it the image 000000039769 of COCO val2017?"
-    return passed, f"they differ by {min(differences):.1e} from the published{hint}"
+    hint = "" if passed else "; is this image 000000039769 of COCO val2017?"
+    return passed, f"differ from the published logits by {min(differences):.1e}{hint}"
 
 
 def _readings(image: Image.Image, size: int) -> Iterator[np.ndarray]:
-    """The image as the published logits may have been made from it.
+    """Yields the image in the sizes from which the published logits may have been computed.
 
-    They were made "without center cropping", which below 384 px leaves open to what size the image
-    was brought.
+    They were computed "without center cropping", which does not determine the size below 384 px.
     """
     sizes = [(size, size)]
     if size < WARP_FROM:

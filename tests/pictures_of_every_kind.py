@@ -116,8 +116,8 @@ def not_pictures():
     return {
         "empty": (b"", "Not an image"),
         "text": (b"some text", "Not an image"),
-        "cut off jpeg": (encoded(PHOTO, "JPEG")[:3000], "a damaged one"),
-        "cut off png": (encoded(PHOTO, "PNG")[:3000], "a damaged one"),
+        "cut off jpeg": (encoded(PHOTO, "JPEG")[:3000], "a damaged image"),
+        "cut off png": (encoded(PHOTO, "PNG")[:3000], "a damaged image"),
         "zip": (b"PK\x03\x04" + bytes(60), "a ZIP archive: unpack it"),
         "pdf": (b"%PDF-1.7 ...", "a PDF document"),
         "eps": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "a PostScript file"),

@@ -36,7 +36,7 @@ def test_arguments_are_theirs_in_their_order():
 def test_weights_of_other_classes_and_sizes(tmp_path):
     path = tmp_path / "x.weights.h5"
     ours(classes=7).save_weights(path)
-    with pytest.warns(UserWarning, match="7 classes and the model 3"):
+    with pytest.warns(UserWarning, match="7 classes, but the model has 3"):
         model = ours(weights=path, classes=3, input_shape=(96, 64, 4))
     assert model.output_shape == (None, 3)
     with pytest.raises(ValueError, match="should be 1000"):

@@ -69,7 +69,7 @@ def test_the_network_of_a_file_is_compared_with_the_one_asked_for(suffix, tmp_pa
     path = tmp_path / f"atto{suffix}"
     keras_convnext.save_checkpoint(model, path)
     assert_same_weights(load_model(path, model="convnext_atto"), model)
-    with pytest.raises(CheckpointError, match="convnext_atto checkpoint, not convnext_tiny"):
+    with pytest.raises(CheckpointError, match="checkpoint of convnext_atto, not of convnext_tiny"):
         load_model(path, model="convnext_tiny")
 
 
@@ -95,7 +95,7 @@ def test_weights_may_be_halved(checkpoint, suffix, tmp_path):
 
 @pytest.mark.parametrize("target", ["x.onnx", "x.hdf", "x"])
 def test_other_suffixes_are_refused(checkpoint, target, tmp_path):
-    with pytest.raises(ValueError, match="target ends in"):
+    with pytest.raises(ValueError, match="target must end in"):
         convert(checkpoint, tmp_path / target)
 
 

@@ -125,7 +125,7 @@ def test_other_classes_keep_the_trunk_and_a_head_to_be_trained(path):
         lambda: load_model(path, classes=7),
         lambda: trunk(include_top=True, weights=path, classes=7),
     ):
-        with pytest.warns(UserWarning, match="has 5 classes and the model 7"):
+        with pytest.warns(UserWarning, match="has 5 classes, but the model has 7"):
             network = load()
         assert network.output_shape == (None, 7)
         assert_close(network.get_weights()[:-2], model.get_weights()[:-2])
@@ -135,7 +135,7 @@ def test_other_classes_keep_the_trunk_and_a_head_to_be_trained(path):
 
 def test_another_network_or_an_entry_is_refused(path):
     saved(plain, path)
-    with pytest.raises(CheckpointError, match="convnext checkpoint, not convnext_xlarge"):
+    with pytest.raises(CheckpointError, match="checkpoint of convnext, not of convnext_xlarge"):
         load_model(path, model="convnext_xlarge")
     with pytest.raises(CheckpointError, match="no entries"):
         load_model(path, entry="model_ema")
@@ -147,7 +147,7 @@ def test_another_network_or_an_entry_is_refused(path):
 )
 def test_layers_that_no_builder_makes_are_named_if_options_are_given(make, named, path):
     saved(make, path)
-    with pytest.raises(CheckpointError, match=rf"{named}.*nothing but the file"):
+    with pytest.raises(CheckpointError, match=rf"{named}.*without other arguments"):
         load_model(path, input_shape=(64, 64, 3))
 
 
@@ -171,13 +171,13 @@ def test_a_quantized_file_is_refused_as_a_checkpoint(path, no_garbage_collection
 
 def test_a_file_of_two_networks_is_refused_as_a_checkpoint(path):
     saved(two_trunks_of_the_same_names, path)
-    with pytest.raises(CheckpointError, match=r"There are ConvNeXts .*Choose one with prefix="):
+    with pytest.raises(CheckpointError, match=r"contains ConvNeXts .*Choose one with prefix="):
         identify(path)
 
 
 def test_a_model_without_a_network_is_refused(path):
     keras.Sequential([keras.Input((4,)), layers.Dense(2)]).save(path)
-    with pytest.raises(CheckpointError, match=r"place for .*x\.keras"):
+    with pytest.raises(CheckpointError, match=r"Not a ConvNeXt.*x\.keras"):
         identify(path)
 
 
@@ -188,7 +188,9 @@ class Unknown(layers.Layer):
 
 def test_an_unknown_layer_is_named(path):
     keras.Sequential([image(), trunk(), Unknown(), dense()]).save(path)
-    with pytest.raises(CheckpointError, match=r"needs 'Unknown'.*register_keras_serializable"):
+    with pytest.raises(
+        CheckpointError, match=r"uses the class 'Unknown'.*register_keras_serializable"
+    ):
         load_model(path)
     assert identify(path).classes == 3
 
@@ -260,7 +262,7 @@ def test_damaged_archives_are_told_as_such(path, tmp_path):
                 read(path)
     path.write_bytes(b"PK")
     for read in (identify, load_model):
-        with pytest.raises(CheckpointError, match=r"Not a \.keras file"):
+        with pytest.raises(CheckpointError, match=r"Not a valid \.keras file"):
             read(path)
 
 
@@ -294,5 +296,5 @@ def test_reading_leaves_the_numbers_in_the_file(path):
     tensors = read_keras(path)
     assert sum(np.prod(tensor.shape) for tensor in tensors.values()) == model.count_params()
     os.truncate(path, path.stat().st_size // 2)
-    with pytest.raises(CheckpointError, match="cut while"):
+    with pytest.raises(CheckpointError, match="truncated while"):
         [tensor.read() for tensor in tensors.values()]

@@ -98,7 +98,7 @@ def test_one_picture_is_not_several(photo):
     with open(photo, "rb") as file:
         pixels = np.asarray(image)
         for one in (str(photo), photo, photo.read_bytes(), file, image, pixels, pixels[..., 0]):
-            with pytest.raises(ValueError, match="put the one into a list"):
+            with pytest.raises(ValueError, match="wrap a single image in a list"):
                 load_images(one)
     assert load_images(np.stack([pixels, pixels]), 8).shape == (2, 8, 8, 3)
 
@@ -126,13 +126,13 @@ def test_pillow_warns_of_nothing_itself():
     [
         ([0, 255, 256, 65535], "u2", [0, 0, 1, 255], ""),
         ([0, 0], "u2", [0, 0], ""),
-        ([0, 16, 4095], "u2", [0, 1, 255], "Pixels of 16 bits: 0..4095"),
-        ([0, 7, 255], "u2", [0, 7, 255], "Pixels of 16 bits: 0..255"),
-        ([0, 7, 255], "i4", [0, 7, 255], "Pixels of 32 bits: 0..255"),
-        ([0, 256, 65535], "i4", [0, 1, 255], "Pixels of 32 bits: 0..65535"),
-        ([0, 0.5, 1], "f4", [0, 128, 255], "Floating-point pixels: 0..1 "),
-        ([0, 1.4, 200], "f4", [0, 1, 200], "Floating-point pixels: 0..255 "),
-        ([0, 257, 65535], "f4", [0, 1, 255], "Floating-point pixels: 0..65535 "),
+        ([0, 16, 4095], "u2", [0, 1, 255], "16-bit pixels were scaled from 0..4095"),
+        ([0, 7, 255], "u2", [0, 7, 255], "16-bit pixels were scaled from 0..255"),
+        ([0, 7, 255], "i4", [0, 7, 255], "32-bit pixels were scaled from 0..255"),
+        ([0, 256, 65535], "i4", [0, 1, 255], "32-bit pixels were scaled from 0..65535"),
+        ([0, 0.5, 1], "f4", [0, 128, 255], "Floating-point pixels were scaled from 0..1 "),
+        ([0, 1.4, 200], "f4", [0, 1, 200], "Floating-point pixels were scaled from 0..255 "),
+        ([0, 257, 65535], "f4", [0, 1, 255], "Floating-point pixels were scaled from 0..65535 "),
     ],
 )
 def test_levels(values, kind, expected, said):
@@ -184,7 +184,7 @@ def test_colours_that_are_not_rgb_are_converted_or_named():
 
 def test_heic_is_read_once_its_package_is_there(monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
-    with pytest.raises(ImageError, match="HEIC picture, which needs pillow-heif: pip install"):
+    with pytest.raises(ImageError, match="HEIC image, which needs pillow-heif: pip install"):
         load_image(HEIC)
 
     def register():
@@ -206,7 +206,7 @@ def test_a_tiff_of_huge_tiles_is_refused():
     start = len(data)
     data += struct.pack("<H", len(entries)) + b"".join(sorted(entries)) + bytes(4)
     data[4:8] = struct.pack("<I", start)
-    with pytest.raises(ImageError, match="tiles far larger than the picture"):
+    with pytest.raises(ImageError, match="are far larger than the image"):
         load_image(bytes(data))
 
 

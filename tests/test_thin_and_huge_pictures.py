@@ -96,10 +96,10 @@ def test_a_bomb_has_the_same_message_everywhere_and_is_named(tmp_path):
     (tmp_path / "a").mkdir()
     path = tmp_path / "a" / "bomb.png"
     path.write_bytes(png_of(30_000, 30_000))
-    said = "The picture has more than 178,956,970 pixels, .* decompression bomb"
+    said = "The image has more than 178,956,970 pixels .* decompression bomb"
     with pytest.raises(ImageError, match=f"{said}.*Received: {path}"):
         load_image(path)
-    with pytest.raises(DataError, match=f"A broken image: {path}. {said}"):
+    with pytest.raises(DataError, match=f"An image is broken: {path}. {said}"):
         refuse_broken(open_source(tmp_path), [0])
     with pytest.raises(tf.errors.OpError, match=said):
         evaluation_image(tf.constant(path.read_bytes()))

@@ -82,7 +82,7 @@ def test_another_network_and_a_missing_tensor(network, path, tmp_path):
     torch.save({"model": state}, tmp_path / "x.pth")
     passed, answer = answers(verify("convnext_atto", tmp_path / "x.pth"))["network"]
     assert passed is False
-    assert "lacks tensors of convnext_atto: stages_1_blocks_0/norm/beta" in answer
+    assert "convnext_atto are missing from the checkpoint: stages_1_blocks_0/norm/beta" in answer
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""Images and labels, from wherever they lie, as tf.data."""
+"""Labeled images from folders, shards, tables and TensorFlow Datasets, as `tf.data`."""

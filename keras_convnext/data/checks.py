@@ -1,4 +1,4 @@
-"""What can be wrong with images, found before a run and not hours into it."""
+"""Checks that find problems with images before a run starts, not hours into it."""
 
 from collections.abc import Iterable
 
@@ -12,10 +12,10 @@ from keras_convnext.pictures import ImageError, name_of, read_picture
 
 
 def check_images(source: Source, least: int = 1, limit: int | None = 256) -> None:
-    """Refuses classes with too few images, and images that do not decode.
+    """Checks that classes have enough images, and that images decode.
 
-    That there are images at all, none of zero bytes, and labels within the list, is checked when a
-    source is opened and read.
+    Missing images, empty files and labels outside the list of classes are found when a source is
+    opened and read.
 
     Example:
 
@@ -24,36 +24,37 @@ def check_images(source: Source, least: int = 1, limit: int | None = 256) -> Non
     ```
 
     Args:
-        source: Source.
-        least: int. How many images a class has at least, where that is known without reading them,
-            as in folders. To train takes 2: one is learned by heart. Defaults to 1.
-        limit: int or None. How many images are decoded, spread evenly over the source; None means
+        source: Source. The images to check.
+        least: int. Minimum number of images per class, checked if the counts are known without
+            reading the images, as in folders. Training needs 2, since a single image would only
+            be memorized. Defaults to 1.
+        limit: int or None. Number of images to decode, spread evenly over the source; None for
             all. Defaults to 256.
 
     Raises:
-        DataError: If something is wrong; the message names the class or the image.
+        DataError: If a check fails; the message names the class or image.
     """
     counts = source.counts()
     if counts is not None and (counts < least).any():
         few = np.flatnonzero(counts < least)
-        others = f", and {len(few) - 1:,} others have too few" * (len(few) > 1)
+        others = f", and {len(few) - 1:,} others have too few as well" * (len(few) > 1)
         raise DataError(
-            f"Class {source.classes[few[0]]!r} has {counts[few[0]]} images where {least} are needed"
-            f"{others}. Add some, or take the class away. Received: {source.name}"
+            f"Class {source.classes[few[0]]!r} has {counts[few[0]]} images, but at least {least} "
+            f"are needed{others}. Add images, or remove the class. Received: {source.name}"
         )
     number = source.size if limit is None else min(limit, source.size)
     refuse_broken(source, np.linspace(0, source.size - 1, number).astype(np.int64))
 
 
 def refuse_broken(source: Source, indices: Iterable[int]) -> None:
-    """Decodes some images, and names the first that is broken or has disappeared.
+    """Decodes some images, and raises an error for the first that is missing or broken.
 
     Args:
-        source: Source.
-        indices: iterable of int. Of the images, in the order of the storage.
+        source: Source. The images.
+        indices: iterable of int. Indices of the images to decode, in storage order.
 
     Raises:
-        DataError: If one of them is not there or does not decode.
+        DataError: If an image is missing or does not decode.
     """
     for index in map(int, indices):
         name = name_of(source.name_of(index))
@@ -61,7 +62,7 @@ def refuse_broken(source: Source, indices: Iterable[int]) -> None:
             encoded = source.example(index)[0]
         except (tf.errors.OpError, OSError) as error:
             raise DataError(
-                f"An image that has disappeared or cannot be read: {name}. "
+                f"An image has disappeared or cannot be read: {name}. "
                 f"{reason_of(error).rpartition('; ')[2]}"
             ) from error
         try:
@@ -69,14 +70,14 @@ def refuse_broken(source: Source, indices: Iterable[int]) -> None:
         except tf.errors.OpError as error:
             try:
                 read_picture(encoded, name)
-            except ImageError as told:  # in Pillow's words where it finds the same
-                reason = str(told).removesuffix(f" Received: {name}")
-                raise DataError(f"A broken image: {name}. {reason}") from error
-            raise DataError(f"A broken image: {name}. {reason_of(error)}") from error
+            except ImageError as image_error:  # prefer our message if Pillow fails, too
+                reason = str(image_error).removesuffix(f" Received: {name}")
+                raise DataError(f"An image is broken: {name}. {reason}") from error
+            raise DataError(f"An image is broken: {name}. {reason_of(error)}") from error
 
 
 def reason_of(error: Exception) -> str:
-    """The line that tells what is wrong of an error from TensorFlow, without its traceback."""
+    """The message of a TensorFlow error, without its traceback."""
     return str(error).partition("\n")[0].rpartition("}} ")[2].partition(" [Op:")[0]
 
 

@@ -1,8 +1,9 @@
-"""From the bytes of a picture file to pixels, inside `tf.data`, equal to Pillow's.
+"""Decodes image files inside `tf.data` to the same pixels as Pillow.
 
-TensorFlow decodes what nearly all are, JPEG and PNG of 8 bits, as Pillow does and in parallel. The
-others go through Pillow itself, decided by their content: other formats, CMYK, 16 bits, pictures
-that a camera says are to be turned, and what is too large or no picture, for Pillow to say why.
+TensorFlow decodes the most common files, 8-bit JPEG and PNG, to the same pixels as Pillow, and in
+parallel. All others are passed to Pillow, depending on their content: other formats, CMYK, 16 bits,
+images with an EXIF rotation, and files that are too large or not images, so that Pillow reports the
+reason.
 """
 
 import warnings
@@ -20,14 +21,14 @@ from keras_convnext.pictures import (
     read_picture,
 )
 
-# px: half a JPEG's colours are interpolated from those of the neighbouring columns, which the
-# decoder does not see past the sides of a window. What it makes up there is cut off again.
+# px: subsampled JPEG chroma is interpolated from neighbouring columns, which the decoder does not
+# read beyond the sides of a window. The columns with wrong values are cropped afterwards.
 _MARGIN = 2
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-_TABLES = b"\xff\xdb"  # of a JPEG, which come after all that is said about it
-_METADATA = 2**16  # bytes at the start of a file, and at the end of a PNG, where EXIF is looked for
-# An orientation in EXIF, little-endian or big-endian, or in XMP; 1 is upright. `\C` is any byte.
+_TABLES = b"\xff\xdb"  # JPEG quantization tables, which follow all metadata
+_METADATA = 2**16  # bytes searched for EXIF at the start of a file, and at the end of a PNG
+# The orientation in EXIF, little-endian or big-endian, or in XMP; 1 is upright. `\C` is any byte.
 _ORIENTATION = (
     r"(?:\x12\x01[\x03\x04]\x00\x01\x00\x00\x00"
     r"|\x01\x12\x00\x03\x00\x00\x00\x01\x00"
@@ -39,33 +40,33 @@ _FIRST_ORIENTATION = rf"(?s)^\C*?{_ORIENTATION}([\x01-\x081-8])\C*$"
 
 
 class Placement(NamedTuple):
-    """Which window of an image is resized, and where it comes to lie in the square."""
+    """The window of an image that is resized, and its position in the square."""
 
     window: tf.Tensor  # int32 (4,): top, left, height, width
-    scale: tf.Tensor  # float32 (2,): pixels of the square to one of the window, down and right
-    translation: tf.Tensor  # float32 (2,): the window's corner in the square, down and right
-    shrinkage: tf.Tensor  # int64 (2,): pixels by which the height and the width shrink
+    scale: tf.Tensor  # float32 (2,): square pixels per window pixel, vertically and horizontally
+    translation: tf.Tensor  # float32 (2,): window corner in the square, vertically, horizontally
+    shrinkage: tf.Tensor  # int64 (2,): pixels by which height and width shrink
 
 
-# Decides on the window of an image of some height and width.
+# Chooses the window for an image's height and width.
 Place = Callable[[tf.Tensor, tf.Tensor], Placement]
-# Decodes a whole file: uint8 (H, W, 3).
+# Decodes a whole file to uint8 (H, W, 3).
 Decoder = Callable[[tf.Tensor], tf.Tensor]
 
 
 def decode_by_pillow(encoded: tf.Tensor) -> tf.Tensor:
-    """Decodes a file as `open_image` does: uint8 tensor (H, W, 3).
+    """Decodes a file like `open_image`, to a uint8 tensor (H, W, 3).
 
-    A notice is a warning, once for all files, whose names are not known here.
+    Notices become warnings without file names, which are not known here.
     """
 
     def decode(encoded: tf.Tensor) -> np.ndarray:
         image, notice = read_picture(encoded.numpy())
         if notice:
-            warnings.warn(f"Among the pictures: {notice}", ImageWarning, stacklevel=1)
+            warnings.warn(f"In some image files: {notice}", ImageWarning, stacklevel=1)
         return np.asarray(image)
 
-    # Not `tf.numpy_function`, which takes the zeros off the end of a file in eager mode.
+    # Not `tf.numpy_function`, which strips trailing zeros from the file in eager mode.
     pixels = tf.py_function(decode, [encoded], tf.uint8)
     return tf.ensure_shape(pixels, (None, None, 3))
 
@@ -73,13 +74,16 @@ def decode_by_pillow(encoded: tf.Tensor) -> tf.Tensor:
 def decode_window(
     encoded: tf.Tensor, place: Place, other: Decoder = decode_by_pillow
 ) -> tuple[tf.Tensor, Placement]:
-    """Decodes what `place` wants of an image: uint8 (H, W, 3).
+    """Decodes the window of an image chosen by `place`, to uint8 (H, W, 3).
 
     Args:
         encoded: string tensor (). The bytes of a file.
-        place: function of the height and the width.
-        other: function of `encoded`. Decodes what TensorFlow does not decode as Pillow does.
-            Defaults to Pillow, which cannot be saved with a graph.
+        place: function (height, width) that returns the `Placement`.
+        other: function of `encoded`. Decodes the files that TensorFlow does not decode like
+            Pillow. Defaults to Pillow, which cannot be saved in a graph.
+
+    Returns:
+        The pixels of the window, and the `Placement`.
     """
 
     def jpeg() -> tuple[tf.Tensor, Placement]:
@@ -101,12 +105,12 @@ def decode_window(
 
 
 def _is_plain_jpeg(encoded: tf.Tensor) -> tf.Tensor:
-    """Tells whether TensorFlow decodes a file as Pillow does: a JPEG, upright and not CMYK."""
+    """Whether TensorFlow decodes a file like Pillow: an upright JPEG that is not CMYK."""
 
     def is_plain() -> tf.Tensor:
         shape = tf.io.extract_jpeg_shape(encoded)
-        # Where the tables follow the first segment, as in most files that no camera wrote, there is
-        # no EXIF, and nothing to search for it.
+        # If the tables follow the first segment, as in most files not written by a camera, there is
+        # no EXIF to search for.
         searched = tf.where(tf.strings.substr(encoded, 20, 2) == _TABLES, 0, _METADATA)
         turned = _is_turned(tf.strings.substr(encoded, 0, searched))
         return (shape[2] < 4) & _is_small(shape[:2]) & ~turned & has_few_scans(encoded)
@@ -121,14 +125,14 @@ def has_few_scans(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _is_plain_png(encoded: tf.Tensor) -> tf.Tensor:
-    """Tells the same of a PNG, upright and of at most 8 bits."""
+    """Whether TensorFlow decodes a file like Pillow: an upright PNG of at most 8 bits."""
 
     def is_plain() -> tf.Tensor:
         sides = tf.stack([number(encoded, 16, 4), number(encoded, 20, 4)])
         turned = _is_turned(tf.strings.join([_head(encoded), _tail(encoded)]))
         return (number(encoded, 24, 1) <= 8) & _is_small(sides) & ~turned
 
-    is_png = begins(encoded, _PNG) & (tf.strings.length(encoded) > 33)  # as long as its header
+    is_png = begins(encoded, _PNG) & (tf.strings.length(encoded) > 33)  # length of the header
     return tf.cond(is_png, is_plain, lambda: tf.constant(False))
 
 
@@ -140,18 +144,16 @@ def _is_small(sides: tf.Tensor) -> tf.Tensor:
 
 
 def turned_upright(pixels: tf.Tensor, encoded: tf.Tensor) -> tf.Tensor:
-    """Turns a decoded picture (H, W, 3) as its camera says, within a graph.
+    """Applies the EXIF orientation of a file to its decoded image (H, W, 3), inside a graph.
 
-    The orientation is the first thing in the file that looks like one, where Pillow takes EXIF
-    apart.
+    The first match in the file that looks like an orientation is used; Pillow parses EXIF instead.
     """
     digit = tf.strings.regex_replace(_head(encoded), _FIRST_ORIENTATION, r"\1")
-    # What is not replaced is the whole head, which tells nothing.
+    # Without a match, the result is the whole head, and the image is taken to be upright.
     digit = tf.where(tf.strings.length(digit) == 1, digit, "\x01")
     orientation = tf.io.decode_raw(digit, tf.uint8)[0] % 16  # the character "6" is 0x36
     bits = tf.cast(orientation, tf.int32) - 1
-    # As EXIF numbers them: 5 to 8 are 1 to 4, transposed, of which the second two are the other
-    # way round.
+    # EXIF's numbers: 5 to 8 are the transposes of 1 to 4, with the last two swapped.
     flips = tf.gather([[0, 0], [0, 1], [1, 1], [1, 0], [0, 0], [0, 1], [1, 1], [1, 0]], bits) == 1
     pixels = tf.cond(bits > 3, lambda: tf.transpose(pixels, (1, 0, 2)), lambda: pixels)
     pixels = tf.cond(flips[0], lambda: pixels[::-1], lambda: pixels)
@@ -174,12 +176,12 @@ def _window_of_jpeg(
 
 
 def begins(encoded: tf.Tensor, magic: bytes) -> tf.Tensor:
-    """Tells whether a file begins with some bytes."""
+    """Whether a file begins with the given bytes."""
     return tf.strings.substr(encoded, 0, len(magic)) == magic
 
 
 def number(encoded: tf.Tensor, start: int, length: int, little_endian: bool = False) -> tf.Tensor:
-    """Reads a number without sign from a file that is long enough: float64 ()."""
+    """Reads an unsigned integer from a file that is long enough, as float64 ()."""
     digits = tf.io.decode_raw(tf.strings.substr(encoded, start, length), tf.uint8)
     digits = digits[::-1] if little_endian else digits
     values = 256.0 ** np.arange(length - 1, -1, -1, dtype=np.float64)

@@ -1,22 +1,22 @@
-"""What goes wrong with data, under one name."""
+"""Errors and warnings about data."""
 
 from keras_convnext.printable import PrintableError
 
 
 class DataError(PrintableError):
-    """The images or the labels are not what a run needs; the message names the culprit."""
+    """Images or labels are missing, broken or inconsistent; the message names them."""
 
 
 class DataWarning(UserWarning):
-    """Something beside the images is left out, which might have been meant."""
+    """Something in a data folder was skipped, although it may have been intended as data."""
 
 
 class NoSuchSplitError(DataError):
-    """The data has no split of that name, or of one that means the same."""
+    """The data has no split of this name or an equivalent one."""
 
 
 def missing_extra(package: str, purpose: str) -> ImportError:
-    """Makes the error for an optional package that is not there."""
+    """Returns the error for an optional package that is not installed."""
     return ImportError(
         f'{purpose} need {package}: pip install "keras-convnext[train]"', name=package
     )

@@ -1,4 +1,4 @@
-"""Folders of class folders, as torchvision's ImageFolder takes them."""
+"""Folders with one subfolder per class, as in torchvision's `ImageFolder`."""
 
 import os
 import unicodedata
@@ -17,16 +17,16 @@ from keras_convnext.data.splits import resolve_split, split_word
 from keras_convnext.picture_files import is_hidden, is_picture, walk, walk_pictures
 from keras_convnext.pictures import name_of
 
-_LISTERS = 16  # threads, as most of a listing is waiting for the file system
+_LISTERS = 16  # threads: listing mostly waits for the file system
 
 
 class FolderSource(Source):
-    """Images in one folder a class.
+    """Images in one folder per class.
 
     Args:
-        folder: path. Where the folders are.
-        split: str. What it is called.
-        classes: mapping. The name of each class, in order, and that of its folder.
+        folder: path. The folder that contains the class folders.
+        split: str. Name of the split.
+        classes: mapping from class names, in order, to the names of their folders.
     """
 
     def __init__(self, folder: Path, split: str, classes: Mapping[str, str]) -> None:
@@ -37,10 +37,12 @@ class FolderSource(Source):
         empty = [path for _, lengths, empty in listings for path in empty]
         if empty:
             others = f", and {len(empty) - 1:,} others" * (len(empty) > 1)
-            raise DataError(f"An image file of no bytes at all: {name_of(empty[0])}{others}")
+            raise DataError(
+                f"An image file is empty: {name_of(empty[0])}{others}. Restore or delete it"
+            )
         self._counts = np.array([len(lengths) for _, lengths, _ in listings], np.int64)
         self._class_ends = np.cumsum(self._counts)
-        # Fourteen million names as Python strings are a gigabyte more than as one of bytes.
+        # Fourteen million Python strings take a gigabyte more than one bytes object.
         self._names = b"".join(names for names, _, _ in listings)
         lengths = np.concatenate([lengths for _, lengths, _ in listings])
         self._name_ends = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
@@ -61,7 +63,7 @@ class FolderSource(Source):
         return [os.fsencode(self.name_of(index)) for index in indices]
 
     def parse(self, found: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Adds to the paths the places of their folders among the classes."""
+        """Adds the labels to the paths."""
         labels = tf.searchsorted(self._class_ends, indices, side="right", out_type=tf.int64)
         return found, labels
 
@@ -73,10 +75,11 @@ class FolderSource(Source):
 def open_folder(folder: Path, split: str | None) -> FolderSource | None:
     """Opens `folder/<class>/...` or `folder/<split>/<class>/...`, or returns None if it is neither.
 
-    Where there is a training split, its classes are those of the others too, so that labels agree.
+    If there is a training split, the other splits use its classes, so that labels agree.
 
     Raises:
-        DataError: If there are no images, a class that training lacks, or no such split.
+        DataError: If there are no images, the split does not exist, or it has a class that is
+            missing from the training split.
     """
     folders = subfolders(folder)
     splits = [name for name in folders if split_word(name) and subfolders(folder / name)]
@@ -94,8 +97,8 @@ def open_folder(folder: Path, split: str | None) -> FolderSource | None:
         unknown = sorted(set(classes) - set(known))
         if unknown:
             raise DataError(
-                f"{folder / found} has the class {unknown[0]!r}, which {folder / training} lacks: "
-                "a model trained on the one cannot be right on the other. "
+                f"The class {unknown[0]!r} in {folder / found} is missing from "
+                f"{folder / training}: a model cannot predict a class it was not trained on. "
                 f"Received: {len(unknown)} such classes of {len(classes)}"
             )
         classes = {name: classes.get(name, name) for name in known}
@@ -103,7 +106,7 @@ def open_folder(folder: Path, split: str | None) -> FolderSource | None:
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Returns the sorted names of the folders in a folder, without those that systems hide."""
+    """Returns the sorted names of the subfolders, without hidden and system folders."""
     with os.scandir(folder) as entries:
         return sorted(
             entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name)
@@ -111,39 +114,38 @@ def subfolders(folder: Path) -> list[str]:
 
 
 def class_folders(folder: Path) -> dict[str, str]:
-    """Finds the classes: of each the name and the folder, in the order of the names.
+    """Returns a dict from class names to folder names, sorted by class name.
 
-    A folder of other files than images, such as checkpoints, is no class; an empty one is. Names
-    are in Unicode's composed form, so that folders from macOS and from elsewhere are the same
-    class.
+    A folder that contains only other files than images, such as checkpoints, is not a class; an
+    empty folder is. Class names are in Unicode's composed form (NFC), so that folders written on
+    macOS and on other systems are the same class.
 
     Raises:
-        DataError: If names are not text, or two are the same.
+        DataError: If a name is not printable text, or two names are equal.
     """
     names = subfolders(folder)
     with ThreadPoolExecutor(_LISTERS) as pool:
         are_classes = list(pool.map(_is_class, (folder / name for name in names)))
     left_out = [name for name, is_class in zip(names, are_classes) if not is_class]
     if left_out:
-        others = f", nor for {len(left_out) - 1:,} others" * (len(left_out) > 1)
+        others = f" and {len(left_out) - 1:,} others" * (len(left_out) > 1)
         warnings.warn(
-            f"A folder without images is not taken for a class: {name_of(folder / left_out[0])}"
-            f"{others}",
+            f"Skipped folders without images: {name_of(folder / left_out[0])}{others}",
             DataWarning,
             stacklevel=2,
         )
     classes: dict[str, str] = {}
     for name in (name for name, is_class in zip(names, are_classes) if is_class):
         composed = unicodedata.normalize("NFC", name)
-        if name_of(name) != name:  # a class is a line of classes.txt
+        if name_of(name) != name:  # classes.txt has one class per line
             raise DataError(
-                "The name of a class is text on one line: rename the folder. "
+                "A class name must be printable text on one line. Rename the folder. "
                 f"Received: {name_of(folder / name)}"
             )
         if composed in classes:
             raise DataError(
-                "Two folders have the same name, once with composed and once with combining "
-                f"characters: merge them. Received: {folder / name}"
+                "Two folders have the same name, one with composed and one with combining "
+                f"characters. Merge them. Received: {folder / name}"
             )
         classes[composed] = name
     if len(classes) == 1:
@@ -152,12 +154,12 @@ def class_folders(folder: Path) -> dict[str, str]:
 
 
 def _refuse_wrapper(folder: Path, name: str) -> None:
-    """Refuses one class that holds the folders of several, as archives are often unpacked."""
+    """Refuses a single folder that contains the class folders, as often in unpacked archives."""
     only = folder / name
     inside = [each for each in subfolders(only) if _has_images(only / each)]
     if len(inside) > 1 and not any(map(is_picture, os.listdir(only))):
         raise DataError(
-            f"The classes are one folder deeper, such as {inside[0]!r}: name that folder, {only}. "
+            f"The class folders, such as {inside[0]!r}, are one level deeper. Pass {only} instead. "
             f"Received: {folder}"
         )
 
@@ -177,7 +179,7 @@ def _has_images(folder: Path) -> bool:
 
 def _list_images(folder: Path) -> tuple[bytes, np.ndarray, list[str]]:
     """Returns the sorted names in one string, their lengths, and the paths of empty files."""
-    # A class of the training images need not have any among the others.
+    # A class in the training split may have no images in other splits.
     images = list(walk_pictures(folder)) if folder.is_dir() else []
     empty = []
     for image in images:
@@ -186,12 +188,12 @@ def _list_images(folder: Path) -> tuple[bytes, np.ndarray, list[str]]:
                 empty.append(image.path)
         except OSError as error:
             raise DataError(
-                "A link to nothing, or a file that was just deleted. "
+                "An image file is a broken link or was just deleted. "
                 f"Received: {name_of(image.path)}"
             ) from error
         if image.name.lower().endswith((".heic", ".heif")) and not find_spec("pillow_heif"):
             raise DataError(
-                "HEIC pictures need pillow-heif: pip install pillow-heif. "
+                "HEIC images need pillow-heif: pip install pillow-heif. "
                 f"Received: {name_of(image.path)}"
             )
     start = len(os.fsencode(folder)) + 1

@@ -1,4 +1,4 @@
-"""A part of the images held back from training, where the data has no other to validate on."""
+"""Holds out part of the training images if the data has no validation split."""
 
 import numpy as np
 import tensorflow as tf
@@ -8,12 +8,12 @@ from keras_convnext.data.source import Source
 
 
 class Part(Source):
-    """Some of the images of another source.
+    """A subset of another source.
 
     Args:
-        whole: Source.
-        split: str. What this part is called.
-        indices: int array. Of its images in the whole.
+        whole: Source. The other source.
+        split: str. Name of this subset.
+        indices: int array. Indices of its images in the other source.
     """
 
     def __init__(self, whole: Source, split: str, indices: np.ndarray) -> None:
@@ -22,41 +22,41 @@ class Part(Source):
         super().__init__(whole.name, split, whole.classes, len(indices))
 
     def find(self, indices: np.ndarray) -> list[bytes]:
-        """Returns what stands for the images in the whole."""
+        """Returns the records or paths of the images in the whole source."""
         return self._whole.find(self._indices[indices])
 
     def parse(self, found: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Makes of what was found what the whole makes of it."""
+        """Parses records or paths like the whole source."""
         return self._whole.parse(found, tf.gather(self._indices, indices))
 
     def load(self, parsed: tf.Tensor) -> tf.Tensor:
-        """Makes of one of what `parse` returned the encoded image."""
+        """Loads an encoded image like the whole source."""
         return self._whole.load(parsed)
 
     def name_of(self, index: int) -> str:
-        """Says where image `index` lies, for a message."""
+        """Returns the location of image `index`, for a message."""
         return self._whole.name_of(int(self._indices[index]))
 
 
 def hold_out(source: Source, share: float, seed: int) -> tuple[Source, Source]:
-    """Splits the images at random in those to train on and those to validate on.
+    """Splits the images at random into a training and a validation set.
 
-    The same share of each class where the number of its images is known without reading them, as in
-    folders, and there one image at least on either side; else the same share of all.
+    If the number of images per class is known without reading them, as in folders, the share is
+    taken from each class, with at least one image on either side; otherwise from all images.
 
     Args:
-        source: Source. Whose classes have two images or more.
-        share: float, above 0 and below 1. To validate on.
-        seed: int. The same seed holds back the same images.
+        source: Source. The images, at least two per class.
+        share: float in (0, 1). Share of the images to validate on.
+        seed: int. The same seed holds out the same images.
 
     Returns:
-        Two sources: for training, and for validation.
+        Two sources, for training and for validation.
 
     Raises:
-        DataError: If there are too few images to share out.
+        DataError: If there are too few images to split.
     """
     if source.size < 2:
-        raise DataError(f"One image cannot be shared out. Received: {source.name}")
+        raise DataError(f"A single image cannot be split. Add images. Received: {source.name}")
     counts = source.counts()
     ends = np.cumsum([source.size] if counts is None else counts)
     generator = np.random.default_rng(seed)

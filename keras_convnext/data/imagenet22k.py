@@ -1,10 +1,10 @@
-"""ImageNet-22K as a dataset of TensorFlow Datasets, from the release as it comes.
+"""ImageNet-22K for TensorFlow Datasets, prepared from the original release.
 
     import keras_convnext.data.imagenet22k
     tfds.load("imagenet22k", split="train")
 
-`tfds build --imports=keras_convnext.data.imagenet22k imagenet22k` prepares it from the shell. Give
-`--beam_pipeline_options` to spread the work over a cluster: a class is then a piece of work.
+`tfds build --imports=keras_convnext.data.imagenet22k imagenet22k` prepares it from the shell. Use
+`--beam_pipeline_options` to distribute the work over a cluster, one class per work item.
 """
 
 import io
@@ -23,23 +23,23 @@ from keras_convnext.preprocessing import class_labels, open_image
 if TYPE_CHECKING:
     import apache_beam as beam
 
-Example = tuple[str, dict[str, object]]  # a key, and the features of an image
+Example = tuple[str, dict[str, object]]  # the key and features of an image
 
 REPORT = "imagenet22k_report.txt"
-_NOTES = "imagenet22k_notes"  # a folder of what each class adds to the report
-_QUALITY = 100  # of JPEG files made of others, as in the imagenet2012 of TensorFlow Datasets
+_NOTES = "imagenet22k_notes"  # a folder with the notes on each class, collected in the report
+_QUALITY = 100  # of re-encoded JPEG files, as in TensorFlow Datasets' imagenet2012
 
 
 class Imagenet22k(tfds.core.GeneratorBasedBuilder):
-    """ImageNet-22K: 14,197,122 images of 21,841 classes, in the fall 2011 release."""
+    """ImageNet-22K: 14,197,122 images in 21,841 classes (fall 2011 release)."""
 
     VERSION = tfds.core.Version("1.0.0")
-    RELEASE_NOTES = {"1.0.0": "The first."}  # noqa: RUF012 (so TensorFlow Datasets has it)
+    RELEASE_NOTES = {"1.0.0": "Initial release."}  # noqa: RUF012 (required by TensorFlow Datasets)
     MANUAL_DOWNLOAD_INSTRUCTIONS = (
-        "Fetch `fall11_whole.tar` or `winter21_whole.tar` from https://image-net.org (it asks for "
-        "an account) and lay it in the manual folder, as it is, or unpacked once into tars of one "
-        "class each, or twice into folders of one class each. A folder `imagenet22k`, "
-        "`fall11_whole` or `winter21_whole` in it may hold any of these."
+        "Download `fall11_whole.tar` or `winter21_whole.tar` from https://image-net.org (needs an "
+        "account). Put it in the manual folder, or in a subfolder `imagenet22k`, "
+        "`fall11_whole` or `winter21_whole`: unchanged, unpacked into one tar file per class, or "
+        "fully unpacked into one folder per class."
     )
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -51,8 +51,8 @@ class Imagenet22k(tfds.core.GeneratorBasedBuilder):
         return tfds.core.DatasetInfo(
             builder=self,
             description="ImageNet with all its classes. Images are JPEG files that decode to RGB: "
-            "other formats and colour spaces are encoded anew, broken files left out. "
-            f"{REPORT}, beside the data, lists both.",
+            "other formats and colour spaces are re-encoded, and broken files are skipped. "
+            f"{REPORT} in the data folder lists both.",
             features=tfds.features.FeaturesDict(features),
             supervised_keys=("image", "label"),
             homepage="https://image-net.org",
@@ -76,7 +76,7 @@ class Imagenet22k(tfds.core.GeneratorBasedBuilder):
         if self._uses_beam:
             import apache_beam as beam
 
-            # Without the reshuffle a runner may put all classes on one machine.
+            # Without the reshuffle, a runner may put all classes on one machine.
             return (
                 beam.Create(classes)
                 | beam.Reshuffle()
@@ -95,53 +95,53 @@ class Imagenet22k(tfds.core.GeneratorBasedBuilder):
         self._report()
 
     def _report(self) -> None:
-        """Collects the notes of all classes into one file, the metadata and one printed line."""
+        """Collects the notes on all classes in a report and the metadata, and prints a summary."""
         folder = epath.Path(self.data_dir)
         notes = []
         for path in sorted((folder / _NOTES).iterdir()):
             notes += json.loads(path.read_text())
         (folder / _NOTES).rmtree()
-        broken = [note for note in notes if note["what"] == "left out"]
+        broken = [note for note in notes if note["what"] == "skipped"]
         missing = self.info.metadata["missing_classes"]
         counts = {
             "images": self.info.splits["train"].num_examples,
-            "encoded_anew": len(notes) - len(broken),
+            "reencoded": len(notes) - len(broken),
             "broken": len(broken),
         }
         self.info.metadata.update(counts)
         summary = (
-            f"{self.info.metadata['release']}: {counts['images']:,} images of "
-            f"{21841 - len(missing):,} classes; {len(missing):,} classes are not in it; "
-            f"{counts['encoded_anew']:,} images encoded anew, {len(broken):,} broken ones left out"
+            f"{self.info.metadata['release']}: {counts['images']:,} images in "
+            f"{21841 - len(missing):,} classes; {len(missing):,} classes are missing; "
+            f"{counts['reencoded']:,} images re-encoded, {len(broken):,} broken images skipped"
         )
         rows = [f"{note['file']}\t{note['what']}\t{note['why']}" for note in notes]
-        rows += [f"{wnid}\tno such class in the release\t" for wnid in missing]
+        rows += [f"{wnid}\tmissing from the release\t" for wnid in missing]
         (folder / REPORT).write_text("\n".join([summary, *rows, ""]))
-        print(f"{summary}. {REPORT} names them.")
+        print(f"{summary}. See {REPORT}.")
 
 
 def examples_of_class(files: ClassFiles, notes: str) -> Iterator[Example]:
-    """Reads the images of one class, and writes down what was done to some.
+    """Reads the images of one class, and notes which were re-encoded or skipped.
 
     Args:
-        files: ClassFiles.
-        notes: str. The folder for what goes into the report.
+        files: ClassFiles. The files of the class.
+        notes: str. The folder for the notes.
 
     Yields:
-        (key, example), as TensorFlow Datasets takes them.
+        (key, example), as expected by TensorFlow Datasets.
     """
     remarks = []
     for name, data in files.read():
         file = f"{files.wnid}/{name}"
         try:
             image, change = rgb_jpeg(data)
-        # Pillow's and TensorFlow's decoders let many kinds of error out at a broken file.
+        # Pillow's and TensorFlow's decoders raise many kinds of errors for broken files.
         except Exception as error:
             reason = " ".join(str(error).split("\n")[0].split()) or type(error).__name__
-            remarks.append({"file": file, "what": "left out", "why": reason})
+            remarks.append({"file": file, "what": "skipped", "why": reason})
             continue
         if change:
-            remarks.append({"file": file, "what": "encoded anew", "why": change})
+            remarks.append({"file": file, "what": "re-encoded", "why": change})
         example = {"image": io.BytesIO(image), "label": files.wnid, "file_name": name}
         yield file, example
     if remarks:
@@ -149,25 +149,26 @@ def examples_of_class(files: ClassFiles, notes: str) -> Iterator[Example]:
 
 
 def rgb_jpeg(data: bytes) -> tuple[bytes, str | None]:
-    """Makes of an image file a JPEG file that TensorFlow decodes to RGB.
+    """Converts an image file to a JPEG file that TensorFlow decodes to RGB.
 
-    Files that are so are kept as they are, grey ones too, since their decoder repeats the channel.
+    RGB JPEG files are returned unchanged, and so are grey ones, because the decoder repeats their
+    channel.
 
     Returns:
-        The file, and what the one that came was if it had to be encoded anew.
+        The file, and the original format if it was re-encoded, else None.
 
     Raises:
-        Exception: Of many kinds, if the file is broken or no image.
+        Exception: If the file is broken or not an image. The type varies.
     """
     if not data:
-        raise ValueError("no bytes at all")
+        raise ValueError("empty file")
     try:
         with Image.open(io.BytesIO(data)) as image:
             kind = f"{image.format} {image.mode}"
     except UnidentifiedImageError as error:
-        raise ValueError("no image") from error
+        raise ValueError("not an image") from error
     if kind in ("JPEG RGB", "JPEG L"):
-        # An eighth of the size: the whole file is read, but little is computed.
+        # At an eighth of the size, the whole file is read with little computation.
         tf.io.decode_jpeg(data, channels=3, ratio=8)
         return data, None
     file = io.BytesIO()

@@ -1,4 +1,4 @@
-"""The files of the ImageNet-22K release, packed or not, class by class."""
+"""The files of the ImageNet-22K release, packed or unpacked, class by class."""
 
 import re
 import tarfile
@@ -13,17 +13,17 @@ from keras_convnext.preprocessing import class_labels
 _WHOLE = ("fall11_whole.tar", "winter21_whole.tar")
 _FOLDERS = ("imagenet22k", "fall11_whole", "winter21_whole")
 _WNID, _WNID_TAR = re.compile(r"n\d{8}"), re.compile(r"n\d{8}\.tar")
-_BLOCK = 512  # bytes; a tar file is made of such
+_BLOCK = 512  # bytes, the block size of tar files
 
 
 class ClassFiles(NamedTuple):
-    """Where the images of one class lie: a folder, a tar file, or a tar within one.
+    """The images of one class: a folder, a tar file, or a tar file inside another.
 
     Args:
-        wnid: str. The WordNet identifier of the class.
-        path: str. Of the folder or of the tar file.
-        offset: int or None. Where the tar of the class starts in the file; None for a folder.
-        size: int. The bytes of the tar of the class.
+        wnid: str. WordNet identifier of the class.
+        path: str. Path of the folder or tar file.
+        offset: int or None. Offset of the class's tar in the file in bytes; None for a folder.
+        size: int. Size of the class's tar in bytes.
     """
 
     wnid: str
@@ -46,19 +46,19 @@ class ClassFiles(NamedTuple):
         with path.open("rb") as file:
             for member in _members(file, self.offset, f"{self.path} ({self.wnid})"):
                 if member.offset_data + member.size > self.offset + self.size:
-                    raise DataError(f"A tar file without its end. Received: {self}")
+                    raise DataError(f"A tar file is truncated. Received: {self}")
                 file.seek(member.offset_data)
                 yield member.name.rpartition("/")[2], file.read(member.size)
 
 
 def find_release(manual: epath.PathLike) -> tuple[str, list[ClassFiles]]:
-    """Finds the release in a folder: the tar of tars, the tars, or the folders of the classes.
+    """Finds the release in a folder: one tar of tars, one tar per class, or one folder per class.
 
     Returns:
-        The name of what was found, and its classes, in their order.
+        The name of the release, and its classes in order.
 
     Raises:
-        DataError: If it is not there, or there in two forms, or has a class that is not ImageNet's.
+        DataError: If the release is missing, exists in two forms, or contains an unknown class.
     """
     manual = epath.Path(manual)
     for folder in (*(manual / name for name in _FOLDERS), manual):
@@ -71,7 +71,7 @@ def find_release(manual: epath.PathLike) -> tuple[str, list[ClassFiles]]:
         forms = [form[-1] for form in (wholes[:-1], wholes, tars, folders) if form]
         if len(forms) > 1:
             raise DataError(
-                "The release is there more than once: move aside all but one. Received: "
+                "The release exists in several forms. Remove all but one. Received: "
                 + ", ".join(map(str, forms))
             )
         if forms:
@@ -81,8 +81,8 @@ def find_release(manual: epath.PathLike) -> tuple[str, list[ClassFiles]]:
                 classes = [_class_of(entry) for entry in tars + folders]
             return (wholes or [folder])[0].name, _in_order(classes)
     raise DataError(
-        f"ImageNet-22K is not there: neither {' nor '.join(_WHOLE)}, nor tars or folders named as "
-        f"n00004475. Received: {manual}"
+        f"ImageNet-22K was not found: the folder must contain {' or '.join(_WHOLE)}, or tar files "
+        f"or folders with names like n00004475. Received: {manual}"
     )
 
 
@@ -98,7 +98,10 @@ def _classes_of_whole(whole: epath.Path) -> list[ClassFiles]:
         for member in _members(file, 0, str(whole)):
             name = member.name.rpartition("/")[2]
             if not name.endswith(".tar"):
-                raise DataError(f"Not the tar file of a class: {member.name} in {whole}")
+                raise DataError(
+                    f"The archive must contain one tar file per class. Received: {member.name} in "
+                    f"{whole}"
+                )
             name = name.removesuffix(".tar")
             classes.append(ClassFiles(name, str(whole), member.offset_data, member.size))
     return classes
@@ -109,25 +112,26 @@ def _in_order(classes: list[ClassFiles]) -> list[ClassFiles]:
     for each in classes:
         if each.wnid not in order:
             raise DataError(
-                f"{each.wnid} is none of the 21,841 classes of ImageNet-22K. Received: {each.path}"
+                f"{each.wnid} is not one of the 21,841 classes of ImageNet-22K. "
+                f"Received: {each.path}"
             )
     return sorted(classes, key=lambda each: order[each.wnid])
 
 
 def _members(file: BinaryIO, offset: int, name: str) -> Iterator[tarfile.TarInfo]:
-    """Yields the files of the tar file that starts at an offset of another one."""
+    """Yields the files of the tar file at an offset in another file."""
     file.seek(offset)
     end = offset
     try:
-        # From header to header: nothing is read but those.
+        # Only the headers are read.
         with tarfile.open(fileobj=file, mode="r:") as archive:
             for member in archive:
                 end = member.offset_data + -(-member.size // _BLOCK) * _BLOCK
                 if member.isfile():
                     yield member
     except tarfile.TarError as error:
-        raise DataError(f"A damaged tar file: {error}. Received: {name}") from error
-    # What cannot be read ends a tar file too, as far as the module is concerned.
+        raise DataError(f"A tar file is damaged: {error}. Received: {name}") from error
+    # `tarfile` treats unreadable data as the end of the archive.
     file.seek(end)
     if file.read(_BLOCK).strip(b"\0"):
-        raise DataError(f"A damaged tar file: nothing can be read from byte {end:,} on in {name}")
+        raise DataError(f"A tar file is damaged at byte {end:,}. Received: {name}")

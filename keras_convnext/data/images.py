@@ -1,9 +1,9 @@
-"""From the bytes of a file to a square of pixels, inside `tf.data`, equal to Pillow's.
+"""Decodes and resizes image files to squares inside `tf.data`, with the same pixels as Pillow.
 
-A picture is decoded as Pillow decodes it, and a JPEG only where it is looked at. It is resized as
-Pillow does: bicubic, antialiased, along one axis, rounded to whole levels of grey, then along the
-other. The order matters by some levels at sharp edges, and is Pillow 13's: along the rows first,
-unless much more height than width goes. (Before, it was always the rows.)
+Images are decoded as in Pillow, JPEGs only inside the crop. They are resized as in Pillow: bicubic
+and antialiased, along one axis, rounded to whole grey levels, then along the other. The order
+changes sharp edges by some levels, and is that of Pillow 13: horizontally first, unless the height
+shrinks much more than the width. (Older versions always resized horizontally first.)
 """
 
 import math
@@ -13,7 +13,7 @@ import tensorflow as tf
 from keras_convnext.data.decoding import Decoder, Placement, decode_by_pillow, decode_window
 from keras_convnext.preprocessing import CROPPED_SHARE, WARP_FROM
 
-TRIES = 10  # boxes that are drawn until one lies within the image
+TRIES = 10  # boxes drawn until one lies within the image
 
 
 def training_crop(
@@ -25,9 +25,9 @@ def training_crop(
 ) -> tf.Tensor:
     """Decodes a random box of an image and resizes it to a square.
 
-    The box is that of torchvision's `RandomResizedCrop`: its share of the area is uniform in
-    `scale`, its width to height log-uniform in `ratio`, its place uniform. Up to ten boxes are
-    drawn until one fits, after that the largest central one of an allowed ratio is taken.
+    The box is drawn like that of torchvision's `RandomResizedCrop`: its share of the area is
+    uniform in `scale`, its aspect ratio log-uniform in `ratio`, and its position uniform. If none
+    of ten boxes fits in the image, the largest central box with an allowed aspect ratio is used.
 
     Example:
 
@@ -36,28 +36,35 @@ def training_crop(
     ```
 
     Args:
-        encoded: string tensor (). The bytes of a file of any format that `load_image` reads, with
-            the same pixels: upright, in RGB, of an animation the first frame. JPEG and PNG are the
-            fastest.
+        encoded: string tensor (). The bytes of a file in any format supported by `load_image`,
+            decoded to the same pixels: upright, RGB, first frame of an animation. JPEG and PNG are
+            the fastest.
         seed: int tensor (2,). The same seed draws the same box.
         size: int. Side of the square, in pixels.
-        scale: pair of floats. Smallest and largest share of the area. Defaults to (0.08, 1.0).
-        ratio: pair of floats. Smallest and largest width to height. Defaults to (3/4, 4/3).
+        scale: pair of floats. Minimum and maximum share of the area. Defaults to (0.08, 1.0).
+        ratio: pair of floats. Minimum and maximum aspect ratio, width / height. Defaults to
+            (3/4, 4/3).
 
     Returns:
         uint8 tensor (size, size, 3), RGB in 0..255.
 
     Raises:
-        ValueError: If a range is empty or reaches past what is possible.
+        ValueError: If `size`, `scale` or `ratio` is out of range.
 
     References:
         torchvision, `transforms.RandomResizedCrop`; facebookresearch/ConvNeXt, datasets.py.
     """
     _check_size(size)
     if not 0 < scale[0] <= scale[1] <= 1:
-        raise ValueError(f"scale is two shares of the area, rising, in (0, 1]. Received: {scale}")
+        raise ValueError(
+            "scale must be the minimum and maximum share of the area, in (0, 1]. "
+            f"Received: scale={scale}"
+        )
     if not 0 < ratio[0] <= ratio[1]:
-        raise ValueError(f"ratio is two widths to height, rising, above 0. Received: {ratio}")
+        raise ValueError(
+            "ratio must be the minimum and maximum of width / height, above 0. "
+            f"Received: ratio={ratio}"
+        )
 
     def crop(height: tf.Tensor, width: tf.Tensor) -> Placement:
         return _warped(random_box(height, width, seed, scale, ratio), size)
@@ -68,11 +75,11 @@ def training_crop(
 def evaluation_image(
     encoded: tf.Tensor, size: int = 224, other: Decoder = decode_by_pillow
 ) -> tf.Tensor:
-    """Decodes an image as the published evaluation feeds it to the network.
+    """Decodes, resizes and crops an image as in the published evaluation.
 
-    The rule of `preprocessing.load_image`: below 384 px the short side is resized to `size / 0.875`
-    and the centre cropped, from 384 px on the whole image is warped to the square. Only what is
-    seen in the crop is decoded and resized.
+    As in `preprocessing.load_image`, the short side is resized to `size / 0.875` and the centre is
+    cropped if `size` is below 384; otherwise the whole image is warped to the square. Only the
+    pixels in the crop are decoded and resized.
 
     Example:
 
@@ -82,10 +89,10 @@ def evaluation_image(
     ```
 
     Args:
-        encoded: string tensor (). The bytes of a file, as `training_crop` takes them.
+        encoded: string tensor (). The bytes of a file, as in `training_crop`.
         size: int. Side of the square, in pixels. Defaults to 224.
-        other: function of `encoded`. Decodes what TensorFlow does not decode as Pillow does, as
-            uint8 (H, W, 3). Defaults to Pillow, which cannot be saved with a graph.
+        other: function of `encoded`. Decodes the files that TensorFlow does not decode like Pillow,
+            to uint8 (H, W, 3). Defaults to Pillow, which cannot be saved in a graph.
 
     Returns:
         uint8 tensor (size, size, 3), RGB in 0..255, within 1 grey level of `load_image`.
@@ -148,13 +155,13 @@ def _warped(box: tf.Tensor, size: int) -> Placement:
 
 def _central(height: tf.Tensor, width: tf.Tensor, size: int) -> Placement:
     sides = tf.stack([height, width])
-    # As in `load_image`: the long side is cut to whole pixels, the offsets are rounded. Resized, a
-    # thin picture is longer than 32 bits count.
+    # As in `load_image`, the long side is truncated to whole pixels and the offsets are rounded.
+    # The long side of a thin image may exceed 32 bits after resizing.
     longest = tf.cast(sides, tf.int64)
     resized = int(size / CROPPED_SHARE) * longest // tf.reduce_min(longest)
     corner = tf.round((tf.cast(resized, tf.float64) - size) / 2)
-    step = tf.cast(sides, tf.float64) / tf.cast(resized, tf.float64)  # between neighbours
-    reach = 2 * tf.maximum(step, 1) + 1  # of the bicubic kernel
+    step = tf.cast(sides, tf.float64) / tf.cast(resized, tf.float64)  # between output pixels
+    reach = 2 * tf.maximum(step, 1) + 1  # support of the bicubic kernel
     start = tf.maximum(tf.cast(tf.floor(corner * step - reach), tf.int32), 0)
     end = tf.minimum(tf.cast(tf.math.ceil((corner + size) * step + reach), tf.int32), sides)
     window = tf.concat([start, end - start], 0)
@@ -187,8 +194,8 @@ def _resize_rows(
 ) -> tf.Tensor:
     """Resizes the width of (H, 3 W).
 
-    The channels come apart in between: to transpose single numbers takes half the time, or less,
-    of transposing pixels of three.
+    The channels are separated in between, because transposing scalars takes at most half as long as
+    transposing pixels of three channels.
     """
     height = tf.shape(lines)[0]
     columns = tf.reshape(tf.transpose(lines), (-1, 3 * height))  # (W, 3 H)
@@ -201,8 +208,8 @@ def _resize_columns(
 ) -> tf.Tensor:
     """Resizes the height of (H, N).
 
-    A row of numbers is given as one pixel of many channels: the kernel adds those up several times
-    as fast as pixels of three.
+    Each row is passed as one pixel with many channels, which the kernel sums several times faster
+    than pixels of three channels.
     """
     line = tf.raw_ops.ScaleAndTranslate(
         images=lines[None, None],
@@ -216,9 +223,10 @@ def _resize_columns(
 
 
 def _nearest_levels(pixels: tf.Tensor) -> tf.Tensor:
-    """Rounds float32 to uint8, halves away from 0, and takes what lies outside as 0 or 255.
+    """Rounds float32 to uint8, with halves away from 0, and clips to 0..255.
 
-    As a scaling by 1: that is one pass over the numbers, where to add, clip and cast is four.
+    This is done as a quantization with scale 1, in one pass; adding, clipping and casting would
+    need four.
     """
     quantized = tf.raw_ops.QuantizeV2(
         input=pixels,
@@ -233,4 +241,4 @@ def _nearest_levels(pixels: tf.Tensor) -> tf.Tensor:
 
 def _check_size(size: int) -> None:
     if size < 1:
-        raise ValueError(f"size is a number of pixels from 1 up. Received: size={size}")
+        raise ValueError(f"size must be at least 1 pixel. Received: size={size}")

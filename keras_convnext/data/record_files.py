@@ -1,4 +1,4 @@
-"""Records of TFRecord and ArrayRecord files at random access, numbered through all files."""
+"""Random access to the records of TFRecord and ArrayRecord files, numbered across all files."""
 
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
@@ -9,12 +9,12 @@ import numpy as np
 
 from keras_convnext.data.errors import DataError, missing_extra
 
-# Threads: most of opening a file is waiting for the disk.
+# Threads: opening a file mostly waits for the disk.
 _OPENERS = 16
 
 
 class Part(NamedTuple):
-    """Consecutive records of one file; `take` is None for all from `skip` on."""
+    """Consecutive records of one file: `take` records after `skip`, or all if `take` is None."""
 
     path: Path
     skip: int = 0
@@ -25,14 +25,14 @@ class RecordFile(Protocol):
     """A file whose records can be read in any order."""
 
     def __len__(self) -> int:
-        """The number of its records."""
+        """Number of records in the file."""
 
     def read(self, number: int) -> bytes:
         """Reads one record."""
 
 
 class RecordFiles(ABC):
-    """The records of `parts`, in their order."""
+    """The records of `parts`, in order."""
 
     def __init__(self, parts: list[Part]) -> None:
         self._parts = parts
@@ -50,8 +50,8 @@ class RecordFiles(ABC):
         taken = records - part.skip if part.take is None else part.take
         if not 0 <= taken <= records - part.skip:
             raise DataError(
-                f"The file has {records:,} records; its dataset counts on {part.take:,} from "
-                f"{part.skip:,} on. Prepare it again. Received: {part.path}"
+                f"The file has {records:,} records, but its dataset expects {part.take:,} after "
+                f"record {part.skip:,}. Prepare the dataset again. Received: {part.path}"
             )
         return taken
 
@@ -63,12 +63,12 @@ class RecordFiles(ABC):
         return self._files[file].read(number)
 
     def place(self, index: int) -> str:
-        """Says which file record `index` is in, and its number there."""
+        """Returns the file of record `index` and its number in it, for a message."""
         file, number = self._locate(index)
         return f"{self._parts[file].path}, record {number}"
 
     def starts(self) -> list[int]:
-        """Returns the index of the first record of each file that has any."""
+        """Returns the index of the first record of each file that is not empty."""
         begins = np.concatenate([[0], self._ends[:-1]])
         return begins[begins < self._ends].tolist()
 
@@ -79,19 +79,19 @@ class RecordFiles(ABC):
 
 
 class TFRecordFiles(RecordFiles):
-    """Files of TFRecords."""
+    """TFRecord files."""
 
     def _open(self, path: Path) -> RecordFile:
         return _TFRecordFile(path)
 
 
 class _TFRecordFile:
-    """A file of TFRecords.
+    """A TFRecord file.
 
-    A record is its length (8 bytes, little-endian), a checksum of 4, the data, a checksum of 4.
-    Hopping from length to length finds all records without reading their data. So they can be read
-    in any order, which spares a shuffle buffer, and the reading of what a resumed run or another
-    worker has had.
+    A record consists of its length (8 bytes, little-endian), a checksum (4 bytes), the data and
+    another checksum (4 bytes). Reading only the lengths locates all records. They can then be read
+    in any order, without a shuffle buffer and without reading the records that a resumed run or
+    another worker has already used.
     """
 
     _HEADER, _FOOTER = 12, 4
@@ -105,8 +105,8 @@ class _TFRecordFile:
                 starts.append(starts[-1] + self._HEADER + length + self._FOOTER)
         if starts[-1] > size:
             raise DataError(
-                f"Record {len(starts) - 2} would end after the file does: the file is cut off, "
-                f"compressed, or none of TFRecords. Received: {path}"
+                f"Record {len(starts) - 2} ends after the end of the file: the file is truncated, "
+                f"compressed or not a TFRecord file. Received: {path}"
             )
         self._path = path
         self._starts = np.array(starts, np.int64)
@@ -121,12 +121,12 @@ class _TFRecordFile:
             file.seek(start + self._HEADER)
             data = file.read(length)
         if len(data) != length:
-            raise DataError(f"The file became shorter while it was in use. Received: {self._path}")
+            raise DataError(f"The file was truncated while in use. Received: {self._path}")
         return data
 
 
 class ArrayRecordFiles(RecordFiles):
-    """Files of ArrayRecords, each of which knows where its records are."""
+    """ArrayRecord files, which contain an index of their records."""
 
     def __init__(self, parts: list[Part]) -> None:
         _allow_open_files(len(parts))
@@ -137,20 +137,20 @@ class ArrayRecordFiles(RecordFiles):
 
 
 class _ArrayRecordFile:
-    """An open file of ArrayRecords."""
+    """An open ArrayRecord file."""
 
     def __init__(self, path: Path) -> None:
         try:
             from array_record.python import array_record_module
         except ImportError as error:
             raise missing_extra("array-record", "ArrayRecord files") from error
-        # No reading ahead: the next record wanted is in another place, most likely.
+        # No read-ahead: the next record is probably elsewhere.
         options = {"options": "readahead_buffer_size:0", "file_reader_buffer_size": 32768}
         try:
             self._reader = array_record_module.ArrayRecordReader(str(path), **options)
             self._records = self._reader.num_records()
         except Exception as error:
-            raise DataError(f"Not a file of ArrayRecords: {error}. Received: {path}") from error
+            raise DataError(f"Not an ArrayRecord file: {error}. Received: {path}") from error
 
     def __len__(self) -> int:
         return self._records
@@ -160,13 +160,13 @@ class _ArrayRecordFile:
 
 
 def _allow_open_files(number: int) -> None:
-    """Raises the soft limit of open files where so many shards would pass it."""
+    """Raises the soft limit of open files if the shards would exceed it."""
     try:
         import resource
     except ImportError:  # Windows has no such limit
         return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = number + 512  # for all that is not shards
+    needed = number + 512  # for files other than shards
     if soft < needed:
         wanted = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))

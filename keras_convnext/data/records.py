@@ -1,4 +1,4 @@
-"""Images in records, one tf.train.Example each."""
+"""Images in records, each a `tf.train.Example`."""
 
 from collections.abc import Callable, Sequence
 
@@ -9,7 +9,7 @@ from keras_convnext.data.errors import DataError
 from keras_convnext.data.record_files import RecordFiles
 from keras_convnext.data.source import Source
 
-# Of records, a vector of strings, makes their encoded images and their labels, vectors too.
+# From a vector of records, extracts the vectors of encoded images and labels.
 Parser = Callable[[tf.Tensor], tuple[tf.Tensor, tf.Tensor]]
 
 
@@ -17,10 +17,10 @@ class RecordSource(Source):
     """Images in the records of some files.
 
     Args:
-        name, split, classes: as of a `Source`.
-        files: RecordFiles.
-        parser: function of records. Their encoded images and their labels.
-        first_label: int. The label of the first class. Defaults to 0.
+        name, split, classes: as in `Source`.
+        files: RecordFiles. The files.
+        parser: function. Takes records and returns their encoded images and labels.
+        first_label: int. Label of the first class. Defaults to 0.
     """
 
     def __init__(
@@ -36,12 +36,12 @@ class RecordSource(Source):
         self._files = files
         self._parser = parser
         self._first_label = first_label
-        # One record a file: what is wrong with all is found before a run starts.
+        # Parses one record per file, to find systematic problems before a run starts.
         starts = np.array(files.starts())
         self.parse(tf.constant(self.find(starts)), tf.constant(starts))
 
     def name_of(self, index: int) -> str:
-        """Returns the file that image `index` is in, and its number there."""
+        """Returns the file of image `index` and its record number."""
         return self._files.place(index)
 
     def find(self, indices: np.ndarray) -> list[bytes]:
@@ -49,7 +49,7 @@ class RecordSource(Source):
         return [self._files[index] for index in indices]
 
     def parse(self, found: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Takes images and labels out of the records, and refuses a label that no class has."""
+        """Extracts images and labels from the records, and checks the labels."""
         encoded, labels = self._parser(found)
         if tf.executing_eagerly():
             return encoded, self._to_classes(labels.numpy(), indices.numpy())
@@ -62,7 +62,7 @@ class RecordSource(Source):
         if wrong.any():
             last = self._first_label + count - 1
             raise DataError(
-                f"A label outside the list of {count:,} classes, which have {self._first_label} to "
-                f"{last}: {labels[wrong][0]} in {self.name_of(indices[wrong][0])}"
+                f"The labels of the {count:,} classes are {self._first_label} to {last}. "
+                f"Received: {labels[wrong][0]} in {self.name_of(indices[wrong][0])}"
             )
         return labels - self._first_label

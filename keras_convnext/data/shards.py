@@ -1,4 +1,4 @@
-"""Folders of TFRecord or ArrayRecord shards, with or without a list of classes beside them."""
+"""Folders of TFRecord or ArrayRecord shards, with or without a list of classes."""
 
 import re
 from collections.abc import Sequence
@@ -12,20 +12,20 @@ from keras_convnext.data.records import Parser, RecordSource
 from keras_convnext.data.splits import resolve_split, split_of_file, split_word
 from keras_convnext.preprocessing import class_labels
 
-# `a.tfrecord`, `a.tfrecords-00000-of-00008`, `a.array_record-00000-of-00008`, and the
-# `train-00000-of-01024` of the classic ImageNet scripts, which are TFRecords.
+# `a.tfrecord`, `a.tfrecords-00000-of-00008`, `a.array_record-00000-of-00008`, and
+# `train-00000-of-01024`, the TFRecord files of the classic ImageNet scripts.
 _SHARD = re.compile(r"\.(tfrecords?|array_?record)\b|-\d{5,}-of-\d{5,}$", re.IGNORECASE)
 _ARRAY_RECORD = re.compile(r"\.array_?record\b", re.IGNORECASE)
 _NUMBERED = re.compile(r"(.*)-(\d{5,})-of-(\d{5,})(.*)")
 CLASS_FILES = ("classes.txt", "labels.txt")
 _SYNSET = "image/class/synset"  # a WordNet identifier
-# Names of the features, and the label of the first class where nothing else says it. The scripts
-# that write the first kind keep 0 for a background class.
+# Feature names, and the default label of the first class. The scripts that write the first kind
+# reserve 0 for a background class.
 _FEATURES = (("image/encoded", "image/class/label", 1), ("image", "label", 0))
 
 
 def is_shard(path: Path) -> bool:
-    """Tells by its name whether a file is a shard."""
+    """Whether a file is a shard, by its name."""
     return bool(_SHARD.search(path.name)) and path.is_file()
 
 
@@ -36,17 +36,17 @@ def open_shards(
     classes: Sequence[str] | None,
     first_label: int | None,
 ) -> RecordSource:
-    """Opens those of some shards that belong to a split.
+    """Opens the shards that belong to a split.
 
-    The classes are, in this order of preference: `classes`; the lines of a `classes.txt` or
-    `labels.txt` beside the shards or, where they lie in `train/` and the like, above that;
-    ImageNet-1K's, if the records carry its WordNet identifiers as `image/class/synset`. The label
-    of the first of them is `first_label`, or the number that the list begins with where its lines
-    are as `0:daisy`, or 1 for records with `image/class/label` and 0 for records with `label`.
+    The classes are, in order of preference: `classes`; the lines of a `classes.txt` or
+    `labels.txt` in the folder of the shards, or above it for shards in `train/` etc.; those of
+    ImageNet-1K, if the records contain its WordNet identifiers as `image/class/synset`. The label
+    of the first class is `first_label`; or the first number in the list if its lines look like
+    `0:daisy`; or 1 for records with `image/class/label` and 0 for records with `label`.
 
     Raises:
-        DataError: If shards are missing, the split or the classes are not to be found, or a label
-            lies outside them.
+        DataError: If shards are missing, the split or the classes cannot be determined, or a label
+            is out of range.
     """
     splits: dict[str, list[Path]] = {}
     for path in sorted(paths):
@@ -57,10 +57,13 @@ def open_shards(
     _refuse_gaps(shards)
     kinds = {bool(_ARRAY_RECORD.search(path.name)) for path in shards}
     if len(kinds) > 1:
-        raise DataError(f"TFRecord and ArrayRecord shards side by side: give one. Received: {name}")
+        raise DataError(
+            "The folder contains both TFRecord and ArrayRecord shards. Select one kind with a "
+            f"pattern such as {name}/*.tfrecord*. Received: {name}"
+        )
     files = (ArrayRecordFiles if kinds.pop() else TFRecordFiles)([Part(path) for path in shards])
     if not len(files):
-        raise DataError(f"There is not one record. Received: {name}, split {found!r}")
+        raise DataError(f"The shards contain no records. Received: {name}, split {found!r}")
     example = _example(files[0], shards[0])
     image, label, usual_first_label = _features_of(example, shards[0])
     listed_first_label = None
@@ -83,14 +86,16 @@ def _refuse_gaps(shards: Sequence[Path]) -> None:
         missing = sorted(set(range(int(total))) - numbers)
         if missing:
             path = folder / f"{before}-{missing[0]:0{len(total)}}-of-{total}{after}"
-            raise DataError(f"{len(missing)} of {int(total)} shards are missing, such as {path}")
+            raise DataError(
+                f"{len(missing)} of {int(total)} shards are missing, for example {path}"
+            )
 
 
 def _example(record: bytes, path: Path) -> tf.train.Features:
     try:
         features = tf.train.Example.FromString(record).features.feature
     except Exception as error:
-        raise DataError(f"The records are no tf.train.Example. Received: {path}") from error
+        raise DataError(f"The records must be tf.train.Examples. Received: {path}") from error
     return features
 
 
@@ -99,13 +104,13 @@ def _features_of(example: tf.train.Features, path: Path) -> tuple[str, str, int]
         if image in example and label in example:
             return image, label, first_label
     raise DataError(
-        "Records have the features image/encoded and image/class/label, or image and label. "
+        "Records must have the features image/encoded and image/class/label, or image and label. "
         f"Received: {', '.join(sorted(example)) or 'none'} in {path}"
     )
 
 
 def example_parser(image: str, label: str) -> Parser:
-    """Makes the function that takes two features, an image file and a label, out of records."""
+    """Returns a function that extracts the image file and label from records."""
     features = {
         image: tf.io.FixedLenFeature((), tf.string),
         label: tf.io.FixedLenFeature((), tf.int64),
@@ -119,7 +124,7 @@ def example_parser(image: str, label: str) -> Parser:
 
 
 def _listed_classes(folder: Path) -> tuple[list[str] | None, int | None]:
-    """Reads the list of classes, and the label of the first if the lines have numbers."""
+    """Reads the list of classes, and the label of the first if its lines are numbered."""
     places = (folder, folder.parent) if split_word(folder.name) else (folder,)
     for path in (place / name for place in places for name in CLASS_FILES):
         if not path.is_file():
@@ -131,13 +136,13 @@ def _listed_classes(folder: Path) -> tuple[list[str] | None, int | None]:
             return lines or None, None
         first = int(numbered[0][1])
         if [int(line[1]) for line in numbered] != list(range(first, first + len(lines))):
-            raise DataError(f"The numbers of the classes are not one after another: {path}")
+            raise DataError(f"The numbers of the classes must be consecutive. Received: {path}")
         return [line[2] for line in numbered], first
     return None, None
 
 
 def _synset(example: tf.train.Features) -> str | None:
-    # Asking this map for what it lacks would put it in.
+    # Indexing this map with a missing key would insert it.
     values = example[_SYNSET].bytes_list.value if _SYNSET in example else ()
     return values[0].decode() if values else None
 
@@ -146,8 +151,9 @@ def _imagenet_classes(example: tf.train.Features, path: Path) -> list[str]:
     wnids = [wnid for wnid, _ in class_labels(1000)]
     if _synset(example) not in wnids:
         raise DataError(
-            "The classes of these shards have no names: write them in a classes.txt beside the "
-            f"shards, one a line in the order of the labels, or give classes=. Received: {path}"
+            "The class names of these shards are unknown. Put a classes.txt in their folder, with "
+            "one class per line in the order of the labels, or pass classes=. "
+            f"Received: {path}"
         )
     return wnids
 
@@ -155,13 +161,13 @@ def _imagenet_classes(example: tf.train.Features, path: Path) -> list[str]:
 def _compare_synset(
     example: tf.train.Features, classes: Sequence[str], label: str, first: int, path: Path
 ) -> None:
-    """Refuses an offset that would shift every label by one."""
+    """Refuses a first label that would shift every label by one."""
     synset = _synset(example)
     if synset is None or synset not in classes:
         return
     value = example[label].int64_list.value[0]
     if list(classes).index(synset) + first != value:
         raise DataError(
-            f"Label {value} is class {synset}, which is number {list(classes).index(synset)} of "
-            f"the list: give first_label=. Received: first_label={first}, {path}"
+            f"Label {value} is class {synset}, which has index {list(classes).index(synset)} in "
+            f"the list of classes. Pass first_label=. Received: first_label={first}, {path}"
         )

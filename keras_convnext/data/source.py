@@ -1,4 +1,4 @@
-"""Records of one split in an order that a seed and an epoch fix, from any position on."""
+"""Reads the images of one split in a reproducible order, from any position."""
 
 import threading
 from abc import ABC, abstractmethod
@@ -9,16 +9,16 @@ import tensorflow as tf
 
 from keras_convnext.data.errors import DataError
 
-# Read by one call: enough that calling Python is cheap, few enough that the first batch is there
-# soon.
+# Images read per call: enough to make Python's overhead small, and few enough for a fast first
+# batch.
 CHUNK = 32
 
-# Of the positions that a worker counts for itself, makes epochs, positions in them, and images.
+# Maps a worker's own positions to epochs, positions in these, and image indices.
 Locator = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]]
 
 
 class Source(ABC):
-    """The images of one split, each with its label, at random access.
+    """The labeled images of one split, with random access.
 
     Example:
 
@@ -29,10 +29,10 @@ class Source(ABC):
     ```
 
     Attributes:
-        name: str. Where the images come from.
-        split: str. Which of its splits this is.
-        classes: tuple of str. The names of the classes, in the order of the labels.
-        size: int. The number of images.
+        name: str. Name or path of the data.
+        split: str. Name of the split.
+        classes: tuple of str. Class names in the order of the labels.
+        size: int. Number of images.
     """
 
     def __init__(self, name: str, split: str, classes: Sequence[str], size: int) -> None:
@@ -43,48 +43,48 @@ class Source(ABC):
         self._orders: dict[tuple[int, int], np.ndarray] = {}
         self._lock = threading.Lock()
         if not size:
-            raise DataError(f"There is not one image. Received: {name}, split {split!r}")
+            raise DataError(f"There are no images. Received: {name}, split {split!r}")
 
     @abstractmethod
     def find(self, indices: np.ndarray) -> list[bytes]:
-        """Returns what stands for the images at `indices`: records, or the paths of files."""
+        """Returns the records or file paths of the images at `indices`."""
 
     @abstractmethod
     def parse(self, found: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Makes of what was found (K,) the encoded images, or paths, and the int64 labels (K,)."""
+        """Converts K found items to encoded images or paths (K,), and int64 labels (K,)."""
 
     def load(self, parsed: tf.Tensor) -> tf.Tensor:
-        """Makes of one of what `parse` returned the encoded image."""
+        """Converts one of the images or paths from `parse` to an encoded image."""
         return parsed
 
     @abstractmethod
     def name_of(self, index: int) -> str:
-        """Says where image `index` lies, for a message."""
+        """Returns the location of image `index`, for a message."""
 
     def example(self, index: int) -> tuple[bytes, int]:
-        """Returns one image, encoded, and its label, at once."""
+        """Returns one encoded image and its label, eagerly."""
         indices = np.array([index], np.int64)
         parsed, label = self.parse(tf.constant(self.find(indices)), tf.constant(indices))
         return self.load(parsed[0]).numpy(), int(label[0])
 
     def counts(self) -> np.ndarray | None:
-        """Returns the number of images of each class, if it is known without reading them."""
+        """Returns the number of images per class, or None if unknown without reading them."""
         return None
 
     def order(self, seed: int, epoch: int) -> np.ndarray:
-        """Returns the permutation of an epoch: the image at each of its positions.
+        """Returns the permutation of an epoch: the image index at each position.
 
         Args:
-            seed: int. Of the run, from 0 up.
-            epoch: int. From 0 up.
+            seed: int. Seed of the run, at least 0.
+            epoch: int. The epoch, counted from 0.
 
         Returns:
-            int32 array (size,), the same whatever was asked for before, and in every process with
-            this version of NumPy.
+            int32 array (size,), independent of earlier calls and equal in all processes with the
+            same version of NumPy.
         """
         with self._lock:
             if (seed, epoch) not in self._orders:
-                # Two are in use while one epoch goes over into the next.
+                # Two are in use at the transition between epochs.
                 while len(self._orders) > 1:
                     del self._orders[next(iter(self._orders))]
                 order = np.arange(self.size, dtype=np.int32)
@@ -101,29 +101,29 @@ class Source(ABC):
         shard: tuple[int, int] = (0, 1),
         batch: int = 1,
     ) -> tf.data.Dataset:
-        """Reads one epoch, each image once.
+        """Reads each image once, for one epoch.
 
-        Where several workers share it, each gets its slice of every global batch: batching theirs
-        by `batch / workers` and laying the pieces side by side gives the global batches of one
-        worker. The last may be partial; some workers then have fewer images in it, or none, and
-        whoever needs equal shares pads them.
+        With several workers, each reads its slice of every global batch: if each batches its images
+        by `batch / workers`, concatenating the results gives the global batches of a single worker.
+        The last batch may be partial; some workers then get fewer images or none, and must pad them
+        if equal shares are needed.
 
         Args:
-            seed: int. Of the run. Defaults to 0.
-            epoch: int. From 0 up. Defaults to 0.
-            first: int. The position in the epoch to begin at; nothing before it is read. With
-                several workers a multiple of `batch`. Defaults to 0.
-            shuffled: bool. Whether the order is `order(seed, epoch)` or that of the storage.
+            seed: int. Seed of the run. Defaults to 0.
+            epoch: int. The epoch, counted from 0. Defaults to 0.
+            first: int. Position in the epoch to start at; earlier images are not read. Must be a
+                multiple of `batch` with several workers. Defaults to 0.
+            shuffled: bool. Whether to use `order(seed, epoch)` instead of the storage order.
                 Defaults to True.
             shard: tuple (worker, workers). Defaults to (0, 1).
-            batch: int. The images of a global batch, of all workers together. Defaults to 1.
+            batch: int. Global batch size, over all workers. Defaults to 1.
 
         Returns:
-            Dataset of (encoded, label, position): the bytes of the image file, a string; its
-            class, int64; its place in the epoch, 0..size-1, int64.
+            Dataset of (encoded, label, position): the bytes of the image file (string), its class
+            (int64), and its position in the epoch in 0..size-1 (int64).
 
         Raises:
-            ValueError: If `first`, `shard` and `batch` do not fit each other.
+            ValueError: If `first`, `shard` and `batch` are inconsistent.
         """
         worker, slice_size = _slice_of_batch(first, shard, batch)
         batches, rest = divmod(max(self.size - first, 0), batch)
@@ -146,31 +146,32 @@ class Source(ABC):
         batch: int = 1,
         drop_remainder: bool = True,
     ) -> tf.data.Dataset:
-        """Reads one shuffled epoch after another without end, for training.
+        """Reads an endless sequence of shuffled epochs, for training.
 
         Args:
-            seed: int. Of the run.
-            first: int. How many images all workers together have had of the stream; it goes on
-                there at once. With several workers a multiple of `batch`. Defaults to 0.
-            shard: tuple (worker, workers), as for `records`. Defaults to (0, 1).
-            batch: int. The images of a global batch, of all workers together. Defaults to 1.
-            drop_remainder: bool. Whether an epoch ends with its last whole global batch, so that
-                it has `size // batch` steps. If not, every image is used, and one batch may hold
-                the end of an epoch and the start of the next. Defaults to True.
+            seed: int. Seed of the run.
+            first: int. Number of images already read by all workers, where the stream resumes
+                without reading them. Must be a multiple of `batch` with several workers. Defaults
+                to 0.
+            shard: tuple (worker, workers), as in `records`. Defaults to (0, 1).
+            batch: int. Global batch size, over all workers. Defaults to 1.
+            drop_remainder: bool. Whether an epoch ends with its last full global batch, after
+                `size // batch` steps. If False, every image is used, and a batch may contain the
+                end of one epoch and the start of the next. Defaults to True.
 
         Returns:
             Dataset of (encoded, label, epoch, position), the last two int64.
 
         Raises:
-            ValueError: If `first`, `shard` and `batch` do not fit each other.
-            DataError: If there are fewer images than one global batch takes.
+            ValueError: If `first`, `shard` and `batch` are inconsistent.
+            DataError: If there are fewer images than in one global batch.
         """
         worker, slice_size = _slice_of_batch(first, shard, batch)
         length = self.size - self.size % batch if drop_remainder else self.size
         if not length:
             raise DataError(
-                f"{self.name}, split {self.split!r}, has {self.size:,} images: fewer than one "
-                f"batch. Take a smaller batch, or drop_remainder=False. Received: batch={batch}"
+                f"{self.name}, split {self.split!r}, has only {self.size:,} images, fewer than one "
+                f"batch. Use a smaller batch or drop_remainder=False. Received: batch={batch}"
             )
 
         def locate(local: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -210,11 +211,10 @@ class Source(ABC):
 
 
 def untuned() -> tf.data.Options:
-    """Leaves parallelism at one call a core.
+    """Returns options that disable autotuning, for one parallel call per core.
 
-    The thread that would tune it sleeps for twice as long each time. It can miss that its iterator
-    is being deleted, which then waits for it: an evaluation of six seconds takes ten (TensorFlow
-    2.21).
+    The tuning thread sleeps twice as long each time, and can miss that its iterator is being
+    deleted, which then waits for it: an evaluation of six seconds takes ten (TensorFlow 2.21).
     """
     options = tf.data.Options()
     options.autotune.enabled = False
@@ -222,17 +222,17 @@ def untuned() -> tf.data.Options:
 
 
 def _slice_of_batch(first: int, shard: tuple[int, int], batch: int) -> tuple[int, int]:
-    """Returns the worker and how many images of each global batch are its own."""
+    """Returns the worker and its number of images in each global batch."""
     worker, workers = shard
     received = f"Received: first={first}, shard={shard}, batch={batch}"
     if not 0 <= worker < workers:
-        raise ValueError(f"shard is (worker, workers), the first counted from 0. {received}")
+        raise ValueError(f"shard must be (worker, workers), with worker counted from 0. {received}")
     if first < 0 or batch < 1:
-        raise ValueError(f"first counts from 0, batch from 1. {received}")
+        raise ValueError(f"first must be at least 0 and batch at least 1. {received}")
     if batch % workers or (workers > 1 and first % batch):
         raise ValueError(
-            "Workers take equal slices of whole global batches: batch is a multiple of their "
-            f"number, and first a multiple of batch. {received}"
+            "Workers read equal slices of full global batches: batch must be a multiple of the "
+            f"number of workers, and first a multiple of batch. {received}"
         )
     return worker, batch // workers
 
@@ -240,6 +240,6 @@ def _slice_of_batch(first: int, shard: tuple[int, int], batch: int) -> tuple[int
 def _global_position(
     local: np.ndarray, first: int, worker: int, slice_size: int, batch: int
 ) -> np.ndarray:
-    """Counts over all workers what one worker counts for itself."""
+    """Converts a worker's own positions to positions over all workers."""
     step, within = np.divmod(local, slice_size)
     return first + step * batch + worker * slice_size + within

@@ -1,4 +1,4 @@
-"""The names a split goes by."""
+"""Names of splits."""
 
 import re
 from collections.abc import Sequence
@@ -6,8 +6,8 @@ from pathlib import Path
 
 from keras_convnext.data.errors import NoSuchSplitError
 
-# What it is called elsewhere, the best match first. Where a dataset holds back no validation
-# images, its test images take their place, as in CIFAR-10; the other way round would be a mistake.
+# Equivalent names, best match first. If a dataset has no validation split, as in CIFAR-10, its test
+# split is used instead; the reverse would be a mistake.
 _WORDS = {
     "train": ("train", "training"),
     "validation": ("validation", "val", "valid"),
@@ -17,22 +17,22 @@ _ALL_WORDS = {word: split for split, words in _WORDS.items() for word in words}
 
 
 def split_word(name: str) -> str | None:
-    """Returns "train", "validation" or "test", if that is what the name of a split means."""
+    """Returns "train", "validation" or "test" for an equivalent name, else None."""
     return _ALL_WORDS.get(name.lower())
 
 
 def split_of_file(name: str) -> str | None:
-    """Finds the name of the split in that of a shard, such as `a-train.tfrecord-00000-of-00008`."""
+    """Returns the split in the name of a shard, such as `a-train.tfrecord-00000-of-00008`."""
     return next(filter(split_word, re.split(r"[-_.]", name)), None)
 
 
 def resolve_split(split: str | None, present: Sequence[str], where: str | Path) -> str:
-    """Finds the split that is meant among those that are there.
+    """Returns the name of the requested split among those present.
 
-    None means the only one, or the validation images where there are several.
+    None selects the only split, or validation if there are several.
 
     Raises:
-        NoSuchSplitError: If it is not there.
+        NoSuchSplitError: If there is no such split.
     """
     if split is None:
         split = present[0] if len(present) == 1 else "validation"
@@ -44,5 +44,6 @@ def resolve_split(split: str | None, present: Sequence[str], where: str | Path) 
         if name in present:
             return name
     raise NoSuchSplitError(
-        f"Which split of {where}? It has {', '.join(map(repr, present))}. Received: split={split!r}"
+        f"{where} has no such split. Available: {', '.join(map(repr, present))}. "
+        f"Received: split={split!r}"
     )

@@ -15,7 +15,7 @@ from keras_convnext.data.splits import resolve_split, split_word
 from keras_convnext.pictures import name_of
 
 TABLES = (".csv", ".tsv")
-# What the columns are called, in small letters.
+# Accepted column names, in lower case.
 _PATHS = (
     "path", "file", "filename", "file_name", "filepath", "file_path", "image", "images", "img",
     "image_path", "image_id",
@@ -25,12 +25,12 @@ _SPLITS = ("split", "subset", "set", "fold")
 
 
 class TableSource(Source):
-    """Images whose paths and labels are listed.
+    """Images listed by path and label.
 
     Args:
-        name, split, classes: as of a `Source`.
-        paths: sequence of str.
-        labels: int array, as long. The places of the classes.
+        name, split, classes: as in `Source`.
+        paths: sequence of str. Paths of the images.
+        labels: int array of the same length. Indices into `classes`.
     """
 
     def __init__(
@@ -67,12 +67,13 @@ class TableSource(Source):
 
 
 def open_table(path: Path, split: str | None, classes: Sequence[str] | None) -> TableSource:
-    """Opens a CSV file whose first line names its columns: a path, a label and, perhaps, a split.
+    """Opens a CSV file with a header and columns for path, label and, optionally, split.
 
-    The classes are the labels of the training images, sorted, as numbers if all are.
+    The classes are the sorted labels of the training images; if all are numbers, they are sorted as
+    numbers.
 
     Raises:
-        DataError: If columns, images or classes are not to be found.
+        DataError: If columns, images or classes are missing.
     """
     rows = _rows(path)
     columns: dict[str, int] = {}
@@ -85,13 +86,13 @@ def open_table(path: Path, split: str | None, classes: Sequence[str] | None) -> 
     for number, row in enumerate(rows[1:], 2):
         if len(row) != len(rows[0]):
             raise DataError(
-                f"Row {number} has {len(row)} fields, and the first line {len(rows[0])}. "
+                f"Row {number} has {len(row)} fields, but the header has {len(rows[0])}. "
                 f"Received: {path}"
             )
         of_split = splits.setdefault("train" if split_column is None else row[split_column], [])
         of_split.append((os.path.join(path.parent, row[file_column]), row[label_column]))
     if not splits:
-        raise DataError(f"There is not one image. Received: {path}")
+        raise DataError(f"The table lists no images. Received: {path}")
     found = resolve_split(split, list(splits), path)
     if classes is None:
         training = next((name for name in splits if split_word(name) == "train"), found)
@@ -101,8 +102,8 @@ def open_table(path: Path, split: str | None, classes: Sequence[str] | None) -> 
     unknown = [label for label in labels if label not in places]
     if unknown:
         raise DataError(
-            f"The split {found!r} has the class {unknown[0]!r}, which is none of the "
-            f"{len(places):,} classes. Received: {path}"
+            f"The split {found!r} has the class {unknown[0]!r}, which is not one of the "
+            f"{len(places):,} known classes. Received: {path}"
         )
     _refuse_missing(files, path)
     return TableSource(str(path), found, classes, files, np.array([places[x] for x in labels]))
@@ -113,10 +114,10 @@ def _rows(path: Path) -> list[list[str]]:
         text = path.read_text("utf-8-sig")
         dialect = csv.Sniffer().sniff(text[:8192].partition("\n")[0], ",;\t")
     except UnicodeDecodeError as error:
-        raise DataError(f"A CSV file is text in UTF-8. Received: {path}") from error
+        raise DataError(f"A CSV file must be UTF-8 text. Received: {path}") from error
     except csv.Error as error:
         raise DataError(
-            "A CSV file names its columns in the first line, as in path,label. "
+            "A CSV file must have a header with column names, such as path,label. "
             f"Received: {name_of(text[:60].partition(chr(10))[0])!r} in {path}"
         ) from error
     try:
@@ -131,8 +132,8 @@ def _column(columns: dict[str, int], names: Sequence[str], path: Path) -> int:
         if name in columns:
             return columns[name]
     raise DataError(
-        "A CSV file has a column for the path and one for the label, named in its first line: one "
-        f"of {', '.join(names)}. Received: {name_of(', '.join(columns))} in {path}"
+        f"The CSV file needs a column with one of these names: {', '.join(names)}. "
+        f"Received: {name_of(', '.join(columns))} in {path}"
     )
 
 
@@ -147,6 +148,6 @@ def _refuse_missing(files: Sequence[str], path: Path) -> None:
     if missing:
         others = f", and {len(missing) - 1:,} others" * (len(missing) > 1)
         raise DataError(
-            "Paths of a CSV file are relative to where it lies. These are not there: "
+            "Files listed in the CSV file do not exist (paths are relative to its folder): "
             f"{name_of(missing[0])}{others}. Received: {path}"
         )

@@ -1,4 +1,4 @@
-"""Datasets of TensorFlow Datasets, with their images left as files."""
+"""Datasets from TensorFlow Datasets, with images as encoded files."""
 
 import difflib
 import importlib
@@ -21,13 +21,13 @@ _DATASETS_OF_OURS = ("imagenet22k",)
 
 
 def open_tfds(name: str, split: str | None) -> RecordSource:
-    """Opens a dataset by its name in TensorFlow Datasets, and prepares it before if need be.
+    """Opens a dataset by its name in TensorFlow Datasets, and prepares it first if needed.
 
     Raises:
-        DataError: If there is no such dataset, or it holds no images with one label each.
+        DataError: If there is no such dataset, or it does not contain images with one label each.
         ImportError: If tensorflow-datasets is not installed.
     """
-    tfds = _import_tfds(f"There is no folder {name}, and datasets by name")
+    tfds = _import_tfds(f"The folder {name} does not exist, and dataset names")
     plain = re.split("[:/]", name)[0]
     if plain in _DATASETS_OF_OURS:
         importlib.import_module(f"keras_convnext.data.{plain}")
@@ -35,25 +35,25 @@ def open_tfds(name: str, split: str | None) -> RecordSource:
         builder = tfds.builder(name)
     except (tfds.core.DatasetNotFoundError, AssertionError, ValueError) as error:
         known = [*tfds.list_builders(with_community_datasets=False), *_DATASETS_OF_OURS]
-        if plain in known:  # it is a version or a configuration that is not there
+        if plain in known:  # the version or configuration does not exist
             raise DataError(f"{error}. Received: {name}") from error
         alike = difflib.get_close_matches(plain, known, cutoff=0.7) + paths_alike(Path(name))
         raise DataError(
-            f"There is neither a file or folder {Path(name).absolute()} nor a dataset of that name "
-            f"in TensorFlow Datasets. Alike are: {', '.join(alike) or 'none'}. Received: {name}"
+            f"There is no file or folder {Path(name).absolute()}, and no dataset of this name in "
+            f"TensorFlow Datasets. Similar names: {', '.join(alike) or 'none'}. Received: {name}"
         ) from error
     if not builder.info.splits:
         try:
-            # At random access if it has to be written anyway.
+            # If it has to be written anyway, choose the format with random access.
             builder = tfds.builder(name, file_format="array_record")
             builder.download_and_prepare()
-        except AssertionError as error:  # so TensorFlow Datasets asks for files to be fetched
-            raise DataError(f"{name} is not prepared yet. {error}") from error
+        except AssertionError as error:  # raised if files must be downloaded manually
+            raise DataError(f"{name} has not been prepared yet. {error}") from error
     return _open(builder, name, split)
 
 
 def open_prepared(folder: Path, split: str | None) -> RecordSource:
-    """Opens what TensorFlow Datasets has prepared, by the folder it lies in."""
+    """Opens a folder that TensorFlow Datasets has prepared."""
     tfds = _import_tfds("Datasets prepared by TensorFlow Datasets")
     return _open(tfds.builder_from_directory(folder), str(folder), split)
 
@@ -67,7 +67,7 @@ def _import_tfds(purpose: str) -> ModuleType:
 
 
 def paths_alike(path: Path) -> list[str]:
-    """Returns what lies where a path that does not exist would, and has almost its name."""
+    """Returns the paths of files and folders with names similar to that of a missing path."""
     parent = path.absolute().parent
     names = [entry.name for entry in parent.iterdir()] if parent.is_dir() else []
     return [str(parent / name) for name in difflib.get_close_matches(path.name, names)]
@@ -76,25 +76,25 @@ def paths_alike(path: Path) -> list[str]:
 def _open(builder: "tfds.core.DatasetBuilder", name: str, split: str | None) -> RecordSource:
     image, label = _keys(builder, name)
     classes = builder.info.features[label].names
-    # A part of a split, as "train[:1%]", is for TensorFlow Datasets to resolve.
+    # TensorFlow Datasets itself resolves parts of a split, such as "train[:1%]".
     base, bracket, part = (split or "").partition("[")
     split = resolve_split(base or None, list(builder.info.splits), name) + bracket + part
     file_format = builder.info.file_format.value
     if file_format not in _FILES:
         raise DataError(
-            "Only ArrayRecord and TFRecord files can be read: prepare it again with "
+            "Only ArrayRecord and TFRecord files can be read. Prepare the dataset again with "
             f'file_format="array_record". Received: {file_format} in {builder.data_dir}'
         )
     instructions = builder.info.splits[split].file_instructions
     parts = [Part(Path(each.filename), each.skip, each.take) for each in instructions]
     if not parts:
-        raise DataError(f"There is not one image. Received: {name}, split {split!r}")
+        raise DataError(f"There are no images. Received: {name}, split {split!r}")
     files = _FILES[file_format](parts)
     return RecordSource(name, split, classes, files, example_parser(image, label))
 
 
 def _keys(builder: "tfds.core.DatasetBuilder", name: str) -> tuple[str, str]:
-    """Returns the names of the features that hold the image and the class."""
+    """Returns the names of the image and class features."""
     tfds = _import_tfds(name)
     features = builder.info.features
     images = [key for key in features if isinstance(features[key], tfds.features.Image)]
@@ -104,7 +104,7 @@ def _keys(builder: "tfds.core.DatasetBuilder", name: str) -> tuple[str, str]:
         return supervised[0], supervised[1]
     if len(images) != 1 or len(labels) != 1:
         raise DataError(
-            "A dataset to classify has one image and one class an example. "
+            "Classification needs a dataset with one image and one class label per example. "
             f"Received: {name} with {', '.join(features)}"
         )
     return images[0], labels[0]

@@ -1,4 +1,4 @@
-"""How good a trained network is."""
+"""Evaluation of trained networks: accuracy, loss and confusion."""
 
 from keras_convnext.evaluation.accuracy import Accuracy, evaluate
 from keras_convnext.evaluation.confusion import draw_confusion

@@ -1,4 +1,4 @@
-"""Accuracy by the rule by which the published figures were measured."""
+"""Accuracy, measured as in the published evaluation."""
 
 import time
 from collections import Counter
@@ -19,17 +19,17 @@ from keras_convnext.preprocessing import class_labels
 
 
 class Accuracy(NamedTuple):
-    """How often a model is right.
+    """The results of an evaluation.
 
     Args:
-        top1: float. Share of the images whose class is the most probable one, in 0..1.
-        top5: float. Share of those whose class is among the five most probable, in 0..1.
-        loss: float. Mean cross entropy, in nats, without label smoothing.
-        images: int. How many images this was measured on.
-        images_per_second: float. Reading, decoding and predicting, the first batch left out, as it
-            has the compiling in it.
-        guesses: mapping of (int, int) to int. Of a class and the class that was taken for the most
-            probable, both by their place among the model's: how many images.
+        top1: float. Top-1 accuracy, in 0..1.
+        top5: float. Top-5 accuracy, in 0..1.
+        loss: float. Mean cross-entropy in nats, without label smoothing.
+        images: int. Number of images evaluated.
+        images_per_second: float. Throughput of reading, decoding and predicting, without the first
+            batch, which includes compilation.
+        guesses: mapping from (int, int) to int. Number of images for each pair of true and
+            predicted class, as indices into the model's classes.
     """
 
     top1: float
@@ -52,13 +52,14 @@ def evaluate(
 ) -> Accuracy:
     """Measures the accuracy of a classifier.
 
-    Images are prepared by the published rule: below 384 px the short side is resized to
-    `size / 0.875` and the centre cropped, from 384 px on the whole image is warped to the square.
+    Images are prepared as in the published evaluation: if `size` is below 384, the short side is
+    resized to `size / 0.875` and the centre is cropped; otherwise the whole image is warped to the
+    square.
 
-    A model of 1,000 or 21,841 classes is taken for one of ImageNet, and classes named by WordNet
-    identifiers, `n01440764`, are found among its own. So part of the classes do, and ImageNet-1K
-    for a model of ImageNet-22K. In every other case both have the same number of classes, in the
-    same order.
+    A model with 1,000 or 21,841 classes is assumed to be an ImageNet model, and data classes named
+    by WordNet identifiers, such as `n01440764`, are matched with its classes. The data may
+    therefore have only some of the classes, or be ImageNet-1K for an ImageNet-22K model. In all
+    other cases, data and model must have the same number of classes, in the same order.
 
     Example:
 
@@ -68,22 +69,22 @@ def evaluate(
     ```
 
     Args:
-        model: keras.Model. Takes pixels in 0..255, returns probabilities or logits, (N, classes).
-        data: str, path or Source. What `open_source` takes, or has opened.
-        split: str or None. Of `data`. Defaults to None: the only one, or validation.
-        size: int or None. Side of the square, in pixels. Defaults to None: what the model takes,
-            224 if it takes any size.
-        batch_size: int. How many images go through the network at once. Defaults to 32.
-        limit: int or None. How many images are enough; they are then drawn at random from all
-            classes, always the same. Defaults to None: all.
-        progress: function of how many images are done and of how many, called after each batch.
+        model: keras.Model. Maps pixels in 0..255 to probabilities or logits (N, classes).
+        data: str, path or Source. As in `open_source`, or an open `Source`.
+        split: str or None. Split of `data`. Defaults to None, for the only split or validation.
+        size: int or None. Side of the square, in pixels. Defaults to None, for the input size of
+            the model, or 224 if it accepts any size.
+        batch_size: int. Number of images per prediction step. Defaults to 32.
+        limit: int or None. Number of images to evaluate: a fixed random sample of all classes.
+            Defaults to None, for all images.
+        progress: function (done, total), called after each batch with numbers of images.
 
     Returns:
-        Accuracy.
+        An `Accuracy`.
 
     Raises:
-        DataError: If the classes of the data are not those of the model, or an image is broken.
-        ValueError: If `size` is not what the model takes, or its outputs are no numbers.
+        DataError: If the classes of data and model differ, or an image is broken.
+        ValueError: If `size` does not fit the model, or its outputs are not finite.
     """
     source = data if isinstance(data, Source) else open_source(data, split)
     size = _size_of(model, size)
@@ -129,12 +130,12 @@ def _size_of(model: keras.Model, size: int | None) -> int:
     if size is None:
         size = taken[0] or 224
     if any(side not in (None, size) for side in taken):
-        raise ValueError(f"The model takes images of {taken} pixels. Received: size={size}")
+        raise ValueError(f"The model expects images of {taken} pixels. Received: size={size}")
     return size
 
 
 def _outputs_of_classes(source: Source, outputs: int) -> np.ndarray:
-    """Returns which output of the model stands for each class of the data."""
+    """Returns the index of the model output for each class of the data."""
     if outputs in (1000, 21841):
         output_of = {wnid: output for output, (wnid, _) in enumerate(class_labels(outputs))}
         unknown = [name for name in source.classes if name not in output_of]
@@ -144,9 +145,9 @@ def _outputs_of_classes(source: Source, outputs: int) -> np.ndarray:
         unknown = list(source.classes)
     if len(source.classes) != outputs:
         raise DataError(
-            f"The model has {outputs:,} classes, the data {len(source.classes):,}, such as "
-            f"{unknown[0]!r}. Classes of a folder named by WordNet identifiers can be part of "
-            f"those of a model of ImageNet, others cannot. Received: {source.name}"
+            f"The model has {outputs:,} classes, but the data has {len(source.classes):,}, such as "
+            f"{unknown[0]!r}. Only classes named by WordNet identifiers may be a subset of the "
+            f"classes of an ImageNet model. Received: {source.name}"
         )
     return np.arange(outputs)
 
@@ -160,14 +161,14 @@ def _returns_logits(model: keras.Model) -> bool:
     activation = keras.activations.serialize(getattr(layer, "activation", keras.activations.linear))
     if activation not in ("softmax", "linear"):
         raise ValueError(
-            "The model returns probabilities that add up to 1, by softmax, or logits. "
+            "The model must return probabilities from a softmax, or logits. "
             f"Received: activation={activation}"
         )
     return activation != "softmax"
 
 
 def _predict(model: keras.Model, images: np.ndarray, batch_size: int) -> np.ndarray:
-    """Predicts a batch, filled up if it is the last: another shape would be compiled anew."""
+    """Predicts a batch. The last one is padded, because another shape would be recompiled."""
     missing = batch_size - len(images)
     padded = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
     return np.asarray(model.predict_on_batch(padded), np.float64)[: len(images)]
@@ -176,11 +177,11 @@ def _predict(model: keras.Model, images: np.ndarray, batch_size: int) -> np.ndar
 def _losses_and_ranks(
     scores: np.ndarray, labels: np.ndarray, returns_logits: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns of each image the cross entropy, and how many classes are more probable."""
+    """Returns the cross-entropy of each image, and the number of more probable classes."""
     if not np.isfinite(scores).all():
-        raise ValueError("The model returns infinite values, or some that are no numbers")
+        raise ValueError("The model returns NaN or infinite values")
     score = np.take_along_axis(scores, labels[:, None], axis=1)
-    # Among equals the earlier class is the first.
+    # Ties are won by the class with the lower index.
     earlier = np.arange(scores.shape[1]) < labels[:, None]
     ranks = (scores > score).sum(axis=1) + ((scores == score) & earlier).sum(axis=1)
     if returns_logits:

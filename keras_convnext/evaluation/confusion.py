@@ -1,4 +1,4 @@
-"""Which classes a model takes for which, as a picture."""
+"""Plots confusion matrices."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -6,21 +6,21 @@ from pathlib import Path
 
 import numpy as np
 
-MOST_WITH_NUMBERS = 30  # classes; squares of more are too small to write in
+MOST_WITH_NUMBERS = 30  # classes; with more, the cells are too small for numbers
 
 
 def draw_confusion(
     guesses: Mapping[tuple[int, int], int], names: Sequence[str], path: str | Path
 ) -> None:
-    """Draws how the images of each class were classified, in percent of that class.
+    """Plots the confusion matrix, in percent of the images of each class.
 
     Args:
-        guesses: mapping. As `Accuracy.guesses` has it.
-        names: sequence of str. The classes of the model, in its order.
-        path: str or path. The picture to write; the suffix tells the format.
+        guesses: mapping. As in `Accuracy.guesses`.
+        names: sequence of str. Class names in the order of the model.
+        path: str or path. The image file to write; its suffix selects the format.
 
     Raises:
-        ValueError: If the suffix is no format of a picture.
+        ValueError: If the suffix is not an image format.
     """
     from matplotlib.figure import Figure
 
@@ -31,12 +31,12 @@ def draw_confusion(
     side = 2.5 + min(0.5 * len(names), 12)
     figure = Figure(figsize=(side + 0.6, side), layout="constrained")
     axes = figure.subplots()
-    # The root shows a confusion of one percent beside a class that is right in ninety.
+    # The square root makes 1 % visible next to 90 %.
     image = axes.imshow(np.sqrt(shares), cmap="Blues", vmin=0, vmax=10)
     bar = figure.colorbar(image, ax=axes, fraction=0.046, label="images of the class (%)")
     ticks = (0, 1, 5, 20, 50, 100)
     bar.set_ticks([math.sqrt(tick) for tick in ticks], labels=[str(tick) for tick in ticks])
-    axes.set(xlabel="taken for", ylabel="is", title="Confusion")
+    axes.set(xlabel="predicted class", ylabel="true class", title="Confusion")
     if len(names) <= MOST_WITH_NUMBERS:
         axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
         axes.set_yticks(range(len(names)), names)

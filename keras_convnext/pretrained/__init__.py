@@ -1,1 +1,1 @@
-"""What is published, and how it becomes the weights of a Keras model."""
+"""Published checkpoints, and how they become the weights of a Keras model."""

@@ -1,12 +1,12 @@
-"""What is published: one row a checkpoint.
+"""Catalogue of the published checkpoints, one row per file.
 
-The files are those of facebookresearch/ConvNeXt (README), open-mmlab/mmpretrain
-(configs/convnext/README.md), and huggingface/pytorch-image-models (timm/models/convnext.py, and its
-README for the accuracies of Atto to Nano); "shipped" ones are ours, and come with the package.
+The files are published by facebookresearch/ConvNeXt (README), open-mmlab/mmpretrain
+(configs/convnext/README.md) and huggingface/pytorch-image-models (timm/models/convnext.py; its
+README for the accuracies of Atto to Nano). "shipped" files are our own and part of the package.
 
-Accuracies are those of the source of the row: ImageNet-1K validation (CIFAR-10's test images for
-"cifar10"), one crop, by the rule that `preprocessing.load_image` follows at that size. Those of the
-isotropic networks are the README's; the paper's table 2 has 79.7, 82.0 and 82.6.
+Accuracies are those reported by the row's source: ImageNet-1K validation images (CIFAR-10 test
+images for "cifar10"), single crop, resized and cropped as in `preprocessing.load_image` at that
+size. For the isotropic networks they are the README's; table 2 of the paper has 79.7, 82.0 and 82.6.
 """
 
 import re
@@ -15,20 +15,20 @@ from typing import NamedTuple
 from keras_convnext.complexity import parts
 from keras_convnext.variants import VARIANTS
 
-# What `weights=` takes, and what it means.
+# The values of `weights=`, and what each stands for.
 TAGS = {
     "imagenet":           "ImageNet-1K at 224 px",
     "imagenet_384":       "ImageNet-1K at 224 px, then at 384 px",
-    "imagenet_no_ema":    "ImageNet-1K at 224 px, not averaged: what detectors and segmenters start from",
-    "imagenet22k":        "ImageNet-22K at 224 px, its 21,841 classes",
+    "imagenet_no_ema":    "ImageNet-1K at 224 px, without EMA: the initialization of detectors and segmenters",
+    "imagenet22k":        "ImageNet-22K at 224 px, 21,841 classes",
     "imagenet22k_ft":     "ImageNet-22K, then ImageNet-1K at 224 px",
     "imagenet22k_ft_384": "ImageNet-22K, then ImageNet-1K at 384 px",
     "dinov3":             "LVD-1689M, distilled from DINOv3; no classifier",
-    "cifar10":            "CIFAR-10 at 32 px; comes with the package",
+    "cifar10":            "CIFAR-10 at 32 px; included in the package",
 }  # fmt: skip
 
-# Where a source keeps its files: {file} is the name here, {stem} the same without its suffix. What
-# is shipped lies in the folder `weights` of the repository, and of the package that is installed.
+# URLs of each source: {file} is the file name of the row, {stem} the same without its suffix.
+# Shipped files are in the folder `weights` of the repository and of the installed package.
 SOURCES = {
     "official":    "https://dl.fbaipublicfiles.com/convnext/{file}",
     "openmmlab":   "https://download.openmmlab.com/mmclassification/v0/convnext/{file}",
@@ -69,20 +69,20 @@ LICENSES = {
 
 
 class Checkpoint(NamedTuple):
-    """A published file of weights.
+    """A published weight file.
 
     Args:
-        model: str. The network, as `keras-convnext list` names it.
-        tag: str. What `weights=` calls it, one of `TAGS`.
-        source: str. Who serves it, one of `SOURCES`.
-        file: str. Its name, and the one it has in the cache.
-        classes: int or None. None if it has no classifier.
-        size: int. Side of the images it was trained on last, in pixels.
-        top1: float or None. Accuracy, in percent.
-        top5: float or None. Accuracy within five guesses, in percent.
-        bytes: int or None. Its size, where known.
-        digest: str or None. "sha256:" or "sha384:" and hexadecimal digits, the first or all of
-            them, where known.
+        model: str. Name of the network, as in `keras-convnext list`.
+        tag: str. The value of `weights=` that selects it, one of `TAGS`.
+        source: str. The publisher, one of `SOURCES`.
+        file: str. File name, on the server and in the cache.
+        classes: int or None. Number of classes, or None without a classifier.
+        size: int. Side of the images in the last training stage, in pixels.
+        top1: float or None. Top-1 accuracy, in percent.
+        top5: float or None. Top-5 accuracy, in percent.
+        bytes: int or None. File size in bytes, if known.
+        digest: str or None. "sha256:" or "sha384:" followed by the hexadecimal digest or its first
+            digits, if known.
     """
 
     model: str
@@ -98,12 +98,12 @@ class Checkpoint(NamedTuple):
 
     @property
     def stem(self) -> str:
-        """The name of the file without its suffix."""
+        """The file name without its suffix."""
         return self.file.rpartition(".")[0]
 
     @property
     def url(self) -> str:
-        """Where its publisher serves it; for what is shipped, where it lies in `weights`."""
+        """The download URL; for a shipped file, its path inside `weights`."""
         return SOURCES[self.source].format(file=self.file, stem=self.stem, tag=self.tag)
 
     @property
@@ -119,7 +119,7 @@ class Checkpoint(NamedTuple):
 
     @property
     def known_digest(self) -> str | None:
-        """The digest, which names of OpenMMLab and of timm's releases end in eight digits of."""
+        """The digest, or its first eight digits if OpenMMLab or timm put them in the file name."""
         in_name = re.search(r"-([0-9a-f]{8})\.pth$", self.file)
         return self.digest or (in_name and f"sha256:{in_name[1]}")
 
@@ -130,11 +130,11 @@ _TINY_SHA384 = (
     "cced681d3d26f6b70c31bf7cec4aba62"
 )
 
-# The first row of a model and tag is what `weights=` takes. Later ones are copies of it, for when
-# the first cannot be had. XLarge has no weights trained on ImageNet-1K alone: its "imagenet" is the
-# row "imagenet22k_ft".
+# `weights=` uses the first row of a model and tag. Later rows are copies of it, used if the first
+# cannot be downloaded. XLarge has no weights trained on ImageNet-1K alone: its "imagenet" is the
+# same file as "imagenet22k_ft".
 CATALOG = (
-    # the official code's
+    # official
     Checkpoint("convnext_tiny",            "imagenet",           "official", "convnext_tiny_1k_224_ema.pth",       1000,  224, 82.1, None, 114_414_741, _TINY_SHA384),
     Checkpoint("convnext_small",           "imagenet",           "official", "convnext_small_1k_224_ema.pth",      1000,  224, 83.1),
     Checkpoint("convnext_base",            "imagenet",           "official", "convnext_base_1k_224_ema.pth",       1000,  224, 83.8),
@@ -163,17 +163,17 @@ CATALOG = (
     Checkpoint("convnext_base",            "imagenet22k_ft_384", "official", "convnext_base_22k_1k_384.pth",       1000,  384, 86.8),
     Checkpoint("convnext_large",           "imagenet22k_ft_384", "official", "convnext_large_22k_1k_384.pth",      1000,  384, 87.5),
     Checkpoint("convnext_xlarge",          "imagenet22k_ft_384", "official", "convnext_xlarge_22k_1k_384_ema.pth", 1000,  384, 87.8),
-    # timm's own
+    # trained by timm
     Checkpoint("convnext_atto",  "imagenet", "timm", "convnext_atto_d2-01bb0f51.pth",  1000,  224, 75.7),
     Checkpoint("convnext_femto", "imagenet", "timm", "convnext_femto_d1-d71d5b4c.pth", 1000,  224, 77.5),
     Checkpoint("convnext_pico",  "imagenet", "timm", "convnext_pico_d1-10ad7f0d.pth",  1000,  224, 79.5),
     Checkpoint("convnext_nano",  "imagenet", "timm", "convnext_nano_d1h-7eb4bdea.pth", 1000,  224, 80.8),
-    # Meta's DINOv3, as timm has them
+    # Meta's DINOv3, converted by timm
     Checkpoint("convnext_tiny",  "dinov3", "huggingface", "convnext_tiny.dinov3_lvd1689m.safetensors",  None,  224),
     Checkpoint("convnext_small", "dinov3", "huggingface", "convnext_small.dinov3_lvd1689m.safetensors", None,  224),
     Checkpoint("convnext_base",  "dinov3", "huggingface", "convnext_base.dinov3_lvd1689m.safetensors",  None,  224),
     Checkpoint("convnext_large", "dinov3", "huggingface", "convnext_large.dinov3_lvd1689m.safetensors", None,  224),
-    # copies of the official ones, converted by OpenMMLab
+    # copies of the official files, converted by OpenMMLab
     Checkpoint("convnext_tiny",   "imagenet",           "openmmlab", "convnext-tiny_3rdparty_32xb128_in1k_20220124-18abde00.pth",            1000,  224, 82.05, 95.86),
     Checkpoint("convnext_small",  "imagenet",           "openmmlab", "convnext-small_3rdparty_32xb128_in1k_20220124-d39b5192.pth",           1000,  224, 83.13, 96.44),
     Checkpoint("convnext_base",   "imagenet",           "openmmlab", "convnext-base_3rdparty_32xb128_in1k_20220124-d0915162.pth",            1000,  224, 83.85, 96.74),
@@ -197,7 +197,7 @@ CATALOG = (
     Checkpoint("convnext_base",   "imagenet22k_ft_384", "openmmlab", "convnext-base_in21k-pre-3rdparty_in1k-384px_20221219-4570f792.pth",    1000,  384, 86.82, 98.25),
     Checkpoint("convnext_large",  "imagenet22k_ft_384", "openmmlab", "convnext-large_in21k-pre-3rdparty_in1k-384px_20221219-6d38dd66.pth",   1000,  384, 87.46, 98.37),
     Checkpoint("convnext_xlarge", "imagenet22k_ft_384", "openmmlab", "convnext-xlarge_in21k-pre-3rdparty_in1k-384px_20221219-b161bc14.pth",  1000,  384, 87.76, 98.55),
-    # copies of the official ones, converted by timm
+    # copies of the official files, converted by timm
     Checkpoint("convnext_tiny",   "imagenet",           "huggingface", "convnext_tiny.fb_in1k.safetensors",                1000,  224),
     Checkpoint("convnext_small",  "imagenet",           "huggingface", "convnext_small.fb_in1k.safetensors",               1000,  224),
     Checkpoint("convnext_base",   "imagenet",           "huggingface", "convnext_base.fb_in1k.safetensors",                1000,  224),
@@ -222,8 +222,9 @@ CATALOG = (
     Checkpoint("convnext_cifar",           "cifar10",            "shipped",  "convnext_cifar_32.safetensors",      10,    32, 93.42, 99.49, 4_015_420, "sha256:dc90dee56217648e76ef58819876940ad67d778b80b01d69aac37876bc79c828"),
 )  # fmt: skip
 
-# First three logits of some files for image 000000039769 of COCO val2017, as published in
-# huggingface/transformers, convert_convnext_to_pytorch.py, which compares them to 1e-3.
+# The first three logits of some files for image 000000039769 of COCO val2017, as published in
+# huggingface/transformers, convert_convnext_to_pytorch.py, which compares them with a tolerance of
+# 1e-3.
 COCO_LOGITS = {
     "convnext_tiny_1k_224_ema.pth":       (-0.1210, -0.6605, 0.1918),
     "convnext_small_1k_224_ema.pth":      (-0.4473, -0.1847, -0.6365),
@@ -244,18 +245,18 @@ COCO_LOGITS = {
 
 
 def find(model: str | None, tag: str) -> tuple[Checkpoint, ...]:
-    """Returns the checkpoint of a network that a tag names, and after it the copies of it.
+    """Returns the checkpoint of a network for a tag, followed by its copies.
 
     Raises:
-        ValueError: If the network has no such checkpoint; the message lists those that it has.
+        ValueError: If the network has no such checkpoint; the message lists the available tags.
     """
     found = tuple(row for row in CATALOG if (row.model, row.tag) == (model, tag))
     if not found:
         tags = [row.tag for row in list_weights(model)]
         raise ValueError(
-            f"{model} has no weights of this name. It has {', '.join(map(repr, tags)) or 'none'}; "
-            "otherwise name a file, such as a .pth or a .weights.h5, or None for random weights. "
-            f"Received: weights={tag!r}"
+            f"{model} has no published weights of this name. Available: "
+            f"{', '.join(map(repr, tags)) or 'none'}. You can also pass a file, such as a .pth or a "
+            f".weights.h5, or None for random weights. Received: weights={tag!r}"
         )
     return found
 
@@ -270,12 +271,12 @@ def list_weights(model: str | None = None, copies: bool = False) -> list[Checkpo
     ```
 
     Args:
-        model: str or None. The network whose checkpoints are meant. Defaults to None, all.
-        copies: bool. Whether to list the further places where the same weights are served, too.
-            Defaults to False.
+        model: str or None. The network to list checkpoints for. Defaults to None, for all.
+        copies: bool. Whether to include copies of the same weights from other publishers. Defaults
+            to False.
 
     Returns:
-        list of Checkpoint: what it is, where it lies, how accurate it is.
+        List of `Checkpoint`s, each with its network, URL and accuracy.
     """
     first = {(row.model, row.tag): row for row in reversed(CATALOG)}
     return [

@@ -1,4 +1,4 @@
-"""A checkpoint as a dict from our variables to its tensors, whatever names it uses for them."""
+"""Opens a checkpoint in any layout as a dict from our variables to its tensors."""
 
 import fnmatch
 import re
@@ -26,24 +26,25 @@ from keras_convnext.pretrained.trunks import (
 from keras_convnext.pretrained.weight_files import format_of, read
 from keras_convnext.variants import Variant
 
-# Where the official training puts the weights, and beside them their running average.
+# The official training stores the weights and their exponential moving average.
 OFFICIAL_ENTRIES = ("model", "model_ema")
 
 
 @dataclass(frozen=True)
 class OpenCheckpoint:
-    """A ConvNeXt that was found in a file.
+    """A ConvNeXt found in a file.
 
     Args:
-        network: Variant. Named "convnext" if it is none of the published networks.
+        network: Variant. Named "convnext" if it is not a published network.
         sources: dict from places to tensors.
-        layout: str. Of its names, as in `LAYOUTS`.
-        entry: str. The dict of tensors that it is in, "" if that is the file.
-        prefix: str. What precedes the names of its tensors.
-        ignored: tuple of str. The other tensors of the file; of its entry alone, or of the prefix,
-            if that was asked for.
-        beside: tuple of str. The other tensors for a message: those beside the entry by number.
-        size: int or None. Side of the images that it was trained with, if that is recorded.
+        layout: str. Naming scheme of its tensors, a key of `LAYOUTS`.
+        entry: str. The dict of tensors that contains it, or "" for the top level of the file.
+        prefix: str. Prefix of its tensor names.
+        ignored: tuple of str. The other tensors in the file, or only those in the entry or under
+            the prefix if one was requested.
+        beside: tuple of str. The ignored tensors as listed in a message: counts for other entries,
+            names in its own.
+        size: int or None. Side of the training images in pixels, if recorded.
     """
 
     network: Variant
@@ -57,19 +58,19 @@ class OpenCheckpoint:
 
     @property
     def classes(self) -> int | None:
-        """The number of classes, or None without a head."""
+        """Number of classes, or None without a head."""
         return self.sources[HEAD_KERNEL].shape[1] if HEAD_KERNEL in self.sources else None
 
     @property
     def notice(self) -> str | None:
-        """What to tell of the tensors that were left aside, if there are some."""
+        """A message about the ignored tensors, or None if there are none."""
         if not self.ignored:
             return None
         where = {"entry": self.entry, "prefix": self.prefix}
         place = ", ".join(f"{name} {shown(value)}" for name, value in where.items() if value)
         number = f"{len(self.ignored)} other tensor{'s' * (len(self.ignored) > 1)}"
         found = f"{self.network.name} at {place}" if place else self.network.name
-        return f"Found {found}, and ignored {number}: {listed(self.beside or self.ignored)}"
+        return f"Found {found} and ignored {number}: {listed(self.beside or self.ignored)}"
 
 
 def open_checkpoint(
@@ -79,24 +80,24 @@ def open_checkpoint(
     ignore: str | Iterable[str] = (),
     expected: Variant | None = None,
 ) -> OpenCheckpoint:
-    """Finds the ConvNeXt in a file; its numbers stay there until asked for.
+    """Finds the ConvNeXt in a file without reading its tensors, which are read on demand.
 
     Args:
         path: str or path. A PyTorch, safetensors, HDF5 or `.keras` file in any of the layouts, the
-            index of a sharded one, or a folder that holds one of these.
-        entry: str or None. The dict of tensors to look in, such as "state.model". Defaults to
-            None, which is wherever a ConvNeXt is; of an official training checkpoint, `model`.
-        prefix: str or None. What precedes the names of its tensors, such as "student.backbone.".
-            Defaults to None, which is whatever does.
-        ignore: str or iterable of str. Patterns of names, such as "head.*", to leave out before
-            anything else. Defaults to ().
-        expected: Variant or None. What to take the network for where a `.weights.h5` leaves it
-            open. Defaults to None.
+            index of a sharded checkpoint, or a folder that contains one of these.
+        entry: str or None. The dict of tensors to search, such as "state.model". Defaults to None,
+            which searches all of them and prefers `model` in an official training checkpoint.
+        prefix: str or None. Prefix of its tensor names, such as "student.backbone.". Defaults to
+            None, for any prefix.
+        ignore: str or iterable of str. Patterns of tensor names to drop first, such as "head.*".
+            Defaults to ().
+        expected: Variant or None. The network to assume where a `.weights.h5` file is ambiguous.
+            Defaults to None.
 
     Raises:
-        CheckpointError: If the file is damaged, or holds no ConvNeXt, or several; the message names
-            the file.
-        FileNotFoundError: If there is no such file.
+        CheckpointError: If the file is damaged, or contains no ConvNeXt or several; the message
+            names the file.
+        FileNotFoundError: If the file does not exist.
     """
     path = weight_file(path)
     saved = read(path)
@@ -122,11 +123,11 @@ def check_numbers(
     prefix: str | None = None,
     ignore: str | Iterable[str] = (),
 ) -> None:
-    """Reads a checkpoint through; the arguments are those of `open_checkpoint`.
+    """Verifies all tensors of a checkpoint; the arguments are those of `open_checkpoint`.
 
     Raises:
-        CheckpointError: If a checksum in it is wrong, or a number not finite; the message names the
-            file.
+        CheckpointError: If a checksum does not match or a value is not finite; the message names
+            the file.
     """
     checkpoint = open_checkpoint(path, entry, prefix, ignore)
     try:
@@ -139,7 +140,7 @@ def check_numbers(
 def chosen(
     saved: object, entries: list[Entry], entry: str | None, prefix: str | None
 ) -> OpenCheckpoint:
-    """The trunk that is asked for, or the only one."""
+    """Returns the requested trunk, or the only one."""
     within = [each for each in entries if entry is None or each.is_within(entry)]
     if not within:
         raise CheckpointError(_no_entry(saved, entries, entry))
@@ -151,7 +152,7 @@ def chosen(
         wanted = [pair for pair in found if pair[1].prefix.rstrip(".") == prefix.rstrip(".")]
         if not wanted:
             raise CheckpointError(
-                f"No ConvNeXt has the prefix {shown(prefix)}. There is {_list(found)}"
+                f"There is no ConvNeXt with the prefix {shown(prefix)}. Available: {_list(found)}"
             )
     if any(candidate.is_whole for _, candidate in wanted):
         wanted = [pair for pair in wanted if pair[1].is_whole]
@@ -162,7 +163,7 @@ def chosen(
         several = {each.name for each, _ in wanted}
         options = ["entry="] * (len(several) > 1) + ["prefix="] * (len(several) < len(wanted))
         raise CheckpointError(
-            f"There are {len(wanted)} ConvNeXts in the file: {_list(wanted)}. Choose one with "
+            f"The file contains {len(wanted)} ConvNeXts: {_list(wanted)}. Choose one with "
             f"{' and '.join(options)}"
         )
     network, sources = checked(candidate, home.tensors)
@@ -198,20 +199,20 @@ def _no_entry(saved: object, entries: list[Entry], entry: str | None) -> str:
         if lists := list(unnamed_tensors(saved)):
             name, number = max(lists, key=lambda each: each[1])
             return (
-                f"The file holds a list of {number} tensors at {shown(name)}, which have no names: "
-                "load it with the program that wrote it, and save model.state_dict()"
+                f"The file contains a list of {number} tensors without names at {shown(name)}. "
+                "Load it with the program that wrote it, and save model.state_dict()"
             )
-        held = f", but {listed(names)}" if names else ""
+        held = f", only {listed(names)}" if names else ""
         if (kind := _kind_without_numbers(saved)) is not None:
-            return f"The file holds {kind}. Save model.state_dict()"
-        return f"The file holds no tensors{held}. Save model.state_dict()"
+            return f"The file contains {kind}. Save model.state_dict() instead"
+        return f"The file contains no tensors{held}. Save model.state_dict() instead"
     if entry in names:
-        return f"The entry {shown(entry)} holds no tensors"
+        return f"The entry {shown(entry)} contains no tensors"
     nested = [each.name for each in entries if candidates_in(each.tensors)]
     if nested == [""]:
-        return f"The file is one dict of tensors, without entries: leave out entry={shown(entry)}"
-    hint = f". Those with a ConvNeXt are {listed(nested)}" if nested else ""
-    return f"The file has no entry {shown(entry)}, but {listed(names)}{hint}"
+        return f"The file is one dict of tensors without entries: omit entry={shown(entry)}"
+    hint = f". Entries with a ConvNeXt: {listed(nested)}" if nested else ""
+    return f"The file has no entry {shown(entry)}. Its entries: {listed(names)}{hint}"
 
 
 def _kind_without_numbers(saved: object) -> str | None:
@@ -230,20 +231,17 @@ def _with_members(value: object) -> list[object]:
 
 
 def _nothing(saved: object, entries: list[Entry]) -> str:
-    """Why there is no trunk among tensors."""
+    """Explains why no trunk was found."""
     if relative := relative_of(key for each in entries for key in each.tensors):
         return told(relative)
     largest = max(entries, key=lambda each: len(each.tensors))
     lists = [f"{shown(name)} ({number} tensors)" for name, number in unnamed_tensors(saved)]
-    hint = f". The list at {lists[0]} has no names" if lists else ""
-    return (
-        "Not a ConvNeXt in any layout known here: it has no place for "
-        f"{listed(largest.tensors)}{hint}"
-    )
+    hint = f". The tensors in the list at {lists[0]} have no names" if lists else ""
+    return f"Not a ConvNeXt in any supported layout. Its tensors: {listed(largest.tensors)}{hint}"
 
 
 def _list(found: list[tuple[Entry, Candidate]]) -> str:
-    """Trunks, for a message."""
+    """Lists trunks for a message."""
     lines = []
     for entry, candidate in found[:8]:
         where = [f"entry={shown(entry.name)}"] * bool(entry.name)
@@ -253,22 +251,22 @@ def _list(found: list[tuple[Entry, Candidate]]) -> str:
 
 
 def shown(name: str) -> str:
-    """A name of the file in quotes, for a message."""
+    """Quotes a name from the file for a message."""
     return ascii(name[:100])
 
 
 def _of_keras(
     tensors: dict[str, H5Tensor], prefix: str | None, expected: Variant | None
 ) -> OpenCheckpoint:
-    """The network in a file that Keras saved, or in a model within the one that was saved."""
+    """Returns the network in a file saved by Keras, at the top level or in a nested model."""
     if not tensors:
-        raise CheckpointError("The file holds no tensors")
+        raise CheckpointError("The file contains no tensors")
     found = keras_prefixes(tensors) or [""]
     wanted = [each for each in found if prefix is None or each.rstrip("/") == prefix.rstrip("/")]
     if len(wanted) != 1:
         raise CheckpointError(
-            f"There are ConvNeXts with the prefixes {listed(map(shown, found))}. Choose one with "
-            "prefix="
+            f"The file contains ConvNeXts with the prefixes {listed(map(shown, found))}. Choose "
+            "one with prefix="
         )
     layout, network, sources, others = keras_trunk(tensors, wanted[0], expected)
     return OpenCheckpoint(network, sources, layout, "", wanted[0], tuple(others))

@@ -1,21 +1,21 @@
-"""Where the tensors are in what a file holds: dicts of tensors in dicts, lists and objects."""
+"""Finds the dicts of tensors in a file, nested in dicts, lists and objects."""
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple, get_args
 
 from keras_convnext.pretrained.source import Tensor
 
-# Trainers put the weights two or three levels deep; only an optimizer's state is deeper.
+# Trainers nest the weights two or three levels deep; only optimizer state is deeper.
 _MAX_DEPTH = 8
 _LEAVES = (*get_args(Tensor), str, bytes, int, float, type(None))
-_MAX_KEY = 100  # of which a path has up to eight
+_MAX_KEY = 100  # characters; a path has up to eight keys
 
 
 class Entry(NamedTuple):
     """A dict of tensors in a file.
 
     Args:
-        path: tuple of str. The keys that lead to it; () for what the file itself holds.
+        path: tuple of str. The keys that lead to it; () for the top level of the file.
         tensors: dict from names to tensors.
     """
 
@@ -24,18 +24,18 @@ class Entry(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What `entry=` takes."""
+        """The value of `entry=` that selects it."""
         return ".".join(self.path)
 
     def is_within(self, name: str) -> bool:
-        """Whether this is the entry of a name, or lies in it."""
+        """Whether this entry has the given name or is nested in the entry that does."""
         return f"{self.name}.".startswith(f"{name}.")
 
 
 def entries_of(saved: object) -> list[Entry]:
-    """Finds the dicts of tensors in what a file holds, the outer ones first.
+    """Finds the dicts of tensors in the contents of a file, outermost first.
 
-    An object that occurs twice is visited once, so the time is that of the length of the file.
+    An object that occurs twice is visited once, so the time is linear in the size of the file.
     """
     return [
         Entry(path, tensors)
@@ -46,19 +46,19 @@ def entries_of(saved: object) -> list[Entry]:
 
 
 def unnamed_tensors(saved: object) -> Iterator[tuple[str, int]]:
-    """Finds lists of tensors, which have an order and no names, and the length of each."""
+    """Yields the name and length of each list of tensors, whose elements have no names."""
     for path, found in _nodes(saved):
         if isinstance(found, list | tuple) and found and all(isinstance(t, Tensor) for t in found):
             yield ".".join(path), len(found)
 
 
 def names_in(saved: object) -> list[str]:
-    """Returns the names of what a file holds at its outermost."""
+    """Returns the top-level keys of a file."""
     return [str(key) for key in saved] if isinstance(saved, Mapping) else []
 
 
 def _nodes(saved: object) -> Iterator[tuple[tuple[str, ...], object]]:
-    """The dicts, lists and objects in what a file holds, breadth first."""
+    """Yields the dicts, lists and objects in the contents of a file, breadth-first."""
     level: list[tuple[tuple[str, ...], object]] = [((), saved)]
     seen = {id(saved)}
     for _ in range(_MAX_DEPTH):
@@ -79,7 +79,7 @@ def _children(found: object) -> Iterator[tuple[str, object]]:
     elif isinstance(found, list | tuple):
         yield from ((str(index), child) for index, child in enumerate(found))
     for index, child in enumerate(getattr(found, "arguments", ())):
-        yield str(index), child  # of a named tuple, or of a compiled model
+        yield str(index), child  # a named tuple or a compiled model
     attributes = getattr(found, "attributes", getattr(found, "__dict__", None))
-    if isinstance(attributes, dict):  # of an object that the file describes
+    if isinstance(attributes, dict):  # a pickled object
         yield from ((str(key)[:_MAX_KEY], child) for key, child in attributes.items())

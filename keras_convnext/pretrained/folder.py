@@ -1,4 +1,4 @@
-"""The folder that published weights are kept in, and what is in it."""
+"""The cache folder of published weights, and its contents."""
 
 import os
 from collections.abc import Collection, Sequence
@@ -7,19 +7,19 @@ from typing import NamedTuple
 
 from keras_convnext.pretrained.catalog import CATALOG, Checkpoint
 
-PORT = ".weights.h5"  # behind the stem of a published file
-_BESIDE = (".lock", ".holder", ".sha256", ".version")  # behind the names of files
+PORT = ".weights.h5"  # appended to the stem of a published file
+_BESIDE = (".lock", ".holder", ".sha256", ".version")  # appended to the names of files
 
 
 class CachedFile(NamedTuple):
     """A file in the cache.
 
     Args:
-        path: path.
-        bytes: int. Its size.
-        kind: str. "published", "port" (of a published file, which models load), "partial" (a
-            download that broke off), or "other".
-        checkpoint: Checkpoint or None. What it is of.
+        path: path. Location of the file.
+        bytes: int. File size in bytes.
+        kind: str. "published", "port" (a published file converted to the format that models
+            load), "partial" (an interrupted download) or "other".
+        checkpoint: Checkpoint or None. The published checkpoint it belongs to.
     """
 
     path: Path
@@ -29,7 +29,7 @@ class CachedFile(NamedTuple):
 
 
 def cache_folder() -> Path:
-    """Returns the folder that published weights are kept in."""
+    """Returns the folder in which published weights are cached."""
     keras_home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
     chosen = os.environ.get("KERAS_CONVNEXT_CACHE")
     return Path(chosen).expanduser() if chosen else keras_home / "models" / "keras_convnext"
@@ -42,7 +42,7 @@ def port_of(copies: Sequence[Checkpoint]) -> Path | None:
 
 
 def cached_files() -> list[CachedFile]:
-    """Lists the files in the cache, with weights in them or parts of them, in order of name."""
+    """Lists the weight files in the cache, including partial downloads, sorted by name."""
     published = {row.file: row for row in CATALOG}
     ports = {f"{row.stem}{PORT}": row for row in CATALOG}
     folder, found = cache_folder(), []
@@ -62,14 +62,14 @@ def cached_files() -> list[CachedFile]:
 
 
 def remove_cached(names: Collection[str] | None) -> list[CachedFile]:
-    """Removes files from the cache, with what belongs to them.
+    """Removes files from the cache, together with their lock, digest and version files.
 
     Args:
-        names: collection of str or None. Names of files, of networks or of weights. None: all that
-            this package put there.
+        names: collection of str or None. Names of files, networks or weights to remove. None
+            removes all files that this package has cached.
 
     Returns:
-        list of CachedFile: what was removed.
+        List of the removed `CachedFile`s.
 
     Raises:
         ValueError: If a name is not in the cache.
@@ -81,7 +81,10 @@ def remove_cached(names: Collection[str] | None) -> list[CachedFile]:
         chosen = [file for file in files if _names_of(file) & set(names)]
         unknown = set(names) - {name for file in chosen for name in _names_of(file)}
         if unknown:
-            raise ValueError(f"The cache has no such file. Received: {', '.join(sorted(unknown))}")
+            raise ValueError(
+                "The cache contains no such file, network or weights. "
+                f"Received: {', '.join(sorted(unknown))}"
+            )
     for file in chosen:
         file.path.unlink()
         for suffix in _BESIDE:

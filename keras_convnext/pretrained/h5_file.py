@@ -1,9 +1,9 @@
-"""HDF5 files of weights that Keras saved, read a tensor at a time.
+"""Reads HDF5 weight files saved by Keras, one tensor at a time.
 
-Keras 3 (`.weights.h5`) has a layer by its class and its number in that class, a variable by its
-place in the layer: `layers/dense_2/vars/0`. This comes from here as it is. The legacy form (`.h5`)
-has both by name: `head/head/kernel`, which comes from here as `head.0`, and, of a layer within a
-block, `blocks_1/blocks_1/dwconv/kernel`, as `blocks_1.dwconv.0`.
+Keras 3 (`.weights.h5`) addresses a layer by its class and its index in that class, and a variable
+by its index in the layer: `layers/dense_2/vars/0`. These addresses are returned unchanged. The
+legacy format (`.h5`) uses names for both: `head/head/kernel` is returned as `head.0`, and
+`blocks_1/blocks_1/dwconv/kernel`, a layer in a block, as `blocks_1.dwconv.0`.
 """
 
 import io
@@ -26,31 +26,32 @@ SUFFIXES = (".h5", ".hdf5")
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
-# What the tensors of a file may claim, in files: weights compress to half of their size at best.
+# The most bytes that the tensors of a file may claim, as a multiple of the file size: weights
+# compress to half of their size at best.
 _MAX_EXPANSION = 16
-_PLAIN = "Write it anew with `h5repack -f NONE -l CONTI in.h5 out.h5`"
+_PLAIN = "Rewrite it with `h5repack -f NONE -l CONTI in.h5 out.h5`"
 _NO_WEIGHTS = {"optimizer", "optimizer_weights"}
-_FETCH = "Fetch the file again, from its publisher"
+_FETCH = "Download the file again from its publisher"
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
 
-# The place of a variable in its layer, by the name that it has in the legacy form; a layer scale's
-# is a nameless `Variable:0`, or `variable_7`.
+# The index of a variable in its layer, by its name in the legacy format; layer scale's variable is
+# called `Variable:0` or `variable_7` there.
 _PLACES = {"kernel": "0", "bias": "1", "gamma": "0", "beta": "1"}
 
-# The layers with layers of the same name in each; those in a Sequential have names of their own.
+# Blocks contain layers with the same names in each; layers in a Sequential have unique names.
 _BLOCK = re.compile(r"(.+_)?blocks_\d+")
 
 
 @dataclass(frozen=True)
 class H5Tensor:
-    """A tensor whose numbers are still in the file.
+    """A tensor in an HDF5 file, read on demand.
 
     Args:
         path: Path. The file.
         address: str. The dataset in the file.
         shape: tuple of int.
         dtype: np.dtype.
-        start: int or None. Where its numbers begin in the file; None if they are in chunks.
+        start: int or None. Offset of its data in the file in bytes; None if it is chunked.
     """
 
     path: Path
@@ -60,7 +61,7 @@ class H5Tensor:
     start: int | None
 
     def read(self, verify: bool = True) -> np.ndarray:
-        """Reads the numbers. What Keras writes has no checksum to verify."""
+        """Reads the tensor. Files written by Keras have no checksum to verify."""
         if self.start is None:
             return self._read_chunks()
         array = Unshared.empty(self.shape, self.dtype)
@@ -70,7 +71,7 @@ class H5Tensor:
         return array
 
     def pieces(self, elements: int, verify: bool = True) -> Iterator[np.ndarray]:
-        """Reads the numbers in C order, so many at a time, each piece over the last."""
+        """Yields the tensor in C order, `elements` at a time, reusing one buffer."""
         count = math.prod(self.shape)
         if self.start is None:
             flat = self._read_chunks().reshape(-1)
@@ -86,10 +87,10 @@ class H5Tensor:
 
     def _fill(self, flat: np.ndarray, file: io.FileIO | io.BufferedReader) -> None:
         if file.readinto(flat.view(np.uint8).data) != flat.nbytes:
-            raise CheckpointError(f"{self.path} was cut while it was read. {_FETCH}")
+            raise CheckpointError(f"{self.path} was truncated while it was being read. {_FETCH}")
 
     def _read_chunks(self) -> np.ndarray:
-        """Reads the chunks as they are stored, since HDF5 would inflate one to any size."""
+        """Reads and unpacks the stored chunks; HDF5 itself would inflate one to any size."""
         array = np.empty(self.shape, self.dtype)
         try:
             with h5py.File(self.path, "r") as file:
@@ -102,13 +103,13 @@ class H5Tensor:
                     array[place] = whole[tuple(slice(s.stop - s.start) for s in place)]
         except (OSError, RuntimeError, ValueError, zlib.error) as error:
             raise CheckpointError(
-                f"The numbers in {self.path} are damaged at {self.address}: {error}. {_FETCH}"
+                f"{self.path} is damaged at {self.address}: {error}. {_FETCH}"
             ) from error
         return array
 
 
 def _filters(dataset: h5py.Dataset) -> list[int]:
-    """What the chunks went through when they were written, in that order."""
+    """The filters that were applied to the chunks when they were written, in that order."""
     settings = dataset.id.get_create_plist()
     return [settings.get_filter(index)[0] for index in range(settings.get_nfilters())]
 
@@ -123,21 +124,21 @@ def _unpacked(
             data = data[:-checksum]
         elif name == h5py.h5z.FILTER_DEFLATE:
             data = zlib.decompressobj().decompress(data, size + checksum)
-        else:  # the first bytes of all numbers, then the second ones
+        else:  # shuffle: the first bytes of all elements, then the second bytes
             data = np.frombuffer(data, np.uint8).reshape(dtype.itemsize, -1).T.tobytes()
     return np.frombuffer(data, np.uint8, size).view(dtype).reshape(shape)
 
 
 def read_h5(path: str | Path) -> dict[str, H5Tensor]:
-    """Reads the names and shapes in an HDF5 file that Keras saved, leaving the numbers there.
+    """Reads the names and shapes in an HDF5 file saved by Keras, without reading the tensors.
 
-    No link is followed, no object made and no filter run, and what the tensors may take in memory
-    is bounded by the size of the file. The states of an optimizer and of random generators are left
-    out.
+    No link is followed, no object is created and no filter is run, and the memory that the tensors
+    may need is bounded by the size of the file. The states of the optimizer and of seed generators
+    are skipped.
 
     Raises:
-        CheckpointError: If the file is damaged, or is none that Keras saved.
-        FileNotFoundError: If there is no such file.
+        CheckpointError: If the file is damaged or was not saved by Keras.
+        FileNotFoundError: If the file does not exist.
     """
     path = Path(path)
     return read_h5_within(path, path, 0, None)
@@ -146,13 +147,13 @@ def read_h5(path: str | Path) -> dict[str, H5Tensor]:
 def read_h5_within(
     path: str | Path, opened: Any, offset: int, size: int | None
 ) -> dict[str, H5Tensor]:
-    """Reads an HDF5 file that may be part of another file, as `read_h5` does.
+    """Does the same as `read_h5` for an HDF5 file that may be embedded in another file.
 
     Args:
-        path: str or path. The file that it is, or is in.
-        opened: path, or a binary file that is open. What h5py reads.
-        offset: int. Where it begins in `path`, in bytes.
-        size: int or None. Its size in bytes. None if it is all of `path`.
+        path: str or path. The HDF5 file, or the file that contains it.
+        opened: path or open binary file. The HDF5 file as passed to h5py.
+        offset: int. Offset of the HDF5 file in `path`, in bytes.
+        size: int or None. Size of the HDF5 file in bytes. None if it is all of `path`.
     """
     path = Path(path)
     tensors: dict[str, H5Tensor] = {}
@@ -164,28 +165,26 @@ def read_h5_within(
                 key = _key(address)
                 if key in tensors:
                     raise CheckpointError(
-                        f"{tensors[key].address!r:.200} and {address!r:.200} are of layers with "
-                        "the same name. Take a file of one network"
+                        f"{tensors[key].address!r:.200} and {address!r:.200} belong to layers with "
+                        "the same name. Use a file with a single network"
                     )
                 tensors[key] = _tensor(path, address, dataset, offset, size)
                 room -= _claimed(dataset)
                 if room < 0:
                     raise CheckpointError(
-                        f"The tensors claim far more bytes than the file has. {_FETCH}"
+                        f"The tensors claim far more bytes than the file contains. {_FETCH}"
                     )
     except (FileNotFoundError, PermissionError, IsADirectoryError):
         raise
     except CheckpointError as error:
         raise CheckpointError(f"{error} (file: {path})") from error
     except (OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(
-            f"Not an HDF5 file, or a damaged one: {error}. {_FETCH} (file: {path})"
-        ) from error
+        raise CheckpointError(f"Not a valid HDF5 file: {error}. {_FETCH} (file: {path})") from error
     return tensors
 
 
 def _datasets(root: h5py.h5g.GroupID) -> Iterator[tuple[str, h5py.Dataset]]:
-    """The datasets with weights, each after its address."""
+    """Yields the address and dataset of each weight."""
     groups, seen = [("", root)], {root}
     while groups:
         place, group = groups.pop()
@@ -193,7 +192,7 @@ def _datasets(root: h5py.h5g.GroupID) -> Iterator[tuple[str, h5py.Dataset]]:
             address = place + name.decode("utf-8", "surrogateescape")
             if group.links.get_info(name).type != h5py.h5l.TYPE_HARD:
                 raise CheckpointError(
-                    f"{address!r:.200} is a link, which Keras does not save. {_FETCH}"
+                    f"{address!r:.200} is a link, which Keras never saves. {_FETCH}"
                 )
             if address in _NO_WEIGHTS or name == b"seed_generator":
                 continue
@@ -201,14 +200,17 @@ def _datasets(root: h5py.h5g.GroupID) -> Iterator[tuple[str, h5py.Dataset]]:
             if isinstance(member, h5py.h5d.DatasetID):
                 yield address, h5py.Dataset(member)
             elif not isinstance(member, h5py.h5g.GroupID) or member in seen:
-                raise CheckpointError(f"{address!r:.200} is not what Keras saves. {_FETCH}")
+                raise CheckpointError(
+                    f"{address!r:.200} is neither a group nor a dataset as Keras saves them. "
+                    f"{_FETCH}"
+                )
             else:
                 seen.add(member)
                 groups.append((f"{address}/", member))
 
 
 def _key(address: str) -> str:
-    """The address, or in the legacy form the layer's name and the variable's place in it."""
+    """The address itself; in the legacy format, the layer's name and the variable's index."""
     *_, around, layer, variable = ["", "", *address.split("/")]
     if layer == "vars":
         return address
@@ -223,18 +225,21 @@ def _tensor(path: Path, address: str, dataset: h5py.Dataset, offset: int, size: 
     settings = dataset.id.get_create_plist()
     layout = settings.get_layout()
     if layout == h5py.h5d.VIRTUAL or settings.get_external_count():
-        raise CheckpointError(f"{address!r:.200} has its numbers in another file. {_FETCH}")
-    is_within = offset > 0  # then h5py cannot be asked for the chunks later
+        raise CheckpointError(f"{address!r:.200} stores its data in another file. {_FETCH}")
+    is_within = offset > 0  # h5py cannot reopen an embedded file to read chunks later
     if (
         layout == h5py.h5d.COMPACT
         or (is_within and layout == h5py.h5d.CHUNKED)
         or not _FILTERS.issuperset(_filters(dataset))
     ):
-        raise CheckpointError(f"{address!r:.200} is packed as Keras packs nothing. {_PLAIN}")
+        raise CheckpointError(
+            f"{address!r:.200} uses an HDF5 layout or filter that Keras does not. {_PLAIN}"
+        )
     shape, dtype = dataset.shape, _dtype(dataset)
     if shape is None or dtype is None:
         raise CheckpointError(
-            f"{address!r:.200} holds no numbers but {dataset.dtype!s:.200}. Take a file of weights"
+            f"{address!r:.200} is not numeric. Use a file of weights. "
+            f"Received: dtype {dataset.dtype!s:.200}"
         )
     if layout == h5py.h5d.CHUNKED:
         chunks = math.prod(-(-side // step) for side, step in zip(shape, dataset.chunks))
@@ -244,18 +249,20 @@ def _tensor(path: Path, address: str, dataset: h5py.Dataset, offset: int, size: 
         whole = 0 < start <= size - _claimed(dataset) or 0 in shape
         start += offset
     if not whole:
-        raise CheckpointError(f"{address!r:.200} claims more bytes than the file has. {_FETCH}")
+        raise CheckpointError(
+            f"{address!r:.200} claims more bytes than the file contains. {_FETCH}"
+        )
     return H5Tensor(path, address, shape, dtype, start)
 
 
 def _claimed(dataset: h5py.Dataset) -> int:
-    """The bytes that it takes to read a dataset, and one chunk of it."""
+    """Bytes of memory needed to read a dataset: all of it, plus one chunk."""
     elements = math.prod(dataset.shape) + math.prod(dataset.chunks or (0,))
     return elements * dataset.dtype.itemsize
 
 
 def _dtype(dataset: h5py.Dataset) -> np.dtype | None:
-    """The dtype of numbers that numpy has as they are stored; bfloat16 are two bytes of nothing."""
+    """The NumPy dtype with the stored byte layout, if any; bfloat16 is stored as opaque bytes."""
     dtype = dataset.dtype
     if dtype in (BFLOAT16, np.dtype("V2")):
         return BFLOAT16

@@ -1,4 +1,4 @@
-"""HDF5 files of weights as Keras saves them, written whole; `h5_file.py` tells their two forms."""
+"""Writes HDF5 weight files in Keras' format; `h5_file.py` describes its two versions."""
 
 import os
 import re
@@ -17,11 +17,11 @@ class H5Entry(NamedTuple):
     """A variable to write.
 
     Args:
-        module: str. Its layer, as `Addresses.of` takes it.
-        kind: str. The class of the layer, as addresses have it.
-        place: str. Its place in the layer.
-        name: str. Its name, in the legacy form.
-        array: np.ndarray.
+        module: str. The layer, as passed to `Addresses.of`.
+        kind: str. Class of the layer, as in addresses.
+        place: str. Index of the variable in the layer.
+        name: str. Name of the variable in the legacy format.
+        array: np.ndarray. Its value.
     """
 
     module: str
@@ -32,18 +32,18 @@ class H5Entry(NamedTuple):
 
 
 def write_h5(path: str | Path, entries: Iterable[H5Entry]) -> None:
-    """Writes weights for `load_weights`: in the legacy form, if it is no `.weights.h5`.
+    """Writes a file for `load_weights`, in the legacy format unless it ends in `.weights.h5`.
 
-    The file appears under its name once it is whole.
+    The file is written under a temporary name and renamed when it is complete.
 
     Args:
-        path: str or path.
-        entries: iterable of H5Entry, in the order of the network. Taken one at a time, so a
+        path: str or path. The file to write.
+        entries: iterable of H5Entry, in the order of the network. Consumed one at a time, so a
             generator saves memory.
 
     Raises:
-        ValueError: If the legacy form does not hold the dtype.
-        OSError: If the file cannot be written; nothing is left of it.
+        ValueError: If the legacy format does not support the dtype.
+        OSError: If the file cannot be written; no partial file remains.
     """
     path = Path(path)
     write = _write if path.name.endswith(".weights.h5") else _write_legacy
@@ -71,13 +71,16 @@ def _write_legacy(file: h5py.File, entries: Iterable[H5Entry]) -> None:
     weights: dict[str, list[str]] = {}
     for entry in entries:
         if entry.array.dtype == BFLOAT16:
-            raise ValueError("Only a .weights.h5 holds bfloat16. Received: a legacy .h5 to write")
+            raise ValueError(
+                "A legacy .h5 file cannot store bfloat16: use a .weights.h5 file. "
+                f"Received: {file.filename}"
+            )
         layer, *parts = re.split("[/.]", entry.module)
         weight = "/".join((layer, *parts, entry.name))
         file.create_dataset(f"{layer}/{weight}", data=entry.array)
         weights.setdefault(layer, []).append(weight)
     for layer, names in weights.items():
-        # Keras counts a layer's own variables before those of the layers in it.
+        # Keras lists a layer's own variables before those of its sublayers.
         file[layer].attrs["weight_names"] = sorted(names, key=_depth)
     file.attrs["layer_names"] = list(weights)
 

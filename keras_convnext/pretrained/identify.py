@@ -1,4 +1,4 @@
-"""Which network a file of weights is of, told by names and shapes alone."""
+"""Identifies the network in a weight file from names and shapes alone."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,21 +13,21 @@ from keras_convnext.variants import VARIANTS, Variant
 
 
 class Identity(NamedTuple):
-    """What a checkpoint is of.
+    """The network in a checkpoint.
 
     Args:
-        variant: Variant. Named "convnext" if it is none of the published networks. Its
-            `layer_scale` is None without layer scale, and its `epsilon` that of the norms.
-        classes: int or None. None if it has no head.
-        channels: int. Of the images.
-        parameters: int.
-        has_norm: bool. Whether it has the last norm.
-        layout: str. Of the names of its tensors, as in `LAYOUTS`.
-        entry: str. The dict of tensors that it is in, "" if that is the file.
-        prefix: str. What precedes the names of its tensors.
+        variant: Variant. Named "convnext" if it is not a published network. Its `layer_scale` is
+            None without layer scale, and its `epsilon` is that of the norms.
+        classes: int or None. Number of classes, or None without a head.
+        channels: int. Number of image channels.
+        parameters: int. Number of parameters.
+        has_norm: bool. Whether it has the final norm.
+        layout: str. Naming scheme of its tensors, a key of `LAYOUTS`.
+        entry: str. The dict of tensors that contains it, or "" for the top level of the file.
+        prefix: str. Prefix of its tensor names.
         ignored: tuple of str. The other tensors in the file.
-        size: int or None. Side of the images that it was trained with, in pixels, if the file, its
-            metadata or a `config.json` beside it records that.
+        size: int or None. Side of the training images in pixels, if it is recorded in the file, its
+            metadata or a `config.json` in the same folder.
     """
 
     variant: Variant
@@ -48,7 +48,7 @@ def identify(
     prefix: str | None = None,
     ignore: str | Iterable[str] = (),
 ) -> Identity:
-    """Tells which network a checkpoint belongs to, without reading its numbers.
+    """Identifies the network in a checkpoint without reading its tensors.
 
     Example:
 
@@ -57,20 +57,23 @@ def identify(
     ```
 
     Args:
-        path: str or path. A `.pth`, `.safetensors` or HDF5 file in any of the layouts.
-        entry: str or None. Which dict of tensors of a `.pth` to take, as in `load_checkpoint`.
+        path: str or path. A checkpoint in any of the layouts, as in `load_checkpoint`.
+        entry: str or None. As in `load_checkpoint`.
         prefix: str or None. As in `load_checkpoint`.
         ignore: str or iterable of str. As in `load_checkpoint`.
 
+    Returns:
+        An `Identity`.
+
     Raises:
-        CheckpointError: If the file is damaged, or holds no ConvNeXt, or several.
-        FileNotFoundError: If there is no such file.
+        CheckpointError: If the file is damaged, or contains no ConvNeXt or several.
+        FileNotFoundError: If the file does not exist.
     """
     return identity_of(open_checkpoint(path, entry, prefix, ignore))
 
 
 def identity_of(checkpoint: OpenCheckpoint) -> Identity:
-    """Tells which network an open checkpoint belongs to."""
+    """Returns the identity of an open checkpoint."""
     shapes = {place: source.shape for place, source in checkpoint.sources.items()}
     return Identity(
         checkpoint.network,
@@ -94,12 +97,12 @@ def check_network(
     prefix: str | None = None,
     ignore: str | Iterable[str] = (),
 ) -> int:
-    """Checks, by names and shapes, that a checkpoint holds all the weights of a network.
+    """Checks by names and shapes that a checkpoint contains all weights of a network.
 
     Args:
         path: str or path. A checkpoint in any of the layouts.
-        model: str. The network it should be of, as `VARIANTS` names it.
-        classes: int or None. How many it should have; None for a trunk without a classifier.
+        model: str. The expected network, a key of `VARIANTS`.
+        classes: int or None. The expected number of classes; None for a trunk without a classifier.
         entry: as in `identify`.
         prefix: as in `identify`.
         ignore: as in `identify`.
@@ -108,20 +111,20 @@ def check_network(
         The number of parameters.
 
     Raises:
-        CheckpointError: If it does not.
+        CheckpointError: If the checkpoint is of another network or incomplete.
     """
     found = identify(path, entry, prefix, ignore)
     if (found.variant.name, found.classes) != (model, classes):
         raise CheckpointError(
-            f"It should be {model} with {classes or 'no'} classes and is {found.variant.name} with "
-            f"{found.classes or 'no'} (file: {path})"
+            f"Expected {model} with {classes or 'no'} classes. Received: {found.variant.name} with "
+            f"{found.classes or 'no'} classes (file: {path})"
         )
     ours = sum(
         part.parameters for part in parts(VARIANTS.get(model, found.variant), classes=classes or 0)
     )
     if found.parameters != ours:
         raise CheckpointError(
-            f"{model} has {ours:,} parameters and this checkpoint {found.parameters:,} "
+            f"{model} has {ours:,} parameters. Received: a checkpoint with {found.parameters:,} "
             f"(file: {path})"
         )
     return found.parameters

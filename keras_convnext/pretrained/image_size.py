@@ -1,4 +1,4 @@
-"""The size of the images that a checkpoint was trained with, where a file records it."""
+"""The training image size, if a checkpoint records it."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -8,19 +8,19 @@ import safetensors
 
 from keras_convnext.pretrained.safetensors_file import SafeTensor
 
-# What trainers, timm and transformers call it, and where they put it.
+# The names that trainers, timm and transformers use for it, and the dicts they store it in.
 _NAMES = ("input_size", "image_size", "img_size")
 _HOLDERS = ("args", "config", "cfg", "hyper_parameters", "pretrained_cfg", "model_args", "opt")
 _MAX_CONFIG_BYTES = 1 << 20
-_SIZES = range(16, 8193)  # of a side, in pixels
+_SIZES = range(16, 8193)  # plausible sides, in pixels
 
 
 def recorded_size(path: str | Path, saved: object) -> int | None:
-    """Returns the side of the images in pixels, or None if it is recorded nowhere.
+    """Returns the side of the training images in pixels, or None if it is not recorded.
 
     Args:
-        path: str or path. The file of weights. A `config.json` beside it counts too.
-        saved: object. What the file holds.
+        path: str or path. The weight file. A `config.json` in the same folder is read too.
+        saved: object. The contents of the file.
     """
     path = Path(path)
     found = [*_sizes(saved)]
@@ -42,14 +42,14 @@ def _sizes(holder: object) -> Iterator[int]:
 
 
 def _members(holder: object) -> Mapping[object, object]:
-    """The items of a dict, or the attributes of an object that the file describes."""
+    """The items of a dict, or the attributes of a pickled object."""
     attributes = getattr(holder, "attributes", getattr(holder, "__dict__", None))
     own = holder if isinstance(holder, Mapping) else {}
     return {**attributes, **own} if isinstance(attributes, dict) else own
 
 
 def _size(value: object) -> int | None:
-    """A side from 224, "224", [224, 224] or (3, 224, 224)."""
+    """The side given as 224, "224", [224, 224] or (3, 224, 224)."""
     if isinstance(value, list | tuple) and 1 <= len(value) <= 3:
         value = value[-1]
     if isinstance(value, str) and value.isdecimal() and len(value) < 5:
@@ -68,4 +68,4 @@ def _config(path: Path) -> object:
             return None
         return json.loads(path.read_text("utf-8"))
     except (OSError, ValueError, RecursionError):
-        return None  # it is none of ours to complain of
+        return None  # the config is optional, and not ours to validate

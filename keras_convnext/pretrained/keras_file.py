@@ -1,4 +1,4 @@
-"""`.keras` files: the weights and the configuration in them. Nothing in the file is run."""
+"""Reads the weights and configuration in `.keras` files, without running any of their code."""
 
 import io
 import json
@@ -19,55 +19,56 @@ SUFFIX = ".keras"
 _WEIGHTS, _CONFIG = "model.weights.h5", "config.json"
 _LONGEST_CONFIG = 1 << 26  # bytes: a network of 100 layers takes 100 kB
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, then the lengths of name and extra field
-_AGAIN = "Fetch the file again, or save it anew with model.save"
+_AGAIN = "Download the file again, or save the model again with model.save"
 
 
 def read_keras(path: str | Path) -> dict[str, H5Tensor]:
-    """Reads the addresses and shapes of the weights in a `.keras` file, leaving the numbers there.
+    """Reads the addresses and shapes of the weights in a `.keras` file, but not the tensors.
 
     Raises:
-        CheckpointError: If the file is damaged, or is none that Keras saved.
-        FileNotFoundError: If there is no such file.
+        CheckpointError: If the file is damaged or was not saved by Keras.
+        FileNotFoundError: If the file does not exist.
     """
     with _member_of(path, _WEIGHTS) as (_, member), open(path, "rb") as file:
         if member.compress_type != zipfile.ZIP_STORED:
-            raise CheckpointError(f"Its {_WEIGHTS} is compressed, as Keras does not. {_AGAIN}")
+            raise CheckpointError(f"Its {_WEIGHTS} is compressed, which Keras never does. {_AGAIN}")
         file.seek(member.header_offset)
         signature, *lengths = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
         start = member.header_offset + _LOCAL_HEADER.size + sum(lengths)
         if signature != b"PK\3\4" or start + member.file_size > Path(path).stat().st_size:
-            raise CheckpointError(f"Its {_WEIGHTS} is not where the archive says. {_AGAIN}")
+            raise CheckpointError(
+                f"Its {_WEIGHTS} is not where the archive's directory says. {_AGAIN}"
+            )
         return read_h5_within(path, _Window(file, start, member.file_size), start, member.file_size)
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
-    """Reads what a `.keras` file tells of the layers of its model.
+    """Reads the model configuration in a `.keras` file.
 
     Raises:
-        CheckpointError: If the file is damaged, or is none that Keras saved.
-        FileNotFoundError: If there is no such file.
+        CheckpointError: If the file is damaged or was not saved by Keras.
+        FileNotFoundError: If the file does not exist.
     """
     with _member_of(path, _CONFIG) as (archive, member), archive.open(member) as file:
         text = file.read(_LONGEST_CONFIG + 1)
         if len(text) > _LONGEST_CONFIG:
-            raise CheckpointError(f"Its {_CONFIG} has more than 64 MiB. {_AGAIN}")
+            raise CheckpointError(f"Its {_CONFIG} is larger than 64 MiB. {_AGAIN}")
         config = json.loads(text)
         if not isinstance(config, dict):
-            raise CheckpointError(f"Its {_CONFIG} holds no object. {_AGAIN}")
+            raise CheckpointError(f"Its {_CONFIG} is not a JSON object. {_AGAIN}")
         return config
 
 
 @contextmanager
 def _member_of(path: str | Path, name: str) -> Iterator[tuple[zipfile.ZipFile, zipfile.ZipInfo]]:
-    """A file in the archive; what goes wrong with it becomes a CheckpointError."""
+    """Opens the archive and a member of it; read errors become a `CheckpointError`."""
     damages = (zipfile.BadZipFile, zlib.error, struct.error, ValueError, EOFError, RuntimeError)
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
             if names.count(name) != 1:
                 raise CheckpointError(
-                    f"There is no {name} in it: a .keras file is what model.save of Keras 3 "
-                    f"writes. {_AGAIN}"
+                    f"The archive contains no {name}, as written by model.save in Keras 3. {_AGAIN}"
                 )
             yield archive, archive.getinfo(name)
     except CheckpointError as error:
@@ -75,12 +76,12 @@ def _member_of(path: str | Path, name: str) -> Iterator[tuple[zipfile.ZipFile, z
             raise
         raise CheckpointError(f"{error} (file: {path})") from error
     except damages as error:  # RecursionError and NotImplementedError are RuntimeErrors
-        told = foreign_file(Path(path)) or f"Not a .keras file, or a damaged one: {error}. {_AGAIN}"
+        told = foreign_file(Path(path)) or f"Not a valid .keras file: {error}. {_AGAIN}"
         raise CheckpointError(f"{told} (file: {path})") from error
 
 
 class _Window(io.RawIOBase):
-    """A part of a file, as a file."""
+    """A section of a file as a seekable file."""
 
     def __init__(self, file: BinaryIO, start: int, size: int) -> None:
         super().__init__()

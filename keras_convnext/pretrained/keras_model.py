@@ -1,4 +1,4 @@
-"""`.keras` files as models, made of nothing but layers of Keras and of this package."""
+"""Loads models from `.keras` files that use only layers of Keras and of this package."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +9,7 @@ import keras
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.keras_file import read_config
 
-# Layers of Keras that run code from the file, or read other files that it names.
+# Keras layers that run code from the file or read other files that it names.
 _UNSAFE = {
     "FlaxLayer", "IntegerLookup", "JaxLayer", "Lambda", "StringLookup", "TFSMLayer",
     "TextVectorization", "TorchModuleWrapper", "__lambda__",
@@ -17,12 +17,12 @@ _UNSAFE = {
 
 
 def load_keras_model(path: str | Path) -> keras.Model:
-    """Loads the model in a `.keras` file, not compiled.
+    """Loads the model in a `.keras` file without compiling it.
 
     Raises:
-        CheckpointError: If the file is damaged, or needs other classes than those of Keras and of
-            this package, or than those registered by `keras.saving.register_keras_serializable`.
-        FileNotFoundError: If there is no such file.
+        CheckpointError: If the file is damaged, or uses classes that are neither part of Keras or
+            this package nor registered with `keras.saving.register_keras_serializable`.
+        FileNotFoundError: If the file does not exist.
     """
     for named in _classes(read_config(path)):
         _check_class(named, path)
@@ -30,16 +30,16 @@ def load_keras_model(path: str | Path) -> keras.Model:
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except MemoryError:
         raise
-    except Exception as error:  # of many kinds, with what a damaged configuration says
+    except Exception as error:  # a damaged configuration can raise almost anything
         reason = str(error).strip().partition("\n")[0][:300].encode("unicode_escape").decode()
         raise CheckpointError(
-            f"Keras cannot load the model: {reason}. Save it with a version of Keras that is not "
-            f"newer than this one, {keras.__version__} (file: {path})"
+            f"Keras cannot load the model: {reason}. If it was saved with a newer Keras, upgrade "
+            f"Keras. Received: keras=={keras.__version__} (file: {path})"
         ) from error
 
 
 def _classes(config: Any) -> Iterator[dict[str, Any]]:
-    """What names a class or a function, anywhere in a configuration."""
+    """Yields every dict in a configuration that names a class or function."""
     waiting = [config]
     while waiting:
         each = waiting.pop()
@@ -56,9 +56,9 @@ def _check_class(named: dict[str, Any], path: str | Path) -> None:
     shown = ascii(name)[:100]
     if not isinstance(name, str) or name in _UNSAFE:
         raise CheckpointError(
-            f"The model has something of the class {shown}, which runs code from the file or reads "
-            "other files. If you trust it, load it with keras.models.load_model, and pass the "
-            f"model instead of the file (file: {path})"
+            f"The model uses the class {shown}, which runs code from the file or reads other "
+            "files. If you trust the file, load it with keras.models.load_model and pass the model "
+            f"instead (file: {path})"
         )
     is_known = isinstance(registered, str) and keras.saving.get_registered_object(registered)
     of_keras = isinstance(module, str) and f"{module}.".startswith("keras.") and name != "function"
@@ -68,7 +68,7 @@ def _check_class(named: dict[str, Any], path: str | Path) -> None:
         and name not in ("__tensor__", "__numpy__", "__keras_tensor__")
     ):
         raise CheckpointError(
-            f"The model needs {shown}, which is neither of Keras nor of this package: import the "
-            "module that registers it by keras.saving.register_keras_serializable first "
+            f"The model uses the class {shown}, which is not part of Keras or this package. First "
+            "import the module that registers it with keras.saving.register_keras_serializable "
             f"(file: {path})"
         )

@@ -1,4 +1,4 @@
-"""Finds the ConvNeXt in a file of weights that Keras saved, alone or nested in another model."""
+"""Finds the ConvNeXt in a weight file saved by Keras, alone or nested in another model."""
 
 import re
 from collections.abc import Mapping
@@ -12,9 +12,9 @@ from keras_convnext.pretrained.source import Source, source_of
 from keras_convnext.pretrained.trunks import check_whole, listed
 from keras_convnext.variants import Variant
 
-# The first convolution of a network: ours, and that of keras.applications.
+# The first convolution of our networks, and of those in keras.applications.
 _STEMS = ("layers/patch_conv2d/vars/0", "layers/sequential/layers/conv2d/vars/0")
-# What others build their own layers around a trunk with, by the beginning of the name.
+# Address prefixes of layers that users commonly add to a trunk.
 _OWN = ("dense", "layers/dense", "layers/batch_normalization", "layers/functional", "layers/model")
 
 
@@ -22,7 +22,7 @@ _DENSE = re.compile(r"(?:.+/)?dense(_\d+)?/vars/0")
 
 
 def keras_prefixes(tensors: Mapping[str, H5Tensor]) -> list[str]:
-    """Finds the models within a model that are a ConvNeXt, by what precedes their layers."""
+    """Returns the address prefixes of the ConvNeXts in a model."""
     return [key.removesuffix(stem) for stem in _STEMS for key in tensors if key.endswith(stem)]
 
 
@@ -33,21 +33,21 @@ def keras_trunk(
 
     Args:
         tensors: dict from names to tensors.
-        prefix: str. What precedes the layers of the network.
-        expected: Variant or None. What to take it for where the file leaves it open.
+        prefix: str. Address prefix of the network's layers.
+        expected: Variant or None. The network to assume where the file is ambiguous.
 
     Returns:
-        The layout, the network, its tensors by their places, and the names of other tensors.
+        The layout, the network, its tensors by their places, and the names of the other tensors.
 
     Raises:
-        CheckpointError: If it is no ConvNeXt, or lacks a tensor, or has one of another shape.
+        CheckpointError: If it is not a ConvNeXt, or a tensor is missing or has the wrong shape.
     """
     within = {key.removeprefix(prefix): t for key, t in tensors.items() if key.startswith(prefix)}
     around = {key: each for key, each in tensors.items() if not key.startswith(prefix)}
     if any(each.dtype.kind in "iub" and len(each.shape) == 2 for each in within.values()):
         raise CheckpointError(
-            "The network is quantized, and its weights as they were before are not in the file. "
-            "Load it with keras.models.load_model, or take the file from before quantize was called"
+            "The network is quantized, and the file does not contain the original weights. Load it "
+            "with keras.models.load_model, or use a file saved before quantize was called"
         )
     head = {} if "layers/dense/vars/0" in within else _head_alone(around)
     within |= head
@@ -64,26 +64,25 @@ def keras_trunk(
         source = source_of(form, state[key])
         if source is None:
             raise CheckpointError(
-                f"{key} has {len(form.axes)} axes in ConvNeXt. "
-                f"Received: a shape of {state[key].shape}"
+                f"{key} has {len(form.axes)} axes in a ConvNeXt. Received: shape={state[key].shape}"
             )
         if place in sources:
             raise CheckpointError(f"{sources[place].key} and {key} are the same tensor")
         sources[place] = source
     if len(unknown) > len(sources):
         raise CheckpointError(
-            f"Not a ConvNeXt in any layout known here: it has no place for {listed(unknown)}"
+            f"Not a ConvNeXt in any supported layout. Its tensors include {listed(unknown)}"
         )
     if foreign := [key for key in unknown if not key.startswith(_OWN)]:
-        raise CheckpointError(f"ConvNeXt has no place for the tensors {listed(foreign)}")
-    if unknown:  # of several dense layers the first is not the head
+        raise CheckpointError(f"A ConvNeXt has no tensors like {listed(foreign)}")
+    if unknown:  # with several dense layers, the first is not the head
         sources = {place: each for place, each in sources.items() if place.layer != "head"}
     trunk = {place: each for place, each in sources.items() if place.layer not in ABOVE}
     network = check_whole(
         {place: each.shape for place, each in trunk.items()},
         {place: each.key for place, each in trunk.items()},
     )
-    has_norm = Place("norm", "gamma") in sources  # or the classifier follows something else
+    has_norm = Place("norm", "gamma") in sources  # otherwise the dense layer is not our head
     if HEAD_KERNEL in sources and not (
         has_norm and sources[HEAD_KERNEL].shape[0] == network.dims[-1]
     ):
@@ -94,7 +93,7 @@ def keras_trunk(
 
 
 def _head_alone(around: Mapping[str, H5Tensor]) -> dict[str, H5Tensor]:
-    """The `Dense` that is all there is around a network, as if it were the network's own."""
+    """The only `Dense` around a nested network, under the address of the network's own head."""
     kernel = next(filter(_DENSE.fullmatch, around), "")
     bias = f"{kernel[:-1]}1"
     if set(around) != {kernel, bias}:

@@ -1,20 +1,20 @@
-"""How other programs name and shape the tensors of a ConvNeXt: one table a layout.
+"""How other programs name and shape the tensors of a ConvNeXt, one table per layout.
 
-A row pairs a layer of ours with a module of theirs and the kind of both; `{s}` is the stage, `{b}`
-the block. A kind says, for each variable, the last part of their key, the order of axes that turns
-their tensor into ours, and how many axes of length 1 they put behind it. The tables are read left
-to right to write a file, right to left to read one.
+A row pairs one of our layers with one of their modules and gives the kind of both; `{s}` is the
+stage, `{b}` the block. A kind gives, for each variable, the last part of their key, the permutation
+of axes that turns their tensor into ours, and how many axes of length 1 they append. Tables are
+read left to right to write a file and right to left to read one.
 
-In the layouts of Keras' own files a module is a layer by its name, after the Sequential it is in;
-`{name}` is the name of the model, and `{_n}` a number that Keras may have put there. The kind is
-the class of the layer. Legacy files have the names; a `.weights.h5` has the third of a class as
-`layers/class_2/vars`, in the order of the network, as `addresses.py` counts.
+In the layouts of Keras' own files, a module is the name of a layer, preceded by the Sequential that
+contains it; `{name}` is the name of the model, and `{_n}` a suffix that Keras may have added. The
+kind is the class of the layer. Legacy files use these names; a `.weights.h5` file calls the third
+layer of a class `layers/class_2/vars`, in the order of the network, as counted in `addresses.py`.
 """
 
 import re
 from typing import NamedTuple
 
-# Our variable: their parameter, axes of theirs in the order of ours, axes of 1 behind.
+# Our variable: their parameter, their axes in our order, number of trailing axes of length 1.
 Kind = dict[str, tuple[str, tuple[int, ...], int]]
 
 KINDS: dict[str, Kind] = {
@@ -26,7 +26,7 @@ KINDS: dict[str, Kind] = {
     "gamma":   {"gamma": ("gamma", (0,), 0)},
     "scale11": {"gamma": ("layer_scale", (0,), 2)},
     "scale":   {"gamma": ("layer_scale_parameter", (0,), 0)},
-    # Of Keras: the first word is the class, a variable goes by its place in the layer.
+    # Keras: the first word is the class; variables are numbered within the layer.
     "patch_conv2d":        {"kernel": ("0", (0, 1, 2, 3), 0), "bias": ("1", (0,), 0)},
     "conv2d":              {"kernel": ("0", (0, 1, 2, 3), 0), "bias": ("1", (0,), 0)},
     "conv2d grouped":      {"kernel": ("0", (0, 1, 3, 2), 0), "bias": ("1", (0,), 0)},  # HW1C
@@ -41,14 +41,14 @@ KINDS: dict[str, Kind] = {
 
 
 class Place(NamedTuple):
-    """A variable of ours."""
+    """The place of a weight in our networks: layer and variable."""
 
     layer: str
     variable: str
 
 
 class Row(NamedTuple):
-    """A layer of ours, the module of theirs, and the kind of both."""
+    """Our layer, their module, and the kind of both."""
 
     ours: str
     theirs: str
@@ -67,7 +67,7 @@ OFFICIAL = (
     Row("stages_{s}_blocks_{b}/pwconv2",      "stages.{s}.{b}.pwconv2",  "linear"),
     Row("stages_{s}_blocks_{b}",              "stages.{s}.{b}",          "gamma"),
     Row("norm",                               "norm",                    "norm"),
-    # facebookresearch/dinov3 names the same norm again, as that of the last of four stages.
+    # facebookresearch/dinov3 stores this norm twice: also as the norm of the last stage.
     Row("norm",                               "norms.3",                 "norm"),
     Row("head",                               "head",                    "linear"),
 )  # fmt: skip
@@ -114,12 +114,12 @@ TIMM = (
     Row("head",                               "head.fc",                        "linear"),
 )  # fmt: skip
 
-# The same with `conv_mlp`, which timm's atto, femto, pico and nano have.
+# The same with `conv_mlp`, as used by timm's atto, femto, pico and nano.
 TIMM_CONV_MLP = tuple(
     row._replace(kind="conv1x1") if ".mlp." in row.theirs else row for row in TIMM
 )
 
-# The same in a FeatureListNet, which `features_only=True` makes: no dots in the first name.
+# The same in a FeatureListNet, made by `features_only=True`: no dot after the first name.
 TIMM_FEATURES = tuple(
     row._replace(theirs=re.sub(r"^(stem|stages)\.", r"\1_", row.theirs))
     for row in TIMM
@@ -142,7 +142,7 @@ TRANSFORMERS = (
     Row("head",                               "classifier",                              "linear"),
 )  # fmt: skip
 
-# huggingface/transformers, models/dinov3_convnext/modeling_dinov3_convnext.py: a trunk and its norm
+# huggingface/transformers, models/dinov3_convnext/modeling_dinov3_convnext.py: no head
 DINOV3 = (
     Row("stem_conv",                          "stages.0.downsample_layers.0",            "conv"),
     Row("stem_norm",                          "stages.0.downsample_layers.1",            "norm"),
@@ -156,7 +156,7 @@ DINOV3 = (
     Row("norm",                               "layer_norm",                              "norm"),
 )  # fmt: skip
 
-# pytorch/vision, torchvision/models/convnext.py: stages at the odd features, downsampling between
+# pytorch/vision, torchvision/models/convnext.py: stages have odd indices, downsampling even ones
 TORCHVISION = (
     Row("stem_conv",                          "features.0.0",                   "conv"),
     Row("stem_norm",                          "features.0.1",                   "norm"),
@@ -171,7 +171,7 @@ TORCHVISION = (
     Row("head",                               "classifier.2",                   "linear"),
 )  # fmt: skip
 
-# Keras, of our own networks: what comes after a dot is an attribute of a layer
+# Keras, our own networks: the part after a dot is an attribute of the layer
 KERAS = tuple(Row(ours, ours.replace("/", "."), kind) for ours, kind in (
     ("stem_conv",                     "patch_conv2d"),
     ("stem_norm",                     "layer_normalization"),
@@ -191,7 +191,7 @@ KERAS = tuple(Row(ours, ours.replace("/", "."), kind) for ours, kind in (
     ("head",                          "dense"),
 ))  # fmt: skip
 
-# keras-team/keras, keras/src/applications/convnext.py: two layers between stages in a Sequential
+# keras-team/keras, keras/src/applications/convnext.py: downsampling is a Sequential of two layers
 _STEM = "{name}_stem/{name}_stem"
 _DOWN = "{name}_downsampling_block_{s-1}/{name}_downsampling"
 _BLOCK = "{name}_stage_{s}_block_{b}"
@@ -209,14 +209,14 @@ KERAS_APPLICATIONS = (
     Row("head",                               "{name}_head_dense",         "dense"),
 )  # fmt: skip
 
-# The same without its head, where the norm goes by its class, and a number if it is not the first.
+# The same without a head: the norm is named after its class, numbered if it is not the first.
 KERAS_APPLICATIONS_NOTOP = tuple(
     row._replace(theirs="layer_normalization{_n}") if row.ours == "norm" else row
     for row in KERAS_APPLICATIONS
     if row.ours != "head"
 )
 
-# What is no weight though it stands among them: the constants that normalise the pixels.
+# Stored among the weights but not a weight: the constants that normalize the pixels.
 SKIPPED = ("{name}_prestem_normalization",)
 
 LAYOUTS = {
@@ -234,14 +234,14 @@ LAYOUTS = {
     "keras_applications_notop": KERAS_APPLICATIONS_NOTOP,
 }
 
-# Which of them are of HDF5 files, and of no others.
+# Layouts of HDF5 files only.
 HDF5_LAYOUTS = ("keras", "keras_applications", "keras_applications_notop")
 
-# The entry of a `.pth` file that the dict of tensors stands under, where it is not the file.
+# The entry of a `.pth` file that contains the dict of tensors, unless that is the whole file.
 ENTRIES = {"official": "model", "official_isotropic": "model", "openmmlab": "state_dict"}
 
-# The module that holds the trunk in a network of the layout's owner. A file of the trunk alone may
-# lack it or call it otherwise, and what a row names without it stands beside the trunk.
+# The module that contains the trunk in the original network. Files of the trunk alone may omit or
+# rename it; rows without it are outside the trunk.
 TRUNK_MODULES = {
     "openmmlab": "backbone.",
     "transformers": "convnext.",
@@ -249,13 +249,13 @@ TRUNK_MODULES = {
     "torchvision": "features.",
 }
 
-# A tensor that tells that the network normalises the map of each stage, as detectors do: its norms
-# are then none of the pooled features.
+# A tensor that only exists if the network normalizes the feature map of each stage, as detectors
+# do; then its norms are not norms of the pooled features.
 NORMS_OF_MAPS = {"openmmlab": "norm0.weight"}
 
-# What stands above the trunk, and may be missing.
+# Layers above the trunk, which may be missing.
 ABOVE = ("norm", "head")
 
-# What tells patch and channels, and the number of classes.
+# Their shapes give the patch size and channels, and the number of classes.
 STEM_KERNEL = Place("stem_conv", "kernel")
 HEAD_KERNEL = Place("head", "kernel")

@@ -1,4 +1,4 @@
-"""Arrays that a backend may keep."""
+"""Arrays whose memory a backend may take over."""
 
 import math
 from typing import Literal
@@ -7,15 +7,15 @@ import numpy as np
 
 
 class Unshared(np.ndarray):
-    """An array that is handed over for good, so that a backend may keep its memory as a tensor's.
+    """An array without other owners, so that a backend may use its memory for a tensor.
 
-    TensorFlow copies an array twice, once lest somebody change it and once to align it; for the
-    weights of a large network that takes as long as reading them.
+    TensorFlow would copy an array twice: once to protect it from later changes and once to align
+    it. For the weights of a large network, that takes as long as reading them.
     """
 
     @classmethod
     def empty(cls, shape: tuple[int, ...], dtype: np.dtype) -> "Unshared":
-        """Makes an array of arbitrary numbers, aligned as TensorFlow likes it."""
+        """Returns an uninitialized array, aligned as TensorFlow requires to avoid a copy."""
         size, alignment = math.prod(shape) * dtype.itemsize, 64
         memory = np.empty(size + alignment, np.uint8)
         start = -memory.ctypes.data % alignment

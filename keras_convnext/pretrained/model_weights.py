@@ -1,4 +1,4 @@
-"""The weights of a Keras model by their places in a network."""
+"""The weights of a Keras model by their place in the network."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -10,18 +10,18 @@ from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.layouts import HEAD_KERNEL, Place
 from keras_convnext.trunks import head_of, trunk_of
 
-# What tensors are drawn through, one at a time: `iter`, or a bar that shows how many are done.
+# Wraps the list of tensors to iterate over: `iter`, or a progress bar.
 Progress = Callable[[list[Any]], Iterable[Any]]
 
 
 def variables_of(model: keras.Model) -> dict[Place, Any]:
     """Returns the weights of the network in a model by their places.
 
-    They are variables, or tensors where LoRA adds to one.
+    They are variables, or tensors where LoRA is enabled.
 
     Raises:
         CheckpointError: If a layer is quantized.
-        ValueError: If there is no ConvNeXt in the model, or several.
+        ValueError: If the model contains no ConvNeXt or several.
     """
     variables = {}
     trunk = trunk_of(model)
@@ -33,9 +33,9 @@ def variables_of(model: keras.Model) -> dict[Place, Any]:
         for place, part in (parts | {name: layer}).items():
             if part.quantization_mode:
                 raise CheckpointError(
-                    "A checkpoint has weights as they were before they were quantized: load or "
-                    f"save it first, and then call quantize. Received: {model.name} with "
-                    f"quantized {part.path}"
+                    "Checkpoints contain weights that are not quantized: load or save the "
+                    f"checkpoint before you call quantize. Received: {model.name} with quantized "
+                    f"{part.path}"
                 )
             for variable in ("gamma", "kernel", "bias", "beta"):
                 if (weight := getattr(part, variable, None)) is not None:

@@ -1,4 +1,4 @@
-"""The name of a tensor in a layout from ours, and ours from it."""
+"""Translates between our variables and the tensor names of a layout."""
 
 import re
 from collections.abc import Iterator
@@ -15,12 +15,12 @@ from keras_convnext.pretrained.layouts import (
     Row,
 )
 
-# What torch.compile, FSDP and activation checkpointing put before the name of a module's child.
+# Inserted before the names of submodules by torch.compile, FSDP and activation checkpointing.
 _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.")
 
-MAX_KEY = 250  # a name of a real network is half as long
+MAX_KEY = 250  # twice the length of the longest real names
 
-# A number in a pattern as it is written there: {factor * number + offset}.
+# The numbers in a pattern: letter, factor and offset of {factor * number + offset}.
 _NUMBERS = {
     "{s}": ("s", 1, 0),
     "{s-1}": ("s", 1, -1),
@@ -31,13 +31,13 @@ _NUMBERS = {
 
 
 class Form(NamedTuple):
-    """How they keep one variable of ours.
+    """How a layout stores one of our variables.
 
     Args:
-        key: str. Its name there.
-        kind: str. The kind of its module there.
-        axes: tuple of int. The axes of theirs in the order of ours.
-        ones: int. How many axes of length 1 come after those.
+        key: str. Name of the tensor.
+        kind: str. Kind of its module.
+        axes: tuple of int. Their axes in our order.
+        ones: int. Number of trailing axes of length 1.
     """
 
     key: str
@@ -47,7 +47,7 @@ class Form(NamedTuple):
 
 
 def form_of(place: Place, layout: tuple[Row, ...], model_name: str) -> Form | None:
-    """Returns how they keep a variable of ours, if they do."""
+    """Returns how a layout stores one of our variables, or None if it does not."""
     for row in layout:
         numbers = _read(row.ours, place.layer)
         if numbers is not None and place.variable in KINDS[row.kind]:
@@ -58,7 +58,7 @@ def form_of(place: Place, layout: tuple[Row, ...], model_name: str) -> Form | No
 
 
 def place_of(key: str, layout: tuple[Row, ...]) -> tuple[Place, Form] | None:
-    """Returns our variable for a key of a Keras file and how it is kept, if it is one of theirs."""
+    """Returns our variable for a key of a Keras file and its form, or None for other keys."""
     bare = key.rpartition("/")[2]  # without the Sequential around a layer
     for row in layout:
         for variable, (parameter, axes, ones) in KINDS[row.kind].items():
@@ -70,13 +70,13 @@ def place_of(key: str, layout: tuple[Row, ...]) -> tuple[Place, Form] | None:
 
 
 def trunks_of(key: str) -> Iterator[tuple[str, str]]:
-    """Tells of which trunks a key may name a depthwise kernel.
+    """Yields the trunks in which a key may name a depthwise kernel.
 
     Args:
         key: str. A key of a PyTorch or safetensors file.
 
     Yields:
-        What precedes the part of the key that a layout names, and the layout.
+        The prefix before the name in the layout, and the layout.
     """
     if len(key) > MAX_KEY:
         return
@@ -91,7 +91,7 @@ def trunks_of(key: str) -> Iterator[tuple[str, str]]:
 
 
 def reading_of(name: str, layout: str) -> tuple[Place, Row] | None:
-    """Returns our variable for a name in a trunk, or beside one, and the row of the layout."""
+    """Returns our variable for a name relative to a trunk, and the row of the layout."""
     ending = ".".join(map(_numberless, name.split(".")))
     for row, variable, pattern in _rows_by_ending(layout).get(ending, ()):
         numbers = _read(pattern, name)
@@ -101,7 +101,7 @@ def reading_of(name: str, layout: str) -> tuple[Place, Row] | None:
 
 
 def unwrapped(key: str) -> str:
-    """The key without what wrappers put between modules, at its start or in its middle."""
+    """The key without the parts that wrappers insert, anywhere in it."""
     if "_mod" in key:
         for wrapper in _WRAPPERS:
             key = key.replace(wrapper, "")
@@ -109,18 +109,18 @@ def unwrapped(key: str) -> str:
 
 
 def name_in_trunk(row: Row, layout: str) -> str:
-    """Their module as a file of the trunk alone names it."""
+    """The name of their module in a file of the trunk alone."""
     return row.theirs.removeprefix(TRUNK_MODULES.get(layout, ""))
 
 
 def first_part(name: str) -> str:
-    """The first module of a name, theirs or a row's, with `#` for a number."""
+    """The first module of a tensor's or row's name, with `#` for a number."""
     return _numberless(re.sub(r"\{[^}]*\}", "0", name.partition(".")[0]))
 
 
 @cache
 def _rows_by_ending(layout: str) -> dict[str, list[tuple[Row, str, str]]]:
-    """The names of a layout in a file of the trunk alone, by what is left without numbers."""
+    """The rows of a layout by their names in a file of the trunk alone, without numbers."""
     rows: dict[str, list[tuple[Row, str, str]]] = {}
     for row in LAYOUTS[layout]:
         for variable, (parameter, _, _) in KINDS[row.kind].items():
@@ -133,10 +133,10 @@ def _rows_by_ending(layout: str) -> dict[str, list[tuple[Row, str, str]]]:
 
 @cache
 def _endings_of_kernels() -> dict[str, list[str]]:
-    """The layouts by their names of depthwise kernels; of two with the same names the first."""
+    """The layouts by their names of depthwise kernels."""
     layouts: dict[str, list[str]] = {}
     for layout in LAYOUTS:
-        if layout not in HDF5_LAYOUTS and layout != "timm_conv_mlp":  # which has timm's names
+        if layout not in HDF5_LAYOUTS and layout != "timm_conv_mlp":  # has the names of "timm"
             for ending, rows in _rows_by_ending(layout).items():
                 if any(row.ours.endswith("/dwconv") and v == "kernel" for row, v, _ in rows):
                     layouts.setdefault(ending, []).append(layout)
@@ -154,12 +154,12 @@ def _numberless(part: str) -> str:
 
 
 def is_skipped(key: str) -> bool:
-    """Tells whether a key of theirs is of no weight of the network."""
+    """Whether a key belongs to a constant that is not a weight of the network."""
     return any(_read(pattern, key.rpartition(".")[0]) is not None for pattern in SKIPPED)
 
 
 def _read(pattern: str, name: str) -> dict[str, int] | None:
-    """The stage and the block that `name` has in the places of `pattern`, if it is of this form."""
+    """The stage and block numbers in `name`, or None if it does not match `pattern`."""
     match = _compiled(pattern).fullmatch(name)
     if match is None:
         return None

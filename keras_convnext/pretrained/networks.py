@@ -1,4 +1,4 @@
-"""Which network a set of weights belongs to, told by names and shapes alone."""
+"""Infers the network from the names and shapes of its weights."""
 
 import math
 import re
@@ -10,15 +10,15 @@ from keras_convnext.variants import VARIANTS, Variant
 
 Shapes = Mapping[Place, tuple[int, ...]]
 
-# Networks without a builder: the image tower of a CLIP by LAION (timm, models/convnext.py).
+# Networks without a builder: the image tower of LAION's CLIP (timm, models/convnext.py).
 OTHERS = (Variant("convnext_xxlarge", (3, 4, 30, 3), (384, 768, 1536, 3072), epsilon=1e-5),)
 
-# Of a variant; the rest is how it starts, and what images it takes.
+# The fields of a variant that shapes determine; the others are initialization and image size.
 TOLD_BY_SHAPES = ("depths", "dims", "patch_size", "kernel_size", "isotropic")
 
 
 def network_of(shapes: Shapes) -> Variant | None:
-    """Tells the network that has weights of these shapes, if that can be told."""
+    """Returns the network with weights of these shapes, or None if they do not determine one."""
     depths: dict[int, int] = {}
     dims: dict[int, int] = {}
     kernel_size, has_layer_scale = None, False
@@ -49,11 +49,11 @@ def network_of(shapes: Shapes) -> Variant | None:
 
 
 def trunk_shapes(network: Variant, channels: int) -> dict[Place, tuple[int, ...]]:
-    """Returns the shapes of the weights below the last norm, by their places.
+    """Returns the shapes of the weights below the final norm, by their places.
 
     Args:
-        network: Variant.
-        channels: int. Of the images.
+        network: Variant. The network.
+        channels: int. Number of image channels.
     """
     shapes: dict[Place, tuple[int, ...]] = {}
 
@@ -83,7 +83,7 @@ def trunk_shapes(network: Variant, channels: int) -> dict[Place, tuple[int, ...]
 
 
 def parameters_of(shapes: Shapes) -> int:
-    """Counts the numbers in tensors of these shapes."""
+    """Returns the number of parameters in tensors of these shapes."""
     return sum(map(math.prod, shapes.values()))
 
 
@@ -92,39 +92,39 @@ def _same_network(one: Variant, other: Variant) -> bool:
 
 
 def check_same_network(theirs: Shapes, ours: Shapes, model_name: str) -> None:
-    """Compares the networks that two sets of weights belong to, as far as that can be told.
+    """Checks that two sets of weights belong to the same network, as far as shapes show.
 
     Raises:
-        CheckpointError: If they differ; the message names both, and what to do.
+        CheckpointError: If they differ; the message names both networks and the remedy.
     """
     checkpoint, model = network_of(theirs), network_of(ours)
     if checkpoint is None or model is None:
         return
     if not _same_network(checkpoint, model):
         raise CheckpointError(
-            f"This is a {described(checkpoint)} checkpoint, and the model {model_name} is a "
-            f"{described(model)}: use the builder of the checkpoint's network"
+            f"This is a checkpoint of {described(checkpoint)}, but the model {model_name} is a "
+            f"{described(model)}. Use the builder of the checkpoint's network"
         )
     if checkpoint.layer_scale is not None and model.layer_scale is None:
         raise CheckpointError(
-            "The checkpoint has layer scale (gamma) and the model has not: build it with "
+            "The checkpoint has layer scale (gamma), but the model does not. Build it with "
             "layer_scale_init_value=1e-6"
         )
     if checkpoint.layer_scale is None and model.layer_scale is not None:
         raise CheckpointError(
-            "The checkpoint has no layer scale (gamma) and the model has: build it with "
+            "The checkpoint has no layer scale (gamma), but the model does. Build it with "
             "layer_scale_init_value=None"
         )
     channels, expected = theirs[STEM_KERNEL][2], ours[STEM_KERNEL][2]
     if channels not in (3, expected):
         raise CheckpointError(
-            f"The checkpoint is for images of {channels} channels and the model for {expected}: "
-            f"build it with {channels} in the last place of input_shape"
+            f"The checkpoint is for images with {channels} channels, but the model expects "
+            f"{expected}. Build it with input_shape=(height, width, {channels})"
         )
 
 
 def described(variant: Variant) -> str:
-    """A network in words."""
+    """Describes a network for a message."""
     return (
         f"{variant.name} (depths {variant.depths}, dims {variant.dims}, patch "
         f"{variant.patch_size}, kernel {variant.kernel_size})"

@@ -1,4 +1,4 @@
-"""Warnings at the line of the user who called this package."""
+"""Warnings that point at the user's line of code."""
 
 import inspect
 import warnings
@@ -9,15 +9,15 @@ from keras_convnext.printable import printable
 
 
 def warn_user(notices: Iterable[str | None], path: str | Path) -> None:
-    """Warns of what was found in a file, or left out of one, a warning for each notice."""
+    """Issues one warning per notice about a file; None is skipped."""
     for notice in filter(None, notices):
         warnings.warn(printable(f"{notice} (file: {path})"), stacklevel=_level_of_the_user())
 
 
 def _level_of_the_user() -> int:
-    """The `stacklevel` with which the caller's warning names the line that called this package.
+    """Returns the `stacklevel` at which a warning points to the call into this package.
 
-    It may have called `load_checkpoint`, a builder or `load_model`.
+    The depth differs between `load_checkpoint`, a builder and `load_model`.
     """
     package = __name__.partition(".")[0]
     level, frame = 0, inspect.currentframe()

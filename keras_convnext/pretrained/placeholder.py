@@ -1,18 +1,18 @@
-"""What stands for an object whose class a file only names, and which names are refused.
+"""Placeholders for pickled objects, and the names that make a file unsafe.
 
-Beside the weights, training scripts save whatever they have at hand: their arguments and
-configuration, NumPy scalars, paths, dates, enums, schedulers, even the trainer. Python's own
-unpickler imports the classes of all these and runs their code. Here nothing is imported and nothing
-is called, whatever the name: the object becomes a `Placeholder`, which holds data alone.
+Training scripts save more than weights: arguments, configurations, NumPy scalars, paths, dates,
+enums, schedulers, even the trainer. Python's unpickler imports the classes of all these and runs
+their code. Here nothing is imported or called, whatever its name: each object becomes a
+`Placeholder`, which only holds data.
 
-A file is refused if it names what no weights and no training script need, but an attack does:
+A file is refused if it names something that attacks need, but weights and training scripts do not:
 
-- anything in a module that runs programs, evaluates code, imports, unpickles, or opens files and
-  connections (`unsafe_names.py`), or a function of such a module by way of another;
-- a built-in function that does more than describe data, as `eval`, `exec` and `open` do;
-- a special attribute, as `__class__`, `__globals__` and `__init__` are, or a method that reads or
+- anything in a module that runs programs, evaluates code, imports, unpickles, or opens files or
+  connections (`unsafe_names.py`), or a function of such a module accessed through another module;
+- a built-in function that does more than describe data, such as `eval`, `exec` and `open`;
+- a special attribute, such as `__class__`, `__globals__` and `__init__`, or a method that reads or
   writes files;
-- the call of a method of an object in the file, as of a path.
+- a call of a method of an object in the file, such as a path.
 """
 
 from typing import Any
@@ -35,15 +35,15 @@ _UNSAFE_PARTS = UNSAFE_PACKAGES | UNSAFE_MODULES
 
 
 class Placeholder(dict[Any, Any]):
-    """An object of a class that was not imported.
+    """A pickled object whose class was not imported.
 
-    As a dict it holds the items that were set on it, as on a `defaultdict` or a configuration that
-    is a dict; the tensors of its `state_dict()` if it is a `torch.nn.Module`; else nothing.
+    As a dict, it contains the items of a dict subclass, such as a `defaultdict` or a configuration,
+    or the tensors in the `state_dict()` of a `torch.nn.Module`; otherwise it is empty.
 
     Args:
-        name: str. The class or function that would have made it, such as `argparse.Namespace`.
-        arguments: tuple. What it would have been made of. Defaults to ().
-        attributes: dict or None. The attributes that it was saved with. Defaults to None.
+        name: str. The class or function that would have created it, such as `argparse.Namespace`.
+        arguments: tuple. The arguments of that call. Defaults to ().
+        attributes: dict or None. The pickled attributes. Defaults to None.
     """
 
     __slots__ = ("arguments", "attributes", "name")
@@ -59,7 +59,7 @@ class Placeholder(dict[Any, Any]):
         self.arguments = arguments
         self.attributes = attributes
 
-    # As objects have them: equal to itself alone, whatever it holds.
+    # Equality by identity, as for any object: dicts compare their items and are not hashable.
     __eq__ = object.__eq__
     __hash__ = object.__hash__  # type: ignore[assignment]  # None to typeshed, as of any dict
 
@@ -68,14 +68,14 @@ class Placeholder(dict[Any, Any]):
 
 
 def checked_name(module: str, qualified: str) -> str:
-    """Returns the dotted name of a class or function, unless it is unsafe.
+    """Returns the dotted name of a class or function if it is safe.
 
     Args:
-        module: str. The module that it would be imported from.
-        qualified: str. Its name in there, dotted if it is a member of a class.
+        module: str. The module it would be imported from.
+        qualified: str. Its qualified name in the module, dotted for a class member.
 
     Raises:
-        CheckpointError: If it is unsafe.
+        CheckpointError: If the name is unsafe.
     """
     name = f"{module[:MAX_NAME]}.{qualified[:MAX_NAME]}"
     if len(name) > MAX_NAME or _is_unsafe(module.split("."), qualified.split(".")):
@@ -84,11 +84,11 @@ def checked_name(module: str, qualified: str) -> str:
 
 
 def unsafe(name: str) -> CheckpointError:
-    """Returns the error that refuses a file for a name in it."""
+    """Returns the error that refuses a file because of an unsafe name."""
     return CheckpointError(
-        "The pickle in the file names something that no weights need and that may run code, so the "
-        "file is refused; nothing was run. Take a file of the model's state_dict() alone. "
-        f"Received: {name!a:.100}"
+        "The file was refused because its pickle names something that may run code and that "
+        "weights do not need; nothing was run. Use a file that contains only the model's "
+        f"state_dict(). Received: {name!a:.100}"
     )
 
 
@@ -103,6 +103,6 @@ def _is_unsafe(module: list[str], qualified: list[str]) -> bool:
         or (first in UNSAFE_MODULES and len(module) == 1 and name not in SAFE_NAMES)
         or f"{name}.".startswith(_UNSAFE_STARTS)
         or (len(qualified) > 1 and qualified[-1] in UNSAFE_METHODS)
-        # A module that another one imported.
+        # An unsafe module accessed through another one.
         or not _UNSAFE_PARTS.isdisjoint(qualified[:-1])
     )

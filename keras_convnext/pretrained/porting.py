@@ -1,7 +1,7 @@
-"""Weights of a published checkpoint into a Keras model.
+"""Loads the weights of a checkpoint into a Keras model.
 
-A port is strict: a tensor without a variable, a variable without a tensor or a shape that is off is
-an error that lists both sides, found before the first number is copied.
+Loading is strict: a tensor without a variable, a variable without a tensor or a wrong shape is an
+error that lists both sides, raised before anything is copied.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -39,18 +39,18 @@ def load_checkpoint(
     prefix: str | None = None,
     ignore: str | Iterable[str] = (),
 ) -> None:
-    """Fills a model with the weights of a checkpoint. PyTorch is not needed.
+    """Loads the weights of a checkpoint into a model. PyTorch is not required.
 
-    The ConvNeXt in the file is found by the names of its tensors, wherever it is and whatever
-    precedes them: in the layout of the official code, of OpenMMLab, timm, transformers (DINOv3's
-    too) or torchvision; of Keras, for these models or those of `keras.applications`. A warning
-    tells how many other tensors the file has, such as those of a detector.
+    The ConvNeXt in the file is found by its tensor names, at any level of nesting and with any
+    prefix. Supported layouts are those of the official code, OpenMMLab, timm, transformers
+    (including DINOv3), torchvision, and Keras, for these models and those of `keras.applications`.
+    If the file contains other tensors, such as a detector's, a warning reports how many.
 
-    Below its last norm the file and the model must have the same tensors. The head is skipped if
-    the model has none, and left as it is, with a warning, if the file has none or one with another
-    number of classes; so is the last norm if the file has none. A 3-channel stem is fitted to a
-    model for other images: the kernel is summed over its channels for 1, else repeated over them
-    and scaled by 3 / channels.
+    Below the final norm, the file and the model must have the same tensors. The head is skipped if
+    the model has none; it keeps its weights, with a warning, if the file has none or one with
+    another number of classes. The same applies to the final norm if the file has none. A 3-channel
+    stem is adapted to other numbers of channels: for one channel, the kernel is summed over its
+    channels; otherwise its channels are repeated and scaled by 3 / channels.
 
     Example:
 
@@ -60,32 +60,32 @@ def load_checkpoint(
     ```
 
     Args:
-        model: keras.Model. Made by one of the builders, or a model with one such network in it.
-            Its head is filled if it is one `Dense` behind the network's norm.
-        path: str or path. A `.pth`, `.safetensors`, `.weights.h5` or legacy `.h5` file. Nothing in
-            it is run.
-        entry: str or None. Which dict of tensors to take from a `.pth` that holds several, dotted
-            if it is nested, as in "state.model". Defaults to None, for the one with a ConvNeXt; if
-            those are `model` and `model_ema`, as in official training checkpoints, for `model`.
-        progress: function. What the tensors are drawn through, such as `tqdm.tqdm` or
-            `rich.progress.track`, to show how many are read. Defaults to `iter`, which shows
-            nothing.
-        prefix: str or None. Which ConvNeXt to take if there are several, by what precedes the names
-            of its tensors, such as "student.backbone.". Defaults to None.
-        ignore: str or iterable of str. Patterns of names, such as "head.*", of tensors that are
-            left out before anything else. Defaults to ().
+        model: keras.Model. A model made by one of the builders, or a model that contains one. Its
+            head is loaded if it is a single `Dense` after the network's final norm.
+        path: str or path. A `.pth`, `.safetensors`, `.keras`, `.weights.h5` or legacy `.h5` file,
+            the index of a sharded checkpoint, or a folder that contains one of these. No code in
+            the file is run.
+        entry: str or None. The dict of tensors to load if a `.pth` file contains several, dotted if
+            it is nested, as in "state.model". Defaults to None, for the one with a ConvNeXt; in an
+            official training checkpoint with `model` and `model_ema`, that is `model`.
+        progress: function. Wraps the list of tensors to show progress, such as `tqdm.tqdm` or
+            `rich.progress.track`. Defaults to `iter`, which shows nothing.
+        prefix: str or None. The prefix of the tensor names, such as "student.backbone.", if the
+            file contains several ConvNeXts. Defaults to None.
+        ignore: str or iterable of str. Patterns of tensor names to drop before anything else, such
+            as "head.*". Defaults to ().
 
     Raises:
-        CheckpointError: If the file is damaged, or holds no ConvNeXt of this shape or several, or
-            lacks a tensor, or holds one that is not finite; or if the model is quantized or has
-            LoRA. The model is then as it was.
-        FileNotFoundError: If there is no such file.
+        CheckpointError: If the file is damaged; if it contains no ConvNeXt of this shape or
+            several; if a tensor is missing or not finite; or if the model is quantized or has LoRA
+            enabled. The model is then unchanged.
+        FileNotFoundError: If the file does not exist.
     """
     variables = variables_of(model)
     if with_lora := [place for place in variables if not hasattr(variables[place], "assign")]:
         raise CheckpointError(
-            "What LoRA adds to a kernel would be added to the checkpoint's: load it first, and "
-            f"then call enable_lora. Received: {model.name} with LoRA at {with_lora[0].layer}"
+            "LoRA's updates would be added to the weights of the checkpoint: load it before you "
+            f"call enable_lora. Received: {model.name} with LoRA in {with_lora[0].layer}"
         )
     shapes = {place: tuple(variable.shape) for place, variable in variables.items()}
     checkpoint = open_checkpoint(path, entry, prefix, ignore, network_of(shapes))
@@ -95,7 +95,7 @@ def load_checkpoint(
         check_same_network(theirs, shapes, model.name)
         notices = [*_differences(checkpoint, model), *_above(sources, variables)]
         _check_same(sources, variables)
-        with ThreadPoolExecutor(2) as threads:  # each holds one tensor
+        with ThreadPoolExecutor(2) as threads:  # each keeps one tensor in memory
             dtypes = (np.dtype(variables[place].dtype) for place in sources)
             list(threads.map(Source.check, sources.values(), dtypes))
         for place, source in progress(list(sources.items())):
@@ -109,18 +109,18 @@ def load_checkpoint(
 
 
 def _above(sources: dict[Place, Source], variables: dict[Place, Any]) -> list[str]:
-    """Takes from both what only one of them has above the trunk, and tells of what stays fresh."""
+    """Drops layers above the trunk that only one side has; returns notices about kept weights."""
     notices = []
-    for layer, part in {"norm": "last norm", "head": "classifier"}.items():
+    for layer, part in {"norm": "final norm", "head": "classifier"}.items():
         theirs = [place for place in sources if place.layer == layer]
         ours = [place for place in variables if place.layer == layer]
         other_classes = layer == "head" and _classes(sources) != _classes(variables)
         if ours and not theirs:
-            notices.append(f"The checkpoint has no {part}: the model's keeps the weights it had")
+            notices.append(f"The checkpoint has no {part}: the model's {part} is unchanged")
         elif ours and other_classes:
             notices.append(
-                f"The checkpoint has {_classes(sources)} classes and the model "
-                f"{_classes(variables)}: the head keeps the weights it had, all the rest is loaded"
+                f"The checkpoint has {_classes(sources)} classes, but the model has "
+                f"{_classes(variables)}: everything except the classifier was loaded"
             )
         elif ours and theirs:
             continue
@@ -136,7 +136,7 @@ def _classes(tensors: Mapping[Place, Any]) -> int | None:
 
 
 def _differences(checkpoint: OpenCheckpoint, model: keras.Model) -> Iterator[str]:
-    """Tells in what, apart from weights, the model differs from where the checkpoint is from."""
+    """Yields notices about differences between model and checkpoint other than weights."""
     layers = trunk_of(model).layers
     patch = checkpoint.network.patch_size
     if patch % 2 and patch > 1:
@@ -148,14 +148,14 @@ def _differences(checkpoint: OpenCheckpoint, model: keras.Model) -> Iterator[str
     ours = {layer.norm.epsilon for layer in layers.values() if isinstance(layer, Block)}
     if ours and ours != {theirs}:
         yield (
-            f"The norms of {checkpoint.network.name} have an epsilon of {theirs}, and those of the "
-            f"model {min(ours)}: outputs differ by about 1e-4 of the largest"
+            f"The norms of {checkpoint.network.name} have epsilon={theirs}, but those of the model "
+            f"have epsilon={min(ours)}: outputs differ by about 1e-4 of the largest value"
         )
     if checkpoint.prefix.endswith(OPEN_CLIP_PREFIX) and "normalization" in layers:
         yield (
-            "The names are those of open_clip, whose networks take pixels that are normalized with "
-            "CLIP's mean and standard deviation, and the model normalizes them with ImageNet's: "
-            "build it with include_preprocessing=False, and normalize them yourself"
+            "The checkpoint is from open_clip, whose networks expect pixels normalized with CLIP's "
+            "mean and standard deviation, but the model normalizes with ImageNet's. Build it with "
+            "include_preprocessing=False, and normalize the pixels yourself"
         )
 
 
@@ -164,21 +164,21 @@ def _check_same(sources: Mapping[Place, Source], variables: Mapping[Place, Any])
     extra = [source.key for place, source in sources.items() if place not in variables]
     if missing or extra:
         raise CheckpointError(
-            f"The checkpoint and the model differ. Not in the checkpoint: {listed(missing)}. "
-            f"Not in the model: {listed(extra)}"
+            f"The checkpoint does not match the model. Missing from the checkpoint: "
+            f"{listed(missing)}. Missing from the model: {listed(extra)}"
         )
     for place, source in sources.items():
         ours = tuple(variables[place].shape)
         expected = (*ours[:2], 3, ours[3]) if place == STEM_KERNEL else ours
         if source.shape not in (expected, ours):
             raise CheckpointError(
-                f"{source.key} has the shape {source.tensor.shape}, which as {'/'.join(place)} is "
-                f"{source.shape}; the model's is {ours}"
+                f"{'/'.join(place)} has the shape {ours} in the model. Received: {source.key} of "
+                f"shape {source.tensor.shape}, which converts to {source.shape}"
             )
 
 
 def _for_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
-    """The stem's kernel (h, w, from, dim) for images of another number of channels."""
+    """The stem's kernel, of shape (h, w, channels, dim), for another number of channels."""
     if kernel.shape[2] == channels:
         return kernel
     if channels == 1:

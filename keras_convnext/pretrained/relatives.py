@@ -1,8 +1,8 @@
-"""Networks that are often taken for a ConvNeXt, and the names that give them away.
+"""Networks that are often mistaken for a ConvNeXt, and the tensor names that identify them.
 
-A row has patterns that all have to be found among the names of the tensors. The first row that fits
-counts, so the special cases come first. What each was checked with is behind it: timm 1.0,
-torchvision 0.28 or transformers 5.24; "official" is from the authors' code.
+All patterns of a row must match some tensor name. The first matching row wins, so special cases
+come first. The comment after a row names the library it was checked with: timm 1.0, torchvision
+0.28 or transformers 5.24; "official" is the authors' code.
 """
 
 import re
@@ -14,9 +14,9 @@ class Relative(NamedTuple):
     """A row of the table.
 
     Args:
-        name: str. The network, in a sentence after "This is".
-        patterns: tuple of str. Regular expressions, each to be found in a name.
-        remark: str. What to do instead, or why it is not supported.
+        name: str. The network, as it follows "This is" in a sentence.
+        patterns: tuple of str. Regular expressions, each of which must match a tensor name.
+        remark: str. The remedy, or why the network is not supported. Defaults to "".
     """
 
     name: str
@@ -24,7 +24,7 @@ class Relative(NamedTuple):
     remark: str = ""
 
 
-# Of tensors that lie among those of a ConvNeXt. The first three are networks of their own.
+# Matched against unknown tensors inside a ConvNeXt. The first three are separate architectures.
 VARIATIONS = (
     Relative("a ConvNeXt V2", (r"\.grn\.(weight|bias|gamma|beta|kernel)$",),
              "Its blocks have global response normalization (GRN), which is not supported yet"),
@@ -36,19 +36,19 @@ VARIATIONS = (
              "Merge them into the weights first, in peft with merge_and_unload()"),
     Relative("a ConvNeXt with quantized weights",
              (r"(_packed_params|fake_quant|activation_post_process|\.zero_point)",),
-             "Take the file of weights from before it was quantized"),
+             "Use weights saved before quantization"),
     Relative("a ConvNeXt with parametrized weights",
              (r"(\.parametrizations\.|weight_(orig|mask|g|v|u)$)",),
-             "Remove the pruning or the weight norm in PyTorch first, which leaves plain weights"),
+             "Remove the pruning or weight norm in PyTorch first, to get plain weights"),
 )  # fmt: skip
 
 RMS_NORM = Relative(
     "a ConvNeXt with RMS norm",
     (),  # timm, convnext_atto_rms
-    "Its norms have no bias and subtract no mean, which is not supported",
+    "Its norms have no bias and do not subtract the mean, which is not supported",
 )
 
-# Of whole files.
+# Matched against all tensors in a file.
 RELATIVES = (
     *VARIATIONS[:3],
     Relative("an InceptionNeXt", (r"\btoken_mixer\.dwconv_hw\.",)),  # timm
@@ -91,12 +91,12 @@ RELATIVES = (
     Relative("a VGG", (r"\bfeatures\.\d+\.weight$", r"\b(classifier|pre_logits)\.")),
 )  # fmt: skip
 
-_MAX_NAMES = 5000  # no network has a tenth of it, but for numbers
+_MAX_NAMES = 5000  # ten times as many as in any network, not counting numbers
 
 
 def relative_of(keys: Iterable[str], table: tuple[Relative, ...] = RELATIVES) -> Relative | None:
-    """Tells by the names of tensors of which related network they are, if they are of one."""
-    # One name for all that differ by numbers alone, so that the search takes the time of one layer.
+    """Returns the related network with tensors of these names, or None."""
+    # Names that differ only by numbers are searched once, which takes the time of one layer.
     shown: dict[str, str] = {}
     for key in keys:
         shown.setdefault(re.sub(r"[0-9]+", "#", key[:200]), key[:200])
@@ -109,7 +109,7 @@ def relative_of(keys: Iterable[str], table: tuple[Relative, ...] = RELATIVES) ->
 
 
 def told(relative: Relative) -> str:
-    """What to tell of a related network."""
+    """Returns the error message for a related network."""
     if relative.remark:
         return f"This is {relative.name}. {relative.remark}"
-    return f"This is {relative.name}, not a ConvNeXt, and only ConvNeXts can be loaded"
+    return f"This is {relative.name}, not a ConvNeXt. Only ConvNeXts can be loaded"

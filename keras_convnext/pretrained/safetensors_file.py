@@ -1,4 +1,4 @@
-"""Safetensors files, read a tensor at a time and written whole."""
+"""Reads safetensors files one tensor at a time, and writes them."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -34,7 +34,7 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class SafeTensor:
-    """A tensor whose numbers are still in the file."""
+    """A tensor in a safetensors file, read on demand."""
 
     path: Path
     key: str
@@ -42,41 +42,43 @@ class SafeTensor:
     dtype: np.dtype
 
     def read(self, verify: bool = True) -> np.ndarray:
-        """Reads the numbers. The format has no checksum to verify."""
+        """Reads the tensor. The format has no checksum to verify."""
         with safetensors.safe_open(self.path, "np") as file:
             return file.get_tensor(self.key)
 
     def pieces(self, elements: int, verify: bool = True) -> Iterator[np.ndarray]:
-        """Reads the numbers in C order, so many at a time."""
+        """Yields the tensor in C order, `elements` at a time."""
         flat = self.read(verify).reshape(-1)
         yield from (flat[start : start + elements] for start in range(0, flat.size, elements))
 
 
 def read_safetensors(path: str | Path) -> dict[str, SafeTensor | Placeholder]:
-    """Reads the names and shapes in a safetensors file, leaving the numbers there.
+    """Reads the names and shapes in a safetensors file, without reading the tensors.
 
-    Tensors of a dtype that numpy has not, such as F8_E4M3, come as `Placeholder`s.
+    Tensors of a dtype that NumPy does not support, such as F8_E4M3, become `Placeholder`s.
 
     Raises:
-        CheckpointError: If the file is damaged or of another format, or has no other tensors.
-        FileNotFoundError: If there is no such file.
+        CheckpointError: If the file is damaged, has another format, or contains only placeholders.
+        FileNotFoundError: If the file does not exist.
     """
     path = Path(path)
     try:
         with safetensors.safe_open(path, "np") as file:
             tensors = {
                 key: _tensor(path, key, tuple(tensor.get_shape()), tensor.get_dtype())
-                for key in file.keys()  # noqa: SIM118  (the file is no dict)
+                for key in file.keys()  # noqa: SIM118  (the file is not a dict)
                 if (tensor := file.get_slice(key))
             }
     except safetensors.SafetensorError as error:
         raise CheckpointError(
-            f"Not a safetensors file, or a damaged one: {str(error)!a:.200}. Fetch it again "
-            f"(file: {path})"
+            f"Not a valid safetensors file: {str(error)!a:.200}. Download it again (file: {path})"
         ) from error
     if tensors and all(isinstance(tensor, Placeholder) for tensor in tensors.values()):
         kinds = ", ".join(sorted({str(tensor) for tensor in tensors.values()}))
-        raise CheckpointError(f"Weights are not kept as {kinds} (file: {path})")
+        raise CheckpointError(
+            f"The tensors have an unsupported dtype. Save the weights as float32, float16 or "
+            f"bfloat16. Received: {kinds} (file: {path})"
+        )
     return tensors
 
 
@@ -85,23 +87,24 @@ def _tensor(path: Path, key: str, shape: tuple[int, ...], kind: str) -> SafeTens
         return Placeholder(f"safetensors.{kind}")
     if not is_possible(shape):
         raise CheckpointError(
-            f"A tensor has the impossible shape {shape!s:.200}. Fetch the file again (file: {path})"
+            "A tensor has an impossible shape. Download the file again. "
+            f"Received: shape={shape!s:.200} (file: {path})"
         )
     return SafeTensor(path, key, shape, DTYPES[kind])
 
 
 def write_safetensors(path: str | Path, tensors: Iterable[tuple[str, np.ndarray]]) -> None:
-    """Writes (name, array) pairs; the file appears under its name once it is whole.
+    """Writes (name, array) pairs to a temporary file, which is renamed when it is complete.
 
     Raises:
-        OSError: If the file cannot be written; nothing is left of it.
+        OSError: If the file cannot be written; no partial file remains.
     """
     path = Path(path)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
         arrays = {name: np.require(array, requirements="C") for name, array in tensors}
         partial.touch()
-        mode = partial.stat().st_mode  # the user's; safetensors would keep the file from all others
+        mode = partial.stat().st_mode  # by the user's umask; safetensors makes files private
         safetensors.numpy.save_file(arrays, partial, metadata={"format": "pt"})
         partial.chmod(mode)
         os.replace(partial, path)

@@ -1,4 +1,4 @@
-"""The file of weights in a folder, as Hugging Face, DeepSpeed and others lay it out."""
+"""Finds the weight file in a folder from Hugging Face, DeepSpeed and others."""
 
 from itertools import islice
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -7,7 +7,7 @@ from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.foreign_files import missing_file
 from keras_convnext.printable import printable
 
-# What transformers looks for, in its order: the same weights in other formats stand beside.
+# The files that transformers looks for, in its order; others contain the same weights.
 _SNAPSHOT = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -21,10 +21,10 @@ _MOST_SEARCHED = 1000  # of the files in the folders of one
 
 
 def weight_file(path: str | Path) -> Path:
-    """Returns the file of weights in a folder, or the path itself if it is no folder.
+    """Returns the weight file in a folder, or the path itself if it is not a folder.
 
     Raises:
-        CheckpointError: If the folder holds no weights, or several files of them.
+        CheckpointError: If the folder contains no weight file or several.
     """
     address, path = str(path), Path(path)
     if not path.is_dir():
@@ -46,14 +46,14 @@ def weight_file(path: str | Path) -> Path:
         return path / found[0]
     if found:
         raise CheckpointError(
-            f"The folder holds several files of weights: {_shown(found)}. Give one of them "
+            f"The folder contains several weight files: {_shown(found)}. Pass one of them "
             f"(folder: {path})"
         )
     raise CheckpointError(f"{_what_it_is_instead(path, names)} (folder: {path})")
 
 
 def is_plain_name(name: str) -> bool:
-    """Whether a name that a file gives is of something in the same folder, on any system."""
+    """Whether a name read from a file stays in the same folder on every operating system."""
     return (
         name not in ("", ".", "..")
         and name == PurePosixPath(name).name == PureWindowsPath(name).name
@@ -63,12 +63,12 @@ def is_plain_name(name: str) -> bool:
 
 
 def _of_deepspeed(folder: Path) -> Path:
-    """The weights of the step that the file `latest` names."""
+    """Returns the weights of the step named in the file `latest`."""
     with open(folder / "latest", "rb") as file:
         step = file.read(_MAX_NAME).decode("utf-8", "replace").strip()
     if not is_plain_name(step) or not (folder / step).is_dir():
         raise CheckpointError(
-            "The file `latest` names no folder of this one, as DeepSpeed's does. "
+            "The file `latest` does not name a subfolder, as DeepSpeed's does. "
             f"Received: {step!a} (folder: {folder})"
         )
     names = sorted(member.name for member in (folder / step).iterdir())
@@ -80,25 +80,26 @@ def _of_deepspeed_step(folder: Path, names: list[str]) -> Path:
     if len(whole) == 1:
         return folder / whole[0]
     raise CheckpointError(
-        f"DeepSpeed has split the weights over {_shown(names)}. Gather them with the script beside "
-        f"them, `python zero_to_fp32.py . pytorch_model.bin`, and give that file (folder: {folder})"
+        f"DeepSpeed has split the weights across {_shown(names)}. Merge them with DeepSpeed's "
+        "script in the checkpoint folder, `python zero_to_fp32.py . pytorch_model.bin`, and pass "
+        f"the merged file (folder: {folder})"
     )
 
 
 def _what_it_is_instead(folder: Path, names: list[str]) -> str:
     if "saved_model.pb" in names:
         return (
-            "A TensorFlow SavedModel, which is a program. Give the weights: save_checkpoint(model, "
-            "'model.weights.h5') where the model was made"
+            "This is a TensorFlow SavedModel, which is a program. Save the weights of the original "
+            "model instead: save_checkpoint(model, 'model.weights.h5')"
         )
     if any(name.endswith(".distcp") for name in names):
         return (
-            "A distributed checkpoint of PyTorch. Convert it with `python -m "
+            "This is a PyTorch distributed checkpoint. Convert it with `python -m "
             "torch.distributed.checkpoint.format_utils dcp_to_torch FOLDER model.pth`"
         )
     if within := _folders_with_weights(folder):
-        return f"The folder holds no file of weights, but there are some in {_shown(within)}"
-    return f"The folder holds no file of weights, but {_shown(names)}. Give the file itself"
+        return f"The folder contains no weight file. Pass one of its subfolders: {_shown(within)}"
+    return f"The folder contains no weight file. Pass the file itself. Received: {_shown(names)}"
 
 
 def _folders_with_weights(folder: Path) -> list[str]:

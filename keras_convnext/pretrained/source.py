@@ -1,4 +1,4 @@
-"""A tensor of a checkpoint as one of ours: its place in the file, and its axes in our order."""
+"""A tensor in a checkpoint, with its axes in our order."""
 
 from typing import NamedTuple
 
@@ -18,12 +18,12 @@ Tensor = StoredTensor | SafeTensor | H5Tensor
 
 
 class Source(NamedTuple):
-    """A tensor of a checkpoint, whose numbers are still in the file.
+    """A tensor in a checkpoint, read on demand.
 
     Args:
-        key: str. Its name in the file.
+        key: str. Name in the file.
         tensor: StoredTensor, SafeTensor or H5Tensor.
-        axes: tuple of int. The axes of the tensor in the order of ours.
+        axes: tuple of int. The axes of the tensor in our order.
     """
 
     key: str
@@ -32,13 +32,13 @@ class Source(NamedTuple):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape in our order of axes."""
+        """The shape, with axes in our order."""
         return tuple(self.tensor.shape[axis] for axis in self.axes)
 
     def read(self) -> np.ndarray:
-        """Reads the numbers, in our order of axes, without checking them again.
+        """Reads the tensor with axes in our order, without verifying it again.
 
-        Those in float8, which not every backend has, come as float32.
+        float8, which not every backend supports, is converted to float32.
         """
         array = self._read()
         return array.astype("float32") if array.dtype.itemsize == 1 else array
@@ -50,8 +50,8 @@ class Source(NamedTuple):
         if self.axes != MATRIX_AXES:
             array = self.tensor.read(verify=False).reshape(shape)
             return np.ascontiguousarray(array.transpose(self.axes))
-        # A matrix is transposed strip by strip while it is read: each stays in the cache, and
-        # there is no second copy of the whole.
+        # A matrix is transposed in strips while it is read: each strip fits the CPU cache, and no
+        # second copy of the matrix is needed.
         array = Unshared.empty(shape[::-1], self.tensor.dtype)
         rows, columns = 16, shape[1]
         for index, piece in enumerate(self.tensor.pieces(rows * columns, verify=False)):
@@ -60,23 +60,23 @@ class Source(NamedTuple):
         return array
 
     def check(self, dtype: str) -> None:
-        """Reads the numbers and looks at them.
+        """Reads and verifies the tensor.
 
         Args:
-            dtype: str. What they will be rounded to.
+            dtype: str. The dtype that it will be cast to.
 
         Raises:
-            CheckpointError: If they are damaged, or one is not finite or would not be in `dtype`.
+            CheckpointError: If the tensor is damaged or a value is not finite in `dtype`.
         """
         for piece in self.tensor.pieces(1 << 18):
             with np.errstate(over="ignore"):
                 finite = np.isfinite(piece.astype(dtype, copy=False)).all()
             if not finite:
-                raise CheckpointError(f"{self.key} holds NaN or infinite numbers, in {dtype}")
+                raise CheckpointError(f"{self.key} contains NaN or infinite values in {dtype}")
 
 
 def source_of(form: Form, tensor: Tensor) -> Source | None:
-    """Returns a tensor as one of ours, or None if it has other axes."""
+    """Returns a tensor with axes in our order, or None if the number of axes does not fit."""
     behind = tensor.shape[len(form.axes) :]
     if len(tensor.shape) < len(form.axes) or any(side != 1 for side in behind):
         return None
@@ -84,7 +84,7 @@ def source_of(form: Form, tensor: Tensor) -> Source | None:
 
 
 def _axes(form: Form, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The axes of theirs in the order of ours, for either kernel of a depthwise convolution."""
+    """Their axes in our order; depthwise kernels are (h, w, 1, c) or, in ours, (h, w, c, 1)."""
     if form.kind == "conv2d grouped" and len(shape) == 4 and shape[2] > 1:
         return KINDS["block conv"]["kernel"][1]
     return form.axes

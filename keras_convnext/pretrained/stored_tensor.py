@@ -1,4 +1,4 @@
-"""A tensor whose numbers are still in the file of PyTorch, and are read when asked for."""
+"""Tensors in a PyTorch file, read on demand."""
 
 import math
 import zlib
@@ -10,14 +10,14 @@ import numpy as np
 
 from keras_convnext.pretrained.errors import CheckpointError
 
-MAX_AXES = 32  # of an array in numpy 1
+MAX_AXES = 32  # the limit of NumPy 1
 MAX_ELEMENTS = 2**48
-FETCH = "Fetch the file again, from its publisher"
+FETCH = "Download the file again from its publisher"
 
 
 @dataclass(frozen=True)
 class Storage:
-    """The place of a storage's numbers in the file."""
+    """The location of a storage in the file."""
 
     path: Path
     start: int
@@ -28,12 +28,13 @@ class Storage:
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor of a PyTorch file whose numbers are still in it.
+    """A tensor in a PyTorch file.
 
     Args:
+        storage: Storage. The storage that contains it.
+        offset: int. Index of its first element in the storage.
         shape: tuple of int.
-        strides: tuple of int, in elements.
-        offset: int. First element in the storage.
+        strides: tuple of int. In elements.
     """
 
     storage: Storage
@@ -43,18 +44,18 @@ class StoredTensor:
 
     @property
     def dtype(self) -> np.dtype:
-        """The dtype of the numbers, `ml_dtypes.bfloat16` among them."""
+        """The dtype, which may be `ml_dtypes.bfloat16`."""
         return self.storage.dtype
 
     def read(self, verify: bool = True) -> np.ndarray:
-        """Reads the part of the storage that the tensor covers, and no more.
+        """Reads only the part of the storage that the tensor covers.
 
         Args:
-            verify: bool. Whether to compare the checksum, which a whole storage has, unless torch
-                was told to leave it out. Defaults to True.
+            verify: bool. Whether to verify the checksum if the tensor covers its whole storage and
+                the file has checksums (torch can omit them). Defaults to True.
 
         Raises:
-            CheckpointError: If a whole storage was read and its checksum is not the file's.
+            CheckpointError: If the file is truncated or the checksum does not match.
         """
         itemsize = self.dtype.itemsize
         count = extent(self.shape, self.strides)
@@ -72,17 +73,17 @@ class StoredTensor:
         return array
 
     def pieces(self, elements: int, verify: bool = True) -> Iterator[np.ndarray]:
-        """Reads the numbers in C order, so many at a time, which the caches like better than all.
+        """Yields the tensor in C order, in pieces that fit the CPU caches.
 
         Args:
-            elements: int. How many numbers a piece has; the last may have fewer.
+            elements: int. Number of elements per piece; the last may have fewer.
             verify: bool. As in `read`.
 
-        Returns:
-            Iterator of flat arrays. Each is overwritten by the next.
+        Yields:
+            Flat arrays, each of which is overwritten by the next.
 
         Raises:
-            CheckpointError: As `read` does, after the last piece.
+            CheckpointError: As in `read`, after the last piece.
         """
         count = math.prod(self.shape)
         dense = self.strides == tuple(
@@ -107,25 +108,25 @@ class StoredTensor:
 
 
 def _damaged() -> CheckpointError:
-    return CheckpointError(f"The numbers are damaged: a checksum does not match. {FETCH}")
+    return CheckpointError(f"The file is damaged: a checksum does not match. {FETCH}")
 
 
 def _cut() -> CheckpointError:
-    return CheckpointError(f"The file was cut while it was read. {FETCH}")
+    return CheckpointError(f"The file was truncated while it was being read. {FETCH}")
 
 
 def extent(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
-    """Number of elements from the first that a tensor reaches to the last."""
+    """Number of elements of the storage from the tensor's first element to its last."""
     if 0 in shape:
         return 0
     return 1 + sum((side - 1) * stride for side, stride in zip(shape, strides))
 
 
 def is_possible(shape: tuple[int, ...]) -> bool:
-    """Whether numpy can make an array of a shape, which needs no memory if a side is 0."""
+    """Whether NumPy can create an array of a shape, even an empty one."""
     return (
         len(shape) <= MAX_AXES
         and all(0 <= side < MAX_ELEMENTS for side in shape)
-        # numpy multiplies the other sides of a shape that has a 0 all the same.
+        # NumPy multiplies the other sides even if one side is 0.
         and math.prod(side or 1 for side in shape) < MAX_ELEMENTS
     )

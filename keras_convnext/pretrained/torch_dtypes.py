@@ -1,9 +1,9 @@
-"""What PyTorch's files call the dtypes of numbers, as numpy dtypes."""
+"""The names of dtypes in PyTorch files, and their NumPy dtypes."""
 
 import ml_dtypes
 import numpy as np
 
-# The storages that have a dtype. Those of quantized tensors have no numpy dtype.
+# Typed storages. Those of quantized tensors have no NumPy dtype.
 STORAGE_DTYPES = {
     "torch.DoubleStorage": np.dtype("float64"),
     "torch.FloatStorage": np.dtype("float32"),
@@ -19,7 +19,7 @@ STORAGE_DTYPES = {
     "torch.BoolStorage": np.dtype("bool"),
 }
 
-# A storage of bytes, whose tensors say what they are.
+# A storage of bytes, whose tensors state their dtype.
 UNTYPED_STORAGE = "torch.storage.UntypedStorage"
 TENSOR_DTYPES = {
     "torch.uint16": np.dtype("uint16"),

@@ -1,7 +1,7 @@
-"""PyTorch files as torch before 1.6 wrote them, and others for its sake: pickles one after another.
+"""Reads PyTorch files in the format of torch before 1.6: a sequence of pickles.
 
-They are a magic number, a version, what the machine was like, what was saved, and the keys of the
-storages; then come the numbers of each storage after their count.
+The pickles are a magic number, a version, a description of the machine, the saved object and the
+keys of the storages; then follow the storages, each preceded by its number of elements.
 
 References:
     PyTorch, torch/serialization.py: _legacy_save.
@@ -30,11 +30,12 @@ Claims = dict[object, tuple[object, object]]
 
 
 def read_legacy_torch_file(path: str | Path) -> Any:
-    """Reads what `torch.save` wrote in the older format, as `read_torch_file` does.
+    """Does the same as `read_torch_file` for the legacy format.
 
     Raises:
-        CheckpointError: If the file is damaged, is of another format, or is unsafe elsewhere.
-        FileNotFoundError: If there is no such file.
+        CheckpointError: If the file is damaged, has another format, or would be unsafe to load
+            with `torch.load`.
+        FileNotFoundError: If the file does not exist.
     """
     path = Path(path)
     try:
@@ -56,14 +57,16 @@ def _read(path: Path, file: io.BufferedReader) -> Any:
 
     _, version, machine = (load() for _ in range(3))  # after the magic number
     if version != _VERSION or not isinstance(machine, dict):
-        raise CheckpointError("A format of torch before 0.4. Save it again with a newer torch")
+        raise CheckpointError(
+            "The file has a format of torch before 0.4. Save it again with a newer torch"
+        )
     if machine.get("little_endian") is not True:
         raise CheckpointError(
             "The file was written on a big-endian machine. Save it again on a little-endian one"
         )
     start = description.tell()
     claims: Claims = {}
-    # Where the numbers are is said after what they are of, so that is read twice.
+    # Storages are located after the object that uses them, so the object is read twice.
     load(lambda identity: _class(identity) or _claimed(claims, identity), lambda *_: None)
     keys = load()
     file.seek(description.tell())
@@ -73,47 +76,47 @@ def _read(path: Path, file: io.BufferedReader) -> Any:
 
 
 def _none_here(*_: object) -> object:
-    raise CheckpointError(f"There is a tensor where none is in a file of torch. {FETCH}")
+    raise CheckpointError(f"There is a tensor where torch.save never writes one. {FETCH}")
 
 
 def _class(identity: tuple[object, ...]) -> Name | None:
-    """The class of a module, which has its source beside it, if the identity is not a storage's."""
+    """Returns the class if the identity is that of a module, stored with its source code."""
     is_class = len(identity) == 4 and identity[0] == "module"
     return identity[1] if is_class and isinstance(identity[1], Name) else None
 
 
 def _claimed(claims: Claims, identity: tuple[object, ...]) -> object:
-    """Notes what is claimed of a storage, whose key is returned."""
+    """Records the class and size that the pickle claims for a storage; returns its key."""
     _, kind, key, _, count, view = identity
     is_flat = isinstance(kind, str) and isinstance(key, str) and isinstance(count, int)
     if not is_flat or view is not None or claims.setdefault(key, (kind, count)) != (kind, count):
-        raise CheckpointError(f"The description of a storage makes no sense. {FETCH}")
+        raise CheckpointError(f"The description of a storage is invalid. {FETCH}")
     return key
 
 
 def _storages(
     path: Path, file: io.BufferedReader, claims: Claims, keys: object
 ) -> dict[object, Storage]:
-    """The places of the storages, which stand in the order of their keys."""
+    """Locates the storages, which are in the order of their keys."""
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
-        raise CheckpointError(f"The description of a storage makes no sense. {FETCH}")
+        raise CheckpointError(f"The description of a storage is invalid. {FETCH}")
     if len(keys) != len(claims) or claims.keys() != set(keys):
-        raise CheckpointError(f"The file lists other storages than it describes. {FETCH}")
+        raise CheckpointError(f"The listed storages differ from the described ones. {FETCH}")
     size, storages = os.fstat(file.fileno()).st_size, {}
     for key in keys:
         kind, count = claims[key]
         dtype = storage_dtype(kind)
         if dtype is None:
             raise CheckpointError(
-                f"The numbers of a {kind!a:.100} cannot be skipped in this old format. Save it "
-                "again with a newer torch: torch.save(torch.load(path, weights_only=True), path)"
+                f"A {kind!a:.100} is not supported in this old format. Save the file again with a "
+                "newer torch: torch.save(torch.load(path, weights_only=True), path)"
             )
         there = int.from_bytes(file.read(_COUNT_BYTES), "little", signed=True)
         start = file.tell()
         end = start + there * dtype.itemsize
         if there != count or not start <= end <= size:
             raise CheckpointError(
-                f"The file is cut or damaged at its storage {key!a:.100}. {FETCH}"
+                f"The file is truncated or damaged at the storage {key!a:.100}. {FETCH}"
             )
         storages[key] = Storage(path, start, end - start, None, dtype)
         file.seek(end)

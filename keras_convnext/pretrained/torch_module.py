@@ -1,4 +1,4 @@
-"""Modules of PyTorch that were pickled whole, by `torch.save(model)`: the tensors in them."""
+"""Extracts the tensors of PyTorch modules that were pickled whole, by `torch.save(model)`."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -8,16 +8,16 @@ from keras_convnext.pretrained.placeholder import Placeholder
 
 _MEMBERS = ("_parameters", "_buffers", "_modules")
 
-# What a module is made of can be in it again and again, which makes names without number.
+# Modules can contain the same modules again and again, which makes the number of names unbounded.
 _MAX_STEPS = 100_000
 _MAX_NAME = 300
 
 
 def read_modules(placeholders: Iterable[Placeholder]) -> None:
-    """Gives each module that is in no other one, as items, what its `state_dict()` would hold.
+    """Adds to each outermost module the items that its `state_dict()` would contain.
 
     Raises:
-        CheckpointError: If the modules hold one another too often to be real.
+        CheckpointError: If the modules contain each other too often to be real.
     """
     modules = [placeholder for placeholder in placeholders if _is_module(placeholder)]
     left = iter(range(_MAX_STEPS))
@@ -61,7 +61,7 @@ def _tensors(module: Placeholder, left: Iterator[int]) -> Iterator[tuple[str, An
 
 
 def _within(module: Placeholder, member: str, left: Iterator[int]) -> Iterator[tuple[str, Any]]:
-    """The parameters, buffers or modules that stand in a module itself."""
+    """Yields the parameters, buffers or modules directly in a module."""
     for name, value in (module.attributes or {})[member].items():
         if next(left, None) is None:
             raise _endless()
@@ -79,6 +79,6 @@ def _strings(values: list[object], left: Iterator[int]) -> Iterator[str]:
 
 def _endless() -> CheckpointError:
     return CheckpointError(
-        "The modules in the file hold more tensors than any network. Take a file of the model's "
-        "state_dict() alone"
+        "The modules in the file contain more tensors than any network. Use a file that contains "
+        "only the model's state_dict()"
     )

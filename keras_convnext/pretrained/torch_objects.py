@@ -1,10 +1,11 @@
-"""What the names in a PyTorch file's pickle stand for, none of which is imported or called.
+"""Resolves the names in a PyTorch file's pickle without importing or calling them.
 
-Tensors are rebuilt here, any other object becomes a `Placeholder`, and a file with the names that
+Tensors are rebuilt here, all other objects become `Placeholder`s, and a file with names that
 attacks need is refused (`placeholder.py`).
 
 References:
-    How tensors are described: PyTorch, torch/serialization.py, torch/_utils.py, torch/_tensor.py.
+    The descriptions of tensors: PyTorch, torch/serialization.py, torch/_utils.py,
+    torch/_tensor.py.
 """
 
 from collections.abc import Callable
@@ -20,25 +21,25 @@ RebuildTensor = Callable[..., object]
 
 
 class Name(str):
-    """A class or function that the file names, which stays a name."""
+    """The dotted name of a class or function in the file, which is never imported."""
 
     __slots__ = ("module",)
     module: str
 
 
 class Objects:
-    """The names in one pickle, and the objects that were made with them.
+    """The names in one pickle, and the objects created with them.
 
     Args:
         rebuild_tensor: function (storage, offset, shape, strides, dtype=None, metadata=None) that
-            makes a tensor.
+            creates a tensor.
     """
 
     def __init__(self, rebuild_tensor: RebuildTensor) -> None:
         self._names: dict[str, Name] = {}
         self.placeholders: list[Placeholder] = []
-        # No function here copies or prints its arguments: five bytes of pickle call it with a large
-        # one once more, and arguments inside arguments can be of any size.
+        # No function here copies or prints its arguments: five bytes of pickle suffice to call it
+        # again with a large one, and nested arguments can have any size.
         self._functions: dict[str, Callable[..., object]] = {
             "torch._utils._rebuild_tensor": (
                 lambda storage, offset, shape, strides: rebuild_tensor(
@@ -71,28 +72,28 @@ class Objects:
         }
 
     def name(self, module: str, qualified: str) -> Name:
-        """Returns the class or function of a name, unless it is unsafe."""
+        """Returns the dotted name of a class or function if it is safe."""
         module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)
         dotted = checked_name(module, qualified)
         if dotted not in self._names:
             if len(self._names) == _MAX_NAMES:
                 raise CheckpointError(
                     f"The pickle in the file names more than {_MAX_NAMES:,} classes and functions. "
-                    "Take a file of the model's state_dict() alone"
+                    "Use a file that contains only the model's state_dict()"
                 )
             self._names[dotted] = Name(dotted)
             self._names[dotted].module = module
         return self._names[dotted]
 
     def call(self, function: object, arguments: object) -> object:
-        """Returns a tensor or a plain value if the function makes these, or a placeholder."""
+        """Returns a tensor or plain value if the function creates one, else a placeholder."""
         arguments = expect(tuple, arguments)
         if isinstance(function, Name) and function in self._functions:
             return self._functions[function](*arguments)
         if function == "copyreg._reconstructor" and arguments and isinstance(arguments[0], Name):
             function = arguments[0]
         if isinstance(function, Placeholder):
-            # Else the method of an object. A partial stands where `__new__` takes keywords.
+            # A partial is pickled if `__new__` takes keywords; others are methods of objects.
             if function.name != "functools.partial":
                 raise unsafe(function.name)
             return self._placeholder(function.name, arguments)
@@ -104,23 +105,23 @@ class Objects:
         return made
 
     def _ordered_dict(self, *items: object) -> dict[Any, Any]:
-        # Python 2 gave its items at once; copied again and again, they take any memory.
+        # Python 2 passed the items as arguments; repeated copies could take any amount of memory.
         return self._placeholder("collections.OrderedDict", items) if items else {}
 
     def _rebuild_subclass(
         self, function: object, kind: object, arguments: object, state: object
     ) -> object:
-        """Rebuilds a tensor of a class of somebody's own as the plain tensor that it is."""
+        """Rebuilds a tensor of a user-defined subclass as a plain tensor."""
         if function == "torch._utils._rebuild_tensor_v2":
             return self.call(function, arguments)
         return self._placeholder("torch._tensor._rebuild_from_type_v2", (kind, arguments, state))
 
     def _member(self, owner: object, name: object) -> object:
-        """Names the class in a class, or the method of an object; that is all `getattr` may do."""
+        """Returns the name of a nested class or of an object's method, as `getattr` would."""
         name = expect(str, name)
         if isinstance(owner, Name):
             within = owner[len(owner.module) + 1 :]
-            if name == "__new__":  # which stands where keyword arguments do
+            if name == "__new__":  # pickled for classes that take keyword arguments
                 return owner
             return self.name(owner.module, f"{within}.{name}")
         checked_name("object", f"instance.{name}")
@@ -128,11 +129,11 @@ class Objects:
 
 
 def expect(kind: type[Kind], value: object) -> Kind:
-    """Returns a value of the kind that is due.
+    """Returns a value if it has the expected type.
 
     Raises:
-        TypeError: If it is of another one.
+        TypeError: If it has another type.
     """
     if not isinstance(value, kind):
-        raise TypeError(f"it takes a {type(value).__name__} for a {kind.__name__}")
+        raise TypeError(f"expected a {kind.__name__}, received a {type(value).__name__}")
     return value

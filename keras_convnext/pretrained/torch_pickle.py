@@ -1,10 +1,10 @@
-"""The pickle inside a PyTorch file, read by an interpreter that only builds data.
+"""Reads the pickle inside a PyTorch file with an interpreter that only builds data.
 
-Python's own unpickler calls what a file names. Even with its imports restricted it can be made to
-reserve memory that the file does not have (a memo index of 2**32), or to end the process (a dict
-key nested a million deep). So the operations that put data together are carried out here one by
-one, of protocols 0 to 5, and any other is refused. Nothing is imported, and of what the file names
-nothing is called (`torch_objects.py`).
+Python's own unpickler calls whatever a file names. Even with restricted imports, a small file can
+make it allocate huge amounts of memory (a memo index of 2**32) or crash the process (a dict key
+nested a million levels deep). This interpreter implements only the operations of protocols 0 to 5
+that build data, and refuses all others. It imports nothing and calls nothing that the file names
+(`torch_objects.py`).
 
 References:
     The operations: CPython, Lib/pickletools.py.
@@ -19,8 +19,8 @@ from keras_convnext.pretrained.placeholder import Placeholder
 from keras_convnext.pretrained.torch_module import read_modules
 from keras_convnext.pretrained.torch_objects import Objects, RebuildTensor, expect
 
-# Each may take a microsecond and some seventy bytes. A training checkpoint of the largest network
-# has 100,000, and a log of every step of a long training adds as many as it has numbers.
+# Each may take a microsecond and about seventy bytes. A training checkpoint of the largest network
+# has 100,000, and a log of every training step adds one per value.
 _MAX_OPERATIONS = 3 << 20
 
 _MARK = object()
@@ -40,23 +40,23 @@ def load(
     load_storage: LoadStorage,
     rebuild_tensor: RebuildTensor,
 ) -> Any:
-    """Returns the data that a pickle made by `torch.save` describes.
+    """Returns the data in a pickle written by `torch.save`.
 
     Args:
-        file: binary file that stands at the pickle, and is left behind it.
-        load_storage: function of a storage's identity, ("storage", dtype, key, device, count, ...)
-            with a `Name` for the dtype.
+        file: binary file, positioned at the start of the pickle. Left at its end.
+        load_storage: function. Takes the identity of a storage, ("storage", dtype, key, device,
+            count, ...), where the dtype is a `Name`.
         rebuild_tensor: function (storage, offset, shape, strides, dtype=None, metadata=None) that
-            makes a tensor.
+            creates a tensor.
 
     Returns:
         Dicts, lists, tuples, strings, bytes, numbers, booleans, None, `Placeholder`s, `Name`s, and
-        what `load_storage` and `rebuild_tensor` returned. A set comes as a list, and a dict without
-        the items whose keys are neither text nor numbers.
+        the results of `load_storage` and `rebuild_tensor`. Sets become lists, and dict items are
+        dropped if their keys are neither text nor numbers.
 
     Raises:
-        CheckpointError: If the pickle is damaged, does anything but describe data, or names what is
-            unsafe.
+        CheckpointError: If the pickle is damaged, does anything other than describe data, or
+            contains an unsafe name.
     """
     interpreter = _Interpreter(load_storage, rebuild_tensor)
     try:
@@ -65,14 +65,14 @@ def load(
         raise
     except (ValueError, TypeError, IndexError, KeyError, AttributeError, OverflowError) as error:
         raise CheckpointError(
-            f"The pickle in the file is damaged: {error!s:.200}. Fetch the file again"
+            f"The pickle in the file is damaged: {error!s:.200}. Download the file again"
         ) from error
     read_modules(interpreter.objects.placeholders)
     return result
 
 
 class _Interpreter:
-    """A stack of values, and a memo of those that are used again."""
+    """A pickle machine: a stack of values, and a memo of those that are reused."""
 
     def __init__(self, load_storage: LoadStorage, rebuild_tensor: RebuildTensor) -> None:
         self.stack: list[Any] = []
@@ -85,16 +85,15 @@ class _Interpreter:
             if operation.name == "STOP":
                 result = self.pop()
                 if self.stack:
-                    raise ValueError("it leaves something over")
+                    raise ValueError("values are left on the stack")
                 return result
             if count == _MAX_OPERATIONS:
                 raise CheckpointError(
-                    f"The description of what the file holds takes more than {_MAX_OPERATIONS:,} "
-                    "steps, far more than weights need. Take a file of the model's state_dict() "
-                    "alone"
+                    f"The pickle in the file has more than {_MAX_OPERATIONS:,} operations, far "
+                    "more than weights need. Use a file that contains only the model's state_dict()"
                 )
             self.step(operation.name, argument)
-        raise ValueError("it has no end")
+        raise ValueError("it does not end")
 
     def step(self, operation: str, argument: Any) -> None:
         stack = self.stack
@@ -161,7 +160,7 @@ class _Interpreter:
                 state = self.pop()
                 if isinstance(stack[-1], Placeholder):
                     stack[-1].attributes = _attributes(state)
-                else:  # an OrderedDict of tensors carries the version numbers of modules
+                else:  # the state_dict's version numbers of modules
                     expect(dict, stack[-1])
             case "BINPERSID":
                 stack.append(self.load_storage(expect(tuple, self.pop())))
@@ -173,15 +172,15 @@ class _Interpreter:
                 stack.append(stack[-1])
             case _:
                 raise CheckpointError(
-                    "The pickle in the file does what torch.save never does, and was not obeyed. "
-                    "Take a file of the model's state_dict() alone. "
+                    "The pickle in the file uses an operation that torch.save never writes, which "
+                    "was not run. Use a file that contains only the model's state_dict(). "
                     f"Received: operation {operation}"
                 )
 
     def pop(self) -> Any:
         item = self.stack.pop()
         if item is _MARK:
-            raise IndexError("an item is lacking")
+            raise IndexError("an item is missing")
         return item
 
     def pop_many(self, number: int) -> list[Any]:
@@ -195,23 +194,23 @@ class _Interpreter:
 
 
 def _extend(target: object, items: list[Any]) -> None:
-    if not isinstance(target, Placeholder):  # which keeps no items of a list
+    if not isinstance(target, Placeholder):  # the items of a list subclass are dropped
         expect(list, target).extend(items)
 
 
 def _set_items(target: object, items: list[Any]) -> dict[Any, Any]:
     target = expect(dict, target)
     for key, value in zip(items[::2], items[1::2], strict=True):
-        # Only flat keys are hashed: a deep tuple exhausts the C stack. Nor are long integers, which
-        # can be made up to hash alike, so that a dict of them takes hours.
+        # Only scalar keys are hashed, because a deeply nested tuple exhausts the C stack. Long
+        # integers are refused, because many with the same hash would make a dict take hours.
         if isinstance(key, int) and key.bit_length() > 64:
-            raise ValueError(f"it takes a number of {key.bit_length()} bits for a key")
+            raise ValueError(f"a dict key is an integer of {key.bit_length()} bits")
         if isinstance(key, str | int | float | None):
             target[key] = value
     return target
 
 
 def _attributes(state: object) -> dict[Any, Any] | None:
-    """The attributes in a state, which stand before those in slots; others are dropped."""
+    """The dict of attributes in a pickled state; with slots, the state is a pair of dicts."""
     parts = state if isinstance(state, tuple) and len(state) == 2 else (state,)
     return next((part for part in parts if isinstance(part, dict)), None)

@@ -1,4 +1,4 @@
-"""PyTorch files (`.pth`), written without PyTorch."""
+"""Writes PyTorch files (`.pth`) without PyTorch."""
 
 import math
 import os
@@ -17,19 +17,19 @@ _STORAGE_CLASSES = {dtype.name: dotted for dotted, dtype in STORAGE_DTYPES.items
 def write_torch_file(
     path: str | Path, tensors: Iterable[tuple[str, np.ndarray]], key: str | None = "model"
 ) -> None:
-    """Writes `{key: tensors}` as `torch.save` would, for `torch.load(weights_only=True)`.
+    """Writes `{key: tensors}` as `torch.save` does, for `torch.load(path, weights_only=True)`.
 
-    The file appears under its name once it is whole.
+    The file is written under a temporary name and renamed when it is complete.
 
     Args:
-        path: str or path.
-        tensors: iterable of (name, array). Taken one at a time, so a generator saves memory.
-        key: str or None. Where the tensors stand; None if they are all there is. Defaults to
+        path: str or path. The file to write.
+        tensors: iterable of (name, array). Consumed one at a time, so a generator saves memory.
+        key: str or None. The key of the dict of tensors; None to save the dict itself. Defaults to
             "model", as in the official files.
 
     Raises:
-        ValueError: If an array is of a dtype that cannot be written.
-        OSError: If the file cannot be written; nothing is left of it in either case.
+        ValueError: If the dtype of an array is not supported.
+        OSError: If the file cannot be written. No partial file remains in either case.
     """
     path = Path(path)
     partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
@@ -39,7 +39,7 @@ def write_torch_file(
             for index, (name, tensor) in enumerate(tensors):
                 if tensor.dtype.name not in _STORAGE_CLASSES:
                     raise ValueError(
-                        f"A .pth file takes {', '.join(_STORAGE_CLASSES)}. "
+                        f"A .pth file supports the dtypes {', '.join(_STORAGE_CLASSES)}. "
                         f"Received: {name} of dtype {tensor.dtype.name}"
                     )
                 array = np.asarray(tensor, tensor.dtype.newbyteorder("="))
@@ -56,7 +56,7 @@ def write_torch_file(
 
 
 def _strips(array: np.ndarray) -> Iterator[np.ndarray]:
-    """The numbers in C order: the array itself or, if they lie otherwise, some rows at a time."""
+    """Yields the array in C order: as a whole if it is contiguous, else in strips of rows."""
     if array.flags.c_contiguous or array.ndim < 2:
         yield np.ascontiguousarray(array)
         return
@@ -64,20 +64,20 @@ def _strips(array: np.ndarray) -> Iterator[np.ndarray]:
         rows = array[start : start + 64]
         strip = np.empty(rows.shape, rows.dtype)
         for column in range(0, rows.shape[1], 128):
-            # Copied as it lies first: the rows of a large matrix are a power of two apart, and so
-            # share the same few lines of the cache.
+            # First copied in memory order: the rows of a large matrix are a power of two apart, so
+            # they compete for the same few cache lines.
             block = rows[:, column : column + 128].copy("K")
             strip[:, column : column + 128] = block
         yield strip
 
 
 def _dump(tensors: Iterable[tuple[str, str, str, tuple[int, ...]]], key: str | None) -> bytes:
-    """Returns the pickle that `torch.save({key: tensors})` makes, or `torch.save(tensors)`.
+    """Returns the pickle written by `torch.save({key: tensors})`, or `torch.save(tensors)`.
 
     Args:
-        tensors: iterable of (name, storage key, dtype name, shape). Each is the whole of a storage
-            of its own, in C order.
-        key: str or None. Where the dict of tensors stands; None if it is all there is.
+        tensors: iterable of (name, storage key, dtype name, shape). Each tensor fills one storage,
+            in C order.
+        key: str or None. The key of the dict of tensors; None to save the dict itself.
     """
     opening = b"" if key is None else b"}" + _text(key)  # {, key
     pickled = [b"\x80\x02", opening, b"}("]  # PROTO 2, {, MARK

@@ -1,8 +1,8 @@
-"""Finds the ConvNeXts among the tensors of a file, whatever precedes their names.
+"""Finds the ConvNeXts among the tensors of a file, whatever their prefix.
 
-A trunk is told by its blocks: a prefix under which there is a depthwise kernel where a layout has
-one. Below the last norm it is strict: each tensor has its place and its shape, or the file is
-refused. The last norm and the head count if they fit, and are otherwise among the other tensors.
+A trunk is recognized by its blocks: a prefix under which some layout's name of a depthwise kernel
+exists. Below the final norm matching is strict: every tensor must have its place and shape, or the
+file is refused. The final norm and the head are used if they fit, and ignored otherwise.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -38,14 +38,14 @@ from keras_convnext.variants import Variant
 
 @dataclass
 class Group:
-    """The tensors that one layout has names for under one prefix."""
+    """The tensors under one prefix whose names belong to one layout."""
 
     sources: dict[Place, Source] = field(default_factory=dict)
     copies: list[tuple[Place, Source]] = field(default_factory=list)  # under a second name
-    misfits: list[tuple[Form, Tensor]] = field(default_factory=list)  # of other axes
+    misfits: list[tuple[Form, Tensor]] = field(default_factory=list)  # wrong number of axes
 
     def add(self, key: str, name: str, layout: str, tensor: Tensor) -> None:
-        """Adds a tensor, if the layout has its name and it may be what that says."""
+        """Adds a tensor if the layout has its name."""
         reading = reading_of(name, layout)
         if reading is None:
             return
@@ -67,13 +67,13 @@ class Group:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A trunk that was found.
+    """A possible trunk.
 
     Args:
-        prefix: str. What precedes its names, such as "backbone.".
-        layout: str. The layout of its names.
-        group: Group. Its tensors, and possibly its last norm and its head.
-        above: Group. What may be its last norm and its head beside it.
+        prefix: str. Prefix of its tensor names, such as "backbone.".
+        layout: str. Layout of its tensor names.
+        group: Group. Its tensors, possibly including its final norm and head.
+        above: Group. Its possible final norm and head in the enclosing module.
     """
 
     prefix: str
@@ -83,7 +83,7 @@ class Candidate:
 
     @property
     def shapes(self) -> dict[Place, tuple[int, ...]]:
-        """The shapes below the last norm."""
+        """The shapes below the final norm."""
         sources = self.group.sources
         return {
             place: source.shape for place, source in sources.items() if place.layer not in ABOVE
@@ -91,11 +91,11 @@ class Candidate:
 
     @property
     def is_whole(self) -> bool:
-        """Whether it has a stem, without which it is a part of something else."""
+        """Whether it has a stem; otherwise it is part of something else."""
         return STEM_KERNEL in self.group.sources
 
     def others_under(self, prefix: str, keys: Iterable[str]) -> dict[str, str]:
-        """The tensors that it has no place for under a prefix, and what follows the prefix."""
+        """Returns unknown tensors under a prefix, as a dict from keys to names without it."""
         known = {form.key for form, _ in self.group.misfits}
         for group in (self.group, self.above):
             known |= {source.key for source in group.sources.values()}
@@ -106,7 +106,7 @@ class Candidate:
         }
 
     def same_tensors(self, other: "Candidate") -> bool:
-        """Whether another is the same tensors by other names."""
+        """Whether another candidate has the same tensors under other names."""
         mine, theirs = self.group.sources, other.group.sources
         return mine.keys() == theirs.keys() and all(
             mine[place].tensor == theirs[place].tensor for place in mine
@@ -119,8 +119,8 @@ class Candidate:
 
 
 def candidates_in(tensors: Mapping[str, Tensor]) -> list[Candidate]:
-    """Finds the trunks in a dict of tensors, in the time that it takes to read the names."""
-    # Under a prefix, by layout: the tensors of a trunk, and those that may be beside a trunk there.
+    """Finds the trunks in a dict of tensors, in time linear in the length of the names."""
+    # By prefix and layout: the tensors of a trunk, and those that may belong to it from outside.
     trunks: dict[str, dict[str, Group]] = {}
     for key, tensor in tensors.items():
         if len(tensor.shape) == 4 and tensor.shape[1] == 1 < tensor.shape[0]:
@@ -143,7 +143,7 @@ def candidates_in(tensors: Mapping[str, Tensor]) -> list[Candidate]:
 
 
 def _starts(name: str) -> Iterator[int]:
-    """The places where a part of a name begins."""
+    """Yields the index at which each part of a name begins."""
     start = 0
     while start >= 0:
         yield start
@@ -152,23 +152,23 @@ def _starts(name: str) -> Iterator[int]:
 
 
 def _around(prefix: str) -> str:
-    """The prefix of the module that holds the one of a prefix."""
+    """The prefix of the parent module."""
     return prefix[: prefix[:-1].rfind(".") + 1]
 
 
 def checked(candidate: Candidate, keys: Collection[str]) -> tuple[Variant, dict[Place, Source]]:
-    """Checks a trunk, and takes its last norm and its head if they fit.
+    """Checks a trunk, and adds its final norm and head if they fit.
 
     Args:
-        candidate: Candidate.
+        candidate: Candidate. The trunk.
         keys: collection of str. The names of all tensors in its dict.
 
     Returns:
         The network, and its tensors by their places.
 
     Raises:
-        CheckpointError: If it is no ConvNeXt but something close, or lacks a tensor, or has one of
-            another shape.
+        CheckpointError: If it is a related network, or if a tensor is missing or has the wrong
+            shape.
     """
     trunk = {place: each for place, each in candidate.group.sources.items()
              if place.layer not in ABOVE}  # fmt: skip
@@ -185,8 +185,8 @@ def checked(candidate: Candidate, keys: Collection[str]) -> tuple[Variant, dict[
         raise CheckpointError(told(RMS_NORM))
     if foreign:
         raise CheckpointError(
-            f"ConvNeXt has no place for the tensors {listed(foreign)}, which are among its own. "
-            "Take a file of an unchanged network, or leave them out with ignore="
+            f"The ConvNeXt in the file contains unknown tensors: {listed(foreign)}. Use a file of "
+            "an unmodified network, or skip them with ignore="
         )
     network = _checked_trunk(candidate, trunk)
     sources = trunk | _above(candidate, network, keys)
@@ -200,10 +200,10 @@ def checked(candidate: Candidate, keys: Collection[str]) -> tuple[Variant, dict[
 
 
 def _checked_trunk(candidate: Candidate, trunk: Mapping[Place, Source]) -> Variant:
-    """Tells the network of a trunk, whose tensors are all there and of its shapes."""
+    """Returns the network of a trunk after checking that it is complete."""
     for form, tensor in candidate.group.misfits:
         raise CheckpointError(
-            f"{form.key} has {len(form.axes)} axes in ConvNeXt. Received: a shape of {tensor.shape}"
+            f"{form.key} has {len(form.axes)} axes in a ConvNeXt. Received: shape={tensor.shape}"
         )
     for place, copy in candidate.group.copies:
         if place in trunk:
@@ -213,39 +213,41 @@ def _checked_trunk(candidate: Candidate, trunk: Mapping[Place, Source]) -> Varia
 
 
 def check_whole(found: Mapping[Place, tuple[int, ...]], names: Mapping[Place, str]) -> Variant:
-    """Tells the network of tensors of these shapes, below its last norm.
+    """Returns the network whose weights below the final norm have these shapes.
 
     Args:
         found: dict from places to shapes.
-        names: dict from places to the names in the file.
+        names: dict from places to names in the file.
 
     Raises:
-        CheckpointError: If one is missing or of another shape.
+        CheckpointError: If a tensor is missing or has the wrong shape.
     """
     network = network_of(found)
-    # A file of a few names may claim thousands of blocks, and no memory is spent on those.
+    # A file with few names may claim thousands of blocks; no memory is spent on these.
     if network is None or sum(network.depths) > len(found):
-        raise CheckpointError("The checkpoint lacks whole parts of a ConvNeXt")
+        raise CheckpointError("Whole parts of a ConvNeXt are missing from the checkpoint")
     if network.kernel_size % 2 == 0:
         raise CheckpointError(
-            f"The depthwise kernels have {network.kernel_size} x {network.kernel_size} places, and "
-            "in a ConvNeXt an odd number"
+            "The depthwise kernels of a ConvNeXt must have an odd size. "
+            f"Received: kernels of {network.kernel_size} x {network.kernel_size}"
         )
     expected = trunk_shapes(network, found[STEM_KERNEL][2])
     if missing := ["/".join(place) for place in expected if place not in found]:
-        raise CheckpointError(f"The checkpoint lacks tensors of {network.name}: {listed(missing)}")
+        raise CheckpointError(
+            f"Tensors of {network.name} are missing from the checkpoint: {listed(missing)}"
+        )
     for place, shape in found.items():
         if shape != expected[place]:
             raise CheckpointError(
-                f"{names[place]} has the shape {shape} as {'/'.join(place)}, where a "
-                f"{network.name} of depths {network.depths!s:.60} and dims {network.dims!s:.60} "
-                f"has {expected[place]}"
+                f"{'/'.join(place)} has the shape {expected[place]} in a {network.name} of depths "
+                f"{network.depths!s:.60} and dims {network.dims!s:.60}. Received: {names[place]} "
+                f"of shape {shape}"
             )
     return network
 
 
 def _above(candidate: Candidate, network: Variant, keys: Collection[str]) -> dict[Place, Source]:
-    """The last norm and the head, if they are those of the network."""
+    """Returns the final norm and the head if they belong to the network."""
     layout, width = candidate.layout, network.dims[-1]
     found = candidate.above.sources | candidate.group.sources
     norm = {place: each for place, each in found.items() if place.layer == "norm"}
@@ -256,12 +258,14 @@ def _above(candidate: Candidate, network: Variant, keys: Collection[str]) -> dic
         (source,) = norm.values()
         module = source.key.rpartition(".")[0]
         if not {f"{module}.weight", f"{module}.bias"} <= set(keys):
-            raise CheckpointError(f"The last norm lacks a tensor: there is {source.key} alone")
+            raise CheckpointError(
+                f"A tensor of the final norm is missing: only {source.key} exists"
+            )
     if len(norm) < 2 or any(source.shape != (width,) for source in norm.values()):
-        return {}  # the head is no use without what it was trained with
+        return {}  # the head is useless without the norm it was trained with
     if {source.shape for source in head.values()} != {(width, n := _classes(head)), (n,)}:
         return norm
-    # A head of several layers may begin or end with one of the same name.
+    # A head of several layers may begin or end with a layer of the same name.
     modules = {
         first_part(name_in_trunk(row, layout)) for row in LAYOUTS[layout] if row.ours == "head"
     }
@@ -275,7 +279,7 @@ def _classes(head: Mapping[Place, Source]) -> int:
 
 
 def equal_copies(candidate: Candidate, sources: Mapping[Place, Source]) -> Iterator[str]:
-    """Returns the second names of tensors, such as DINOv3's last norm has, if they are equal."""
+    """Yields the second names of tensors stored twice, such as DINOv3's final norm, if equal."""
     for place, copy in candidate.group.copies:
         source = sources.get(place)
         if (
@@ -287,7 +291,7 @@ def equal_copies(candidate: Candidate, sources: Mapping[Place, Source]) -> Itera
 
 
 def listed(names: Iterable[object]) -> str:
-    """The first names of many, for a message."""
+    """Lists the first names for a message."""
     shown = [str(name)[:100].encode("unicode_escape").decode() for name in names]
     more = f" and {len(shown) - 5} more" if len(shown) > 5 else ""
     return ", ".join(shown[:5]) + more if shown else "nothing"

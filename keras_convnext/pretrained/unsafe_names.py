@@ -1,11 +1,11 @@
-"""What a pickle names only if it is out to do something: whole modules, and members of others.
+"""Names that make a pickle unsafe: whole modules, and members of other modules.
 
-Nothing that a file names is ever imported, so that none of these could do harm here. A file that
-names one is refused all the same: elsewhere it would run.
+Nothing that a file names is ever imported, so none of these can do harm here. Files with such names
+are still refused, because other programs would run their code.
 
 References:
-    The lists of Fickling (unsafe imports) and picklescan (dangerous globals); the standard
-    library's documentation for what runs programs, evaluates, imports, opens or unpickles.
+    The lists of Fickling (unsafe imports) and picklescan (dangerous globals); the documentation of
+    the standard library for modules that run programs, evaluate, import, open or unpickle.
 """
 
 # Packages: the first part of a name.
@@ -20,7 +20,7 @@ UNSAFE_PACKAGES = frozenset({
     # Import, install and configure.
     "importlib", "setuptools", "distutils", "ensurepip", "venv", "pip", "pkg_resources",
     "wheel",
-    # Reach memory and native code.
+    # Access memory and native code.
     "ctypes", "cffi", "cppyy", "pyximport",
     # Unpickle something else.
     "joblib", "jsonpickle", "yaml", "dbm",
@@ -29,7 +29,7 @@ UNSAFE_PACKAGES = frozenset({
     "wsgiref",
 })  # fmt: skip
 
-# Modules that contain no others: of a longer name, the first part is somebody's own package.
+# Modules without submodules: in a longer name, the first part is a user's own package.
 UNSAFE_MODULES = frozenset({
     "posix", "nt", "_posixsubprocess", "commands", "pty", "sh", "fabric", "threading",
     "_thread", "dummy_threading", "_asyncio", "signal", "_signal", "sched",
@@ -47,7 +47,7 @@ UNSAFE_MODULES = frozenset({
     "nturl2path",
 })  # fmt: skip
 
-# Members of modules that are harmless otherwise: a name or the beginning of one.
+# Members of otherwise harmless modules: full names or their beginnings.
 UNSAFE_NAMES = (
     "_codecs.open",
     "_functools.reduce",
@@ -114,17 +114,17 @@ UNSAFE_NAMES = (
     "types.MethodType",
 )
 
-# Methods that read, write or load a file, in whatever class.
+# Methods of any class that read, write or load files.
 UNSAFE_METHODS = frozenset({
     "chmod", "fromfile", "from_file", "from_pretrained", "hardlink_to", "load",
     "load_from_checkpoint", "mkdir", "open", "read_bytes", "read_text", "rename",
     "replace", "rmdir", "symlink_to", "tofile", "touch", "unlink", "write_bytes", "write_text",
 })  # fmt: skip
 
-# Enums in modules that are not harmless: training scripts keep them.
+# Enums in unsafe modules, which training scripts save.
 SAFE_NAMES = frozenset({"signal.Handlers", "signal.Signals", "socket.AddressFamily"})
 
-# Of the built-in names, what makes or describes data; the others are unsafe.
+# Built-in names that create or describe data; all others are unsafe.
 SAFE_BUILTINS = frozenset({
     "bool", "bytearray", "bytes", "classmethod", "complex", "dict", "enumerate", "float",
     "frozenset", "int", "list", "long", "object", "property", "range", "reversed", "set",

@@ -1,4 +1,4 @@
-"""Whatever holds weights, opened by what is in it rather than by what it is called."""
+"""Reads weight files in any format, detected by content rather than by suffix."""
 
 import os
 import re
@@ -30,20 +30,21 @@ _SHARD = re.compile(r"(.+)-\d{5}-of-(\d{5})(\.\w+)")
 
 
 def read(path: str | Path) -> Any:
-    """Reads the names and shapes of all that a file or folder holds; the numbers stay there.
+    """Reads the names and shapes of the tensors in a file or folder, but not the tensors.
 
     Args:
-        path: str or path. A file in any format and under any name; the index of a sharded one; or a
-            folder as of Hugging Face or DeepSpeed.
+        path: str or path. A file in any format and with any suffix, the index of a sharded
+            checkpoint, or a folder from Hugging Face or DeepSpeed.
 
     Returns:
-        Of HDF5 and `.keras` a dict of `H5Tensor`s; of safetensors a dict of `SafeTensor`s; of a
-        PyTorch file what was saved, as `read_torch_file` has it; of shards all of their tensors.
+        For HDF5 and `.keras` files, a dict of `H5Tensor`s; for safetensors, a dict of
+        `SafeTensor`s; for PyTorch files, the result of `read_torch_file`; for shards, a dict of all
+        their tensors.
 
     Raises:
-        CheckpointError: If a file is damaged or unsafe or of another format, or if a folder holds
-            no weights or several; the message names the file.
-        FileNotFoundError: If there is no such file.
+        CheckpointError: If a file is damaged, unsafe or has another format, or if a folder contains
+            no weight file or several; the message names the file.
+        FileNotFoundError: If the file does not exist.
     """
     path = weight_file(path)
     form = format_of(path)
@@ -54,12 +55,12 @@ def read(path: str | Path) -> Any:
 
 
 def format_of(path: str | Path) -> Format:
-    """Tells the format of a file, or of the file of weights in a folder, by how it starts.
+    """Detects the format of a file, or of the weight file in a folder, from its first bytes.
 
     Raises:
-        CheckpointError: If a folder holds no weights or several, or the file is of a kind that is
-            not read here.
-        FileNotFoundError: If there is no such file.
+        CheckpointError: If a folder contains no weight file or several, or the file is of an
+            unsupported kind.
+        FileNotFoundError: If the file does not exist.
     """
     path = weight_file(path)
     if foreign := foreign_file(path):
@@ -79,7 +80,7 @@ def format_of(path: str | Path) -> Format:
         return "legacy torch"
     if start.lstrip().startswith(b"{") or path.suffix == ".json":
         return "index"
-    # Damaged: its reader says so.
+    # The file is damaged, which its reader reports.
     if path.suffix in SUFFIXES:
         return "hdf5"
     return "safetensors" if path.suffix == ".safetensors" else "torch"
@@ -88,21 +89,21 @@ def format_of(path: str | Path) -> Format:
 def _read_file(path: Path) -> Any:
     form = format_of(path)
     if form == "index":
-        raise CheckpointError(f"An index names another one for its shard (file: {path})")
+        raise CheckpointError(f"A shard cannot be an index itself (file: {path})")
     return _READERS[form](path)
 
 
 def _check_whole(path: Path) -> None:
-    """Refuses one shard of several if the index stands beside it, and parts without an index."""
+    """Refuses a single shard whose index is in the same folder, and parts without an index."""
     if _PART_OF_DEEPSPEED.fullmatch(path.name):
         raise CheckpointError(
-            "This is one of several files over which DeepSpeed has split the weights or the "
-            f"optimizer. Give the folder that they are in (file: {path})"
+            "This is one of several files across which DeepSpeed has split the weights or the "
+            f"optimizer state. Pass their folder instead (file: {path})"
         )
     shard = _SHARD.fullmatch(path.name)
     index = path.with_name(f"{shard[1]}{shard[3]}.index.json") if shard else path
     if shard and int(shard[2]) > 1 and index.is_file():
         raise CheckpointError(
-            f"This is one of {int(shard[2])} files that hold the weights together. Give the index "
-            f"instead: {index.name} (file: {path})"
+            f"This is one of {int(shard[2])} shards of the weights. Pass the index instead: "
+            f"{index.name} (file: {path})"
         )

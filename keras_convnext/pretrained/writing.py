@@ -1,4 +1,4 @@
-"""The weights of a Keras model into a file of any layout."""
+"""Saves the weights of a Keras model in any layout."""
 
 from functools import partial
 from pathlib import Path
@@ -22,12 +22,13 @@ def save_checkpoint(
     dtype: str | None = None,
     progress: Progress = iter,
 ) -> None:
-    """Writes the weights of a model as a checkpoint for other programs. PyTorch is not needed.
+    """Saves the weights of a model as a checkpoint for other programs. PyTorch is not required.
 
-    A `.pth` loads with `torch.load(path, weights_only=True)`, which gives `{"model": tensors}` in
-    the official layout, `{"state_dict": tensors}` in OpenMMLab's, the tensors themselves in the
-    others. A `.weights.h5` and a legacy `.h5` load with `model.load_weights(path)`. They fit the
-    network of the same shape there, strictly. The file appears under its name once it is whole.
+    Load a `.pth` file with `torch.load(path, weights_only=True)`, which returns
+    `{"model": tensors}` in the official layout, `{"state_dict": tensors}` in OpenMMLab's, and the
+    dict of tensors itself in the others. Load a `.weights.h5` or legacy `.h5` file with
+    `model.load_weights(path)`. The tensors exactly match the network of the same shape in the other
+    program. The file is written under a temporary name and renamed when it is complete.
 
     Example:
 
@@ -36,32 +37,32 @@ def save_checkpoint(
     ```
 
     Args:
-        model: keras.Model. Made by one of the builders, with or without its top, or a model with
-            such a network in it, whose head is written if it is one `Dense` behind the network's
-            norm; a warning names other layers with weights.
-        path: str or path. The file to write: `.safetensors`, `.weights.h5`, legacy `.h5`, or else a
-            `.pth`.
-        layout: str or None. One of `keras_convnext.pretrained.layouts.LAYOUTS`. Of an HDF5 file it
-            is "keras", for these models, or "keras_applications"; of others any but these.
-            "official" is, for an isotropic model, that of the isotropic ones. Defaults to None,
-            which is "keras" for HDF5 and "official" for others.
-        dtype: str or None. What to round the weights to: "float16", "bfloat16", "float32" or
-            "float64". Defaults to None, as they are.
+        model: keras.Model. A model made by one of the builders, with or without its top, or a model
+            that contains one. Its head is saved if it is a single `Dense` after the network's
+            final norm; a warning names other layers with weights.
+        path: str or path. The file to write. The suffixes `.safetensors`, `.h5` and `.hdf5`
+            (including `.weights.h5`) select these formats; all others write a PyTorch file.
+        layout: str or None. One of `keras_convnext.pretrained.layouts.LAYOUTS`. HDF5 files use
+            "keras", for these models, or "keras_applications"; other files use the others. For an
+            isotropic model, "official" stands for "official_isotropic". Defaults to None, for
+            "keras" in HDF5 files and "official" in others.
+        dtype: str or None. The dtype to cast the weights to: "float16", "bfloat16", "float32" or
+            "float64". Defaults to None, for their own dtype.
         progress: function. As in `load_checkpoint`, for the tensors that are written.
 
     Raises:
-        CheckpointError: If the model has weights that the layout has no place for, or is
+        CheckpointError: If the layout has no names for some weights of the model, if the model is
             quantized, or if a weight is too large for `dtype`.
-        ValueError: If there is no such dtype, or no such layout for such a file, or if the model
-            has no ConvNeXt or several.
-        OSError: If the file cannot be written; nothing is left of it.
+        ValueError: If the dtype or layout is unknown, if the layout does not fit the file format,
+            or if the model contains no ConvNeXt or several.
+        OSError: If the file cannot be written; no partial file remains.
     """
     variables = variables_of(model)
     trunk = trunk_of(model)
     if others := other_layers(model, trunk, head_of(model, trunk)):
         notice = (
-            f"Wrote the ConvNeXt of {model.name} alone, without the layers {listed(others)}: a "
-            "checkpoint has a head if that is one Dense behind the norm of pooling='avg'"
+            f"Saved only the ConvNeXt of {model.name}, without the layers {listed(others)}. A head "
+            "is saved if it is a single Dense after the norm of pooling='avg'"
         )
         warn_user([notice], path)
     arrays = {
@@ -74,11 +75,11 @@ def save_checkpoint(
 def checkpoint_keys(
     model: keras.Model, layout: str = "official"
 ) -> dict[Place, tuple[str, tuple[int, ...]]]:
-    """Tells under which key and in which shape `save_checkpoint` writes each weight of a model.
+    """Returns the key and shape with which `save_checkpoint` writes each weight of a model.
 
     Raises:
-        CheckpointError: If the model has weights that the layout has no place for.
-        ValueError: If there is no such layout.
+        CheckpointError: If the layout has no names for some weights of the model.
+        ValueError: If the layout is unknown.
     """
     variables = variables_of(model)
     return {

@@ -1,4 +1,4 @@
-"""Optimizers and schedules for `model.fit` on every backend, and recipe runs on TensorFlow."""
+"""Optimizers and schedules for `model.fit` on every backend; recipe runs on TensorFlow."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +41,7 @@ _NAMES = {
 
 _get, __dir__ = lazy_names(__name__, _NAMES)
 
-if not TYPE_CHECKING:  # or any attribute would be one
+if not TYPE_CHECKING:  # otherwise type checkers would accept any attribute
 
     def __getattr__(name: str) -> Any:
         if any(name in names for names in _RUNS.values()):
@@ -54,7 +54,7 @@ def _require_tensorflow(name: str) -> None:
 
     if keras.config.backend() != "tensorflow":
         raise ImportError(
-            f"keras_convnext.training.{name} needs Keras on TensorFlow: set "
-            "KERAS_BACKEND=tensorflow before Keras is imported. AdamW, Muon and WarmupCosine work "
-            f"in model.fit on every backend. Received: KERAS_BACKEND={keras.config.backend()}"
+            f"keras_convnext.training.{name} requires the TensorFlow backend: set "
+            "KERAS_BACKEND=tensorflow before importing Keras. AdamW, Muon and WarmupCosine work in "
+            f"model.fit on every backend. Received: KERAS_BACKEND={keras.config.backend()}"
         )

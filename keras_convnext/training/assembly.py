@@ -1,4 +1,4 @@
-"""A recipe as a network, its optimizer and its metrics."""
+"""Builds the network, optimizer and metrics of a recipe."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from keras_convnext.training.schedule import WarmupCosine
 
 
 def build_network(recipe: Recipe, model: str, classes: int) -> keras.Model:
-    """Makes the network with logits, which the loss takes."""
+    """Builds the network of a recipe with logits, as the loss expects."""
     return BUILDERS[model](
         weights=recipe.start,
         input_shape=(recipe.size, recipe.size, 3),
@@ -35,11 +35,11 @@ def compile_for(
     """Compiles and builds a model with the loss, optimizer and metrics of a recipe.
 
     Args:
-        model: FittedModel. With logits.
-        recipe: Recipe.
-        layout: Layout.
-        updates_per_epoch: int.
-        classes: int.
+        model: FittedModel. The model, which returns logits.
+        recipe: Recipe. The recipe.
+        layout: Layout. How the batch is distributed.
+        updates_per_epoch: int. Weight updates per epoch.
+        classes: int. Number of classes.
     """
     schedule = WarmupCosine(
         recipe.learning_rate,
@@ -83,7 +83,7 @@ def compile_for(
 
 
 def save_classifier(network: keras.Model, path: Path) -> None:
-    """Saves a network with logits as one with probabilities, as the builders make it."""
+    """Saves a network that returns logits as one that returns probabilities."""
     head = network.get_layer("head")
     head.activation = keras.activations.softmax
     network.save(path)

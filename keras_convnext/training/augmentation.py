@@ -1,4 +1,4 @@
-"""What the official training code does to one image, step by step, up to the mixing of batches."""
+"""Augmentation of single images as in the official training code, before batches are mixed."""
 
 import tensorflow as tf
 
@@ -20,11 +20,11 @@ def training_image(
     color_jitter: float | None = None,
     random_erasing: float = 0.25,
 ) -> tf.Tensor:
-    """Makes of the bytes of a file one example of the training set, another for every seed.
+    """Decodes and augments a training image, differently for every seed.
 
-    A random crop, a flip, RandAugment or else a colour jitter, and random erasing. The seed of each
-    step is derived from `seed`: the same seed gives the same image to the bit, in eager mode and in
-    `Dataset.map`, and what one step draws tells nothing about another.
+    The steps are a random crop, a horizontal flip, RandAugment or else colour jitter, and random
+    erasing. The seed of each step is derived from `seed`: the same seed gives exactly the same
+    image in eager mode and in `Dataset.map`, and the steps are statistically independent.
 
     Example:
 
@@ -37,25 +37,26 @@ def training_image(
     ```
 
     Args:
-        encoded: string tensor (). The bytes of a file, as `images.training_crop` takes them.
-        seed: int32 or int64 tensor (2,). For instance the epoch and the number of the image.
+        encoded: string tensor (). The bytes of a file, as in `images.training_crop`.
+        seed: int32 or int64 tensor (2,), such as the epoch and the index of the image.
         size: int. Side of the square, in pixels. Defaults to 224.
-        scale: pair of floats. Smallest and largest crop, in shares of the area. Defaults to
-            (0.08, 1.0).
-        ratio: pair of floats. Smallest and largest width to height of the crop. Defaults to
-            (3/4, 4/3).
-        horizontal_flip: float. Share of the images that are mirrored. Defaults to 0.5.
-        rand_augment: str or None. The config of RandAugment, see `rand_augment.rand_augment`, or
-            None for no RandAugment. Defaults to that of the paper, "rand-m9-mstd0.5-inc1".
-        color_jitter: float or None. By how much brightness, contrast and saturation vary, at most.
-            Not heeded where there is RandAugment, as in the official code. Defaults to None.
-        random_erasing: float. Share of the images that lose a box. Defaults to 0.25.
+        scale: pair of floats. Minimum and maximum area of the crop, as a share of the image.
+            Defaults to (0.08, 1.0).
+        ratio: pair of floats. Minimum and maximum aspect ratio of the crop, width / height.
+            Defaults to (3/4, 4/3).
+        horizontal_flip: float. Probability of a horizontal flip. Defaults to 0.5.
+        rand_augment: str or None. Configuration of RandAugment, see `rand_augment.rand_augment`, or
+            None to disable it. Defaults to that of the paper, "rand-m9-mstd0.5-inc1".
+        color_jitter: float or None. Maximum change of brightness, contrast and saturation. Ignored
+            if RandAugment is enabled, as in the official code. Defaults to None.
+        random_erasing: float. Probability that a box is erased. Defaults to 0.25.
 
     Returns:
-        float32 tensor (size, size, 3), RGB in 0..255; noise of an erased box may lie outside.
+        float32 tensor (size, size, 3), RGB in 0..255; the noise in an erased box may exceed this
+        range.
 
     Raises:
-        ValueError: If an argument is out of its range.
+        ValueError: If an argument is out of range.
 
     References:
         facebookresearch/ConvNeXt, datasets.py, `build_transform`; timm, `create_transform`.
@@ -74,12 +75,12 @@ def training_image(
 
 
 def jitter(image: tf.Tensor, seed: tf.Tensor, strength: float) -> tf.Tensor:
-    """Varies brightness, contrast and saturation in random order, as torchvision's `ColorJitter`.
+    """Changes brightness, contrast and saturation in random order, as torchvision's `ColorJitter`.
 
     Args:
         image: uint8 tensor (H, W, 3). RGB in 0..255.
         seed: int tensor (2,). The same seed gives the same image.
-        strength: float. Each factor is uniform in 1 - strength..1 + strength, at least 0.
+        strength: float. Each factor is uniform in 1 - strength..1 + strength, but not negative.
 
     Returns:
         uint8 tensor (H, W, 3).
@@ -88,7 +89,7 @@ def jitter(image: tf.Tensor, seed: tf.Tensor, strength: float) -> tf.Tensor:
         ValueError: If `strength` is negative.
     """
     if strength < 0:
-        raise ValueError(f"color_jitter is a number from 0 up. Received: {strength}")
+        raise ValueError(f"color_jitter must be at least 0. Received: color_jitter={strength}")
     draws = tf.random.stateless_uniform((2, 3), seed, alg="philox")
     lowest = max(0.0, 1.0 - strength)
     factors = lowest + (1.0 + strength - lowest) * draws[0]

@@ -1,4 +1,4 @@
-"""What is seen of a run: a bar while it lasts, curves for TensorBoard, a picture at the end."""
+"""Displays a run: a progress bar, curves for TensorBoard, and a plot at the end."""
 
 import importlib.util
 import time
@@ -14,11 +14,12 @@ from keras_convnext.training.journal import Journal
 
 
 class ProgressBar(keras.callbacks.Callback):
-    """Shows how far a run is, how fast, and how long it will take; and a line for each epoch.
+    """Shows a progress bar with speed and remaining time, and a line for each epoch.
 
     Args:
-        console: rich.console.Console. Where; not a terminal gets the lines alone.
-        journal: Journal. Of the run, and before this among the callbacks.
+        console: rich.console.Console. The output. Only the lines are printed if it is not a
+            terminal.
+        journal: Journal. The journal of the run, which must precede this in the callbacks.
     """
 
     def __init__(self, console: Console, journal: Journal) -> None:
@@ -33,7 +34,7 @@ class ProgressBar(keras.callbacks.Callback):
             console=console,
             transient=True,
             disable=not console.is_terminal,
-            redirect_stdout=False,  # what libraries print is no part of it
+            redirect_stdout=False,  # output of libraries is not part of the display
             redirect_stderr=False,
         )
         self._task = self._bar.add_task("", total=journal.updates, speed=0.0)
@@ -45,7 +46,7 @@ class ProgressBar(keras.callbacks.Callback):
         self._began = time.perf_counter(), self.journal.progress.updates
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float]) -> None:
-        """Moves the bar."""
+        """Updates the bar."""
         began, updates_then = self._began
         updates = self.journal.progress.updates
         images = (updates - updates_then) * self.journal.recipe.batch_size
@@ -58,9 +59,9 @@ class ProgressBar(keras.callbacks.Callback):
         )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
-        """Writes what was measured."""
+        """Prints the metrics of the epoch."""
         if "update" not in logs:
-            return  # broken off
+            return  # interrupted
         parts = [f"epoch {epoch + 1:3d}/{self.journal.recipe.epochs}"]
         parts += [f"{name} {logs[name]:.4f}" for name in ("loss", "val_loss") if name in logs]
         parts += [
@@ -71,15 +72,15 @@ class ProgressBar(keras.callbacks.Callback):
         self.console.print("  ".join(parts), highlight=False)
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
-        """Takes the bar away."""
+        """Removes the bar."""
         self._bar.stop()
 
 
 class Charts(keras.callbacks.Callback):
-    """Writes what is measured of each epoch for TensorBoard.
+    """Writes the metrics of each epoch for TensorBoard.
 
     Args:
-        folder: path.
+        folder: path. The log folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -87,7 +88,7 @@ class Charts(keras.callbacks.Callback):
         self._writer = tf.summary.create_file_writer(str(folder))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
-        """Writes a point of each curve."""
+        """Adds a point to each curve."""
         with self._writer.as_default():
             for name, value in logs.items():
                 tf.summary.scalar(name, value, step=epoch + 1)
@@ -95,17 +96,17 @@ class Charts(keras.callbacks.Callback):
 
 
 def is_installed(package: str) -> bool:
-    """Whether an optional package is there."""
+    """Whether an optional package is installed."""
     return importlib.util.find_spec(package) is not None
 
 
 def draw_run(rows: Sequence[dict[str, float]], path: Path, title: str) -> None:
-    """Draws loss, accuracy and learning rate over the epochs.
+    """Plots loss, accuracy and learning rate over the epochs.
 
     Args:
         rows: sequence of dict. The rows of `log.csv`.
-        path: path. The PNG to write.
-        title: str.
+        path: path. The PNG file to write.
+        title: str. Title of the figure.
     """
     from matplotlib.figure import Figure
 

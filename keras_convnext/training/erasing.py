@@ -1,4 +1,4 @@
-"""Random erasing as in the official code: a box of noise in place of a part of the image.
+"""Random erasing as in the official code: part of the image is replaced by a box of noise.
 
 References:
     - "Random Erasing Data Augmentation", Zhong et al., arXiv 1708.04896.
@@ -12,15 +12,15 @@ import tensorflow as tf
 from keras_convnext.network import IMAGENET_MEAN, IMAGENET_STD
 
 AREA = (0.02, 1 / 3)  # share of the image
-ASPECT = (0.3, 1 / 0.3)  # height to width
-TRIES = 10  # boxes that are drawn until one is smaller than the image
+ASPECT = (0.3, 1 / 0.3)  # height / width
+TRIES = 10  # boxes drawn until one is smaller than the image
 
 
 def random_erasing(image: tf.Tensor, seed: tf.Tensor, probability: float = 0.25) -> tf.Tensor:
-    """Replaces a random box of the image, now and then, by noise.
+    """Replaces a random box of the image by noise, with some probability.
 
-    The noise is normally distributed, with the mean and the deviation of ImageNet's pixels: once
-    the network has normalised it, that is the official code's standard normal noise.
+    The noise is normally distributed with the mean and standard deviation of ImageNet's pixels.
+    After normalization in the network, it equals the standard normal noise of the official code.
 
     Example:
 
@@ -31,7 +31,7 @@ def random_erasing(image: tf.Tensor, seed: tf.Tensor, probability: float = 0.25)
     Args:
         image: float32 tensor (H, W, 3). RGB in 0..255.
         seed: int tensor (2,). The same seed erases the same box with the same noise.
-        probability: float. Share of the images that lose a box. Defaults to 0.25.
+        probability: float. Probability that a box is erased. Defaults to 0.25.
 
     Returns:
         float32 tensor (H, W, 3). The noise is not clipped to 0..255.
@@ -46,16 +46,16 @@ def random_erasing(image: tf.Tensor, seed: tf.Tensor, probability: float = 0.25)
         middle = tf.concat([rows[:, :left], noise, rows[:, left + width :]], axis=1)
         return tf.concat([image[:top], middle, image[top + height :]], axis=0)
 
-    # All but this draw is left out where nothing is erased, which is nearly always.
+    # If nothing is erased, which is the usual case, only this draw is computed.
     erases = tf.random.stateless_uniform((), seeds[0], alg="philox") < probability
     return tf.ensure_shape(tf.cond(erases, erased, lambda: tf.identity(image)), image.shape)
 
 
 def erased_box(sides: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    """Draws a box of `random_erasing` in an image of those sides, int32 (2,).
+    """Draws the box of `random_erasing` in an image with the given sides, int32 (2,).
 
     Returns:
-        int32 tensor (4,): top, left, height, width; zeros where no box was found that fits.
+        int32 tensor (4,): top, left, height, width; zeros if no box fits.
     """
     sides = tf.cast(sides, tf.float32)
     draws = tf.random.stateless_uniform((4, TRIES), seed, alg="philox")

@@ -1,4 +1,4 @@
-"""A model that `fit` can train on several machines."""
+"""A model for `fit` on several machines."""
 
 from collections.abc import Iterator
 
@@ -9,24 +9,24 @@ Batch = tuple[tf.Tensor, ...]  # images, labels and weights
 
 
 class FittedModel(keras.Model):
-    """A model whose `fit` and `evaluate` work under MultiWorkerMirroredStrategy too.
+    """A model whose `fit` and `evaluate` also work under MultiWorkerMirroredStrategy.
 
-    Keras' own fail there (keras issue 20585) in two places, and both are left out here: it builds
-    what is not built by an average of the workers' first batches, and averages scalars over the
-    workers as if they were batches. So call `build_for` after `compile`.
+    `keras.Model` fails there (keras issue 20585) in two places, which this class avoids: it builds
+    variables from an average of the workers' first batches, and it averages scalars over the
+    workers as if they were batches. Call `build_for` after `compile`.
     """
 
     def build_for(self, specs: tuple[tf.TensorSpec, ...]) -> None:
-        """Makes the variables of loss, metrics and optimizer.
+        """Creates the variables of loss, metrics and optimizer.
 
         Args:
-            specs: tuple of tf.TensorSpec. Of a batch, as `fit` gets it.
+            specs: tuple of tf.TensorSpec. The specs of a batch, as passed to `fit`.
         """
         with self.distribute_strategy.scope():
             self._symbolic_build(data_batch=specs)
 
     def train_step(self, data: Batch) -> dict[str, tf.Tensor]:
-        """Makes one step and returns the metrics."""
+        """Runs one training step and returns the metrics."""
         return self._as_batch(super().train_step(data))
 
     def test_step(self, data: Batch) -> dict[str, tf.Tensor]:
@@ -41,4 +41,4 @@ class FittedModel(keras.Model):
     def _maybe_symbolic_build(
         self, iterator: Iterator[Batch] | None = None, data_batch: Batch | None = None
     ) -> None:
-        """Leaves out what `build_for` has done."""
+        """Does nothing, because `build_for` has built everything."""

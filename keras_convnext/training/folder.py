@@ -1,4 +1,4 @@
-"""The folder of a run: whose it is."""
+"""Creates the folder of a run, or checks that it belongs to the same run."""
 
 import json
 import platform
@@ -15,7 +15,7 @@ from keras_convnext.training.state import write_whole
 
 
 def describe(recipe: Recipe, model: str, data: str | Path, source: Source) -> dict[str, Any]:
-    """What tells one run from another."""
+    """Returns the properties that identify a run."""
     return {
         "model": model,
         "data": str(data),
@@ -26,27 +26,28 @@ def describe(recipe: Recipe, model: str, data: str | Path, source: Source) -> di
 
 
 def claim(output: Path, description: dict[str, Any], classes: Sequence[str]) -> None:
-    """Makes a folder the run's own, or finds that it is."""
+    """Creates the folder of a run, or checks that it belongs to this run."""
     path = output / "run.json"
     if path.is_file():
         before = json.loads(path.read_text("utf-8"))
-        # A run of before a field was added had what is now its default.
+        # Fields added since the run was started have their default values in it.
         ours, theirs = (
             {**Recipe._field_defaults, **d, **d["recipe"]} for d in (description, before)
         )
         other = [
-            f"{key}={theirs.get(key)!r} there, {ours[key]!r} here"
+            f"{key}={theirs.get(key)!r} in the folder, {ours[key]!r} in this call"
             for key in ours
             if key != "recipe" and ours[key] != theirs.get(key)
         ]
         if other:
             raise ValueError(
-                "This folder belongs to another run: name a new one, or give the settings of that "
-                f"run to go on with it. {'; '.join(other)}. Received: output={output}"
+                "This folder belongs to a run with other settings. Choose a new folder, or use the "
+                f"same settings to resume that run: {'; '.join(other)}. Received: output={output}"
             )
     elif output.is_dir() and any(output.iterdir()):
         raise ValueError(
-            f"This folder holds something else: name a new one. Received: output={output}"
+            "This folder is not empty and contains no run. Choose a new folder. "
+            f"Received: output={output}"
         )
     else:
         output.mkdir(parents=True, exist_ok=True)

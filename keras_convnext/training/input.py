@@ -1,4 +1,4 @@
-"""Batches for training and for its evaluation: encoded images in, pixels and targets out."""
+"""Batches of pixels and targets for training and validation."""
 
 import math
 
@@ -15,21 +15,21 @@ from keras_convnext.training.recipes import Recipe
 def training_batches(
     source: Source, recipe: Recipe, layout: Layout, first_update: int = 0
 ) -> tf.data.Dataset:
-    """Reads and augments the images of this process, endlessly, from any update on.
+    """Reads and augments the images of this process endlessly, starting at any update.
 
-    An image is a function of the seed, the epoch and its place in it, and so is what it is mixed
-    with. So a run that resumes sees what it would have seen, and so do runs on other devices, as
-    long as `mixing_batch` divides the batch of each process.
+    Each image and its mixing partner depend only on the seed, the epoch and its position in the
+    epoch. A resumed run therefore sees the same images as an uninterrupted one, and so does a run
+    on other devices if `mixing_batch` divides the batch of each process.
 
     Args:
-        source: Source.
-        recipe: Recipe. For the network that is trained.
-        layout: Layout. How the batch is shared out.
-        first_update: int. How many updates were made before. Defaults to 0.
+        source: Source. The training images.
+        recipe: Recipe. The recipe for the network that is trained.
+        layout: Layout. How the batch is distributed.
+        first_update: int. Number of updates already made. Defaults to 0.
 
     Returns:
         Dataset of (images, targets): float32 (N, size, size, 3), RGB in 0..255, and float32
-        (N, classes), with N images for each of the process's devices together.
+        (N, classes), where N is the batch size of all devices of this process.
     """
     classes = len(source.classes)
     batch = layout.process_batch
@@ -58,7 +58,7 @@ def training_batches(
     ) -> tuple[tf.Tensor, tf.Tensor]:
         if not mixes:
             return images, targets
-        # Images have the seeds of their positions, which are none of these.
+        # Negative positions, so that these seeds differ from those of the images.
         seed = _seed(recipe, epochs[0], -1 - positions[0])
         chances = recipe.mixing_probability, recipe.mixing_switch
         return mix(images, targets, seed, recipe.mixup, recipe.cutmix, *chances)
@@ -83,10 +83,10 @@ def _seed(recipe: Recipe, epoch: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
 
 
 def evaluation_batches(source: Source, recipe: Recipe, layout: Layout) -> tf.data.Dataset:
-    """Reads the images of this process once each, by the rule of the published evaluation.
+    """Reads each image of this process once, prepared as in the published evaluation.
 
-    Every process has equally many batches of equal size: the last are filled up with black images
-    of weight 0.
+    All processes have the same number of batches of the same size. The last batches are padded with
+    black images of weight 0.
 
     Returns:
         Dataset of (images, targets, weights): uint8 (N, size, size, 3), float32 (N, classes) and

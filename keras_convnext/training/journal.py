@@ -1,4 +1,4 @@
-"""What a run does beside the steps of `fit`: measure, keep, stop in time, and go on."""
+"""Evaluation, logs, checkpoints and interruption of a run, as a callback of `fit`."""
 
 import csv
 import io
@@ -18,15 +18,15 @@ from keras_convnext.training.layout import Layout
 from keras_convnext.training.recipes import Recipe
 from keras_convnext.training.state import Progress, save_state, state_of, write_whole
 
-RAW, EMA = "", "ema_"  # what the measurements of either kind of weights are called by
+RAW, EMA = "", "ema_"  # prefixes of the metrics of the weights and of their moving average
 
 
 class Interrupted(Exception):
-    """The run was asked to stop, has saved its state, and can be resumed.
+    """The run was stopped by a signal, has saved its state, and can be resumed.
 
     Args:
-        message: str.
-        signal: signal.Signals. What asked for it.
+        message: str. The message.
+        signal: signal.Signals. The signal that stopped it.
     """
 
     def __init__(self, message: str, signal: signal.Signals) -> None:
@@ -35,20 +35,20 @@ class Interrupted(Exception):
 
 
 class NonFiniteLossError(ArithmeticError):
-    """The loss is no number any more."""
+    """The loss is NaN or infinite."""
 
 
 class Journal(keras.callbacks.Callback):
-    """Keeps the log, the checkpoints and the best weights of a run.
+    """Writes the log, the checkpoints and the best weights of a run.
 
     Args:
         output: path. The folder of the run.
-        recipe: Recipe.
-        layout: Layout.
-        progress: Progress. Where the run stands; it is moved on.
-        updates_per_epoch: int.
-        validation: tuple (dataset, number of its batches).
-        keep: function of a path. Writes the weights that the model has to a file.
+        recipe: Recipe. The recipe.
+        layout: Layout. How the batch is distributed.
+        progress: Progress. The progress of the run, updated in place.
+        updates_per_epoch: int. Weight updates per epoch.
+        validation: tuple (dataset, number of batches).
+        keep: function. Takes a path and saves the model's current weights there.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Journal(keras.callbacks.Callback):
         self._measured: list[np.ndarray] = []
 
     def resume_metrics(self) -> None:
-        """Has the metrics go on from what they are now, which `fit` sets to zero at first."""
+        """Makes the metrics continue from their current values, which `fit` would reset."""
         self._measured = [keras.ops.convert_to_numpy(v) for v in self._metric_variables()]
 
     def _metric_variables(self) -> list[keras.Variable]:
@@ -89,7 +89,7 @@ class Journal(keras.callbacks.Callback):
         self._began = time.perf_counter(), self.progress.updates
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float]) -> None:
-        """Counts the updates; checks the loss, the clock of checkpoints and the signals."""
+        """Counts updates, checks the loss, saves checkpoints, and handles signals."""
         loss = logs.get("loss", 0.0)
         if not math.isfinite(loss):
             raise NonFiniteLossError(self._on_non_finite_loss(loss))
@@ -108,14 +108,14 @@ class Journal(keras.callbacks.Callback):
     def _on_non_finite_loss(self, loss: float) -> str:
         return (
             f"The loss is {loss} after update {self.progress.updates:,}. The last good state is "
-            f"kept in {self.output / 'checkpoints'}. From there the same command comes to the same "
-            "loss: lower learning_rate, set clip_norm=1, or precision=float32, in a new folder. "
+            f"in {self.output / 'checkpoints'}, but resuming from it gives the same loss. Start "
+            "again in a new folder with a lower learning_rate, clip_norm=1 or precision=float32. "
             f"Received: learning_rate={self.recipe.learning_rate}, clip_norm="
             f"{self.recipe.clip_norm}, precision={self.recipe.precision}"
         )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
-        """Evaluates, logs and saves, unless the epoch was broken off."""
+        """Evaluates, logs and saves, unless the epoch was interrupted."""
         if self.progress.updates % self.updates_per_epoch:
             return
         began, updates_then = self._began
@@ -134,7 +134,7 @@ class Journal(keras.callbacks.Callback):
         self.save()
 
     def _is_asked_to_stop(self) -> bool:
-        """Whether a signal came to any of the machines: one cannot stop without the others."""
+        """Whether any machine has received a signal: all machines must stop together."""
         if self.layout.processes > 1:
             strategy = self.model.distribute_strategy
             asked = strategy.run(_sum_over_machines, (tf.constant(int(self.signal is not None)),))
@@ -161,7 +161,7 @@ class Journal(keras.callbacks.Callback):
             self.write_log()
 
     def write_log(self) -> None:
-        """Writes `log.csv` anew, from the rows that the state holds."""
+        """Rewrites `log.csv` from the rows in the progress."""
         if not self.progress.rows or not self.layout.is_chief:
             return
         text = io.StringIO()
@@ -172,11 +172,11 @@ class Journal(keras.callbacks.Callback):
 
     @contextmanager
     def stopping_on(self, *signals: signal.Signals) -> Iterator[None]:
-        """Has the first of some signals save and stop at the next update, instead of at once."""
+        """Makes the first signal save and stop at the next update instead of immediately."""
 
         def note(number: int, frame: FrameType | None) -> None:
             self.signal = signal.Signals(number)
-            for other, handler in before.items():  # the second time, at once
+            for other, handler in before.items():  # a second signal stops immediately
                 signal.signal(other, handler)
 
         before = {}
@@ -194,13 +194,13 @@ def _sum_over_machines(value: tf.Tensor) -> tf.Tensor:
 
 
 def _rounded(measured: Mapping[str, float | tf.Tensor]) -> dict[str, float]:
-    """Numbers to seven digits, which is what float32 has of them."""
+    """Rounds values to seven digits, the precision of float32."""
     return {name: float(f"{float(value):.7g}") for name, value in measured.items()}
 
 
 @contextmanager
 def averaged_weights(model: keras.Model) -> Iterator[None]:
-    """Has the model hold the averages of its weights for a while."""
+    """Replaces the model's weights with their moving averages within a `with` block."""
     optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
     weights = [keras.ops.convert_to_numpy(weight) for weight in model.trainable_variables]
     try:

@@ -1,9 +1,9 @@
-"""Layer-wise decay of the learning rate: which group a layer is in."""
+"""The groups of layers for layer-wise learning rate decay."""
 
 import re
 from collections.abc import Sequence
 
-GROUPS = 12  # below the head's; the stem is group 0
+GROUPS = 12  # groups 0 (stem) to 12 are below the head's group
 HEAD = GROUPS + 1
 
 _BLOCK = re.compile(r"(?:stages_(\d+)_)?blocks_(\d+)/")
@@ -12,18 +12,20 @@ _STEM = re.compile(r"stem_(?:conv|norm)/")
 
 
 def layer_groups(paths: Sequence[str]) -> list[int]:
-    """Numbers the group of each variable, from 0 at the stem to 13 at the final norm and the head.
+    """Returns the group of each variable, from 0 for the stem to 13 for the final norm and head.
 
-    The official rule, for tiny too: the stem is 0, stage 1 is 1, stage 2 is 2, block `b` of stage 3
-    is `3 + b // 3` and stage 4 is 12, each with the downsampling before it; tiny's nine blocks in
-    stage 3 make groups 3 to 5 and leave those up to 11 empty. Ours, where the official code has
-    none: block `b` of an isotropic network of `d` blocks is `1 + 12 b // d`. What is none of these,
-    such as a head of the user's own, goes with the head.
+    As in the official code, the stem is in group 0, stage 1 in 1, stage 2 in 2, block `b` of stage
+    3 in `3 + b // 3` and stage 4 in 12, each including the downsampling before it. This also holds
+    for Tiny, whose nine blocks in stage 3 are in groups 3 to 5, so that groups 6 to 11 are empty.
+    Isotropic networks, which have no groups in the official code, use `1 + 12 b // d` for block `b`
+    of `d`. All other layers, such as a user's own head, are in the head's group.
 
     Args:
-        paths: sequence of str. Paths of all the variables, as in
-            `"stages_2_blocks_5/dwconv/kernel"`. A trunk's own name may precede its layers', as in
-            `"left_stem_conv/kernel"`.
+        paths: sequence of str. Paths of all variables, such as `"stages_2_blocks_5/dwconv/kernel"`.
+            Layer names may be preceded by the name of a trunk, as in `"left_stem_conv/kernel"`.
+
+    Returns:
+        List of int.
 
     References:
         facebookresearch/ConvNeXt, optim_factory.py, `get_num_layer_for_convnext`.

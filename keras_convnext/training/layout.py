@@ -1,4 +1,4 @@
-"""Which devices train, and how they share the batch."""
+"""The devices used for training, and how they share the batch."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 class Layout(NamedTuple):
-    """How an update's images are shared out: over processes, their devices, and time.
+    """How the images of an update are distributed over processes, devices and time.
 
     Args:
-        process: int. Which process this is, from 0.
-        processes: int. How many there are, one a machine.
-        devices: int. Devices of each.
-        device_batch: int. Images of a device at a time.
-        accumulated: int. Batches that make an update.
+        process: int. Index of this process, from 0.
+        processes: int. Number of processes, one per machine.
+        devices: int. Devices per process.
+        device_batch: int. Batch size per device.
+        accumulated: int. Batches accumulated per update.
     """
 
     process: int
@@ -31,20 +31,20 @@ class Layout(NamedTuple):
 
     @property
     def process_batch(self) -> int:
-        """Images of this process at a time."""
+        """Batch size of this process."""
         return self.devices * self.device_batch
 
     @property
     def is_chief(self) -> bool:
-        """Whether this process writes what is kept."""
+        """Whether this process writes files."""
         return self.process == 0
 
 
 def find_strategy() -> tf.distribute.Strategy:
-    """Returns a strategy for all devices there are.
+    """Returns a strategy for all available devices.
 
-    Several machines, told by `TF_CONFIG` or by Slurm: MultiWorkerMirroredStrategy. Several devices
-    of this one: MirroredStrategy. One: what TensorFlow does by itself.
+    This is MultiWorkerMirroredStrategy for several machines, configured by `TF_CONFIG` or Slurm;
+    MirroredStrategy for several devices of this machine; and TensorFlow's default strategy for one.
     """
     import tensorflow as tf
 
@@ -62,10 +62,10 @@ def find_strategy() -> tf.distribute.Strategy:
 
 
 def layout_of(strategy: tf.distribute.Strategy, recipe: Recipe) -> Layout:
-    """Shares the batch of a recipe out: what does not fit a device at once is accumulated.
+    """Distributes the batch of a recipe, accumulating gradients if it exceeds the devices' batches.
 
     Raises:
-        ValueError: If the batch is no multiple of the number of devices.
+        ValueError: If the batch size is not a multiple of the number of devices.
     """
     resolver = strategy.cluster_resolver
     process, processes = (
@@ -79,7 +79,7 @@ def layout_of(strategy: tf.distribute.Strategy, recipe: Recipe) -> Layout:
 
 
 def shares(batch_size: int, replicas: int, most: int) -> tuple[int, int]:
-    """Shares a batch out equally, over devices and over time.
+    """Divides a batch equally over devices and accumulation steps.
 
     Example:
 
@@ -88,21 +88,21 @@ def shares(batch_size: int, replicas: int, most: int) -> tuple[int, int]:
     ```
 
     Args:
-        batch_size: int. Images an update.
-        replicas: int. Devices.
-        most: int. Images that a device takes at a time, at the most.
+        batch_size: int. Images per update.
+        replicas: int. Number of devices.
+        most: int. Maximum batch size per device.
 
     Returns:
-        tuple of int: images a device at a time, and batches that make an update.
+        Tuple of int: batch size per device, and accumulated batches per update.
 
     Raises:
-        ValueError: If the batch is no multiple of the number of devices.
+        ValueError: If the batch size is not a multiple of the number of devices.
     """
     each, rest = divmod(batch_size, replicas)
     if rest:
         raise ValueError(
-            f"The batch is shared equally by {replicas} devices: set batch_size to a multiple of "
-            f"that. Received: batch_size={batch_size}"
+            f"batch_size must be a multiple of the number of devices, {replicas}. "
+            f"Received: batch_size={batch_size}"
         )
     accumulated = next(
         count for count in range(1, each + 1) if each % count == 0 and each // count <= most

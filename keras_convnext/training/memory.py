@@ -1,13 +1,14 @@
-"""The memory of a training step, part by part, from what the gradient of each layer reads.
+"""Estimates the memory of a training step from the tensors that each layer's gradient needs.
 
-Two graphs are known: with the operations of `tensorflow_cpu`, and with those that TensorFlow
-differentiates by itself, as on a GPU without XLA; XLA keeps less. What a graph keeps is counted
-here to one per cent. What TensorFlow's allocator gave out at the peak of a step on a CPU is met
-within 12 %, and what the process took, whose gaps were fitted, within 11 %: Atto and Tiny at
-224 px, with and without remat, the network for CIFAR-10 (`benchmarks/results/planning.json`).
+Two graphs are modeled: with the operations of `tensorflow_cpu`, and with those that TensorFlow
+differentiates itself, as on a GPU without XLA (XLA keeps less). The tensors kept by a graph are
+counted to within 1 %. The estimate is within 12 % of the peak of TensorFlow's allocator in a step
+on a CPU, and within 11 % of the memory of the process, for which gaps were fitted: Atto and Tiny at
+224 px, with and without remat, and the network for CIFAR-10 (`benchmarks/results/planning.json`).
 
-No GPU was measured. PyTorch, which keeps less of GELU, took 4.2, 7.7 and 20.4 GB for the isotropic
-networks at 32 images (arXiv 2201.03545, table 2), where this says 5.0, 9.5 and 24.7.
+No GPU was measured. PyTorch, which keeps fewer tensors for GELU, needed 4.2, 7.7 and 20.4 GB for
+the isotropic networks with 32 images (arXiv 2201.03545, table 2); the estimates here are 5.0, 9.5
+and 24.7 GB.
 """
 
 from collections.abc import Iterator
@@ -20,16 +21,18 @@ from keras_convnext.variants import VARIANTS, Variant
 
 
 class Memory(NamedTuple):
-    """What a device holds when a training step takes the most, in bytes.
+    """Memory of a device at the peak of a training step, in bytes.
 
     Args:
-        weights: int. In float32, and in half precision where that computes.
-        moments: int. The two averages of AdamW.
-        average: int. The average of the weights, where there is one.
-        accumulator: int. The sum of gradients, where batches are accumulated.
-        gradients: int. Of the weights, as far as they are made by then.
-        activations: int. The images, what forward keeps for backward, and what backward has open.
-        workspace: int. No tensors: libraries, compiled code, gaps between tensors. Defaults to 0.
+        weights: int. Weights in float32, plus half-precision copies with mixed precision.
+        moments: int. The two moments of AdamW.
+        average: int. The moving average of the weights, if used.
+        accumulator: int. The accumulated gradients, if batches are accumulated.
+        gradients: int. The gradients that exist at the peak.
+        activations: int. The images, the tensors that the forward pass keeps for the backward pass,
+            and the temporary tensors of the backward pass.
+        workspace: int. Memory other than tensors: libraries, compiled code, gaps between tensors.
+            Defaults to 0.
     """
 
     weights: int
@@ -42,17 +45,17 @@ class Memory(NamedTuple):
 
     @property
     def total(self) -> int:
-        """The sum."""
+        """Sum of all parts, in bytes."""
         return sum(self)
 
 
 class Section(NamedTuple):
-    """A block, or what stands between blocks.
+    """A block, or the layers between blocks.
 
     Args:
-        kept: int. Bytes an image that forward keeps until backward is through with it.
-        open: int. Bytes an image that backward has beside that, while it is there.
-        parameters: int. Weights in it.
+        kept: int. Bytes per image that the forward pass keeps for the backward pass.
+        open: int. Additional bytes per image while the backward pass is in this section.
+        parameters: int. Number of weights.
     """
 
     kept: int
@@ -60,15 +63,15 @@ class Section(NamedTuple):
     parameters: int
 
 
-# Maps, in widths of the block, that are open at once around the gradient of GELU: there three of
-# four widths, in TensorFlow's own chain of steps four; and the gradient of the block's output, as
-# it comes, past drop path and past layer scale.
+# Feature maps alive at the same time around the gradient of GELU, in widths of the block: three
+# maps of four widths, or four in TensorFlow's own chain of operations; plus the gradient of the
+# block's output as it arrives, after drop path, and after layer scale.
 _OPEN_FUSED = 3 * 4 + 3
 _OPEN_PLAIN = 4 * 4 + 3
 
 
 def network_of(recipe: Recipe, model: str) -> Variant:
-    """The network as a recipe trains it: with or without layer scale."""
+    """Returns the network as the recipe trains it: with or without layer scale."""
     variant = VARIANTS[model]
     if recipe.start is None:
         variant = variant._replace(layer_scale=recipe.layer_scale or None)
@@ -78,19 +81,19 @@ def network_of(recipe: Recipe, model: str) -> Variant:
 def sections(
     variant: Variant, size: int, classes: int, compute: int, remat: bool, fused: bool
 ) -> Iterator[Section]:
-    """Lists what a network keeps for its gradient, bottom up.
+    """Yields the sections of a network with the memory that their gradients need, bottom up.
 
     Args:
-        variant: Variant.
+        variant: Variant. The network.
         size: int. Side of the images, in pixels.
-        classes: int.
-        compute: int. Bytes of a number in the compute dtype.
-        remat: bool. Whether blocks keep their input alone.
-        fused: bool. Whether the operations of `tensorflow_cpu` are in place.
+        classes: int. Number of classes.
+        compute: int. Bytes per value in the compute dtype.
+        remat: bool. Whether blocks keep only their input.
+        fused: bool. Whether the operations of `tensorflow_cpu` are used.
     """
     stem, *stages, head = parts(variant, (size, size), classes)
-    # A norm keeps a map in float32 and a factor for each position; without an operation of our own,
-    # those times the scale as well, which are another map.
+    # A norm keeps a map in float32 and a factor per position; without our own operation, it also
+    # keeps their product with the scale, which is another map.
     norm, factors = (4, 4) if fused else (4 + 4, 4)
 
     height, width, dim = stem.output
@@ -115,10 +118,10 @@ def sections(
         if fused:
             recomputed = branch = 4 * (dim + 4 * dim) + factors  # normalized, and before GELU
         else:
-            # Norm, its output, four maps of GELU, and what layer scale multiplies in float32.
+            # Norm, its output, four maps of GELU, and the input of layer scale in float32.
             scaled = 4 * dim * (variant.layer_scale is not None)
             branch = (norm + compute) * dim + factors + 4 * 4 * dim * compute + scaled
-            # What layer scale and the second pointwise layer read is free again before GELU's turn.
+            # The inputs of layer scale and of the second pointwise layer are freed before GELU.
             recomputed = branch - scaled - 4 * dim * compute
         backward = (_OPEN_FUSED * 4 if fused else _OPEN_PLAIN * compute) * dim
         for parameters in blocks:
@@ -134,33 +137,36 @@ def sections(
 def memory_of(
     recipe: Recipe, model: str, classes: int, device_batch: int, accumulated: int, device: Device
 ) -> Memory:
-    """Finds what a training step takes of a device at its peak.
+    """Estimates the peak memory of a training step on a device.
 
-    Backward starts with all that forward kept and no gradient, and ends with all gradients: the
-    peak is where both, and what is open there, are the most together.
+    The backward pass starts with all kept tensors and no gradients, and ends with all gradients.
+    The peak is where the sum of both and of the temporary tensors is largest.
 
     Args:
-        recipe: Recipe. As `recipe_for` returns it.
-        model: str. The network.
-        classes: int.
-        device_batch: int. Images at a time.
-        accumulated: int. Batches that make an update.
-        device: Device.
+        recipe: Recipe. As returned by `recipe_for`.
+        model: str. Name of the network.
+        classes: int. Number of classes.
+        device_batch: int. Batch size per device.
+        accumulated: int. Batches accumulated per update.
+        device: Device. The device type.
+
+    Returns:
+        A `Memory`.
     """
     compute = 4 if recipe.precision == "float32" else 2
     variant = network_of(recipe, model)
     fused = not device.is_gpu and compute == 4
     rows = list(sections(variant, recipe.size, classes, compute, recipe.remat, fused))
     parameters = sum(row.parameters for row in rows)
-    # Where batches are accumulated, a gradient has become a sum and its mean as soon as it is made.
+    # With accumulation, each gradient immediately becomes a sum and its mean.
     made = 4 * (1 + (accumulated > 1))
     kept, below = 0, 0
-    states = []  # gradients and activations, once backward is at a section
+    states = []  # gradients and activations while the backward pass is in a section
     for row in rows:
         kept += row.kept
         states.append((made * (parameters - below), device_batch * (kept + row.open)))
         below += row.parameters
-    # An update has all gradients, and no activations but the images.
+    # The update has all gradients, and no activations except the images.
     states.append((made * parameters, device_batch * 12 * recipe.size**2))
     gradients, activations = max(states, key=sum)
     memory = Memory(
@@ -175,5 +181,5 @@ def memory_of(
 
 
 def _downsampling(before: int, dim: int) -> int:
-    """Weights of a norm and a 2x2 convolution."""
+    """Number of weights of a norm and a 2x2 convolution."""
     return 2 * before + (4 * before + 1) * dim

@@ -11,15 +11,15 @@ import tensorflow as tf
 
 
 def smoothed_targets(labels: tf.Tensor, classes: int, label_smoothing: float = 0.1) -> tf.Tensor:
-    """Turns labels into probabilities that leave a little for every class.
+    """Converts labels to smoothed one-hot targets.
 
     Args:
-        labels: int tensor (...). Indices of the classes.
-        classes: int. How many there are.
-        label_smoothing: float. What is shared out evenly among all classes. Defaults to 0.1.
+        labels: int tensor (...). Class indices.
+        classes: int. Number of classes.
+        label_smoothing: float. Probability distributed evenly over all classes. Defaults to 0.1.
 
     Returns:
-        float32 tensor (..., classes), each row adding up to 1.
+        float32 tensor (..., classes), whose rows sum to 1.
     """
     share = label_smoothing / classes
     return tf.one_hot(labels, classes, 1.0 - label_smoothing + share, share)
@@ -36,8 +36,8 @@ def mix(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Mixes each image of a batch, and its targets, with its partner in the reversed batch.
 
-    One share is drawn for the whole batch: with mixup each image is a weighted mean of the two,
-    with CutMix a box of it comes from the partner, and the share is that of the area that is left.
+    One share is drawn for the whole batch. With mixup, each image is a weighted mean of the two;
+    with CutMix, a box is copied from the partner, and the share is that of the remaining area.
 
     Example:
 
@@ -47,15 +47,14 @@ def mix(
     ```
 
     Args:
-        images: float32 tensor (N, H, W, 3). N is even, or the middle image is left as it is.
+        images: float32 tensor (N, H, W, 3). If N is odd, the middle image is unchanged.
         targets: float32 tensor (N, classes).
-        seed: int tensor (2,). The same seed mixes in the same way.
-        mixup: float. Both parameters of the beta distribution of mixup's share, 0 for no mixup.
-            Defaults to 0.8.
-        cutmix: float. The same of CutMix. Defaults to 1.0.
-        probability: float. Share of the batches that are mixed. Defaults to 1.0.
-        switch: float. Share of those to which CutMix is applied, where both are on. Defaults
-            to 0.5.
+        seed: int tensor (2,). The same seed gives the same result.
+        mixup: float. Both parameters of the beta distribution of mixup's share, or 0 to disable
+            mixup. Defaults to 0.8.
+        cutmix: float. The same for CutMix. Defaults to 1.0.
+        probability: float. Probability that a batch is mixed. Defaults to 1.0.
+        switch: float. Probability of CutMix instead of mixup, if both are enabled. Defaults to 0.5.
 
     Returns:
         Pair of float32 tensors, the mixed images and targets.
@@ -65,8 +64,8 @@ def mix(
     """
     if min(mixup, cutmix) < 0:
         raise ValueError(
-            "mixup and cutmix are parameters of a beta distribution, or 0 for none. "
-            f"Received: mixup={mixup}, cutmix={cutmix}"
+            "mixup and cutmix must be positive parameters of a beta distribution, or 0 to disable "
+            f"them. Received: mixup={mixup}, cutmix={cutmix}"
         )
     if mixup == cutmix == 0:
         return images, targets
@@ -79,17 +78,18 @@ def mix(
 def draw(
     seed: tf.Tensor, mixup: float, cutmix: float, probability: float, switch: float
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Draws how one batch is mixed.
+    """Draws the random parameters for mixing one batch.
 
     Returns:
-        bool (), CutMix or mixup; float32 (), the share that an image keeps; float32 (2,), where the
-        centre of CutMix's box lies, in 0..1 of the height and the width.
+        bool (), whether to use CutMix; float32 (), the share that an image keeps; float32 (2,), the
+        centre of CutMix's box relative to the height and width, in 0..1.
     """
     seeds = tf.random.split(seed, 3)
     uniform = tf.random.stateless_uniform((4,), seeds[0], alg="philox")
     cuts = (uniform[0] < switch) if mixup and cutmix else tf.constant(cutmix > 0)
     alpha = tf.cast(tf.where(cuts, cutmix, mixup), tf.float64)
-    # Two gammas make a beta. In double precision, as a small alpha makes them very small.
+    # A beta variate from two gamma variates, in double precision because a small alpha makes them
+    # very small.
     own, partner = (tf.random.stateless_gamma((), part, alpha, dtype=tf.float64) for part in
                     (seeds[1], seeds[2]))  # fmt: skip
     share = tf.cast(own / (own + partner), tf.float32)
@@ -99,13 +99,13 @@ def draw(
 def weights_of_images(
     sides: tf.Tensor, cuts: tf.Tensor, share: tf.Tensor, centre: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Turns what `draw` drew into a weight for each pixel, for images of those sides, int32 (2,).
+    """Converts the result of `draw` to pixel weights for images with the given sides, int32 (2,).
 
     Returns:
-        float32 (H, W, 1), how much of a pixel is the image's own, 0 or 1 for CutMix; and float32
-        (), how much of the targets is.
+        float32 (H, W, 1), the weight of an image's own pixels (0 or 1 for CutMix); and float32 (),
+        the weight of its own targets.
     """
-    # A box of (1 - share) of the area, around a pixel of the image and cut off at its rim.
+    # A box with (1 - share) of the area, centred on a pixel and clipped to the image.
     cut = tf.cast(tf.cast(sides, tf.float32) * tf.sqrt(1 - share), tf.int32)
     middle = tf.cast(centre * tf.cast(sides, tf.float32), tf.int32)
     start = tf.clip_by_value(middle - cut // 2, 0, sides)

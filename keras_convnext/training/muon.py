@@ -1,4 +1,4 @@
-"""Muon: a step of a matrix that is as long in every direction, and AdamW for all else."""
+"""Muon: orthogonalized momentum for matrices, and AdamW for all other weights."""
 
 import math
 import re
@@ -10,25 +10,25 @@ from keras import ops
 from keras_convnext.training.optimizer import AdamW
 
 _MATRICES = re.compile(r"blocks_\d+/pwconv[12]/kernel$|downsample_\d+_conv/kernel$")
-_QUINTIC = (3.4445, -4.7750, 2.0315)  # steep at 0: five turns take 0.01 to about 1
+_QUINTIC = (3.4445, -4.7750, 2.0315)  # steep at 0: five iterations take 0.01 to about 1
 
 
 @keras.saving.register_keras_serializable(package="keras_convnext")
 class Muon(AdamW):
-    """Muon for the kernels of the pointwise and downsampling layers, AdamW for the others.
+    """Muon for the kernels of pointwise and downsampling layers, and AdamW for all other weights.
 
-    Momentum is made orthogonal, and scaled so that its numbers are as large as those of an AdamW
-    step: learning rate and weight decay mean the same in both halves, and layer-wise decay,
-    accumulation and averaging are those of `AdamW`. Depthwise kernels are no matrices; stem and
-    head stay with AdamW, as the reference advises.
+    The momentum of a kernel is orthogonalized and scaled to the typical size of an AdamW step, so
+    that learning rate and weight decay mean the same for both parts. Layer-wise decay, accumulation
+    and averaging work as in `AdamW`. Depthwise kernels are not matrices, and the stem and head use
+    AdamW, as the reference recommends.
 
-    An update takes as long as ten to twenty images do, so batches are better a hundred images and
-    more. The products of matrices are in float32, where the reference takes bfloat16.
+    An update takes as long as processing ten to twenty images, so use batches of at least a hundred
+    images. Matrix products are computed in float32; the reference uses bfloat16.
 
     Args:
         learning_rate: float or schedule. As in `AdamW`. Defaults to 4e-3.
         weight_decay: float. As in `AdamW`. Defaults to 0.05.
-        momentum: float. Of the matrices, Nesterov's. Defaults to 0.95.
+        momentum: float. Nesterov momentum of the matrices. Defaults to 0.95.
         name: str. Defaults to "muon".
         **kwargs: As in `AdamW`.
 
@@ -78,9 +78,9 @@ class Muon(AdamW):
 
 
 def orthogonal(matrix: Any) -> Any:
-    """Brings the singular values of a matrix to between about 0.7 and 1.2, all but the smallest.
+    """Maps the singular values of a matrix to about 0.7..1.2, except for the smallest ones.
 
-    Those below a hundredth of the matrix' norm are still raised, not as far.
+    Singular values below a hundredth of the matrix's norm are increased, but not as far.
 
     Args:
         matrix: tensor (M, N).
@@ -90,7 +90,7 @@ def orthogonal(matrix: Any) -> Any:
     """
     a, b, c = _QUINTIC
     is_tall = matrix.shape[0] > matrix.shape[1]
-    x = ops.transpose(matrix) if is_tall else matrix  # the smaller product
+    x = ops.transpose(matrix) if is_tall else matrix  # for the smaller Gram matrix
     x = x / (ops.sqrt(ops.sum(ops.square(x))) + 1e-7)
     for _ in range(5):
         gram = ops.matmul(x, ops.transpose(x))

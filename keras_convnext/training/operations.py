@@ -1,12 +1,11 @@
-"""The operations of RandAugment on one image, equal to Pillow's.
+"""The operations of RandAugment on one image, with the same results as in Pillow.
 
-Each takes a uint8 tensor (H, W, 3) and, where it has a strength, a scalar, and returns a uint8
-tensor of the same shape. Pillow truncates what it blends and moves to whole grey levels, and so
-does this.
+Each takes a uint8 tensor (H, W, 3) and, if it has a strength, a scalar, and returns a uint8 tensor
+of the same shape. As in Pillow, blended and interpolated pixels are truncated to whole grey levels.
 
-Places are reckoned in double precision, as Pillow reckons them. So the result is the same in eager
-mode and in a graph, whose compiler changes the order of operations: that is lost when the place is
-rounded to single precision.
+Positions are computed in double precision, as in Pillow. Results are then equal in eager mode and
+in a graph, whose compiler changes the order of operations: the differences vanish when positions
+are rounded to single precision.
 """
 
 import math
@@ -16,28 +15,28 @@ import tensorflow as tf
 
 from keras_convnext.network import IMAGENET_MEAN
 
-# Where there is no image: the mean colour, in whole grey levels.
+# The fill colour outside the image: the mean colour, in whole grey levels.
 FILL = tuple(round(255 * mean) for mean in IMAGENET_MEAN)
 
-# Weights of red, green and blue in Pillow's grey, in parts of 65536.
+# Weights of red, green and blue in Pillow's grey conversion, in units of 1 / 65536.
 _GREY = (19595, 38470, 7471)
 
 
 def auto_contrast(image: tf.Tensor) -> tf.Tensor:
-    """Stretches each channel so that its darkest pixel is 0 and its brightest 255."""
+    """Stretches each channel so that its darkest pixel becomes 0 and its brightest 255."""
     low = tf.cast(tf.reduce_min(image, (0, 1)), tf.float64)
     high = tf.cast(tf.reduce_max(image, (0, 1)), tf.float64)
     scale = tf.where(high > low, 255 / (high - low), 1)
     offset = tf.where(high > low, -low * scale, 0)
-    # As Pillow reckons its table. To reckon every pixel takes less time than to look it up.
+    # The formula of Pillow's lookup table; computing every pixel is faster than looking it up.
     levels = tf.cast(_lines(image), tf.float64)
     levels = levels * _along_line(scale, image) + _along_line(offset, image)
     return tf.reshape(_to_levels(levels), tf.shape(image))
 
 
 def equalize(image: tf.Tensor) -> tf.Tensor:
-    """Maps each channel's grey levels so that all of them are about equally frequent."""
-    # A number for each level of each channel.
+    """Equalizes the histogram of each channel."""
+    # A unique index for each level of each channel.
     numbers = tf.cast(_lines(image), tf.int32) + _along_line(tf.constant((0, 256, 512)), image)
     counts = tf.math.bincount(tf.reshape(numbers, (-1,)), minlength=768, maxlength=768)
     counts = tf.reshape(counts, (3, 256))
@@ -52,7 +51,7 @@ def equalize(image: tf.Tensor) -> tf.Tensor:
 
 
 def invert(image: tf.Tensor) -> tf.Tensor:
-    """Makes light dark and dark light."""
+    """Inverts all pixels."""
     return 255 - image
 
 
@@ -63,27 +62,27 @@ def posterize(image: tf.Tensor, bits: tf.Tensor) -> tf.Tensor:
 
 
 def solarize(image: tf.Tensor, threshold: tf.Tensor) -> tf.Tensor:
-    """Inverts what is at least as bright as `threshold`, in 0..256."""
-    bright = tf.cast(image, tf.int16) >= tf.cast(threshold, tf.int16)  # uint8 holds no 256
+    """Inverts all values of at least `threshold`, in 0..256."""
+    bright = tf.cast(image, tf.int16) >= tf.cast(threshold, tf.int16)  # 256 exceeds uint8
     return tf.bitwise.bitwise_xor(image, 255 * tf.cast(bright, tf.uint8))
 
 
 def solarize_add(image: tf.Tensor, added: tf.Tensor) -> tf.Tensor:
-    """Brightens what is darker than 128 by `added`, at most 128."""
+    """Adds `added`, at most 128, to all values below 128."""
     return image + tf.cast(added, tf.uint8) * tf.cast(image < 128, tf.uint8)
 
 
 def color(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    """Scales the distance of each pixel to its grey by `factor`."""
+    """Scales the difference between each pixel and its grey level by `factor`."""
     pixels = tf.cast(image, tf.float32)
     return _blend(_grey(pixels), pixels, factor)
 
 
 def contrast(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    """Scales the distance of each pixel to the image's mean grey by `factor`."""
+    """Scales the difference between each pixel and the mean grey level by `factor`."""
     pixels = tf.cast(image, tf.float32)
     grey = tf.cast(_grey(pixels)[..., 0], tf.int32)
-    # In whole numbers, as a sum in float32 rounds differently with every order of adding up.
+    # In integers, because a float32 sum depends on the order of summation.
     mean = tf.reduce_sum(grey) / tf.size(grey)
     return _blend(tf.cast(tf.floor(mean + 0.5), tf.float32), pixels, factor)
 
@@ -94,7 +93,7 @@ def brightness(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
 
 
 def sharpness(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    """Scales the distance of each pixel to the smoothed image by `factor`; the rim stays."""
+    """Scales the difference between the image and a smoothed one by `factor`, except at borders."""
     pixels = tf.cast(image, tf.float32)
     centre = pixels[1:-1, 1:-1]
     rows = pixels[:-2] + pixels[1:-1] + pixels[2:]
@@ -126,10 +125,10 @@ def translate_y(image: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
 
 
 def rotate(image: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
-    """Turns the image about its centre, counter-clockwise."""
+    """Rotates the image counter-clockwise around its centre."""
     height, width = _sides(image)
     half_width, half_height = (tf.cast(side, tf.float64) / 2 for side in (width, height))
-    # From each pixel's centre in the result to where it lies in the image.
+    # Maps the centre of each output pixel to its position in the image.
     angle = -tf.cast(degrees, tf.float64) * (math.pi / 180)
     cosine, sine = tf.cos(angle), tf.sin(angle)
     right = tf.range(width, dtype=tf.float64)[None] + 0.5 - half_width
@@ -151,7 +150,8 @@ def rotate(image: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
     for shift in range(-1, 3):
         row = tf.clip_by_value(top + shift, 0, height - 1)
         found = tf.gather(fours, row * (width + 1) + column)  # (H W, 12): four pixels of RGB
-        # So that a weight holds for a column: to spread it along a row takes longer than this.
+        # Transposed so that a weight applies to a column, which is faster than broadcasting it
+        # along a row.
         rows.append(tf.cast(tf.transpose(found), tf.float32))
     turned = _weighted(tf.split(_weighted(rows, down), 4), across)  # (3, H W)
     turned = tf.where(inside, _to_levels(turned), tf.constant(FILL, tf.uint8)[:, None])
@@ -163,14 +163,14 @@ def _slanted(lines: int | tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
 
 
 def _translate(image: tf.Tensor, share: tf.Tensor, axis: int) -> tf.Tensor:
-    """Moves the image along `axis`, rows for 0, columns for 1, back by a share of its length.
+    """Moves the image back by a share of its length along `axis`: 0 for rows, 1 for columns.
 
-    What `_shift` would do with equal shifts: then neighbours are slices, not looked up.
+    The result is that of `_shift` with equal shifts, but neighbours are slices instead of lookups.
     """
     length = _sides(image)[axis]
     shift = tf.cast(share, tf.float64) * tf.cast(length, tf.float64)
     whole = tf.floor(shift)
-    first = tf.cast(tf.math.ceil(-shift - 0.5), tf.int32)  # where the image's first pixel goes
+    first = tf.cast(tf.math.ceil(-shift - 0.5), tf.int32)  # output index of the first pixel
     ahead, behind = tf.clip_by_value(first, 0, length), tf.clip_by_value(-first, 0, length)
     shown = length - ahead - behind
 
@@ -181,7 +181,7 @@ def _translate(image: tf.Tensor, share: tf.Tensor, axis: int) -> tf.Tensor:
     lines = _lines(image)
     rims = [part(lines, 0, 1)] * 2, [part(lines, length - 1, 1)] * 2
     padded = tf.cast(tf.concat([*rims[0], lines, *rims[1]], axis), tf.float32)
-    start = tf.cast(whole, tf.int32) + ahead + 1  # one before the pixel, in what begins with two
+    start = tf.cast(whole, tf.int32) + ahead + 1  # one before the pixel; padding adds two
     neighbours = [part(padded, start + tap, shown) for tap in range(4)]
     moved = _to_levels(_weighted(neighbours, _cubic_weights(tf.cast(shift - whole, tf.float32))))
     fill = tf.broadcast_to(_along_line(tf.constant(FILL, tf.uint8), image), tf.shape(lines))
@@ -190,7 +190,7 @@ def _translate(image: tf.Tensor, share: tf.Tensor, axis: int) -> tf.Tensor:
 
 
 def _shift(image: tf.Tensor, shifts: tf.Tensor, axis: int) -> tf.Tensor:
-    """Moves each line along `axis`, rows for 1, columns for 0, back by its number of pixels."""
+    """Moves each line back by its own number of pixels along `axis`: 1 for rows, 0 for columns."""
     sides = _sides(image)
     length, lines = sides[axis], sides[1 - axis]
     step, line_step = (1, sides[1]) if axis else (sides[1], 1)
@@ -203,7 +203,7 @@ def _shift(image: tf.Tensor, shifts: tf.Tensor, axis: int) -> tf.Tensor:
     weights = _cubic_weights(tf.cast(shifts - whole, tf.float32)[:, None])
     moved = _to_levels(_weighted(neighbours, weights))  # (lines, 3 length)
 
-    # The places that show pixels whose centre lies within the image.
+    # Positions of pixels whose centre lies inside the image.
     first = tf.cast(tf.math.ceil(-shifts - 0.5), tf.int32)[:, None]
     place = tf.repeat(tf.range(length), 3)
     inside = tf.cast((place >= first) & (place < first + length), tf.uint8)
@@ -213,19 +213,19 @@ def _shift(image: tf.Tensor, shifts: tf.Tensor, axis: int) -> tf.Tensor:
 
 
 def _cubic_weights(t: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Weights of the first, third and fourth of four neighbours, `t` in 0..1 after the second.
+    """Returns the weights of the first, third and fourth of four neighbours, `t` after the second.
 
-    The second has what is left to 1. Pillow's transforms have another kernel than its resizing:
-    the cubic's parameter is -1, not -0.5.
+    The weight of the second is the remainder to 1. `t` is in 0..1. Pillow's transforms use another
+    bicubic kernel than its resizing, with the parameter -1 instead of -0.5.
     """
     rest = 1 - t
     return -t * rest * rest, t * (1 + t * rest), -t * t * rest
 
 
 def _weighted(neighbours: Sequence[tf.Tensor], weights: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Adds up four neighbours with `_cubic_weights`, and leaves four that are equal as they are.
+    """Interpolates four neighbours with `_cubic_weights`; equal neighbours are unchanged.
 
-    Without a sum of several terms, which a graph's compiler would add up in another order.
+    Avoids a sum of several terms, whose order a graph's compiler would change.
     """
     before, here, after, beyond = neighbours
     moved = here - weights[0] * (here - before)
@@ -242,27 +242,27 @@ def _to_levels(pixels: tf.Tensor) -> tf.Tensor:
 
 
 def _grey(pixels: tf.Tensor) -> tf.Tensor:
-    """Pillow's grey of float32 (H, W, 3), in whole levels, in each of the three channels."""
+    """Converts float32 (H, W, 3) to grey as in Pillow, in whole levels, in all three channels."""
     weights = tf.constant([[part / 65536] * 3 for part in _GREY])
     grey = tf.matmul(tf.reshape(pixels, (-1, 3)), weights)
     return tf.reshape(tf.floor(grey + 0.5), tf.shape(pixels))
 
 
 def _lines(image: tf.Tensor) -> tf.Tensor:
-    """Lays the pixels of a row side by side, (H, 3 W).
+    """Flattens the pixels of each row to (H, 3 W).
 
-    With what `_along_line` gives, that is reckoned ten times as fast as (H, W, 3) with (3,).
+    Arithmetic with the result of `_along_line` is ten times as fast as (H, W, 3) with (3,).
     """
     return tf.reshape(image, (tf.shape(image)[0], -1))
 
 
 def _along_line(of_channels: tf.Tensor, image: tf.Tensor) -> tf.Tensor:
-    """Repeats three numbers, one for each channel, for every pixel of a row of `_lines`."""
+    """Repeats one value per channel for every pixel in a row of `_lines`."""
     return tf.tile(of_channels, [_sides(image)[1]])
 
 
 def _sides(image: tf.Tensor) -> tuple[int | tf.Tensor, int | tf.Tensor]:
-    """Height and width: numbers where they are known while a graph is built."""
+    """Height and width, as int if they are known when the graph is built."""
     dynamic = tf.shape(image)
     height, width = image.shape[:2]
     return height or dynamic[0], width or dynamic[1]

@@ -1,4 +1,4 @@
-"""AdamW as the official code trains with it, under `model.fit` on every backend."""
+"""AdamW as in the official code, for `model.fit` on every backend."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -12,14 +12,15 @@ from keras_convnext.training.layer_decay import HEAD, layer_groups
 
 @keras.saving.register_keras_serializable(package="keras_convnext")
 class AdamW(keras.optimizers.Optimizer):
-    """AdamW with layer-wise decay, and with accumulation and averaging that hold on many devices.
+    """AdamW with layer-wise decay, and accumulation and averaging that work on several devices.
 
-    It gives the numbers of `torch.optim.AdamW` on TensorFlow, JAX and PyTorch. Tensors of rank 1
-    (biases, norms and layer scales) have no weight decay. Every learning rate, and with it the
-    decoupled decay, is scaled by `layer_decay ** (13 - group)`, with the groups of `layer_groups`.
+    Results match `torch.optim.AdamW` on TensorFlow, JAX and PyTorch. Tensors of rank 1 (biases,
+    norms and layer scales) have no weight decay. The learning rate of each variable, and with it
+    the decoupled weight decay, is scaled by `layer_decay ** (13 - group)`, with the groups from
+    `layer_groups`.
 
-    `keras.optimizers.AdamW` has no learning rate per layer, fails to accumulate under a strategy
-    (keras issue 20582), and averages at each batch that it accumulates.
+    `keras.optimizers.AdamW` has no layer-wise learning rates, cannot accumulate gradients under a
+    strategy (keras issue 20582), and updates the average for every accumulated batch.
 
     Example:
 
@@ -29,19 +30,21 @@ class AdamW(keras.optimizers.Optimizer):
     ```
 
     Args:
-        learning_rate: float or schedule. A schedule is asked with the number of updates, not of
+        learning_rate: float or schedule. A schedule is called with the number of updates, not of
             batches. Defaults to 4e-3.
-        weight_decay: float. Defaults to 0.05.
-        beta_1: float. Defaults to 0.9.
-        beta_2: float. Defaults to 0.999.
+        weight_decay: float. Decoupled weight decay. Defaults to 0.05.
+        beta_1: float. Decay rate of the first moment. Defaults to 0.9.
+        beta_2: float. Decay rate of the second moment. Defaults to 0.999.
         epsilon: float. Added after the bias correction, as in PyTorch. Defaults to 1e-8.
-        layer_decay: float. Factor from one group of layers to the one before it. Defaults to 1.
-        frozen_steps: int. Updates at the start in which the head alone is changed. Defaults to 0.
+        layer_decay: float. Learning rate factor from one group of layers to the group below it.
+            Defaults to 1.
+        frozen_steps: int. Number of updates at the start in which only the head is trained.
+            Defaults to 0.
         name: str. Defaults to "adamw".
-        **kwargs: `gradient_accumulation_steps` (the mean over so many batches makes an update),
-            `use_ema` and `ema_momentum` (the average starts as the weights before the first update,
-            and moves once an update), `global_clipnorm`, `clipnorm`, `clipvalue` (of the gradients
-            as they are after accumulation, over all devices).
+        **kwargs: `gradient_accumulation_steps` (number of batches averaged for an update),
+            `use_ema` and `ema_momentum` (the average starts from the initial weights and is updated
+            once per update), `global_clipnorm`, `clipnorm`, `clipvalue` (applied to gradients after
+            accumulation over batches and devices).
 
     References:
         Loshchilov and Hutter, "Decoupled Weight Decay Regularization", arXiv 1711.05101.
@@ -68,7 +71,7 @@ class AdamW(keras.optimizers.Optimizer):
         self.frozen_steps = frozen_steps
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
-        """Makes the state: two moments of each variable, its average and its accumulator."""
+        """Creates the state: two moments per variable, and its average and accumulator if used."""
         if self.built:
             return
         super().build(variables)
@@ -78,13 +81,13 @@ class AdamW(keras.optimizers.Optimizer):
 
     @property
     def averages(self) -> list[keras.Variable]:
-        """The average of each trainable variable, where `use_ema` is on."""
+        """The moving average of each trainable variable, if `use_ema` is on."""
         return self._model_variables_moving_average
 
     def finalize_variable_values(self, var_list: Sequence[keras.Variable]) -> None:
-        """Leaves the weights as they are when `fit` ends, so that another `fit` goes on with them.
+        """Keeps the weights when `fit` ends, so that another `fit` continues from them.
 
-        Keras' optimizers put the averages in their place.
+        Keras' optimizers would replace them with their averages.
         """
 
     def _get_current_learning_rate(self) -> Any:
@@ -127,7 +130,7 @@ class AdamW(keras.optimizers.Optimizer):
 
         completes = ops.equal((self._iterations + 1) % batches, 0)
         if keras.config.backend() == "jax":
-            # A branch of JAX has no side effects: it returns the new values instead.
+            # Branches in JAX must not have side effects: they return the new values instead.
             variables = [*self._trainable_variables, *self.variables]
             values = ops.cond(
                 completes, _returning(variables, update), _returning(variables, accumulate)
@@ -154,7 +157,7 @@ class AdamW(keras.optimizers.Optimizer):
                 self.assign_sub(average, (average - variable) * (1 - self.ema_momentum))
 
     def _rates(self, indices: Sequence[int], updates: Any) -> list[Any]:
-        """The learning rate of each variable."""
+        """Returns the learning rate of each variable."""
         rate = ops.cast(self._get_current_learning_rate(), "float32")
         of_trunk = ops.where(updates < self.frozen_steps, 0.0, rate)
         return [
@@ -166,9 +169,10 @@ class AdamW(keras.optimizers.Optimizer):
         return bool(self.weight_decay) and self._use_weight_decay(self._trainable_variables[index])
 
     def _bias_correction(self, updates: Any) -> tuple[Any, Any]:
-        """The factor on the learning rate, and the epsilon, that undo the bias of the moments.
+        """Returns the learning rate factor and the epsilon that correct the bias of the moments.
 
-        By `expm1`, since 1 - 0.999 has lost four digits in float32, and JAX has no float64.
+        Uses `expm1`, because 1 - 0.999 loses four digits in float32, and JAX has no float64 by
+        default.
         """
         count = ops.cast(updates + 1, "float32")
         first, second = (
@@ -179,7 +183,7 @@ class AdamW(keras.optimizers.Optimizer):
         return root / first, root * self.epsilon
 
     def _has_adam_step(self, index: int) -> bool:
-        """Whether a variable moves by the step of Adam, for which TensorFlow has a kernel."""
+        """Whether a variable is updated by Adam, for which TensorFlow has a kernel."""
         return True
 
     def _move(
@@ -191,7 +195,7 @@ class AdamW(keras.optimizers.Optimizer):
         step_size: Any,
         epsilon: Any,
     ) -> None:
-        """Moves a variable by its step, weight decay apart."""
+        """Updates a variable, without weight decay."""
         momentum, velocity = self._momentums[index], self._velocities[index]
         self.assign_add(momentum, (gradient - momentum) * (1 - self.beta_1))
         self.assign_add(velocity, (ops.square(gradient) - velocity) * (1 - self.beta_2))
@@ -212,7 +216,7 @@ class AdamW(keras.optimizers.Optimizer):
 def _returning(
     variables: Sequence[keras.Variable], function: Callable[[], None]
 ) -> Callable[[], list[Any]]:
-    """Returns a function that gives the values that `function` would leave in `variables`."""
+    """Returns a function that computes the values `function` would assign to `variables`."""
 
     def branch() -> list[Any]:
         held = [(variable, variable.value) for variable in variables]
@@ -227,11 +231,11 @@ def _returning(
 class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
     """Loss scaling for mixed_float16 that skips a batch if it overflows on any device.
 
-    Keras' own looks at the gradients of the first device alone, before they are summed.
+    Keras' own optimizer only checks the gradients of the first device, before they are summed.
     """
 
     def check_finite(self, grads: Sequence[Any]) -> Any:
-        """Returns whether every gradient on every device is finite, a bool scalar."""
+        """Returns whether all gradients on all devices are finite, as a bool scalar."""
         is_finite = super().check_finite(grads)
         if keras.config.backend() != "tensorflow":
             return is_finite

@@ -1,6 +1,6 @@
-"""What a recipe takes on paper: steps, memory and hours on devices that need not be there.
+"""Estimates the updates, memory and hours of a recipe on devices that need not be present.
 
-The hours are those of the steps alone, at the rate that `DEVICES` tells of, measured or assumed.
+Hours are those of the training steps alone, at the measured or assumed rates in `DEVICES`.
 """
 
 import difflib
@@ -21,44 +21,44 @@ from keras_convnext.training.memory import Memory, memory_of, network_of
 from keras_convnext.training.recipes import Recipe
 
 _IMAGENET_1K = (1_281_167, 1_000)
-DATA = {  # images and classes of the training split that a recipe is for
+DATA = {  # images and classes in the training split of each recipe's dataset
     "imagenet1k": _IMAGENET_1K,
     "imagenet1k_isotropic": _IMAGENET_1K,
     "imagenet22k": (14_197_122, 21_841),  # fall 2011
     "imagenet22k_to_1k": _IMAGENET_1K,
     "imagenet22k_to_1k_384": _IMAGENET_1K,
     "imagenet1k_384": _IMAGENET_1K,
-    "finetune_small": (None, 1_000),  # a head of fewer takes less
+    "finetune_small": (None, 1_000),  # a head with fewer classes needs less memory
     "cifar10": (50_000, 10),
 }
 
 
 class Plan(NamedTuple):
-    """What `plan` finds.
+    """The result of `plan`.
 
     Args:
-        recipe: Recipe.
-        model: str.
-        device: Device.
-        devices: int.
-        images: int. In an epoch.
-        updates_per_epoch: int.
-        updates: int. In all.
-        images_seen: int. In all.
-        device_batch: int. Images a device at a time.
-        accumulated: int. Batches that make an update.
-        memory: Memory. Of a device.
-        memory_limit: int. Bytes that it has.
-        advice: tuple of str. Settings that help, where the memory is too small for one image.
-        flops_per_image: int. Of a step.
-        rate: Rate. What the device makes of its peak.
-        images_per_second: float. Of all devices.
-        hours_per_epoch: float. Of training steps alone: no evaluation, no waiting for others.
-        hours: float. In all.
-        checkpoint: int. Bytes of a state, of which the last three are kept.
-        machines: int.
-        input_rate: float. Images a second that a machine has to decode and distort.
-        input_cores: int. Cores that this takes, for photographs of ImageNet's size.
+        recipe: Recipe. The recipe.
+        model: str. Name of the network.
+        device: Device. The device type.
+        devices: int. Number of devices.
+        images: int. Images per epoch.
+        updates_per_epoch: int. Updates per epoch.
+        updates: int. Updates in total.
+        images_seen: int. Images in total.
+        device_batch: int. Batch size per device.
+        accumulated: int. Batches accumulated per update.
+        memory: Memory. Peak memory per device.
+        memory_limit: int. Memory of a device, in bytes.
+        advice: tuple of str. Settings that save memory, if not even one image fits.
+        flops_per_image: int. Floating-point operations of a training step per image.
+        rate: Rate. The utilization of the device.
+        images_per_second: float. Throughput of all devices.
+        hours_per_epoch: float. Hours of training steps, without evaluation and communication.
+        hours: float. Hours in total.
+        checkpoint: int. Size of a checkpoint in bytes; the last three are kept.
+        machines: int. Number of machines.
+        input_rate: float. Images that each machine must decode and augment per second.
+        input_cores: int. CPU cores that this needs, for photographs of ImageNet's size.
     """
 
     recipe: Recipe
@@ -86,11 +86,11 @@ class Plan(NamedTuple):
 
     @property
     def fits(self) -> bool:
-        """Whether the memory is enough."""
+        """Whether the memory is sufficient."""
         return self.memory.total <= self.memory_limit
 
     def rows(self) -> list[tuple[str, str, str]]:
-        """What is told to people: a name, a figure, and what the figure rests on."""
+        """Returns the rows of a table for display: name, value and basis."""
         recipe, device, memory = self.recipe, self.device, self.memory
         gib = {name: f"{size / 2**30:.2f} GiB" for name, size in memory._asdict().items() if size}
         peak = device.peak(recipe.precision)
@@ -98,8 +98,12 @@ class Plan(NamedTuple):
         if device.is_gpu:
             share = f"{self.rate.utilisation:.3f} of {peak:,.0f} TFLOP/s"
         return [
-            ("images an epoch", f"{self.images:,}", ""),
-            ("updates an epoch", f"{self.updates_per_epoch:,}", f"of {recipe.batch_size:,} images"),
+            ("images per epoch", f"{self.images:,}", ""),
+            (
+                "updates per epoch",
+                f"{self.updates_per_epoch:,}",
+                f"of {recipe.batch_size:,} images",
+            ),
             ("updates", f"{self.updates:,}", f"{recipe.epochs} epochs"),
             ("images seen", f"{self.images_seen:,}", ""),
             ("devices", f"{self.devices:,}", f"{device.name}, machines: {self.machines}"),
@@ -107,25 +111,25 @@ class Plan(NamedTuple):
             ("accumulated batches", f"{self.accumulated:,}", ""),
             *(("memory: " + name, size, "") for name, size in gib.items()),
             (
-                "memory of a device" if device.is_gpu else "memory",
+                "memory per device" if device.is_gpu else "memory",
                 f"{memory.total / 2**30:.2f} GiB",
                 f"of {self.memory_limit / 2**30:,.0f}",
             ),
-            ("GFLOP an image", f"{self.flops_per_image / 1e9:,.1f}", "forward and backward"),
-            ("utilisation", share, self.rate.basis),
-            ("images a second", f"{self.images_per_second:,.0f}", ""),
-            ("hours an epoch", f"{self.hours_per_epoch:,.2f}", "without evaluation and waiting"),
+            ("GFLOP per image", f"{self.flops_per_image / 1e9:,.1f}", "forward and backward"),
+            ("utilization", share, self.rate.basis),
+            ("images per second", f"{self.images_per_second:,.0f}", ""),
+            ("hours per epoch", f"{self.hours_per_epoch:,.2f}", "without evaluation and waiting"),
             ("hours", f"{self.hours:,.1f}", ""),
             ("checkpoint", f"{self.checkpoint / 2**30:.2f} GiB", "the last three are kept"),
             (
-                "input of a machine",
+                "input per machine",
                 f"{self.input_rate:,.0f} images/s",
-                f"cores: {self.input_cores:,}, at {INPUT_IMAGES_A_CORE} each, measured",
+                f"cores: {self.input_cores:,}, at {INPUT_IMAGES_A_CORE} images/s each, measured",
             ),
         ]
 
     def as_dict(self) -> dict[str, object]:
-        """The same for programs: bytes, images and hours."""
+        """Returns a dict for programs, with memory in bytes and times in hours."""
         return {
             **self._asdict(),
             "recipe": self.recipe._asdict(),
@@ -137,10 +141,10 @@ class Plan(NamedTuple):
 
 
 def plan(recipe: Recipe, model: str, images: int | None, devices: int, device_type: str) -> Plan:
-    """Works out what a run takes, without running it.
+    """Estimates the updates, memory and time of a run without running it.
 
-    The batch of a device is the recipe's, or the largest below it that fits the memory. Cores of a
-    CPU are one device together.
+    The batch size per device is the recipe's, or the largest smaller one that fits in memory. All
+    cores of a CPU together are one device.
 
     Example:
 
@@ -151,30 +155,34 @@ def plan(recipe: Recipe, model: str, images: int | None, devices: int, device_ty
     ```
 
     Args:
-        recipe: Recipe. As `recipe_for` returns it.
-        model: str. The network.
-        images: int or None. Images in an epoch. None: those of the data that the recipe is for.
-        devices: int. How many devices.
+        recipe: Recipe. As returned by `recipe_for`.
+        model: str. Name of the network.
+        images: int or None. Images per epoch, or None for those of the recipe's dataset.
+        devices: int. Number of devices, or of CPU cores.
         device_type: str. A key of `DEVICES`.
 
+    Returns:
+        A `Plan`.
+
     Raises:
-        ValueError: If there is no such type of device, it lacks the recipe's precision, the images
-            are unknown or fewer than a batch, or the devices cannot share the batch.
+        ValueError: If the device type is unknown or does not support the recipe's precision, if the
+            number of images is unknown or less than a batch, or if the batch size is not a multiple
+            of the number of devices.
     """
     device = _device(device_type, recipe.precision)
     known, classes = DATA.get(recipe.name, (None, 1_000))
     images = images or known
     if images is None:
         raise ValueError(
-            f"The recipe {recipe.name} is for data of your own: say how many images there are, "
-            "with --images. Received: images=None"
+            f"The recipe {recipe.name} is for your own data. Pass the number of images: images= "
+            "(--images). Received: images=None"
         )
     if devices < 1:
-        raise ValueError(f"There is one device, or more. Received: devices={devices}")
+        raise ValueError(f"devices must be at least 1. Received: devices={devices}")
     updates_per_epoch = images // recipe.batch_size
     if not updates_per_epoch:
         raise ValueError(
-            f"An epoch has fewer images than a batch: set batch_size to {images} or less. "
+            f"An epoch has fewer images than a batch. Set batch_size to {images} or less. "
             f"Received: images={images}, batch_size={recipe.batch_size}"
         )
     together = 1 if device.is_gpu else devices
@@ -233,33 +241,33 @@ def _device(device_type: str, precision: str) -> Device:
     if device_type not in DEVICES:
         close = difflib.get_close_matches(device_type, DEVICES, 1)
         raise ValueError(
-            f"device_type is one of {', '.join(DEVICES)}"
+            f"device_type must be one of {', '.join(DEVICES)}"
             + (f"; did you mean {close[0]}?" if close else "")
             + f". Received: device_type={device_type}"
         )
     device = DEVICES[device_type]
     if precision not in device.rates:
         raise ValueError(
-            f"Nothing is known of {device.name} in this precision: set precision to "
+            f"There is no data for {device.name} with this precision. Set precision to "
             f"{' or '.join(device.rates)}. Received: precision={precision}"
         )
     return device
 
 
 def _advice(recipe: Recipe, device: Device, total: Callable[[Recipe], int]) -> list[str]:
-    """What other settings would take, for one image at a time."""
+    """Returns the memory with other settings and a batch size of one."""
     half = next(
         (name for name in ("mixed_bfloat16", "mixed_float16") if name in device.rates), None
     )
     others = [] if recipe.remat else [recipe._replace(remat=True)]
     if half and recipe.precision == "float32":
         others += [other._replace(precision=half) for other in (recipe, *others)]
-    told = []
+    lines = []
     for other in others:
         changes = {"precision": other.precision, "remat": other.remat}
         settings = " ".join(
             f"{name}={value}" for name, value in changes.items() if value != getattr(recipe, name)
         )
         taken = total(other) / 2**30
-        told.append(f"{settings}: {taken:.1f} GiB".replace("remat=True", "remat=true"))
-    return told
+        lines.append(f"{settings}: {taken:.1f} GiB".replace("remat=True", "remat=true"))
+    return lines

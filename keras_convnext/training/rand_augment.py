@@ -1,4 +1,4 @@
-"""RandAugment as the official code runs it: timm's, with operations that grow with the magnitude.
+"""RandAugment as in the official code: timm's version with "increasing" operations.
 
 References:
     - "RandAugment: Practical automated data augmentation", Cubuk et al., arXiv 1909.13719.
@@ -18,7 +18,7 @@ HIGHEST = 10.0  # magnitude
 
 
 class Config(NamedTuple):
-    """What a string such as "rand-m9-mstd0.5-inc1" says."""
+    """A parsed configuration such as "rand-m9-mstd0.5-inc1"."""
 
     magnitude: float = HIGHEST
     layers: int = 2
@@ -28,9 +28,10 @@ class Config(NamedTuple):
 
 
 class Operation(NamedTuple):
-    """A row of the table: what is done, and how strongly at a level in 0..1 and a sign of 1 or -1.
+    """A row of the table: an operation, and its strength as a function of level and sign.
 
-    `strength` is that of "inc1", `plain_strength` that of "inc0". None is an operation without one.
+    The level is in 0..1, the sign is 1 or -1. `strength` is used with "inc1", `plain_strength` with
+    "inc0". Both are None for an operation without a strength.
     """
 
     name: str
@@ -82,11 +83,11 @@ OPERATIONS = (
 def rand_augment(
     image: tf.Tensor, seed: tf.Tensor, config: str = "rand-m9-mstd0.5-inc1"
 ) -> tf.Tensor:
-    """Distorts an image by a few operations drawn from fifteen.
+    """Applies a few random operations, out of fifteen, to an image.
 
-    Each layer draws an operation, with replacement, applies it with the probability of the config,
-    at a magnitude that is normally distributed and clipped to 0..10, and where an operation goes
-    two ways, in either. Geometric operations interpolate bicubically and fill with the mean colour.
+    Each layer draws an operation with replacement, and applies it with the configured probability.
+    The magnitude is normally distributed and clipped to 0..10; the sign of signed operations is
+    random. Geometric operations interpolate bicubically and fill with the mean colour.
 
     Example:
 
@@ -97,16 +98,17 @@ def rand_augment(
     Args:
         image: uint8 tensor (H, W, 3). RGB in 0..255, at least 3 x 3 pixels.
         seed: int tensor (2,). The same seed draws the same operations.
-        config: str. timm's notation: "rand", then in any order "m" the magnitude, "n" the number of
-            layers, "mstd" the magnitude's standard deviation, "inc" 1 for operations that distort
-            more at a larger magnitude, "p" the probability of each layer. What is left out is m10,
-            n2, mstd0, inc0, p0.5. Defaults to that of the paper, "rand-m9-mstd0.5-inc1".
+        config: str. timm's notation: "rand", followed in any order by "m" (magnitude), "n" (number
+            of layers), "mstd" (standard deviation of the magnitude), "inc" (1 if all operations
+            become stronger with the magnitude) and "p" (probability of each layer). Missing parts
+            are m10, n2, mstd0, inc0 and p0.5. Defaults to that of the paper,
+            "rand-m9-mstd0.5-inc1".
 
     Returns:
         uint8 tensor (H, W, 3).
 
     Raises:
-        ValueError: If the config has a part that is not known, or out of its range.
+        ValueError: If a part of `config` is unknown or out of range.
     """
     parsed = parse_config(config)
     for index, magnitude, sign in zip(*map(tf.unstack, draw(seed, parsed))):
@@ -115,13 +117,13 @@ def rand_augment(
 
 
 def draw(seed: tf.Tensor, config: Config) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Draws what happens to one image.
+    """Draws the operations for one image.
 
     Returns:
-        For each layer: int32, the index in `OPERATIONS`, or -1 where the layer is not applied;
+        For each layer: int32, the index in `OPERATIONS`, or -1 if the layer is not applied;
         float32, the magnitude in 0..10; float32, the sign.
     """
-    # One draw for all, as each costs as much as hundreds of numbers.
+    # All numbers at once, because a call costs as much as hundreds of numbers.
     which, whether, two_ways, strength = tf.unstack(
         tf.random.stateless_uniform((4, config.layers), seed, alg="philox")
     )
@@ -141,26 +143,26 @@ def apply_operation(
     sign: tf.Tensor,
     increasing: bool = True,
 ) -> tf.Tensor:
-    """Applies one row of `OPERATIONS`, or none if the index is -1; only that one is computed.
+    """Applies one row of `OPERATIONS`, or none if the index is -1, without computing the others.
 
     Args:
-        image: uint8 tensor (H, W, 3).
+        image: uint8 tensor (H, W, 3). RGB in 0..255.
         index: int32 tensor (). The row, or -1.
         magnitude: float32 tensor (). In 0..10.
         sign: float32 tensor (). 1 or -1.
-        increasing: bool. Which of the two columns of strengths holds. Defaults to True.
+        increasing: bool. Whether to use `strength` instead of `plain_strength`. Defaults to True.
 
     Returns:
         uint8 tensor (H, W, 3).
     """
-    # In double precision, see `operations`.
+    # In double precision; see `operations`.
     level = tf.cast(magnitude, tf.float64) / HIGHEST
     inputs = [tf.convert_to_tensor(image), level, tf.cast(sign, tf.float64)]
     chosen = tf.convert_to_tensor(index) + 1
     if tf.executing_eagerly():
         return _branches(increasing)[int(chosen)](*inputs)
-    # `tf.switch_case` would write out all the branches in the graph, two thousand nodes for two
-    # layers, and to skip those takes as long as an operation.
+    # `tf.switch_case` would inline all branches, two thousand nodes for two layers, and skipping
+    # these takes as long as an operation.
     functions = _traced_branches(inputs[0].shape, increasing)
     (result,) = tf.raw_ops.StatelessCase(
         branch_index=chosen, input=inputs, Tout=[tf.uint8], branches=functions
@@ -169,7 +171,7 @@ def apply_operation(
 
 
 def _branches(increasing: bool) -> list[Callable[..., tf.Tensor]]:
-    """Returns what is done to an image at a level and a sign: nothing, or one of `OPERATIONS`."""
+    """Returns functions of image, level and sign: the identity, then one per `OPERATIONS` row."""
 
     def branch(row: Operation) -> Callable[..., tf.Tensor]:
         strength = row.strength if increasing else row.plain_strength
@@ -182,7 +184,7 @@ def _branches(increasing: bool) -> list[Callable[..., tf.Tensor]]:
 @cache
 def _traced_branches(shape: tf.TensorShape, increasing: bool) -> list[Callable[..., tf.Tensor]]:
     specs = tf.TensorSpec(shape, tf.uint8), *[tf.TensorSpec((), tf.float64)] * 2
-    with tf.init_scope():  # they outlive the graph that asks for them first
+    with tf.init_scope():  # they outlive the graph that traces them first
         return [
             tf.function(branch, autograph=False).get_concrete_function(*specs)
             for branch in _branches(increasing)
@@ -190,18 +192,20 @@ def _traced_branches(shape: tf.TensorShape, increasing: bool) -> list[Callable[.
 
 
 def parse_config(config: str) -> Config:
-    """Reads a string such as "rand-m9-mstd0.5-inc1".
+    """Parses a configuration such as "rand-m9-mstd0.5-inc1".
 
     Raises:
-        ValueError: As `rand_augment` does.
+        ValueError: As in `rand_augment`.
     """
     name, *parts = config.split("-")
     if name != "rand":
-        raise ValueError(f'A RandAugment config begins with "rand". Received: {config!r}')
+        raise ValueError(
+            f'A RandAugment config must begin with "rand". Received: rand_augment={config!r}'
+        )
     known = {
         "m": ("magnitude", float, lambda value: 0 <= value <= HIGHEST, "from 0 to 10"),
-        "n": ("layers", int, lambda value: value >= 0, "a whole number from 0 up"),
-        # timm takes a deviation past 100 to mean a uniform magnitude, which no recipe here does.
+        "n": ("layers", int, lambda value: value >= 0, "an integer of at least 0"),
+        # In timm, a deviation above 100 means a uniform magnitude, which no recipe here uses.
         "mstd": ("deviation", float, lambda value: 0 <= value <= 100, "from 0 to 100"),
         "inc": ("increasing", int, lambda value: value in (0, 1), "0 or 1"),
         "p": ("probability", float, lambda value: 0 <= value <= 1, "from 0 to 1"),
@@ -212,17 +216,21 @@ def parse_config(config: str) -> Config:
         key = part.removesuffix(number)
         if key not in known:
             raise ValueError(
-                f"RandAugment knows of {', '.join(known)}, each with a number after it. "
-                f"Received: {part!r} in {config!r}"
+                f"The parts of a RandAugment config are {', '.join(known)}, each followed by a "
+                f"number. Received: {part!r} in {config!r}"
             )
         field, kind, allowed, range_ = known[key]
         if field in fields:
-            raise ValueError(f"RandAugment's {key} is given twice. Received: {config!r}")
+            raise ValueError(
+                f"RandAugment's {key} must not be given twice. Received: rand_augment={config!r}"
+            )
         try:
             value = kind(number)
         except ValueError:
             value = None
         if value is None or not allowed(value):
-            raise ValueError(f"RandAugment's {key} is {range_}. Received: {part!r} in {config!r}")
+            raise ValueError(
+                f"RandAugment's {key} must be {range_}. Received: {part!r} in {config!r}"
+            )
         fields[field] = bool(value) if field == "increasing" else value
     return Config(**fields)

@@ -1,7 +1,7 @@
-"""The settings of training, one row a recipe.
+"""Training recipes, one row each.
 
-Liu et al., "A ConvNet for the 2020s" (arXiv 2201.03545), tables 5 and 6, and the commands of the
-official TRAINING.md; what neither says and this package chose is marked "ours".
+The settings are from Liu et al., "A ConvNet for the 2020s" (arXiv 2201.03545), tables 5 and 6, and
+from the commands in the official TRAINING.md. Recipes chosen by this package are marked "ours".
 """
 
 from collections.abc import Mapping
@@ -12,50 +12,51 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
 class Recipe(NamedTuple):
-    """All that a training run does, but for the network, the data and the place.
+    """All settings of a training run except for the network, the data and the output folder.
 
     Args:
-        name: str.
+        name: str. Name of the recipe.
         source: str. Where the settings come from.
-        epochs: int.
-        batch_size: int. Images an update of the weights, over all devices and accumulated batches.
-        learning_rate: float. The highest, for that batch.
-        weight_decay: float. Decoupled, on tensors of rank 2 and more.
+        epochs: int. Number of epochs.
+        batch_size: int. Images per weight update, over all devices and accumulated batches.
+        learning_rate: float. Peak learning rate, for that batch size.
+        weight_decay: float. Decoupled weight decay, for tensors of rank 2 and more.
         optimizer: str. One of `OPTIMIZERS`.
-        warmup_epochs: float. Epochs of linear warmup, from 0.
-        min_learning_rate: float. What the cosine ends at.
-        layer_decay: float. Factor on the learning rate from one group of layers to the one before
-            it; 1 for none.
-        frozen_epochs: float. Epochs at the start in which the head alone learns.
-        clip_norm: float or None. Largest norm of all gradients together.
-        ema_decay: float or None. Decay of the average of the weights.
-        drop_path_rate: float. Stochastic depth at the last block.
-        layer_scale: float or None. What layer scale starts from.
-        head_init_scale: float. Factor on the random start of the head.
-        start: str or None. The published weights to start from.
-        published: str or None. The published weights that this made, which tell its accuracy.
-        validation_share: float. Share of the training images held back to validate on, where the
-            data has no others; 0 for none.
+        warmup_epochs: float. Epochs of linear warmup from 0.
+        min_learning_rate: float. Final learning rate of the cosine.
+        layer_decay: float. Learning rate factor from one group of layers to the group below it; 1
+            to disable layer-wise decay.
+        frozen_epochs: float. Epochs at the start in which only the head is trained.
+        clip_norm: float or None. Maximum global norm of the gradients.
+        ema_decay: float or None. Decay of the moving average of the weights.
+        drop_path_rate: float. Stochastic depth rate of the last block.
+        layer_scale: float or None. Initial value of layer scale.
+        head_init_scale: float. Factor for the initial weights of the head.
+        start: str or None. Published weights to start from.
+        published: str or None. Published weights trained with this recipe, which give its accuracy.
+        validation_share: float. Share of the training images to hold out if the data has no
+            validation split; 0 for none.
         size: int. Side of the images, in pixels.
-        crop_scale: tuple of two floats. Share of the image that a random crop covers.
-        crop_ratio: tuple of two floats. Width over height of a random crop.
-        horizontal_flip: float. Probability.
-        rand_augment: str or None. timm's name of a RandAugment.
-        color_jitter: float or None. Of brightness, contrast and saturation; without RandAugment.
-        random_erasing: float. Probability.
-        mixup: float. Alpha of mixup; 0 for none.
-        cutmix: float. Alpha of CutMix; 0 for none.
-        mixing_probability: float. That a batch is mixed.
-        mixing_switch: float. That it is by CutMix, where both are on.
-        mixing_batch: int. Images that share one draw of mixing: the batch of one device in the
-            reference layout. Taken as the largest divisor of a process's batch up to it.
-        label_smoothing: float.
-        device_batch: int. Images a device at a time, in the reference layout.
-        devices: int. How many devices that is.
+        crop_scale: tuple of two floats. Minimum and maximum share of the image in a random crop.
+        crop_ratio: tuple of two floats. Minimum and maximum width / height of a random crop.
+        horizontal_flip: float. Probability of a horizontal flip.
+        rand_augment: str or None. RandAugment in timm's notation.
+        color_jitter: float or None. Maximum change of brightness, contrast and saturation; ignored
+            with RandAugment.
+        random_erasing: float. Probability of random erasing.
+        mixup: float. Alpha of mixup; 0 to disable it.
+        cutmix: float. Alpha of CutMix; 0 to disable it.
+        mixing_probability: float. Probability that a batch is mixed.
+        mixing_switch: float. Probability of CutMix instead of mixup, if both are enabled.
+        mixing_batch: int. Number of images that share one draw of mixing: the batch size per device
+            in the reference layout. Its greatest common divisor with a process's batch is used.
+        label_smoothing: float. Label smoothing.
+        device_batch: int. Batch size per device in the reference layout.
+        devices: int. Number of devices in the reference layout.
         precision: str. One of `PRECISIONS`.
-        remat: bool. Whether blocks are computed again for the gradient.
-        save_steps: int or None. Updates between checkpoints; one is saved after each epoch too.
-        seed: int. Of the weights, the order and the augmentation.
+        remat: bool. Whether blocks are recomputed for the gradient to save memory.
+        save_steps: int or None. Updates between checkpoints, in addition to one after each epoch.
+        seed: int. Seed of the weights, the order and the augmentation.
     """
 
     name: str
@@ -99,20 +100,20 @@ class Recipe(NamedTuple):
 
 
 class RecipeFamily(NamedTuple):
-    """A recipe, and the settings of the networks that differ from it; `recipe_for` combines them.
+    """A recipe, and settings that differ for some networks; `recipe_for` combines them.
 
-    A network that a dict does not name takes what `shared` has. There is no such default for
-    `drop_path_rate`: if it names networks, the recipe was published for those alone.
+    Networks that are not in a dict use the setting in `shared`. `drop_path_rate` is an exception:
+    if it is not empty, the recipe was published for the networks in it only.
 
     Args:
-        shared: Recipe. What all other networks take.
-        start: dict of str to (str or None). By the name of the network, as are all that follow.
-        size: dict of str to int.
-        drop_path_rate: dict of str to float.
-        layer_scale: dict of str to (float or None).
-        ema_decay: dict of str to (float or None).
-        device_batch: dict of str to int.
-        devices: dict of str to int.
+        shared: Recipe. Settings of all other networks.
+        start: dict from network names, as in the following, to (str or None).
+        size: dict to int.
+        drop_path_rate: dict to float.
+        layer_scale: dict to (float or None).
+        ema_decay: dict to (float or None).
+        device_batch: dict to int.
+        devices: dict to int.
     """
 
     shared: Recipe
@@ -239,8 +240,8 @@ RECIPES = {
             drop_path_rate={"convnext_base": 0.8, "convnext_large": 0.95},
             ema_decay={},
         ),
-        # Ours: hundreds to thousands of images of a user's own, on whatever there is. The head
-        # learns alone at first, since what it says at random would only disturb the trunk.
+        # Ours, for hundreds to thousands of your own images on any device. Only the head is trained
+        # at first, because gradients from a random head would only disturb the trunk.
         RecipeFamily(
             _FINE_TUNE._replace(
                 name="finetune_small",
@@ -263,7 +264,7 @@ RECIPES = {
             start={"convnext_cifar": "cifar10"},
             size={"convnext_cifar": 32},
         ),
-        # Ours, for a CPU: 88.3 % of the test images in 80 minutes of two cores.
+        # Ours, for a CPU: 88.3 % accuracy on the test images after 80 minutes on two cores.
         RecipeFamily(
             Recipe(
                 "cifar10",

@@ -1,4 +1,4 @@
-"""A recipe, a network and data: trained, kept, and resumed where it was stopped."""
+"""Trains a network with a recipe, saves it, and resumes interrupted runs."""
 
 import signal
 from collections.abc import Mapping
@@ -37,14 +37,14 @@ def train(
     strategy: tf.distribute.Strategy | None = None,
     console: Console | None = None,
 ) -> keras.Model:
-    """Trains a network, or goes on with a run that was stopped.
+    """Trains a network, or resumes an interrupted run.
 
-    The folder of the run gets `run.json` (what is run, with every setting), `classes.txt`,
-    `log.csv`, `checkpoints/` (the last three states) and, by accuracy on the validation images,
-    `best.keras` and `best_ema.keras`; `final.keras`, `final_ema.keras` and `run.png` at the end;
-    `tensorboard/` if that is installed. What ends in `_ema` holds averages, where the recipe has
-    them. The same call on the same folder goes on where the last state is, and ends
-    with the same numbers as if it had not been stopped.
+    The following files are written to the folder of the run: `run.json` (all settings),
+    `classes.txt`, `log.csv`, `checkpoints/` (the last three states), and `best.keras` and
+    `best_ema.keras` (highest validation accuracy); at the end `final.keras`, `final_ema.keras` and
+    `run.png`; and `tensorboard/` if TensorBoard is installed. Files with `_ema` contain the moving
+    averages of the weights, if the recipe uses them. The same call with the same folder resumes
+    from the last state, and gives the same results as an uninterrupted run.
 
     Example:
 
@@ -53,28 +53,28 @@ def train(
     ```
 
     Args:
-        recipe: str or Recipe. One of `RECIPES` by name, or one as it is to be run.
-        model: str. The network, as `keras-convnext list` names it.
-        data: str or path. As `open_source` takes it, with a split "train", and "validation" or
-            "test"; without those, the recipe's `validation_share` of the images is held back.
-        output: str or path. The folder of the run. On several machines, one they all see.
-        settings: dict or None. Fields of the recipe to override.
-        validation_data: str or path or None. Other data to validate on. Defaults to None.
-        strategy: tf.distribute.Strategy or None. Defaults to None: all devices there are.
-        console: rich.console.Console or None. Where to show how far it is. Defaults to none.
+        recipe: str or Recipe. The name of a recipe in `RECIPES`, or a complete `Recipe`.
+        model: str. Name of the network, as in `keras-convnext list`.
+        data: str or path. As in `open_source`, with a split "train", and "validation" or "test".
+            Without the latter, the recipe's `validation_share` of the images is held out.
+        output: str or path. The folder of the run. Several machines must share it.
+        settings: dict or None. Fields of the recipe to override. Defaults to None.
+        validation_data: str, path or None. Other data to validate on. Defaults to None.
+        strategy: tf.distribute.Strategy or None. Defaults to None, for all available devices.
+        console: rich.console.Console or None. Where to show progress. Defaults to None, to show
+            nothing.
 
     Returns:
-        The trained keras.Model, which takes pixels and returns probabilities.
+        The trained `keras.Model`, which maps pixels to probabilities.
 
     Raises:
-        ValueError: If a setting is wrong, the data has something wrong with it, or `output`
-            belongs to another run.
-        Interrupted: If SIGTERM or SIGINT came. The state is saved.
-        NonFiniteLossError: If the loss is no number any more. The last good state is kept.
+        ValueError: If a setting or the data is invalid, or `output` belongs to another run.
+        Interrupted: If SIGTERM or SIGINT was received. The state has been saved.
+        NonFiniteLossError: If the loss is NaN or infinite. The last good state is kept.
     """
     if isinstance(recipe, str):
         recipe = recipe_for(recipe, model, settings)
-    # A strategy for several machines has to be there before any other use of TensorFlow.
+    # A strategy for several machines must be created before any other use of TensorFlow.
     strategy = strategy or find_strategy()
     train_source, validation_source = _sources(data, validation_data, recipe)
     output = Path(output)
@@ -82,7 +82,7 @@ def train(
     updates_per_epoch = train_source.size // recipe.batch_size
     if not updates_per_epoch:
         raise ValueError(
-            f"An update takes more images than there are: {train_source.size:,} images. "
+            f"There are only {train_source.size:,} training images, fewer than one batch. "
             f"Set a smaller batch_size. Received: batch_size={recipe.batch_size}"
         )
     description = describe(recipe, model, data, train_source)
@@ -114,7 +114,7 @@ def train(
     journal.write_log()
     with journal.stopping_on(signal.SIGTERM, signal.SIGINT):
         while (epoch := progress.updates // updates_per_epoch) < recipe.epochs:
-            # What is left of an epoch that was broken off is a `fit` of its own.
+            # The rest of an interrupted epoch is a separate `fit`.
             done = progress.updates % updates_per_epoch
             if done:
                 journal.resume_metrics()
@@ -131,13 +131,13 @@ def train(
                 )
             except tf.errors.OpError as error:
                 _refuse_broken(train_source, validation_source, recipe, progress.updates)
-                if isinstance(error, tf.errors.NotFoundError):  # a file that is back again
+                if isinstance(error, tf.errors.NotFoundError):  # a file that has reappeared
                     raise DataError(f"{reason_of(error)} Received: {data}") from error
                 raise
             if journal.signal:
                 raise Interrupted(
-                    f"Stopped by {journal.signal.name} after update {progress.updates:,}; the same "
-                    f"command goes on from there. Received: output={output}",
+                    f"Stopped by {journal.signal.name} after update {progress.updates:,}. Run the "
+                    f"same command to resume. Received: output={output}",
                     journal.signal,
                 )
     if layout.is_chief:
@@ -155,23 +155,23 @@ def train(
 def _sources(
     data: str | Path, validation_data: str | Path | None, recipe: Recipe
 ) -> tuple[Source, Source]:
-    """The images to train and those to validate on."""
+    """Returns the training and validation images."""
     training = open_source(data, "train")
-    check_images(training, least=2)  # one image of a class would be learned by heart
+    check_images(training, least=2)  # a single image of a class would only be memorized
     try:
         validation = open_source(validation_data or data, "validation")
     except NoSuchSplitError as error:
         if recipe.validation_share and validation_data is None:
             return hold_out(training, recipe.validation_share, recipe.seed)
         raise DataError(
-            f"No images to validate on: {error}. Put some into a folder val/ beside train/, name "
-            "other data with validation_data (--validation-data), or hold some back with "
-            "validation_share (--set validation_share=0.2)"
+            f"There are no validation images: {error}. Put some in a folder val/ next to train/, "
+            "pass other data with validation_data (--validation-data), or hold out some of the "
+            "training images with validation_share (--set validation_share=0.2)"
         ) from error
     check_images(validation)
     if validation.classes != training.classes:
         raise ValueError(
-            "Training and validation images have the same classes. "
+            "Training and validation data must have the same classes. "
             f"Received: {training.classes[:5]}... and {validation.classes[:5]}..."
         )
     return training, validation
@@ -180,7 +180,7 @@ def _sources(
 def _validation(
     strategy: tf.distribute.Strategy, source: Source, recipe: Recipe, layout: Layout
 ) -> tuple[tf.data.Dataset | tf.distribute.DistributedDataset, int]:
-    """The batches to validate on, and how many they are."""
+    """Returns the validation batches and their number."""
     batches = evaluation_batches(source, recipe, layout)
     return _distributed(strategy, layout, batches), int(batches.cardinality())
 
@@ -188,7 +188,7 @@ def _validation(
 def _refuse_broken(
     train_source: Source, validation_source: Source, recipe: Recipe, updates: int
 ) -> None:
-    """Names the image that does not decode, if that is what has ended the run."""
+    """Raises an error that names the broken image, if one has ended the run."""
     epoch, update = divmod(updates, train_source.size // recipe.batch_size)
     first = update * recipe.batch_size
     order = train_source.order(recipe.seed, epoch)
@@ -206,7 +206,7 @@ def _spectators(journal: Journal, console: Console | None) -> list[keras.callbac
 
 
 def _restored(folder: Path, model: keras.Model, console: Console) -> Progress:
-    """Goes back to the newest state that can be read."""
+    """Restores the newest readable state."""
     states = saved_states(folder)
     for state in states:
         try:
@@ -215,7 +215,7 @@ def _restored(folder: Path, model: keras.Model, console: Console) -> Progress:
             if state is states[-1]:
                 raise
             console.print(
-                f"{error} Going back to the one before.",
+                f"{error}. Using the previous state.",
                 style="yellow",
                 markup=False,
                 soft_wrap=True,

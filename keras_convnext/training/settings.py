@@ -1,4 +1,4 @@
-"""A recipe as it is for one network, with a user's own settings: picked, read and checked."""
+"""Combines a recipe with a network and with a user's settings, and checks the result."""
 
 import difflib
 import json
@@ -8,11 +8,11 @@ from typing import Any, TypeGuard
 from keras_convnext.training.recipes import OPTIMIZERS, PRECISIONS, RECIPES, Recipe, RecipeFamily
 from keras_convnext.variants import VARIANTS
 
-Rule = tuple[str, Callable[[object], bool]]  # what a field has to be, and whether a value is
+Rule = tuple[str, Callable[[object], bool]]  # description of valid values, and their check
 
 
 def recipe_for(name: str, model: str, settings: Mapping[str, object] | None = None) -> Recipe:
-    """Returns a recipe as it is for one network.
+    """Returns the recipe for a network.
 
     Example:
 
@@ -23,22 +23,26 @@ def recipe_for(name: str, model: str, settings: Mapping[str, object] | None = No
 
     Args:
         name: str. A key of `RECIPES`.
-        model: str. The network, as `keras-convnext list` names it.
-        settings: dict or None. Fields to override; a str is read as its field's kind.
+        model: str. Name of the network, as in `keras-convnext list`.
+        settings: dict or None. Fields to override. Strings are parsed as values of the field.
+            Defaults to None.
+
+    Returns:
+        A `Recipe`.
 
     Raises:
-        ValueError: If there is no such recipe, network or field, or a value is none of the field's
-            kind or out of range.
+        ValueError: If the recipe, network or a field is unknown, or a value has the wrong type or
+            is out of range.
     """
     if name not in RECIPES:
-        raise ValueError(f"recipe is {_one_of(name, RECIPES)}. Received: recipe={name}")
+        raise ValueError(f"recipe must be {_one_of(name, RECIPES)}. Received: recipe={name}")
     family = RECIPES[name]
     own = {field: _read(field, value) for field, value in (settings or {}).items()}
     published = family.drop_path_rate
     if published and model not in published and "drop_path_rate" not in own:
         raise ValueError(
-            f"The recipe {name} was published for {', '.join(published)}. For another network, say "
-            f"what drop_path_rate is to be. Received: model={model}"
+            f"The recipe {name} was published for {', '.join(published)}. For another network, set "
+            f"drop_path_rate. Received: model={model}"
         )
     return _checked(_of_network(family, model)._replace(**own), model)
 
@@ -57,9 +61,11 @@ def _of_network(family: RecipeFamily, model: str) -> Recipe:
 
 
 def _read(field: str, value: object) -> Any:
-    """A setting from the command line as what its field holds."""
+    """Parses a setting from the command line as a value of its field."""
     if field not in Recipe._fields or field in ("name", "source", "published"):
-        raise ValueError(f"A recipe has no {field!r}: it has {_one_of(field, Recipe._fields)}.")
+        raise ValueError(
+            f"A setting must be {_one_of(field, Recipe._fields)}. Received: {field}={value}"
+        )
     if not isinstance(value, str):
         return value
     kind = str(Recipe.__annotations__[field])
@@ -72,7 +78,9 @@ def _read(field: str, value: object) -> Any:
         try:
             read = [float(part) for part in parts]
         except ValueError:
-            raise ValueError(f"Not a value of {field}. Received: {field}={value}") from None
+            raise ValueError(
+                f"The value of {field} is invalid. Received: {field}={value}"
+            ) from None
     return tuple(read) if isinstance(read, list) else read
 
 
@@ -83,19 +91,19 @@ def _one_of(name: str, names: Collection[str]) -> str:
 
 def _checked(row: Recipe, model: str) -> Recipe:
     if model not in VARIANTS:
-        raise ValueError(f"model is {_one_of(model, VARIANTS)}. Received: model={model}")
+        raise ValueError(f"model must be {_one_of(model, VARIANTS)}. Received: model={model}")
     for field, (meaning, holds) in _RULES.items():
         value = getattr(row, field)
         if not holds(value):
-            raise ValueError(f"{field} is {meaning}. Received: {field}={value!r}")
+            raise ValueError(f"{field} must be {meaning}. Received: {field}={value!r}")
     if row.size < VARIANTS[model].min_size:
         raise ValueError(
-            f"{model} takes images of {VARIANTS[model].min_size} px and more. "
+            f"{model} needs images of at least {VARIANTS[model].min_size} px. "
             f"Received: size={row.size}"
         )
     if row.warmup_epochs > row.epochs:
         raise ValueError(
-            f"The warmup is part of the run: set warmup_epochs to {row.epochs} or less too. "
+            f"The warmup is longer than the run. Set warmup_epochs to {row.epochs} or less. "
             f"Received: epochs={row.epochs}, warmup_epochs={row.warmup_epochs}"
         )
     return row
@@ -118,17 +126,17 @@ def _is_range(value: object) -> bool:
     )
 
 
-_COUNT: Rule = ("a whole number from 1 up", _is_count)
-_SHARE: Rule = ("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1)
-_BELOW_ONE: Rule = ("a number from 0, below 1", lambda value: _is_number(value) and 0 <= value < 1)
-_FROM_ZERO: Rule = ("a number from 0 up", lambda value: _is_number(value) and value >= 0)
+_COUNT: Rule = ("a positive integer", _is_count)
+_SHARE: Rule = ("a number in [0, 1]", lambda value: _is_number(value) and 0 <= value <= 1)
+_BELOW_ONE: Rule = ("a number in [0, 1)", lambda value: _is_number(value) and 0 <= value < 1)
+_FROM_ZERO: Rule = ("a number of at least 0", lambda value: _is_number(value) and value >= 0)
 _ABOVE_ZERO: Rule = ("a number above 0", lambda value: _is_number(value) and value > 0)
-_RANGE: Rule = ("two numbers above 0, the smaller first", _is_range)
+_RANGE: Rule = ("two numbers above 0, the smaller one first", _is_range)
 
 
 def _or_none(rule: Rule) -> Rule:
     meaning, holds = rule
-    return f"None, or {meaning}", lambda value: value is None or holds(value)
+    return f"None or {meaning}", lambda value: value is None or holds(value)
 
 
 _RULES: dict[str, Rule] = {
@@ -142,11 +150,11 @@ _RULES: dict[str, Rule] = {
     "mixing_switch": _SHARE,
     "mixing_batch": _COUNT,
     "learning_rate": _ABOVE_ZERO,
-    "layer_decay": ("a number above 0, up to 1", lambda v: _is_number(v) and 0 < v <= 1),
+    "layer_decay": ("a number in (0, 1]", lambda v: _is_number(v) and 0 < v <= 1),
     "clip_norm": _or_none(_ABOVE_ZERO),
     "ema_decay": _or_none(_SHARE),
     "save_steps": _or_none(_COUNT),
-    "seed": ("a whole number from 0 up", lambda value: type(value) is int and value >= 0),
+    "seed": ("an integer of at least 0", lambda value: type(value) is int and value >= 0),
     "optimizer": (f"one of {', '.join(OPTIMIZERS)}", lambda value: value in OPTIMIZERS),
     "precision": (f"one of {', '.join(PRECISIONS)}", lambda value: value in PRECISIONS),
     "remat": ("True or False", lambda value: isinstance(value, bool)),

@@ -1,4 +1,4 @@
-"""What a run needs to go on as if it had never stopped, in one file that holds numbers alone."""
+"""Saves the state of a run, from which it resumes exactly, in one file that contains only data."""
 
 import json
 import os
@@ -17,12 +17,12 @@ _PATTERN = "update-*.safetensors"
 
 @dataclass
 class Progress:
-    """How far a run has come.
+    """The progress of a run.
 
     Args:
-        updates: int. Updates of the weights made.
-        rows: list of dict. What was measured, a row for each epoch that is done.
-        best: dict. The best accuracy on the validation images so far, by kind of weights.
+        updates: int. Number of weight updates made.
+        rows: list of dict. The metrics of each finished epoch.
+        best: dict. The best validation accuracy so far, for the weights and their average.
     """
 
     updates: int = 0
@@ -31,15 +31,15 @@ class Progress:
 
 
 def save_state(folder: Path, values: dict[str, np.ndarray], progress: Progress) -> Path:
-    """Writes the state of a run, whole or not at all, and removes all but the last three.
+    """Writes the state of a run atomically, and removes all but the last three states.
 
     Args:
-        folder: path.
-        values: dict. What `state_of` returned.
-        progress: Progress.
+        folder: path. The folder of the states.
+        values: dict. The result of `state_of`.
+        progress: Progress. The progress of the run.
 
     Returns:
-        The file, a path.
+        Path of the file.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / _PATTERN.replace("*", f"{progress.updates:09d}")
@@ -52,12 +52,12 @@ def save_state(folder: Path, values: dict[str, np.ndarray], progress: Progress) 
 
 
 def state_of(model: keras.Model) -> dict[str, np.ndarray]:
-    """Reads what a step changes: of the network, optimizer, random generators and metrics.
+    """Returns all values that a step changes: network, optimizer, seed generators and metrics.
 
-    On several machines all of them have to call it: what was measured is summed over them.
+    With several machines, all of them must call this, because metrics are summed over them.
 
     Args:
-        model: keras.Model. Compiled, its optimizer and metrics built.
+        model: keras.Model. A compiled model with built optimizer and metrics.
     """
     return {
         name: np.array(keras.ops.convert_to_numpy(variable), order="C")
@@ -66,10 +66,10 @@ def state_of(model: keras.Model) -> dict[str, np.ndarray]:
 
 
 def restore_state(path: Path, model: keras.Model) -> Progress:
-    """Takes a model, its optimizer and its random generators back to where a file has them.
+    """Restores the state of a model, its optimizer and its seed generators from a file.
 
     Raises:
-        ValueError: If the file is damaged, or is of another network or optimizer.
+        ValueError: If the file is damaged or belongs to another network or optimizer.
     """
     variables = _variables(model)
     try:
@@ -79,23 +79,23 @@ def restore_state(path: Path, model: keras.Model) -> Progress:
             own = {name: tuple(variable.shape) for name, variable in variables.items()}
             if other := sorted(dict(held.items() ^ own.items())):
                 raise ValueError(
-                    f"This state is of another network or optimizer: {', '.join(other[:3])} "
-                    f"is not the same in both. Received: {path}"
+                    "This state belongs to another network or optimizer: "
+                    f"{', '.join(other[:3])} do not match. Received: {path}"
                 )
             for name, variable in variables.items():
                 variable.assign(file.get_tensor(name))
             return Progress(**json.loads(file.metadata()["progress"]))
     except (SafetensorError, KeyError, json.JSONDecodeError) as error:
-        raise ValueError(f"Not a state that can be read: {error}. Received: {path}") from error
+        raise ValueError(f"The state cannot be read: {error}. Received: {path}") from error
 
 
 def saved_states(folder: Path) -> list[Path]:
-    """Lists the states in a folder, the newest first."""
+    """Lists the states in a folder, newest first."""
     return sorted(folder.glob(_PATTERN), reverse=True)
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes a file aside and moves it in place once it is safe on the disk."""
+    """Writes a temporary file, and renames it once it has been synced to disk."""
     part = path.with_name(f".part-{path.name}")
     write(part)
     with part.open("rb") as file:
@@ -104,9 +104,9 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def _variables(model: keras.Model) -> dict[str, keras.Variable]:
-    """All that a step changes, and what it has measured in this epoch so far.
+    """Returns all variables that a step changes, including the metrics of the current epoch.
 
-    Names of layers are part of a name; those that Keras counts up in a process are not.
+    Weights are named by their layers; names that Keras numbers per process are not used.
     """
     kept = {id(weight) for weight in model.weights}
     measured = [variable for metric in model.metrics for variable in metric.variables]

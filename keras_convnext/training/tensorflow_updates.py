@@ -1,8 +1,8 @@
-"""The updates of `AdamW` on TensorFlow: on each device of a strategy, in one kernel a variable.
+"""The updates of `AdamW` in TensorFlow: on each device of a strategy, with one kernel per variable.
 
-The numbers are those of the rule in `optimizer`. The device-specific parts are the sum of the
-gradients over devices, branches where all devices meet, and a kernel that changes a variable and
-its moments in place.
+The results are those of the rule in `optimizer`. The device-specific parts are the sum of gradients
+over devices, branches taken by all devices together, and a kernel that updates a variable and its
+moments in place.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 
 def apply_gradients(optimizer: AdamW, indices: Sequence[int], gradients: Sequence[Any]) -> None:
-    """Makes an update of gradients, or adds them to those of earlier batches.
+    """Applies gradients, or accumulates them with those of earlier batches.
 
     Args:
-        optimizer: AdamW.
-        indices: sequence of int. The variables that have a gradient, as the optimizer numbers them.
-        gradients: sequence of tensors. Of this device, one for each of `indices`.
+        optimizer: AdamW. The optimizer.
+        indices: sequence of int. The optimizer's indices of the variables that have a gradient.
+        gradients: sequence of tensors. The gradients on this device, one for each of `indices`.
     """
     reduced = optimizer._all_reduce_sum_gradients(list(zip(gradients, indices)))
     sums = [gradient for gradient, _ in reduced]
@@ -32,7 +32,7 @@ def apply_gradients(optimizer: AdamW, indices: Sequence[int], gradients: Sequenc
             total + optimizer._accumulated_gradients[index] for total, index in zip(sums, indices)
         ]
     means = optimizer._clip_gradients([total / (batches or 1) for total in sums])
-    # A branch that updates variables of all devices has to be taken where all of them meet.
+    # A branch that updates variables on all devices must be taken in cross-replica context.
     tf.__internal__.distribute.interim.maybe_merge_call(
         _accumulate_or_update, optimizer._distribution_strategy, optimizer, indices, sums, means
     )
@@ -99,9 +99,9 @@ def _start_averages(strategy: tf.distribute.Strategy, optimizer: AdamW) -> None:
 
 
 def _bias_correction(optimizer: AdamW, updates: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """The factor on the learning rate, and the epsilon, that undo the bias of the moments.
+    """Returns the learning rate factor and the epsilon that correct the bias of the moments.
 
-    In float64, and of the betas as float32 holds them, since the kernel applies those.
+    Computed in float64 from the betas rounded to float32, because the kernel uses those.
     """
     count = tf.cast(updates + 1, tf.float64)
     first, second = (
@@ -123,8 +123,8 @@ def _update_variable(
 ) -> None:
     dtype = variable.dtype
     if optimizer._decays(index):
-        # Once the gradient is there. Before, TensorFlow would have to keep the weight as it was
-        # as well, since the gradients of layers below are still to read it.
+        # Only after the gradient has been computed: earlier, TensorFlow would have to keep a copy
+        # of the old weight, which the gradients of lower layers still need.
         with tf.control_dependencies([gradient]):
             variable.assign_sub(variable * tf.cast(rate * optimizer.weight_decay, dtype))
     if optimizer._has_adam_step(index):
@@ -147,7 +147,7 @@ def _adam_step(
     step_size: tf.Tensor,
     epsilon: tf.Tensor,
 ) -> None:
-    """What Keras does in eight operations, each with a temporary of the variable's size."""
+    """Makes one Adam step in place; Keras uses eight operations with a temporary each."""
     dtype = variable.dtype
     tf.raw_ops.ResourceApplyAdam(
         var=variable.handle,

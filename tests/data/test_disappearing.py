@@ -38,8 +38,8 @@ def replace(path):
     ("change", "said"),
     [
         (lose, "disappeared or cannot be read: {path}. No such file"),
-        (cut, "A broken image: {path}"),
-        (replace, "A broken image: {path}. Not an image"),
+        (cut, "An image is broken: {path}"),
+        (replace, "An image is broken: {path}. Not an image"),
     ],
 )
 def test_evaluation_names_the_file(tmp_path, change, said):
@@ -77,7 +77,7 @@ def test_shards_that_shrink_are_named(tmp_path):
         if done == 2:
             path.write_bytes(path.read_bytes()[:2000])
 
-    with pytest.raises(DataError, match=f"shorter while it was in use. Received: {path}"):
+    with pytest.raises(DataError, match=f"truncated while in use. Received: {path}"):
         evaluate(model_of(1), source, batch_size=2, progress=progress)
 
 

@@ -61,5 +61,5 @@ def test_of_records_whose_labels_are_not_known_the_share_is_of_all(tmp_path):
 def test_one_image_cannot_be_shared_out(tmp_path):
     write_tfrecords(tmp_path / "a.tfrecord", [example(encoded_image(1), 0)])
     source = open_source(tmp_path / "a.tfrecord", classes=["a"])
-    with pytest.raises(DataError, match="One image"):
+    with pytest.raises(DataError, match="A single image"):
         hold_out(source, 0.2, seed=0)

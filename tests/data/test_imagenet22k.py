@@ -110,21 +110,21 @@ def test_what_was_done_to_the_files_is_told(tmp_path, manual, capsys):
     builder = prepare(tmp_path, manual)
     report = (builder.data_path / REPORT).read_text().splitlines()
     assert report[0] == (
-        "fall11_whole.tar: 12 images of 3 classes; 21,838 classes are not in it; 2 images encoded "
-        "anew, 3 broken ones left out"
+        "fall11_whole.tar: 12 images in 3 classes; 21,838 classes are missing; 2 images "
+        "re-encoded, 3 broken images skipped"
     )
-    assert f"{report[0]}. {REPORT} names them." in capsys.readouterr().out
-    assert f"{FIRST}/{FIRST}_cmyk.JPEG\tencoded anew\tJPEG CMYK" in report
-    assert f"{FIRST}/{FIRST}_png.JPEG\tencoded anew\tPNG RGBA" in report
-    assert f"{LAST}/{LAST}_none.JPEG\tleft out\tno bytes at all" in report
-    assert f"{LAST}/{LAST}_text.JPEG\tleft out\tno image" in report
-    assert [line.split("\t")[0] for line in report if "left out\t" in line] == [
+    assert f"{report[0]}. See {REPORT}." in capsys.readouterr().out
+    assert f"{FIRST}/{FIRST}_cmyk.JPEG\tre-encoded\tJPEG CMYK" in report
+    assert f"{FIRST}/{FIRST}_png.JPEG\tre-encoded\tPNG RGBA" in report
+    assert f"{LAST}/{LAST}_none.JPEG\tskipped\tempty file" in report
+    assert f"{LAST}/{LAST}_text.JPEG\tskipped\tnot an image" in report
+    assert [line.split("\t")[0] for line in report if "skipped\t" in line] == [
         f"{LAST}/{LAST}_{name}.JPEG" for name in ("cut", "none", "text")
     ]
-    assert f"{WNIDS[2]}\tno such class in the release\t" in report
+    assert f"{WNIDS[2]}\tmissing from the release\t" in report
     again = Imagenet22k(data_dir=tmp_path / "data")
     assert again.info.metadata["broken"] == 3
-    assert again.info.metadata["encoded_anew"] == 2
+    assert again.info.metadata["reencoded"] == 2
     assert {path.name for path in builder.data_path.iterdir()} >= {REPORT}
     assert not [path for path in builder.data_path.iterdir() if path.is_dir()]
 
@@ -152,7 +152,9 @@ def test_without_the_release_it_is_said_where_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setattr(
         tfds, "builder", lambda name, **kwargs: builder(name, data_dir=tmp_path / "tfds", **kwargs)
     )
-    with pytest.raises(DataError, match=r"imagenet22k is not prepared yet(.|\n)*fall11_whole\.tar"):
+    with pytest.raises(
+        DataError, match=r"imagenet22k has not been prepared yet(.|\n)*fall11_whole\.tar"
+    ):
         open_source("imagenet22k")
 
 
@@ -172,20 +174,20 @@ def test_other_files_become_rgb_jpeg_of_the_same_look(mode):
 def test_an_unknown_class_is_named(manual):
     write_folders(manual)
     (manual / "fall11_whole" / "n99999999").mkdir()
-    with pytest.raises(DataError, match=r"n99999999 is none of the 21,841"):
+    with pytest.raises(DataError, match=r"n99999999 is not one of the 21,841"):
         find_release(manual)
 
 
 def test_two_forms_side_by_side_are_refused(manual):
     write_whole(manual)
     write_tars(manual)
-    with pytest.raises(DataError, match=r"more than once.*fall11_whole\.tar, .*n\d+\.tar"):
+    with pytest.raises(DataError, match=r"in several forms.*fall11_whole\.tar, .*n\d+\.tar"):
         find_release(manual)
 
 
 def test_a_folder_without_the_release_is_refused(manual):
     (manual / "ILSVRC2012_img_train.tar").touch()
-    with pytest.raises(DataError, match="ImageNet-22K is not there"):
+    with pytest.raises(DataError, match="ImageNet-22K was not found"):
         find_release(manual)
 
 
@@ -203,7 +205,7 @@ def test_a_tar_of_a_class_that_runs_into_the_next_is_noticed(manual):
     tars = {f"{wnid}.tar": tar_of(contents).rstrip(b"\0") for wnid, contents in files().items()}
     tars = {name: data + bytes(-len(data) % 512) for name, data in tars.items()}
     (manual / "fall11_whole.tar").write_bytes(tar_of(tars))
-    with pytest.raises(DataError, match=rf"without its end.*{FIRST}"):
+    with pytest.raises(DataError, match=rf"is truncated.*{FIRST}"):
         list(find_release(manual)[1][0].read())
 
 
@@ -214,7 +216,7 @@ def test_a_damaged_tar_of_a_class_is_noticed(manual):
     second = data.index(f"{FIRST}_1.JPEG".encode())
     data[second : second + 512] = b"x" * 512
     path.write_bytes(data)
-    with pytest.raises(DataError, match=rf"damaged tar file.*{FIRST}"):
+    with pytest.raises(DataError, match=rf"tar file is damaged.*{FIRST}"):
         list(find_release(manual)[1][0].read())
 
 

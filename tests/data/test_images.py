@@ -131,16 +131,16 @@ def test_central_box_where_none_fits(sides, box):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": 0}, "from 1 up. Received: size=0"),
-        ({"size": 8, "scale": (0.5, 0.1)}, r"Received: \(0.5, 0.1\)"),
-        ({"size": 8, "scale": (0.0, 1.0)}, r"Received: \(0.0, 1.0\)"),
-        ({"size": 8, "ratio": (2.0, 1.0)}, r"Received: \(2.0, 1.0\)"),
+        ({"size": 0}, "at least 1 pixel. Received: size=0"),
+        ({"size": 8, "scale": (0.5, 0.1)}, r"Received: scale=\(0.5, 0.1\)"),
+        ({"size": 8, "scale": (0.0, 1.0)}, r"Received: scale=\(0.0, 1.0\)"),
+        ({"size": 8, "ratio": (2.0, 1.0)}, r"Received: ratio=\(2.0, 1.0\)"),
     ],
 )
 def test_refusals(options, message):
     with pytest.raises(ValueError, match=message):
         training_crop(b"", (1, 2), **options)
-    with pytest.raises(ValueError, match="from 1 up"):
+    with pytest.raises(ValueError, match="at least 1 pixel"):
         evaluation_image(b"", 0)
 
 

@@ -54,7 +54,7 @@ def test_splits_have_the_classes_of_training(folder):
     text = "path,label,split\nx/000.jpg,a,train\nx/001.jpg,b,train\nx/002.jpg,b,val\n"
     source = open_source(table(folder, text), "validation")
     assert (source.classes, rows(source)) == (("a", "b"), [(encoded_image(2), 1)])
-    with pytest.raises(DataError, match="'val' has the class 'c', which is none of the 2"):
+    with pytest.raises(DataError, match="'val' has the class 'c', which is not one of the 2"):
         open_source(table(folder, text + "x/003.jpg,c,val\n"), "validation")
     with pytest.raises(NoSuchSplitError):
         open_source(table(folder, "path,label\nx/000.jpg,a\n"), "validation")
@@ -63,13 +63,13 @@ def test_splits_have_the_classes_of_training(folder):
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("img,label\n", "There is not one image"),
-        ("", "names its columns in the first line"),
-        ("x/000.jpg\n", "names its columns in the first line"),
-        ("x/000.jpg,a\n", "a column for the path.*Received: x/000.jpg, a in"),
-        ("path,label\nx/000.jpg,a,b\n", "Row 2 has 3 fields, and the first line 2"),
-        ("path,label\nx/9.jpg,a\nx/8.jpg,a\n", r"not there: .*x/9\.jpg, and 1 others"),
-        ("path,label\na\0b,a\n", "not there|Not a CSV"),
+        ("img,label\n", "lists no images"),
+        ("", "must have a header"),
+        ("x/000.jpg\n", "must have a header"),
+        ("x/000.jpg,a\n", "a column with one of.*Received: x/000.jpg, a in"),
+        ("path,label\nx/000.jpg,a,b\n", "Row 2 has 3 fields, but the header has 2"),
+        ("path,label\nx/9.jpg,a\nx/8.jpg,a\n", r"do not exist .*x/9\.jpg, and 1 others"),
+        ("path,label\na\0b,a\n", "do not exist|Not a CSV"),
     ],
 )
 def test_what_is_wrong_is_said(folder, text, said):
@@ -78,7 +78,7 @@ def test_what_is_wrong_is_said(folder, text, said):
 
 
 def test_other_encodings_are_refused(folder):
-    with pytest.raises(DataError, match="text in UTF-8"):
+    with pytest.raises(DataError, match="UTF-8 text"):
         open_source(table(folder, "path,label\nx/000.jpg,café\n", encoding="latin-1"))
 
 
@@ -88,12 +88,14 @@ def test_archives_and_pictures_are_explained(folder):
     with tarfile.open(folder / "photos.tar.gz", "w:gz") as archive:
         archive.add(folder / "x" / "000.jpg")
     for name in ("photos.zip", "photos.tar.gz", "*.zip"):
-        with pytest.raises(DataError, match=r"An archive: unpack it, and name the folder\."):
+        with pytest.raises(
+            DataError, match=r"This is an archive. Unpack it, and pass the folder\."
+        ):
             open_source(folder / name)
     for name in ("x/000.jpg", "x/*.jpg"):
-        with pytest.raises(DataError, match=r"A picture has no label by itself.*CSV file"):
+        with pytest.raises(DataError, match=r"A single image has no label.*CSV file"):
             open_source(folder / name)
-    with pytest.raises(DataError, match=r"For a list of files, write a CSV.*Received: list"):
+    with pytest.raises(DataError, match=r"For a list of files, .*CSV file.*of type list"):
         open_source([folder / "x" / "000.jpg"])
     with pytest.raises(DataError, match="no such file or folder"):
         open_source(folder / ("n" * 300))

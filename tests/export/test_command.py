@@ -79,7 +79,9 @@ def test_what_does_not_fit_is_said_and_leaves_nothing(tmp_path):
     }
     for said, arguments in cases.items():
         assert said in fails(*arguments, out)
-    assert "has no weights of this name" in fails("--model", "convnext_tiny", "--weights", "x", out)
+    assert "has no published weights of this name" in fails(
+        "--model", "convnext_tiny", "--weights", "x", out
+    )
     assert not out.exists()
 
 

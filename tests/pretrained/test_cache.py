@@ -76,7 +76,7 @@ def test_the_first_start_fetches_and_ports_and_the_second_does_neither(
     assert_same_weights(trunk, keras_convnext.ConvNeXtAtto(
         weights=tmp_path / "published.pth", include_top=False, pooling="avg"
     ))  # fmt: skip
-    with pytest.warns(UserWarning, match="10 classes and the model 3"):
+    with pytest.warns(UserWarning, match="10 classes, but the model has 3"):
         assert atto(classes=3).output_shape == (None, 3)
 
 
@@ -159,8 +159,8 @@ def test_a_wrong_file_does_not_enter_the_cache(server, folder, published, change
 @pytest.mark.parametrize(
     ("row", "told"),
     [
-        (ROW._replace(classes=1000), "1000 classes and is convnext_atto with 10"),
-        (ROW._replace(model="convnext_femto"), "should be convnext_femto"),
+        (ROW._replace(classes=1000), "1000 classes. Received: convnext_atto with 10"),
+        (ROW._replace(model="convnext_femto"), "Expected convnext_femto"),
     ],
     ids=["classes", "network"],
 )

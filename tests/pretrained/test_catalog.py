@@ -68,7 +68,7 @@ def test_a_tag_that_a_network_lacks_is_answered_with_those_it_has():
     with pytest.raises(ValueError, match=r"'imagenet', 'imagenet22k', 'imagenet22k_ft'") as told:
         keras_convnext.ConvNeXtXLarge(weights="imagenet_384")
     assert "weights='imagenet_384'" in str(told.value)
-    with pytest.raises(ValueError, match="convnext has no weights of this name"):
+    with pytest.raises(ValueError, match="convnext has no published weights of this name"):
         keras_convnext.ConvNeXt((1,), (8,), weights="imagenet")
 
 

@@ -52,42 +52,42 @@ def torchscript():
 
 PKL = ("a/data.pkl", GOOD_PICKLE)
 ARCHIVES = {
-    "encrypted description": (in_directory(0, 8, "<H", 1), "neither compresses nor encrypts"),
-    "encrypted numbers": (in_directory(1, 8, "<H", 1), "neither compresses nor encrypts"),
-    "strong encryption": (in_directory(0, 8, "<H", 0x41), "neither compresses nor encrypts"),
-    "compressed": (compressed(), "neither compresses nor encrypts"),
-    "unknown method": (in_directory(1, 10, "<H", 99), "neither compresses nor encrypts"),
-    "two sizes": (in_directory(1, 20, "<I", 3), "neither compresses nor encrypts"),
-    "wrong checksum": (in_directory(0, 16, "<I", 1), "cut or damaged"),
-    "no checksum": (in_directory(0, 16, "<I", 0), "cut or damaged"),  # where others have one
-    "later version": (in_directory(0, 6, "<H", 255), "cut or damaged"),
+    "encrypted description": (in_directory(0, 8, "<H", 1), "is compressed or encrypted"),
+    "encrypted numbers": (in_directory(1, 8, "<H", 1), "is compressed or encrypted"),
+    "strong encryption": (in_directory(0, 8, "<H", 0x41), "is compressed or encrypted"),
+    "compressed": (compressed(), "is compressed or encrypted"),
+    "unknown method": (in_directory(1, 10, "<H", 99), "is compressed or encrypted"),
+    "two sizes": (in_directory(1, 20, "<I", 3), "is compressed or encrypted"),
+    "wrong checksum": (in_directory(0, 16, "<I", 1), "truncated or damaged"),
+    "no checksum": (in_directory(0, 16, "<I", 0), "truncated or damaged"),  # where others have one
+    "later version": (in_directory(0, 6, "<H", 255), "truncated or damaged"),
     "1 GiB claimed": (in_directory(1, 20, "<II", 2**30, 2**30), "claims more bytes"),
     "header at the end": (in_directory(1, 42, "<I", len(GOOD) - 20), "claims more bytes"),
     "no header": (patched(GOOD.index(b"PK\x03\x04", 4), "<I", 0), "damaged at 'archive/data/0'"),
     "header elsewhere": (in_directory(1, 42, "<I", 1), "damaged at 'archive/data/0'"),
     "directory elsewhere": (patched(END + 16, "<I", DIRECTORY[0] + 99), "claims more bytes"),
-    "large directory": (patched(END + 12, "<I", 2**32 - 2), "cut or damaged"),
+    "large directory": (patched(END + 12, "<I", 2**32 - 2), "truncated or damaged"),
     "zip64 offset": (with_zip64_end(END - DIRECTORY[0], 2**63), "claims more bytes"),
-    "zip64 size": (with_zip64_end(2**63, DIRECTORY[0]), "cut or damaged"),
+    "zip64 size": (with_zip64_end(2**63, DIRECTORY[0]), "truncated or damaged"),
     "zip64 entry size": (with_zip64_entry(2**64 - 1, 0), "claims more bytes"),
     "zip64 entry offset": (with_zip64_entry(16, 2**64 - 1), "claims more bytes"),
-    "many entries": (of_many_entries(60_000), "cut or damaged"),
-    "two descriptions": (archive(PKL, ("b/data.pkl", b"N.")), "two entries 'b/data.pkl'"),
-    "parent folder": (archive(PKL, ("a/../x", b"")), "leave its folder: 'a/../x'"),
-    "absolute": (archive(PKL, ("/etc/x", b"")), "leave its folder"),
-    "no data.pkl": (archive(("a/x", b""), ("y", b""), ("z", b"")), "none of torch.save"),
-    "at the root": (archive(("data.pkl", GOOD_PICKLE)), "none of torch.save"),
-    "no entries": (archive(), "none of torch.save"),
+    "many entries": (of_many_entries(60_000), "truncated or damaged"),
+    "two descriptions": (archive(PKL, ("b/data.pkl", b"N.")), "the entry 'b/data.pkl' twice"),
+    "parent folder": (archive(PKL, ("a/../x", b"")), "leaves the archive: 'a/../x'"),
+    "absolute": (archive(PKL, ("/etc/x", b"")), "leaves the archive"),
+    "no data.pkl": (archive(("a/x", b""), ("y", b""), ("z", b"")), "not written by torch.save"),
+    "at the root": (archive(("data.pkl", GOOD_PICKLE)), "not written by torch.save"),
+    "no entries": (archive(), "not written by torch.save"),
     "torchscript": (torchscript(), "TorchScript archive"),
     "big-endian": (archive(PKL, ("a/byteorder", b"big")), "big-endian"),
     "large byteorder": (archive(PKL, ("a/byteorder", b"x" * (3 << 20))), "byteorder has 3145728"),
     "empty": (b"", "The file is empty"),
     "web page": (b"\n  <!DOCTYPE html><html>404</html>", "web page"),
     "lfs pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d", "git lfs pull"),
-    "bare pickle": (pickle.dumps({"model": 1}, 2), "A bare pickle"),
-    "gzip": (b"\x1f\x8b\x08" + b"\0" * 99, "A packed archive"),
-    "tar": (b"model".ljust(257, b"\0") + b"ustar\0", "A packed archive"),
-    "text": (b"hello", "Neither a PyTorch, safetensors nor HDF5 file"),
+    "bare pickle": (pickle.dumps({"model": 1}, 2), "This is a plain pickle"),
+    "gzip": (b"\x1f\x8b\x08" + b"\0" * 99, "This is a compressed archive"),
+    "tar": (b"model".ljust(257, b"\0") + b"ustar\0", "This is a compressed archive"),
+    "text": (b"hello", "Not a PyTorch, safetensors or HDF5 file"),
 }
 
 
@@ -107,7 +107,7 @@ def test_a_wrong_checksum_of_the_numbers_is_found_on_reading(tmp_path):
     start = GOOD.index(ONES.tobytes())
     path = write(tmp_path, patched(start, "<f", 2.0))
     stored = read_torch_file(path)["model"]["w"]
-    with pytest.raises(CheckpointError, match="numbers are damaged: a checksum"):
+    with pytest.raises(CheckpointError, match="file is damaged: a checksum"):
         stored.read()
 
 

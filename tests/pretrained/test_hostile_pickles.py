@@ -56,8 +56,8 @@ def test_no_code_runs(attempt, protocol, tmp_path):
     arguments = [a.format(trace=trace) if isinstance(a, str) else a for a in arguments]
     call = Call(function, *arguments)
     message = refusal(write(tmp_path, archive_of(pickled({"model": call}, protocol))))
-    assert "that may run code" in message or "torch.save never does" in message
-    assert "state_dict() alone" in message
+    assert "that may run code" in message or "torch.save never writes" in message
+    assert "only the model's state_dict()" in message
     assert not os.path.exists(trace)
 
 
@@ -265,18 +265,18 @@ def test_keys_that_hash_alike_are_refused(tmp_path):
     """A dict of them takes time that grows with the square of their number."""
     modulus = 2**61 - 1
     description = pickled({i * modulus**2: None for i in range(1, 100)})
-    assert "for a key" in refusal(write(tmp_path, archive_of(description)))
+    assert "a dict key is an integer of" in refusal(write(tmp_path, archive_of(description)))
 
 
 PICKLES = {
     "empty": (b"", "exhausted"),
     "no end": (b"\x80\x02N", "exhausted"),
     "no result": (b"\x80\x02.", "pop from empty"),
-    "two results": (b"\x80\x02NN.", "leaves something over"),
-    "mark for result": (b"\x80\x02(.", "an item is lacking"),
+    "two results": (b"\x80\x02NN.", "left on the stack"),
+    "mark for result": (b"\x80\x02(.", "an item is missing"),
     "odd items": (b"\x80\x02}(Nu.", "damaged"),
     "no such memo": (b"\x80\x02h\x07.", "damaged"),
-    "append to dict": (b"\x80\x02}Na.", "takes a dict for a list"),
+    "append to dict": (b"\x80\x02}Na.", "expected a list, received a dict"),
     "unknown operation": (b"\x80\x02\xff.", "damaged"),
     "not utf-8": (b"\x80\x02X\x01\x00\x00\x00\xff.", "damaged"),
     "name not ascii": (b"\x80\x02c\xff\n\xff\n.", "damaged"),
@@ -287,7 +287,7 @@ PICKLES = {
         b"\x80\x02" + b"".join(b"cx\ny%d\n" % i for i in range(10_001)) + b".",
         "names more than 10,000 classes",
     ),
-    "too large": (b"\x80\x02" + b"N" * (3 << 20), "takes more than 3,145,728 steps"),
+    "too large": (b"\x80\x02" + b"N" * (3 << 20), "more than 3,145,728 operations"),
 }
 
 
@@ -297,34 +297,34 @@ def test_a_damaged_pickle_is_refused(description, told, tmp_path):
 
 
 TENSORS = {
-    "negative side": (tensor((-1,)), r"impossible shape \(-1,\)"),
+    "negative side": (tensor((-1,)), r"impossible shape .*shape=\(-1,\)"),
     "negative stride": (tensor((2,), (-1,)), "impossible shape"),
     "negative offset": (tensor(offset=-1), "impossible shape"),
-    "past the end": (tensor((5,)), "reaches past its storage of 4 elements"),
-    "offset past the end": (tensor(offset=1), "reaches past its storage"),
-    "stride past the end": (tensor((2, 2), (3, 1)), "reaches past its storage"),
-    "empty past the end": (tensor((0,), offset=5), "reaches past its storage"),
-    "2**40 elements": (tensor((2**40,)), "reaches past its storage"),
+    "past the end": (tensor((5,)), "extends past its storage of 4 elements"),
+    "offset past the end": (tensor(offset=1), "extends past its storage"),
+    "stride past the end": (tensor((2, 2), (3, 1)), "extends past its storage"),
+    "empty past the end": (tensor((0,), offset=5), "extends past its storage"),
+    "2**40 elements": (tensor((2**40,)), "extends past its storage"),
     "2**63 bytes of stride 0": (tensor((2**40, 2**40), (0, 0)), "impossible shape"),
     "2**63 bytes beside a 0": (tensor((0, 2**40, 2**40), (1, 1, 1)), "impossible shape"),
     "huge stride": (tensor((1, 4), (2**62, 1)), "impossible shape"),
     "huge number": (tensor((2**1900,)), "impossible shape"),
-    "float side": (tensor((4.0,)), "makes no sense"),
-    "bool side": (tensor((True,)), "makes no sense"),
-    "none": (tensor(None, None), "makes no sense"),
-    "text": (tensor("ab", "ab"), "makes no sense"),
-    "dict": (tensor({4: 0}, {1: 0}), "makes no sense"),
-    "fewer strides": (tensor((2, 2), (1,)), "makes no sense"),
-    "33 axes": (tensor((1,) * 33, (1,) * 33), "makes no sense"),
-    "no storage": (tensor(storage="float32"), "makes no sense"),
+    "float side": (tensor((4.0,)), "is invalid"),
+    "bool side": (tensor((True,)), "is invalid"),
+    "none": (tensor(None, None), "is invalid"),
+    "text": (tensor("ab", "ab"), "is invalid"),
+    "dict": (tensor({4: 0}, {1: 0}), "is invalid"),
+    "fewer strides": (tensor((2, 2), (1,)), "is invalid"),
+    "33 axes": (tensor((1,) * 33, (1,) * 33), "is invalid"),
+    "no storage": (tensor(storage="float32"), "is invalid"),
     "few arguments": (Call(torch._utils._rebuild_tensor_v2, Storage()), "damaged"),
-    "absent storage": (tensor(storage=Storage(key="7")), "lacks the storage '7'"),
-    "storage outside": (tensor(storage=Storage(key="../data.pkl")), "lacks the storage"),
-    "key no text": (tensor(storage=Storage(key=0)), "storage makes no sense"),
-    "dtype object": (tensor(storage=Storage(kind="O")), "storage makes no sense"),
-    "dtype of no size": (tensor(storage=Storage(kind="V0")), "storage makes no sense"),
-    "dtype of fields": (tensor(storage=Storage(kind="i4,f8")), "storage makes no sense"),
-    "dtype list": (tensor(storage=Storage(kind=["f4"])), "storage makes no sense"),
+    "absent storage": (tensor(storage=Storage(key="7")), "storage '7' is missing"),
+    "storage outside": (tensor(storage=Storage(key="../data.pkl")), "is missing from the archive"),
+    "key no text": (tensor(storage=Storage(key=0)), "storage is invalid"),
+    "dtype object": (tensor(storage=Storage(kind="O")), "storage is invalid"),
+    "dtype of no size": (tensor(storage=Storage(kind="V0")), "storage is invalid"),
+    "dtype of fields": (tensor(storage=Storage(kind="i4,f8")), "storage is invalid"),
+    "dtype list": (tensor(storage=Storage(kind=["f4"])), "storage is invalid"),
     "complex": (tensor(storage=Storage(kind=torch.ComplexFloatStorage)), "past its storage of 2"),
     "dtype of the tensor": (
         tensor(storage=Storage(kind=torch.UntypedStorage), dtype=torch.uint64),

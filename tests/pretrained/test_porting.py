@@ -144,7 +144,9 @@ def test_entries_of_a_training_checkpoint(path):
     for entry, expected in (("model_ema", ema), ("model", network)):
         load_checkpoint(model, path, entry=entry)
         assert_same_logits(model, expected)
-    with pytest.raises(CheckpointError, match=r"no entry 'ema', but model, optimizer, epoch, sc"):
+    with pytest.raises(
+        CheckpointError, match=r"no entry 'ema'\. Its entries: model, optimizer, epoch, sc"
+    ):
         load_checkpoint(model, path, entry="ema")
     for entry in ("optimizer", "epoch", "scaler", "args"):
         with pytest.raises(CheckpointError, match=re.escape(str(path))):
@@ -197,7 +199,7 @@ def test_other_classes_keep_their_fresh_head_with_a_warning(path):
     network = torch_reference.save(reference(classes=7), path)
     model = toy()
     before = weights(model)
-    with pytest.warns(UserWarning, match="7 classes and the model 5: the head keeps"):
+    with pytest.warns(UserWarning, match="7 classes, but the model has 5: everything except"):
         load_checkpoint(model, network)
     head = {"head/kernel", "head/bias"}
     assert changed(before, weights(model)) == before.keys() - head
@@ -216,7 +218,7 @@ def test_other_classes_keep_their_fresh_head_with_a_warning(path):
 )
 def test_the_warning_names_the_line_that_called(load, path):
     torch_reference.save(reference(classes=7), path)
-    with pytest.warns(UserWarning, match="7 classes and the model 5") as caught:
+    with pytest.warns(UserWarning, match="7 classes, but the model has 5") as caught:
         load(path)
     assert caught[0].filename == __file__
     assert linecache.getline(__file__, caught[0].lineno).lstrip().startswith("lambda path:")
@@ -276,37 +278,37 @@ def resnet(state):
 
 MISFITS = {
     "missing": (lambda s: without(s, "norm.weight", "stages.0.0.gamma"),
-                "The checkpoint lacks tensors of convnext: stages_0_blocks_0/gamma"),
+                "Tensors of convnext are missing from the checkpoint: stages_0_blocks_0/gamma"),
     "half a norm": (lambda s: without(s, "norm.weight"),
-                    "The last norm lacks a tensor: there is norm.bias alone"),
-    "no stem": (lambda s: without(s, STEM), "lacks whole parts of a ConvNeXt"),
+                    "A tensor of the final norm is missing: only norm.bias exists"),
+    "no stem": (lambda s: without(s, STEM), "parts of a ConvNeXt are missing"),
     "extra of the pattern": (lambda s: {**s, "stages.0.0.norm2.bias": s["norm.bias"]},
                              "stages.0.0.norm2.bias"),
     "misshapen": (lambda s: {**s, "stages.0.0.pwconv1.bias": torch.zeros(3)},
-                  "stages.0.0.pwconv1.bias has the shape (3,)"),
+                  "Received: stages.0.0.pwconv1.bias of shape (3,)"),
     "axes": (lambda s: {**s, PWCONV1: s[PWCONV1][..., None].expand(32, 8, 2)},
-             f"{PWCONV1} has 2 axes in ConvNeXt. Received: a shape of (32, 8, 2)"),
+             f"{PWCONV1} has 2 axes in a ConvNeXt. Received: shape=(32, 8, 2)"),
     "misshapen stem": (lambda s: {**s, STEM: torch.zeros(8, 3, 4, 5)},
-                       f"{STEM} has the shape (4, 5, 3, 8) as stem_conv/kernel"),
+                       f"Received: {STEM} of shape (4, 5, 3, 8)"),
     "channels": (lambda s: {**s, STEM: torch.zeros(8, 2, 4, 4)},
-                 "for images of 2 channels and the model for 3"),
+                 "for images with 2 channels, but the model expects 3"),
     "nan": (lambda s: with_value(s, "stages.1.0.dwconv.weight", float("nan")),
-            "stages.1.0.dwconv.weight holds NaN or infinite"),
-    "inf": (lambda s: with_value(s, "head.bias", float("-inf")), "head.bias holds NaN or inf"),
+            "stages.1.0.dwconv.weight contains NaN or infinite"),
+    "inf": (lambda s: with_value(s, "head.bias", float("-inf")), "head.bias contains NaN or inf"),
     "too large": (lambda s: {**s, "head.bias": s["head.bias"].double() + 1e300},
-                  "head.bias holds NaN or infinite numbers, in float32"),
+                  "head.bias contains NaN or infinite values in float32"),
     "nan of half": (lambda s: with_value({k: v.bfloat16() for k, v in s.items()}, "norm.bias",
-                                         float("nan")), "norm.bias holds NaN"),
+                                         float("nan")), "norm.bias contains NaN"),
     "resnet": (resnet, "This is a ResNet, not a ConvNeXt"),
-    "another": (lambda s: {"fc.weight": s["head.weight"]}, "in any layout known here"),
-    "no tensors": (lambda s: {}, "holds no tensors"),
+    "another": (lambda s: {"fc.weight": s["head.weight"]}, "in any supported layout"),
+    "no tensors": (lambda s: {}, "contains no tensors"),
     "no dict": (lambda s: list(s.values()),
-                " tensors at 'model', which have no names"),
+                " tensors without names at 'model'"),
     "deeper": (lambda s: reference((1, 2)).state_dict(),
-               "a convnext (depths (1, 2), dims (8, 16), patch 4, kernel 7) checkpoint"),
+               "a checkpoint of convnext (depths (1, 2), dims (8, 16), patch 4, kernel 7)"),
     "wider": (lambda s: reference(dims=(8, 24)).state_dict(), "(depths (1, 1), dims (8, 24)"),
-    "patch": (lambda s: reference(patch_size=2).state_dict(), "patch 2, kernel 7) checkpoint"),
-    "kernel": (lambda s: reference(kernel_size=5).state_dict(), "patch 4, kernel 5) checkpoint"),
+    "patch": (lambda s: reference(patch_size=2).state_dict(), "patch 2, kernel 7), but"),
+    "kernel": (lambda s: reference(kernel_size=5).state_dict(), "patch 4, kernel 5), but"),
     "isotropic": (lambda s: reference_isotropic().state_dict(),
                   "(depths (2,), dims (8,), patch 16, kernel 7) checkpoint"),
     "no gamma": (lambda s: reference(gamma=False).state_dict(), "layer_scale_init_value=None"),
@@ -341,7 +343,9 @@ def zeros_of(name):
 def test_another_network_is_named(name, path):
     save(zeros_of(name), path)
     assert path.stat().st_size < 1 << 20
-    with pytest.raises(CheckpointError, match=rf"This is a {name} \(.*the model mine is a conv"):
+    with pytest.raises(
+        CheckpointError, match=rf"This is a checkpoint of {name} \(.*the model mine is a conv"
+    ):
         load_checkpoint(toy(name="mine"), path)
 
 
@@ -363,7 +367,7 @@ def test_damaged_numbers_are_found_before_any_is_loaded(path):
 def test_a_file_cut_while_it_is_loaded_is_named(path, monkeypatch):
     torch_reference.save(reference(), path)
     monkeypatch.setattr(Source, "check", lambda source, dtype: os.truncate(path, 100))
-    with pytest.raises(CheckpointError, match="was cut while it was read") as caught:
+    with pytest.raises(CheckpointError, match="was truncated while it was being read") as caught:
         load_checkpoint(toy(), path)
     assert str(caught.value).count(str(path)) == 1
 

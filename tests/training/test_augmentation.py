@@ -100,7 +100,7 @@ def test_rand_augment_goes_before_jitter():
 
 
 def test_refusals():
-    with pytest.raises(ValueError, match="begins with"):
+    with pytest.raises(ValueError, match="must begin with"):
         training_image(DATA[0], (1, 2), 32, rand_augment="augmix-m3")
-    with pytest.raises(ValueError, match=r"from 0 up\. Received: -1"):
+    with pytest.raises(ValueError, match=r"at least 0\. Received: color_jitter=-1"):
         training_image(DATA[0], (1, 2), 32, rand_augment=None, color_jitter=-1)

@@ -74,9 +74,9 @@ def with_a_class_to_validate_alone(data):
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (with_an_empty_folder, r"folder without images"),
-        (with_one_split_alone, r"No images to validate on.*--validation-data"),
-        (with_a_class_of_one_image, r"'red' has 1 images where 2 are needed"),
+        (with_an_empty_folder, r"contains no images"),
+        (with_one_split_alone, r"There are no validation images.*--validation-data"),
+        (with_a_class_of_one_image, r"'red' has 1 images, but at least 2 are needed"),
         (with_an_empty_file, r"005\.jpg"),
         (with_a_damaged_file, r"007\.jpg"),
         (with_a_class_to_validate_alone, r"violet"),
@@ -96,7 +96,7 @@ def test_data_with_something_wrong_is_refused_before_the_run(pictures, tmp_path,
     [
         (["--set", "learning_rates=1"], "did you mean learning_rate"),
         (["--set", "epochs"], "KEY=VALUE"),
-        (["--set", "epochs=0"], "from 1 up"),
+        (["--set", "epochs=0"], "positive integer"),
     ],
 )
 def test_a_wrong_setting_is_told(pictures, tmp_path, arguments, message):

@@ -25,7 +25,7 @@ def test_a_run_trains_on_formats_that_tensorflow_decodes_and_others(tmp_path, ex
     ("content", "said"),
     [
         (None, "disappeared or cannot be read: {path}. No such file"),
-        (png_of(30_000, 30_000), "A broken image: {path}. The picture has more than .* bomb"),
+        (png_of(30_000, 30_000), "An image is broken: {path}. The image has more than .* bomb"),
     ],
 )
 def test_a_picture_that_goes_away_during_a_run_is_named(tmp_path, monkeypatch, content, said):

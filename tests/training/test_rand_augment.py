@@ -103,15 +103,15 @@ def test_config(text, config):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("augmix-m3", "begins with \"rand\". Received: 'augmix-m3'"),
+        ("augmix-m3", "begin with \"rand\". Received: rand_augment='augmix-m3'"),
         ("rand-x3", "m, n, mstd, inc, p, .* Received: 'x3' in 'rand-x3'"),
-        ("rand-m", "m is from 0 to 10. Received: 'm' in 'rand-m'"),
-        ("rand-m11", "m is from 0 to 10. Received: 'm11'"),
-        ("rand-n1.5", "n is a whole number from 0 up. Received: 'n1.5'"),
-        ("rand-inc2", "inc is 0 or 1"),
-        ("rand-p2", "p is from 0 to 1"),
-        ("rand-mstd101", "mstd is from 0 to 100"),
-        ("rand-m9-m8", "m is given twice"),
+        ("rand-m", "m must be from 0 to 10. Received: 'm' in 'rand-m'"),
+        ("rand-m11", "m must be from 0 to 10. Received: 'm11'"),
+        ("rand-n1.5", "n must be an integer of at least 0. Received: 'n1.5'"),
+        ("rand-inc2", "inc must be 0 or 1"),
+        ("rand-p2", "p must be from 0 to 1"),
+        ("rand-mstd101", "mstd must be from 0 to 100"),
+        ("rand-m9-m8", "m must not be given twice"),
         ("rand--m9", "Received: '' in 'rand--m9'"),
     ],
 )

@@ -172,19 +172,21 @@ def test_where_there_is_nothing_else_a_share_is_held_back_to_validate_on(picture
 
 def test_a_folder_of_another_run_is_left_alone(pictures, tmp_path):
     (tmp_path / "run.json").write_text(json.dumps({"model": "toy", "recipe": {"epochs": 2}}))
-    with pytest.raises(ValueError, match=r"belongs to another run.*epochs=2 there, 3 here"):
+    with pytest.raises(
+        ValueError, match=r"run with other settings.*epochs=2 in the folder, 3 in this"
+    ):
         toy_runs.toy_train(pictures, tmp_path, epochs=3)
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
 def test_a_folder_of_something_else_is_left_alone(pictures, tmp_path):
     (tmp_path / "letter.txt").write_text("dear")
-    with pytest.raises(ValueError, match="holds something else"):
+    with pytest.raises(ValueError, match="contains no run"):
         toy_runs.toy_train(pictures, tmp_path)
 
 
 def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_state(pictures, tmp_path):
-    with pytest.raises(NonFiniteLossError, match="lower learning_rate"):
+    with pytest.raises(NonFiniteLossError, match="a lower learning_rate"):
         toy_runs.toy_train(
             pictures, tmp_path / "run", learning_rate=1e20, warmup_epochs=1.5, save_steps=2
         )
