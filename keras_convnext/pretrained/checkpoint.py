@@ -13,7 +13,7 @@ from keras_convnext.pretrained.h5_file import H5Tensor
 from keras_convnext.pretrained.image_size import recorded_size
 from keras_convnext.pretrained.keras_trunk import keras_prefixes, keras_trunk
 from keras_convnext.pretrained.layouts import HEAD_KERNEL, Place
-from keras_convnext.pretrained.relatives import relative_of, told
+from keras_convnext.pretrained.relatives import explained, relative_of
 from keras_convnext.pretrained.snapshot import weight_file
 from keras_convnext.pretrained.source import Source
 from keras_convnext.pretrained.trunks import (
@@ -233,7 +233,7 @@ def _with_members(value: object) -> list[object]:
 def _nothing(saved: object, entries: list[Entry]) -> str:
     """Explains why no trunk was found."""
     if relative := relative_of(key for each in entries for key in each.tensors):
-        return told(relative)
+        return explained(relative)
     largest = max(entries, key=lambda each: len(each.tensors))
     lists = [f"{shown(name)} ({number} tensors)" for name, number in unnamed_tensors(saved)]
     hint = f". The tensors in the list at {lists[0]} have no names" if lists else ""

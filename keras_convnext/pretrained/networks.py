@@ -14,7 +14,7 @@ Shapes = Mapping[Place, tuple[int, ...]]
 OTHERS = (Variant("convnext_xxlarge", (3, 4, 30, 3), (384, 768, 1536, 3072), epsilon=1e-5),)
 
 # The fields of a variant that shapes determine; the others are initialization and image size.
-TOLD_BY_SHAPES = ("depths", "dims", "patch_size", "kernel_size", "isotropic")
+_SHAPE_FIELDS = ("depths", "dims", "patch_size", "kernel_size", "isotropic")
 
 
 def network_of(shapes: Shapes) -> Variant | None:
@@ -88,7 +88,7 @@ def parameters_of(shapes: Shapes) -> int:
 
 
 def _same_network(one: Variant, other: Variant) -> bool:
-    return all(getattr(one, field) == getattr(other, field) for field in TOLD_BY_SHAPES)
+    return all(getattr(one, field) == getattr(other, field) for field in _SHAPE_FIELDS)
 
 
 def check_same_network(theirs: Shapes, ours: Shapes, model_name: str) -> None:

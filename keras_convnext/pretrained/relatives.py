@@ -108,7 +108,7 @@ def relative_of(keys: Iterable[str], table: tuple[Relative, ...] = RELATIVES) ->
     )
 
 
-def told(relative: Relative) -> str:
+def explained(relative: Relative) -> str:
     """Returns the error message for a related network."""
     if relative.remark:
         return f"This is {relative.name}. {relative.remark}"

@@ -31,7 +31,7 @@ from keras_convnext.pretrained.names import (
     unwrapped,
 )
 from keras_convnext.pretrained.networks import network_of, parameters_of, trunk_shapes
-from keras_convnext.pretrained.relatives import RMS_NORM, VARIATIONS, relative_of, told
+from keras_convnext.pretrained.relatives import RMS_NORM, VARIATIONS, explained, relative_of
 from keras_convnext.pretrained.source import Source, Tensor, source_of
 from keras_convnext.variants import Variant
 
@@ -180,9 +180,9 @@ def checked(candidate: Candidate, keys: Collection[str]) -> tuple[Variant, dict[
     others = candidate.others_under(candidate.prefix, keys)
     foreign = [key for key, name in others.items() if first_part(name) in modules]
     if relative := relative_of(foreign, VARIATIONS):
-        raise CheckpointError(told(relative))
+        raise CheckpointError(explained(relative))
     if {place.variable for place in trunk if place.layer.endswith("/norm")} == {"gamma"}:
-        raise CheckpointError(told(RMS_NORM))
+        raise CheckpointError(explained(RMS_NORM))
     if foreign:
         raise CheckpointError(
             f"The ConvNeXt in the file contains unknown tensors: {listed(foreign)}. Use a file of "

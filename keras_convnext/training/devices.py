@@ -120,8 +120,8 @@ DEVICES = {
     )
 }  # fmt: skip
 
-DEVICES_A_MACHINE = 8  # per machine, as in the official training
+DEVICES_PER_MACHINE = 8  # as in the official training
 
 # Training images that a core decodes and augments per second: benchmarks/results/input.json,
 # divided by its two cores, for full-size ImageNet photographs.
-INPUT_IMAGES_A_CORE = 264
+INPUT_IMAGES_PER_CORE = 264

@@ -11,8 +11,8 @@ from typing import NamedTuple
 from keras_convnext.complexity import parts
 from keras_convnext.training.devices import (
     DEVICES,
-    DEVICES_A_MACHINE,
-    INPUT_IMAGES_A_CORE,
+    DEVICES_PER_MACHINE,
+    INPUT_IMAGES_PER_CORE,
     Device,
     Rate,
 )
@@ -124,7 +124,7 @@ class Plan(NamedTuple):
             (
                 "input per machine",
                 f"{self.input_rate:,.0f} images/s",
-                f"cores: {self.input_cores:,}, at {INPUT_IMAGES_A_CORE} images/s each, measured",
+                f"cores: {self.input_cores:,}, at {INPUT_IMAGES_PER_CORE} images/s each, measured",
             ),
         ]
 
@@ -209,7 +209,7 @@ def plan(recipe: Recipe, model: str, images: int | None, devices: int, device_ty
     images_per_second = reached / flops_per_image
     updates = updates_per_epoch * recipe.epochs
     hours_per_epoch = updates_per_epoch * recipe.batch_size / images_per_second / 3600
-    machines = math.ceil(devices / DEVICES_A_MACHINE) if device.is_gpu else 1
+    machines = math.ceil(devices / DEVICES_PER_MACHINE) if device.is_gpu else 1
     numbers = 3 + (recipe.ema_decay is not None) + (accumulated > 1)  # weights, two moments, ...
     return Plan(
         recipe=recipe,
@@ -233,7 +233,7 @@ def plan(recipe: Recipe, model: str, images: int | None, devices: int, device_ty
         checkpoint=4 * numbers * sum(part.parameters for part in counted),
         machines=machines,
         input_rate=images_per_second / machines,
-        input_cores=math.ceil(images_per_second / machines / INPUT_IMAGES_A_CORE),
+        input_cores=math.ceil(images_per_second / machines / INPUT_IMAGES_PER_CORE),
     )
 
 

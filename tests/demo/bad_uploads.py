@@ -43,7 +43,7 @@ REFUSED = {
     "notes.txt": (lambda: b"no picture at all", "Not an image"),
     "bomb.png": (lambda: png_of(30_000, 30_000), "too many pixels: the limit is 50 million"),
     "wide.png": (lambda: png_of(8_000, 7_000), "too many pixels: the limit is 50 million"),
-    "cut.jpg": (lambda: encoded("JPEG")[:1500], "a damaged one"),
-    "flipped.png": (lambda: encoded("PNG")[:300] + bytes(9999), "a damaged one"),
+    "cut.jpg": (lambda: encoded("JPEG")[:1500], "a damaged image"),
+    "flipped.png": (lambda: encoded("PNG")[:300] + bytes(9999), "a damaged image"),
     "page.eps": (lambda: EPS, "a PostScript file"),
 }

@@ -107,7 +107,7 @@ VARIATIONS = {
     "a ConvNeXt with parametrized weights": (
         {"stages.0.0.pwconv1.weight_orig": torch.ones(2, 8)}, "in PyTorch first"),
     "a ConvNeXt with quantized weights": (
-        {"stages.0.0.pwconv1.weight_fake_quant.scale": torch.ones(1)}, "before it was quantized"),
+        {"stages.0.0.pwconv1.weight_fake_quant.scale": torch.ones(1)}, "before quantization"),
 }  # fmt: skip
 
 

@@ -136,7 +136,7 @@ def test_one_trunk_among_other_tensors(saved, prefix, others, path):
 
 def test_one_line_reports_the_prefix_and_the_others(path):
     save(LONE["own classifier"][0], path)
-    told = r"prefix 'backbone\.', and ignored 2 other tensors: classifier\.weight, classifier\.bias"
+    told = r"prefix 'backbone\.' and ignored 2 other tensors: classifier\.weight, classifier\.bias"
     with pytest.warns(UserWarning, match=told) as caught:
         trunk = load_model(path, include_top=False, input_shape=(32, 32, 3))
     assert len(caught) == 1
@@ -331,7 +331,7 @@ def test_of_an_official_training_checkpoint_the_model_is_taken(path):
     np.testing.assert_array_equal(read(checkpoint)["head", "bias"], STATE["head.bias"])
     number = len(OTHER) + 1
     told = (
-        rf"entry 'model', and ignored {number} other tensors: model_ema \({len(OTHER)}\), optimizer"
+        rf"entry 'model' and ignored {number} other tensors: model_ema \({len(OTHER)}\), optimizer"
     )
     assert re.search(told, checkpoint.notice)
 
