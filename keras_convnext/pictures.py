@@ -222,17 +222,17 @@ def _refuse_bombs(image: Image.Image, name: str, most_pixels: int | None) -> Non
 
 
 def _refuse_passes(file: IO[bytes], image: Image.Image, name: str) -> None:
-    """Refuses files of a few bytes whose pixels are decoded again and again.
+    """Refuses small files whose pixels are decoded many times.
 
-    Each scan of a JPEG passes over all its pixels, even if it is empty. Strips and tiles of a TIFF
-    may share their bytes, which are then decoded for each of them.
+    Each scan of a JPEG passes over all pixels, even if it is empty. Strips and tiles of a TIFF may
+    share bytes, which are then decoded repeatedly.
     """
     most_scans = MOST_SCANS
     if image.format == "TIFF":
         tags = image.tag_v2  # type: ignore[attr-defined]
         sizes = tags.get(_STRIP_BYTES) or tags.get(_TILE_BYTES) or ()
         if sum(sizes) > 2 * _length(file):
-            raise ImageError(f"A TIFF of strips or tiles that overlap. Received: {name}")
+            raise ImageError(f"The strips or tiles of the TIFF overlap. Received: {name}")
         if tags.get(_COMPRESSION) not in _JPEG_IN_TIFF:
             return
         most_scans *= max(len(sizes), 1)
@@ -240,8 +240,8 @@ def _refuse_passes(file: IO[bytes], image: Image.Image, name: str) -> None:
         return
     if _has_more(file, START_OF_SCAN, most_scans):
         raise ImageError(
-            f"A JPEG with more than {most_scans} scans, which would take far longer to decode than "
-            f"others of its size: save it again. Received: {name}"
+            f"The JPEG has more than {most_scans} scans, and would take far longer to decode than "
+            f"other images of its size. Save it again. Received: {name}"
         )
 
 
@@ -250,7 +250,7 @@ def _length(file: IO[bytes]) -> int:
 
 
 def _has_more(file: IO[bytes], mark: bytes, most: int) -> bool:
-    """Tells whether a file contains a mark of two bytes more than so many times."""
+    """Whether a file contains a two-byte marker more than `most` times."""
     file.seek(0)
     count, last = 0, b""
     while count <= most and (chunk := file.read(1 << 20)):

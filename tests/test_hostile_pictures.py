@@ -83,7 +83,7 @@ def test_scans_within_a_tiff_are_counted():
 
 def test_strips_that_share_their_bytes_are_refused():
     jpeg = encoded(Image.effect_noise((64, 64), 90).convert("RGB"), "JPEG")
-    with pytest.raises(ImageError, match="strips or tiles that overlap"):
+    with pytest.raises(ImageError, match="strips or tiles of the TIFF overlap"):
         load_image(jpeg_in_tiff(jpeg, (64, 64 * 50), 50, 64), 32)
 
 

@@ -119,7 +119,7 @@ def _is_plain_jpeg(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def has_few_scans(encoded: tf.Tensor) -> tf.Tensor:
-    """Tells whether the pixels of a JPEG are passed over as seldom as an encoder asks for."""
+    """Whether a JPEG has no more scans than encoders write."""
     parts = tf.raw_ops.StringSplitV2(input=[encoded], sep=START_OF_SCAN, maxsplit=MOST_SCANS + 1)
     return parts.shape[1] <= MOST_SCANS + 1
 

@@ -39,12 +39,13 @@ SOURCES = {
 
 
 class License(NamedTuple):
-    """What a file may be used for.
+    """The license of a published file.
 
     Args:
-        name: str. Its SPDX identifier, where it has one.
-        url: str. Its text.
-        is_open: bool. Whether it is one of the usual open-source licenses. If not, read it first.
+        name: str. SPDX identifier, if it has one.
+        url: str. Address of its text.
+        is_open: bool. Whether it is a common open-source license. If not, read it before use.
+            Defaults to True.
     """
 
     name: str
@@ -55,9 +56,9 @@ class License(NamedTuple):
 _MIT = License("MIT", "https://opensource.org/license/mit")
 _APACHE = License("Apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0")
 
-# Of a tag, whoever serves it, or else of a source. Where they say so: the LICENSE of
-# facebookresearch/ConvNeXt and of open-mmlab/mmpretrain; timm/models/convnext.py for its own, its
-# copies and DINOv3.
+# By tag, for any source, or else by source. They are stated in the LICENSE of
+# facebookresearch/ConvNeXt and of open-mmlab/mmpretrain, and in timm/models/convnext.py for timm's
+# own weights, its copies and DINOv3.
 LICENSES = {
     "dinov3":      License("DINOv3 License", "https://ai.meta.com/resources/models-and-libraries/dinov3-license/", is_open=False),
     "official":    _MIT,
@@ -108,12 +109,12 @@ class Checkpoint(NamedTuple):
 
     @property
     def license(self) -> License:
-        """What its publisher lets it be used for."""
+        """The license under which it was published."""
         return LICENSES.get(self.tag) or LICENSES[self.source]
 
     @property
     def expected_bytes(self) -> int:
-        """Its size, or about that where it is not known: four bytes a weight."""
+        """File size in bytes; if unknown, an estimate of four bytes per weight."""
         network = parts(VARIANTS[self.model], classes=self.classes or 0)
         return self.bytes or 4 * sum(part.parameters for part in network)
 

@@ -176,7 +176,7 @@ def chosen(
     numbers: Counter[str] = Counter()
     beside = ignored.copy()
     if entry is None and prefix is None:
-        at_home = {id(tensor) for tensor in home.tensors.values()}  # a file may repeat them
+        at_home = {id(tensor) for tensor in home.tensors.values()}  # may be stored repeatedly
         for other in within:
             others = [key for key, tensor in other.tensors.items() if id(tensor) not in at_home]
             if others:
@@ -216,13 +216,13 @@ def _no_entry(saved: object, entries: list[Entry], entry: str | None) -> str:
 
 
 def _kind_without_numbers(saved: object) -> str | None:
-    """What stands where the tensors should, if it is known."""
+    """Returns what a file contains instead of tensors, if it is known."""
     values = saved.values() if isinstance(saved, Mapping) else ()
     names = {getattr(value, "name", "") for each in values for value in _with_members(each)}
     if any(name.startswith("numpy.") and name.endswith("._reconstruct") for name in names):
-        return "NumPy arrays, and no tensors"
+        return "NumPy arrays, not tensors"
     if "torch._utils._rebuild_meta_tensor_no_storage" in names:
-        return "tensors of the device meta, which have no numbers"
+        return "tensors on the meta device, which have no values"
     return None
 
 

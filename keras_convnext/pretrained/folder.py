@@ -36,7 +36,7 @@ def cache_folder() -> Path:
 
 
 def port_of(copies: Sequence[Checkpoint]) -> Path | None:
-    """Returns the port of the first of these copies that has one in the cache."""
+    """Returns the first cached port of these copies, or None."""
     ports = (cache_folder() / f"{copy.stem}{PORT}" for copy in copies)
     return next(filter(Path.is_file, ports), None)
 

@@ -1,13 +1,13 @@
-"""Files that are often given for weights and are none, told by how they start or are called."""
+"""Files often mistaken for weights, recognized by their first bytes or their suffix."""
 
 from pathlib import Path
 
-_FETCH = "Fetch the file again, from its publisher"
+_FETCH = "Download the file again from its publisher"
 _PACKED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!", b"\x28\xb5\x2f\xfd")
 _TAR = slice(257, 262), b"ustar"
 _LITERT = slice(4, 8), b"TFL3"
 
-# A name ends in: what the file is. The message goes on with what to give instead.
+# What a file is, by its suffix. The message continues with what to pass instead.
 _ENDINGS = {
     ".onnx": "An ONNX model",
     ".pb": "A TensorFlow graph",
@@ -15,11 +15,11 @@ _ENDINGS = {
     ".mlmodel": "A Core ML model",
     ".engine": "A TensorRT engine",
     ".gguf": "A GGUF file",
-    ".pt2": "A program of torch.export",
+    ".pt2": "A torch.export program",
     ".msgpack": "A Flax checkpoint",
     ".pdparams": "A PaddlePaddle checkpoint",
     ".npy": "A NumPy array",
-    ".npz": "An archive of NumPy arrays",
+    ".npz": "A NumPy archive",
     ".index": "A TensorFlow checkpoint",
 }
 _ON_A_SERVER = ("http", "https", "hf", "hf-hub", "s3", "gs")
@@ -27,10 +27,10 @@ _PICTURES = (b"\xff\xd8\xff", b"\x89PNG\r\n", b"GIF8", b"BM", b"%PDF")
 
 
 def foreign_file(path: Path) -> str | None:
-    """Returns what a file is, and what to do, if it holds no weights that can be read here.
+    """Returns a message about the kind of a file and what to do, or None if it may be weights.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
     """
     with open(path, "rb") as file:
         start = file.read(512)
@@ -40,13 +40,13 @@ def foreign_file(path: Path) -> str | None:
     if path.suffix == ".xml":
         return _instead_of("An OpenVINO model")
     if text.startswith(b"<"):
-        return "This is a web page, not a checkpoint: the download went wrong. Fetch it again"
+        return "This is a web page, not a checkpoint: the download failed. Download it again"
     if text.startswith(b"version https://git-lfs"):
-        return "This is a pointer of Git LFS, not what it points to: run `git lfs pull`"
+        return "This is a Git LFS pointer, not the file itself: run `git lfs pull`"
     if start.startswith(_PACKED) or start[_TAR[0]] == _TAR[1]:
-        return "A packed archive. Unpack it, and give the file of weights in it"
+        return "This is a compressed archive. Extract it, and pass the weight file in it"
     if start.startswith(_PICTURES):
-        return "A picture or a document. Give a file or folder of weights"
+        return "This is an image or a document. Pass a weight file or a folder with one"
     if start[_LITERT[0]] == _LITERT[1]:
         return _instead_of(_ENDINGS[".tflite"])
     if path.suffix in _ENDINGS:
@@ -57,11 +57,11 @@ def foreign_file(path: Path) -> str | None:
 
 
 def missing_file(address: str) -> str | None:
-    """Returns what an address means, and what to do, if it is of no file."""
+    """Returns a message for the path of a missing file, or None if it needs no explanation."""
     if address.partition(":")[0] in _ON_A_SERVER:
-        return "Weights are read from files: download this first, and give its path"
+        return "Weights are only read from files. Download the file first, and pass its path"
     if address.startswith("~"):
-        return "There is no such file: ~ stands for your home in a shell alone"
+        return "There is no such file: only a shell expands ~ to your home folder"
     if Path(f"{address}.index").is_file():
         return _instead_of(_ENDINGS[".index"])
     return None
@@ -69,6 +69,6 @@ def missing_file(address: str) -> str | None:
 
 def _instead_of(kind: str) -> str:
     return (
-        f"{kind}, which is not read here. Give the weights in a .pth, .safetensors, .keras or "
+        f"{kind}, which is not supported. Pass the weights as a .pth, .safetensors, .keras or "
         ".weights.h5 file"
     )

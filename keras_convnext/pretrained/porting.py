@@ -141,8 +141,9 @@ def _differences(checkpoint: OpenCheckpoint, model: keras.Model) -> Iterator[str
     patch = checkpoint.network.patch_size
     if patch % 2 and patch > 1:
         yield (
-            f"The stem has a kernel of {patch} x {patch}, which is taken for patches side by side. "
-            "Most such stems overlap, which no file of weights records: compare an output"
+            f"The stem's {patch} x {patch} kernel is assumed to process patches that do not "
+            "overlap. Most such stems overlap, which weight files do not record: compare an output "
+            "with the original network"
         )
     theirs = checkpoint.network.epsilon
     ours = {layer.norm.epsilon for layer in layers.values() if isinstance(layer, Block)}

@@ -1,4 +1,4 @@
-"""The weights of a checkpoint into a file of any layout, without Keras."""
+"""Converts checkpoints to other layouts and formats, without Keras."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from keras_convnext.pretrained.model_weights import Progress
 
 
-# What weights can be rounded to.
+# The dtypes that weights can be cast to.
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -42,7 +42,7 @@ def rewrite_checkpoint(
     prefix: str | None = None,
     ignore: str | Iterable[str] = (),
 ) -> None:
-    """Writes the weights of a checkpoint as another one, a tensor at a time, without a model.
+    """Converts a checkpoint to another layout or format, one tensor at a time, without a model.
 
     Args:
         source: str or path. As `path` in `load_checkpoint`.
@@ -54,10 +54,10 @@ def rewrite_checkpoint(
         ignore: as in `load_checkpoint`.
 
     Raises:
-        CheckpointError: If the source is damaged or holds no ConvNeXt or several, or if the layout
-            has no place for something in it.
+        CheckpointError: If the source is damaged or contains no ConvNeXt or several, or if the
+            layout has no names for some of its tensors.
         ValueError: As in `save_checkpoint`.
-        OSError: If the target cannot be written; nothing is left of it.
+        OSError: If the target cannot be written; no partial file remains.
     """
     checkpoint = open_checkpoint(source, entry, prefix, ignore)
     order = {layer: index for index, layer in enumerate(layers_of(checkpoint.network))}
@@ -75,14 +75,14 @@ def write_arrays(
     model_name: str,
     progress: "Progress" = iter,
 ) -> None:
-    """Writes arrays, which are asked for one at a time, in the order of the network."""
+    """Writes arrays in the order of the network, each created just before it is written."""
     check_dtype(dtype)
     layout = layout or default_layout(path)
     hdf5 = Path(path).suffix in SUFFIXES
     if layout in LAYOUTS and hdf5 != (layout in HDF5_LAYOUTS):
         raise ValueError(
-            f"An HDF5 file has one of the layouts {', '.join(HDF5_LAYOUTS)}, and no other file "
-            f"has. Received: layout={layout}, path={path}"
+            f"The layouts {', '.join(HDF5_LAYOUTS)} are for HDF5 files, and all others for other "
+            f"files. Received: layout={layout}, path={path}"
         )
     forms = forms_of(arrays, layout, model_name)
     theirs = (
@@ -99,41 +99,41 @@ def write_arrays(
 
 
 def check_dtype(dtype: str | None) -> None:
-    """Refuses to round weights to what is no floating-point number.
+    """Checks that weights can be cast to a dtype.
 
     Raises:
-        ValueError: If it is none of `DTYPES`, nor None.
+        ValueError: If the dtype is neither one of `DTYPES` nor None.
     """
     if dtype is not None and dtype not in DTYPES:
-        raise ValueError(f"dtype is one of {', '.join(DTYPES)}, or None. Received: dtype={dtype}")
+        raise ValueError(f"dtype must be {', '.join(DTYPES)} or None. Received: dtype={dtype}")
 
 
 def default_layout(path: str | Path) -> str:
-    """Tells the layout that a file gets when none is asked for: by its suffix."""
+    """Returns the default layout of a file, which depends on its suffix."""
     return "keras" if Path(path).suffix in (*SUFFIXES, ".keras") else "official"
 
 
 def forms_of(places: Collection[Place], layout: str, model_name: str) -> dict[Place, Form]:
-    """Returns how a layout has each of the weights.
+    """Returns how a layout stores each of the weights.
 
     Raises:
-        CheckpointError: If the layout has no place for one of them.
-        ValueError: If there is no such layout.
+        CheckpointError: If the layout has no name for one of them.
+        ValueError: If the layout is unknown.
     """
     if layout not in LAYOUTS:
-        raise ValueError(f"layout is one of {', '.join(LAYOUTS)}. Received: layout={layout}")
+        raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}. Received: layout={layout}")
     if layout == "official" and any(place.layer.startswith("blocks_") for place in places):
         layout = "official_isotropic"
     if layout == "keras_applications" and HEAD_KERNEL not in places:
         layout = "keras_applications_notop"
     found = {place: form_of(place, LAYOUTS[layout], model_name) for place in places}
     forms = {place: form for place, form in found.items() if form is not None}
-    if homeless := ["/".join(place) for place in places if place not in forms]:
-        raise CheckpointError(f"The layout {layout} has no place for {listed(homeless)}")
+    if unnamed := ["/".join(place) for place in places if place not in forms]:
+        raise CheckpointError(f"The layout {layout} has no names for {listed(unnamed)}")
     if layout == "keras_applications_notop" and Place("norm", "gamma") not in places:
         raise CheckpointError(
-            "Every network of keras.applications ends in a norm, and this one in a map: build it "
-            "with pooling='avg'"
+            "Every network in keras.applications ends in a norm, but this model ends in a feature "
+            "map. Build it with pooling='avg'"
         )
     return forms
 
@@ -149,7 +149,7 @@ def _theirs(array: np.ndarray, form: Form, dtype: str | None) -> np.ndarray:
             array = array.astype(dtype, copy=False)
         if not np.isfinite(array).all():
             raise CheckpointError(
-                f"{form.key} has numbers that are too large for {dtype}. Take bfloat16 instead"
+                f"{form.key} has values that are too large for {dtype}. Use bfloat16 instead"
             )
     array = array.transpose(np.argsort(form.axes))
     return array.reshape(array.shape + (1,) * form.ones)

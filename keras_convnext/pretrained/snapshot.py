@@ -17,7 +17,7 @@ _SNAPSHOT = (
 _SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".tar", ".h5", ".hdf5", ".keras"}
 _INDEX = ".index.json"
 _MAX_NAME = 255
-_MOST_SEARCHED = 1000  # of the files in the folders of one
+_MOST_SEARCHED = 1000  # files in subfolders
 
 
 def weight_file(path: str | Path) -> Path:
@@ -103,7 +103,7 @@ def _what_it_is_instead(folder: Path, names: list[str]) -> str:
 
 
 def _folders_with_weights(folder: Path) -> list[str]:
-    """Some folders in one that hold weights, at most two levels down, as in a cache of hubs."""
+    """Returns subfolders with weights, at most two levels deep, as in Hugging Face's cache."""
     found = set()
     for place in islice((*folder.glob("*/*"), *folder.glob("*/*/*")), _MOST_SEARCHED):
         if place.suffix in _SUFFIXES and place.is_file():

@@ -193,8 +193,8 @@ def checked(candidate: Candidate, keys: Collection[str]) -> tuple[Variant, dict[
     for source in sources.values():
         if source.tensor.dtype.kind not in "fV":  # bfloat16 and float8 are of kind V
             raise CheckpointError(
-                f"{source.key} holds {source.tensor.dtype}, and weights are floating-point. Take "
-                "the file of weights from before it was quantized"
+                "Weights must be floating-point. Use weights saved before quantization. "
+                f"Received: {source.key} of dtype {source.tensor.dtype}"
             )
     return network, sources
 

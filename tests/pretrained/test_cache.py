@@ -141,7 +141,7 @@ WRONG = {
         lambda content: content[:-5_000_000] + b"\x01" + content[-4_999_999:],
         r"damaged.*toy\.pth",
     ),
-    "other names": (of_another_network, "no place for|damaged"),
+    "other names": (of_another_network, "unknown tensors|damaged"),
 }
 
 

@@ -22,8 +22,8 @@ CONTENTS = {
     "page": (b"<!DOCTYPE html><html><title>Sign in</title></html>", "a web page"),
     "xml": (b"\n<?xml version='1.0'?><Error><Code>AccessDenied</Code></Error>", "a web page"),
     "empty": (b"", "The file is empty"),
-    "gzip": (b"\x1f\x8b\x08" + bytes(99), "A packed archive. Unpack it"),
-    "picture": (b"\x89PNG\r\n\x1a\n" + bytes(99), "A picture or a document"),
+    "gzip": (b"\x1f\x8b\x08" + bytes(99), "a compressed archive. Extract it"),
+    "picture": (b"\x89PNG\r\n\x1a\n" + bytes(99), "an image or a document"),
     "litert": (b"\x1c\0\0\0TFL3" + bytes(99), "A LiteRT model"),
 }
 
@@ -48,7 +48,7 @@ def test_the_suffix_does_not_hide_what_a_file_is(content, told, suffix, tmp_path
 @pytest.mark.parametrize(("name", "told"), {
     "m.onnx": "An ONNX model", "saved_model.pb": "A TensorFlow graph", "m.gguf": "A GGUF file",
     "m.engine": "A TensorRT engine", "m.xml": "An OpenVINO model", "flax_model.msgpack": "A Flax",
-    "w.npz": "An archive of NumPy arrays", "model.ckpt.index": "A TensorFlow checkpoint",
+    "w.npz": "A NumPy archive", "model.ckpt.index": "A TensorFlow checkpoint",
     "model.ckpt.data-00000-of-00001": "A TensorFlow checkpoint",
 }.items())  # fmt: skip
 def test_models_of_other_programs_are_named(name, told, tmp_path):
@@ -61,9 +61,9 @@ def test_models_of_other_programs_are_named(name, told, tmp_path):
 
 
 @pytest.mark.parametrize(("address", "told"), {
-    "https://example.org/convnext_tiny.pth": "download this first",
-    "hf://timm/convnext_tiny": "download this first",
-    "~/convnext_tiny.pth": "home in a shell alone",
+    "https://example.org/convnext_tiny.pth": "Download the file first",
+    "hf://timm/convnext_tiny": "Download the file first",
+    "~/convnext_tiny.pth": "only a shell expands ~",
 }.items())  # fmt: skip
 def test_an_address_is_not_taken_for_a_file_that_is_missing(address, told):
     import keras_convnext
@@ -83,7 +83,7 @@ def test_a_checkpoint_in_a_zip_archive_is_to_be_unpacked(tmp_path):
     torch.save({"a": torch.zeros(2)}, held)
     with zipfile.ZipFile(tmp_path / "model.pth", "w") as archive:
         archive.writestr("weights/model.pth", held.getvalue())
-    assert "Unpack it" in refusal(tmp_path / "model.pth")
+    assert "Extract it" in refusal(tmp_path / "model.pth")
 
 
 def test_a_folder_names_the_folders_in_it_that_hold_weights(tmp_path):
@@ -91,7 +91,7 @@ def test_a_folder_names_the_folders_in_it_that_hold_weights(tmp_path):
     (tmp_path / "models--timm--convnext" / "refs").mkdir(parents=True)
     snapshot.mkdir(parents=True)
     shutil.copy(WEIGHTS, snapshot / "model.safetensors")
-    assert "there are some in snapshots/abc" in refusal(tmp_path / "models--timm--convnext")
+    assert "its subfolders: snapshots/abc" in refusal(tmp_path / "models--timm--convnext")
 
 
 def test_control_characters_of_a_name_are_escaped(tmp_path):
@@ -110,14 +110,14 @@ def test_the_format_is_told_by_the_content(tmp_path):
 
 
 def test_an_entry_of_a_file_without_entries(tmp_path):
-    assert "without entries: leave out entry='model'" in refusal(WEIGHTS, entry="model")
+    assert "without entries: omit entry='model'" in refusal(WEIGHTS, entry="model")
 
 
 @pytest.mark.parametrize(("changed", "told"), {
-    "integers": (lambda name, array: (array * 100).astype("int8"), "holds int8"),
-    "truth": (lambda name, array: array > 0, "holds bool"),
+    "integers": (lambda name, array: (array * 100).astype("int8"), "of dtype int8"),
+    "truth": (lambda name, array: array > 0, "of dtype bool"),
     "even": (lambda name, array: np.zeros((len(array), 1, 6, 6), "f")
-             if "dwconv.weight" in name else array, "6 x 6 places"),
+             if "dwconv.weight" in name else array, "kernels of 6 x 6"),
 }.values())  # fmt: skip
 def test_what_no_convnext_holds_is_refused(changed, told, tmp_path):
     tensors = safetensors.numpy.load_file(WEIGHTS)
@@ -127,8 +127,8 @@ def test_what_no_convnext_holds_is_refused(changed, told, tmp_path):
 
 
 @pytest.mark.parametrize(("value", "told"), {
-    "numpy": (np.zeros(3, "f"), "holds NumPy arrays"),
-    "meta": (torch.zeros(3, device="meta"), "of the device meta"),
+    "numpy": (np.zeros(3, "f"), "contains NumPy arrays"),
+    "meta": (torch.zeros(3, device="meta"), "on the meta device"),
 }.values())  # fmt: skip
 def test_what_stands_where_tensors_should_is_named(value, told, tmp_path):
     torch.save({"model": {"stem.0.weight": value}, "epoch": 3}, tmp_path / "m.pth")
