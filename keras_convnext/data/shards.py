@@ -59,7 +59,7 @@ def open_shards(
     if len(kinds) > 1:
         raise DataError(
             "The folder contains both TFRecord and ArrayRecord shards. Select one kind with a "
-            f"pattern such as {name}/*.tfrecord*. Received: {name}"
+            f"pattern such as FOLDER/*.tfrecord*. Received: {name}"
         )
     files = (ArrayRecordFiles if kinds.pop() else TFRecordFiles)([Part(path) for path in shards])
     if not len(files):

@@ -67,14 +67,17 @@ def keras_trunk(
                 f"{key} has {len(form.axes)} axes in a ConvNeXt. Received: shape={state[key].shape}"
             )
         if place in sources:
-            raise CheckpointError(f"{sources[place].key} and {key} are the same tensor")
+            raise CheckpointError(f"{sources[place].key} and {key} name the same tensor")
         sources[place] = source
     if len(unknown) > len(sources):
         raise CheckpointError(
             f"Not a ConvNeXt in any supported layout. Its tensors include {listed(unknown)}"
         )
     if foreign := [key for key in unknown if not key.startswith(_OWN)]:
-        raise CheckpointError(f"A ConvNeXt has no tensors like {listed(foreign)}")
+        raise CheckpointError(
+            f"The ConvNeXt in the file contains unknown tensors: {listed(foreign)}. Use a file of "
+            "an unmodified network, or skip them with ignore="
+        )
     if unknown:  # with several dense layers, the first is not the head
         sources = {place: each for place, each in sources.items() if place.layer != "head"}
     trunk = {place: each for place, each in sources.items() if place.layer not in ABOVE}

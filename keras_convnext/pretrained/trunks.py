@@ -207,7 +207,7 @@ def _checked_trunk(candidate: Candidate, trunk: Mapping[Place, Source]) -> Varia
         )
     for place, copy in candidate.group.copies:
         if place in trunk:
-            raise CheckpointError(f"{trunk[place].key} and {copy.key} are the same tensor")
+            raise CheckpointError(f"{trunk[place].key} and {copy.key} name the same tensor")
     found = {place: source.shape for place, source in trunk.items()}
     return check_whole(found, {place: source.key for place, source in trunk.items()})
 

@@ -154,7 +154,7 @@ class Journal(keras.callbacks.Callback):
         return {f"val_{kind}{name}": value for name, value in _rounded(measured).items()}
 
     def save(self) -> None:
-        """Writes the state of the run, and the log as far as it goes."""
+        """Saves the state of the run and rewrites the log."""
         values = state_of(self.model)
         if self.layout.is_chief:
             save_state(self.output / "checkpoints", values, self.progress)
