@@ -138,7 +138,7 @@ def test_entries_of_a_training_checkpoint(path):
     saved = training_checkpoint(network, ema)
     torch.save(saved, path)
     model = toy()
-    with pytest.warns(UserWarning, match=r"entry 'model', .*: model_ema \(\d+\), optimizer \("):
+    with pytest.warns(UserWarning, match=r"entry 'model' .*: model_ema \(\d+\), optimizer \("):
         load_checkpoint(model, path)
     assert_same_logits(model, network)
     for entry, expected in (("model_ema", ema), ("model", network)):
@@ -310,7 +310,7 @@ MISFITS = {
     "patch": (lambda s: reference(patch_size=2).state_dict(), "patch 2, kernel 7), but"),
     "kernel": (lambda s: reference(kernel_size=5).state_dict(), "patch 4, kernel 5), but"),
     "isotropic": (lambda s: reference_isotropic().state_dict(),
-                  "(depths (2,), dims (8,), patch 16, kernel 7) checkpoint"),
+                  "(depths (2,), dims (8,), patch 16, kernel 7), but"),
     "no gamma": (lambda s: reference(gamma=False).state_dict(), "layer_scale_init_value=None"),
 }  # fmt: skip
 
