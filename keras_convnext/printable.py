@@ -1,7 +1,7 @@
 """Escapes external text, such as file names and server responses, for display in a terminal."""
 
+import re
 import unicodedata
-from urllib.parse import urlsplit, urlunsplit
 
 # These change the direction of the text that follows.
 _BIDI = {*"\u061c\u200e\u200f", *map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}
@@ -27,5 +27,4 @@ class PrintableError(ValueError):
 
 def without_login(url: str) -> str:
     """Returns an address without the user and the password in it."""
-    split = urlsplit(url)
-    return urlunsplit(split._replace(netloc=split.netloc.rpartition("@")[2]))
+    return re.sub(r"^([\w+.-]+://)?[^/]*@", r"\1", url)

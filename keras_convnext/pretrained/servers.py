@@ -9,6 +9,7 @@
 import os
 import re
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 from keras_convnext.pretrained.catalog import Checkpoint
@@ -36,7 +37,7 @@ def addresses(copies: Sequence[Checkpoint]) -> list[tuple[Checkpoint, str]]:
     """
     found = []
     for mirror in _mirrors():
-        if mirror != DIRECT and not re.match(r"https?://[^/]", mirror):
+        if mirror != DIRECT and not _is_address(mirror):
             raise DownloadError(
                 "KERAS_CONVNEXT_MIRROR holds addresses that start with https:// or http://, and "
                 "perhaps the word direct; for a folder on this machine, set KERAS_CONVNEXT_CACHE. "
@@ -66,6 +67,14 @@ def described() -> str:
     proxies = {without_login(known[kind]) for kind in ("http", "https", "all") if kind in known}
     by = f", by the proxy {' or '.join(sorted(proxies))}" if proxies else ""
     return f"from {', then '.join(servers)}{by}"
+
+
+def _is_address(text: str) -> bool:
+    try:
+        split = urlsplit(text)
+    except ValueError:  # brackets around no IPv6 address
+        return False
+    return split.scheme in ("http", "https") and bool(split.hostname)
 
 
 def _mirrors() -> list[str]:

@@ -95,7 +95,7 @@ def asked_for(url: str, headers: Mapping[str, str]) -> Iterator[requests.Respons
 
 def _check(answer: requests.Response) -> None:
     status = answer.status_code
-    said = f"it answers {status} {answer.reason or ''}".rstrip()
+    said = f"it answers {status} {(answer.reason or '')[:100]}".rstrip()
     if status in _LATER:
         wait = _wait_of(answer.headers.get("Retry-After", ""))
         if wait > LONGEST_WAIT:

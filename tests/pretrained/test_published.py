@@ -191,10 +191,11 @@ def test_the_addresses(monkeypatch, folder):
         "https://hf.example/timm/convnext_tiny.fb_in1k/resolve/main/model.safetensors"
     )
     assert address_of(tiny) == tiny.url
-    for wrong in ("/mnt/weights", "file:///mnt", "https://", "mirror.example"):
+    for wrong in ("/mnt/weights", "file:///mnt", "https://", "mirror.example", "http://[::1/x"):
         monkeypatch.setenv("KERAS_CONVNEXT_MIRROR", wrong)
-        with pytest.raises(DownloadError, match=f"KERAS_CONVNEXT_CACHE. Received: {wrong}"):
+        with pytest.raises(DownloadError) as told:
             addresses([tiny])
+        assert str(told.value).endswith(f"set KERAS_CONVNEXT_CACHE. Received: {wrong}")
 
 
 def test_a_cache_that_cannot_be_written_is_said_once(server, tmp_path, folder, monkeypatch):

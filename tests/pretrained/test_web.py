@@ -175,4 +175,6 @@ def test_a_host_that_does_not_answer(monkeypatch):
 
 def test_a_login_is_not_shown():
     assert without_login("https://me:secret@host:8/x?y=1") == "https://host:8/x?y=1"
+    assert without_login("me:secret@proxy:3128") == "proxy:3128"
     assert without_login("https://host/x@y") == "https://host/x@y"
+    assert without_login("http://me:secret@[::1/x") == "http://[::1/x"
