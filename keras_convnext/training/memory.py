@@ -2,8 +2,8 @@
 
 Two graphs are modeled: with the operations of `tensorflow_cpu`, and with those that TensorFlow
 differentiates itself, as on a GPU without XLA (XLA keeps less). The tensors kept by a graph are
-counted to within 1 %. The estimate is within 12 % of the peak of TensorFlow's allocator in a step
-on a CPU, and within 11 % of the memory of the process, for which gaps were fitted: Atto and Tiny at
+counted to within 1 %. The estimate is within 15 % of the peak of TensorFlow's allocator in a step
+on a CPU, and within 21 % of the memory of the process, for which gaps were fitted: Atto and Tiny at
 224 px, with and without remat, and the network for CIFAR-10 (`benchmarks/results/planning.json`).
 
 No GPU was measured. PyTorch, which keeps fewer tensors for GELU, needed 4.2, 7.7 and 20.4 GB for
