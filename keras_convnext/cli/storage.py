@@ -1,4 +1,4 @@
-"""`download` and `cache`: the published weights on this machine."""
+"""The commands `download` and `cache`."""
 
 from collections.abc import Callable
 from typing import Annotated
@@ -18,14 +18,14 @@ cache = typer.Typer(
 
 
 def download(model: Network, weights: TagNames = None, as_json: Json = False) -> None:
-    """Download published weights, so that they load without a connection later.
+    """Download published weights, to load them offline later.
 
-    It prints how large each file is, its license, where it comes from and where it goes. A download
-    that broke off goes on where it was; weights that are here already are not downloaded again.
+    Prints the size, license, source and destination of each file. Interrupted downloads are
+    resumed, and complete files are not downloaded again.
 
-    Without a connection, set KERAS_CONVNEXT_OFFLINE=1. KERAS_CONVNEXT_CACHE names the folder,
-    KERAS_CONVNEXT_MIRROR addresses to use instead of the publishers', HTTPS_PROXY a proxy, and
-    REQUESTS_CA_BUNDLE the certificates to trust.
+    Environment variables: KERAS_CONVNEXT_OFFLINE=1 disables downloads. KERAS_CONVNEXT_CACHE sets
+    the folder, KERAS_CONVNEXT_MIRROR the addresses to use instead of the publishers', HTTPS_PROXY
+    the proxy, and REQUESTS_CA_BUNDLE the trusted certificates.
     """
     show_downloads()
     from keras_convnext.pretrained.cache import download_weights
@@ -60,7 +60,7 @@ def list_files(as_json: Json = False) -> None:
 
 
 def measure(as_json: Json = False) -> None:
-    """Show where the cache is and how large."""
+    """Show the location and size of the cache."""
     files = cached_files()
     total = sum(file.bytes for file in files)
     if as_json:
@@ -71,14 +71,14 @@ def measure(as_json: Json = False) -> None:
 
 def remove(
     names: Annotated[
-        list[str] | None, typer.Argument(help="Files, networks, or weights such as imagenet.")
+        list[str] | None, typer.Argument(help="File names, networks, or weights such as imagenet.")
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Remove all of them.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Remove all files.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Remove files from the cache. They are downloaded again when they are needed."""
+    """Remove files from the cache. They are downloaded again when needed."""
     if bool(names) == everything:
-        raise typer.BadParameter("name the files to remove, or give --all")
+        raise typer.BadParameter("name the files to remove, or pass --all")
     removed = remove_cached(None if everything else names or ())
     if as_json:
         write_json([_as_json(file) for file in removed])
@@ -88,9 +88,9 @@ def remove(
 
 
 def verify_files(as_json: Json = False) -> None:
-    """Compare each published file with its checksum, and read its numbers.
+    """Verify the checksum and numbers of each file.
 
-    The exit code is 1 if one differs.
+    Only published files have a checksum. The exit code is 1 if a file is damaged.
     """
     from keras_convnext.pretrained.checkpoint import check_numbers
     from keras_convnext.pretrained.published import check_digest
