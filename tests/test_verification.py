@@ -42,7 +42,7 @@ def test_a_file_that_is_not_published(path):
     assert passed is None
     assert hashlib.sha256(path.read_bytes()).hexdigest() in answer
     assert found["network"] == (True, "convnext_atto, 10 classes, 3,377,730 parameters")
-    assert found["numbers"] == (True, "all are finite")
+    assert found["numbers"] == (True, "all values are finite")
     assert "logits" not in found
 
 
