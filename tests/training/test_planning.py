@@ -120,7 +120,7 @@ def test_what_helps_is_told_where_nothing_fits(monkeypatch):
         "--recipe", "imagenet22k", "--model", "convnext_large", "--device-type", "small"
     )  # fmt: skip
     assert result.exit_code == 1
-    assert "one image at a time" in result.stderr
+    assert "batch of one image" in result.stderr
     assert "remat=true" in result.stderr
 
 
