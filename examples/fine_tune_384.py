@@ -1,7 +1,7 @@
 """Fine-tunes weights of ImageNet-22K on ImageNet-1K at 384 px, by the paper's recipe (table 6).
 
     python fine_tune_384.py --data imagenet2012 --output runs/base_384
-    python fine_tune_384.py --data imagenet2012 --output runs/own --start runs/22k/best_ema.keras
+    python fine_tune_384.py --data imagenet2012 --output runs/own --start runs/base_22k/best.keras
 
 Cost: 30 epochs of 1.28 million images of 384 px. `keras-convnext plan --recipe
 imagenet22k_to_1k_384 --model convnext_base --device-type a100-80gb` tells the hours; the reference

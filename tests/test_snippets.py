@@ -105,7 +105,7 @@ def test_the_python_runs_from_top_to_bottom(page, desk, monkeypatch, capsys):
 @pytest.mark.parametrize("page", PAGES)
 def test_the_commands_run(page, desk):
     (desk / "run").mkdir()  # as `train` leaves it
-    keras_convnext.ConvNeXtCifar(weights="cifar10").save(desk / "run" / "best_ema.keras")
+    keras_convnext.ConvNeXtCifar(weights="cifar10").save(desk / "run" / "best.keras")
     assert commands(page)
     for name, *arguments in commands(page):
         command = typer.main.get_command(cli.app).commands[name]
