@@ -13,10 +13,10 @@ nbclient = pytest.importorskip("nbclient")
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SMALL = {
+    "confidence": {"TARGET": 0.9, "BINS": 5},
     "export_and_serve": {"REQUESTS": 2},
     "fine_tune": {"TRAINED_ON": 96, "EPOCHS": 2},
-    "higher_resolution": {"EPOCHS": 2, "SIZES": (48,)},
-    "search": {"QUERIES": 2, "NEIGHBOURS": 3},
+    "search": {"QUERIES": 2, "NEIGHBORS": 3},
     "torch_and_back": {"STEPS": 1},
     "what_it_looks_at": {"NOISE_IMAGES": 2},
 }
