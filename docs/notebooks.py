@@ -1,11 +1,11 @@
-"""A notebook as a page: its text, its code and what it printed and drew when it was kept."""
+"""A notebook as a page: its text, its code and its saved outputs."""
 
 import base64
 import json
 
 
 def page_of_notebook(path):
-    """Returns the Markdown of a notebook, and its pictures by their names."""
+    """Returns the Markdown of a notebook, and its pictures by file name."""
     parts, pictures = [], {}
     for number, cell in enumerate(json.loads(path.read_text("utf-8"))["cells"]):
         source = "".join(cell["source"])
@@ -21,11 +21,11 @@ def page_of_notebook(path):
                 continue
             name = f"{path.stem}_{number}.png"
             pictures[name] = base64.b64decode("".join(data["image/png"]))
-            parts += [*_block(printed), f"![What the cell above draws]({name})"]
+            parts += [*_block(printed), f"![Output of the cell above]({name})"]
             printed = ""
         parts += _block(printed)
     parts.insert(
-        1, f"This page is the notebook {{download}}`{path.name}`, with what it printed and drew."
+        1, f"Download the notebook: {{download}}`{path.name}`."
     )
     return "\n\n".join(parts) + "\n", pictures
 
