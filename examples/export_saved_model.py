@@ -1,10 +1,11 @@
-"""Exports published weights, or a file, as a SavedModel that serves files of pictures.
+"""Exports published weights, or a file, as a SavedModel that classifies image files.
 
     python export_saved_model.py convnext_tiny imagenet served/tiny
     python export_saved_model.py convnext_tiny runs/photos/best.keras served/photos
 
-Cost: a minute, in which the artifact is compared with the live network on photographs.
-Result: a folder for TensorFlow Serving (serving.md), and the names of one picture, asked of it.
+Cost: a minute, including the comparison of the artifact with the live model.
+Result: a folder for TensorFlow Serving (see serving.md), and the classes of one photograph, as the
+SavedModel returns them.
 """
 
 from pathlib import Path

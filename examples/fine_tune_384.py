@@ -1,13 +1,13 @@
-"""Fine-tunes weights of ImageNet-22K on ImageNet-1K at 384 px, by the paper's recipe (table 6).
+"""Fine-tunes ImageNet-22K weights on ImageNet-1K at 384 px, with the paper's recipe (table 6).
 
     python fine_tune_384.py --data imagenet2012 --output runs/base_384
     python fine_tune_384.py --data imagenet2012 --output runs/own --start runs/base_22k/best.keras
 
-Cost: 30 epochs of 1.28 million images of 384 px. `keras-convnext plan --recipe
-imagenet22k_to_1k_384 --model convnext_base --device-type a100-80gb` tells the hours; the reference
-is 32 devices.
-Result: 86.8 % on ImageNet-1K's validation images for Base, 85.8 % at 224 px. A run that was stopped
-goes on by the same command.
+Cost: 30 epochs of 1.28 million images at 384 px. The official run used 32 GPUs; `keras-convnext
+plan --recipe imagenet22k_to_1k_384 --model convnext_base --device-type a100-80gb` estimates the
+hours.
+Result: the paper reports 86.8 % top-1 on ImageNet-1K for ConvNeXt-B, and 85.8 % at 224 px. To
+resume an interrupted run, repeat the command.
 """
 
 from typing import Annotated
@@ -19,11 +19,13 @@ from keras_convnext.training import train
 
 
 def main(
-    data: Annotated[str, typer.Option(help="As `keras-convnext train` takes it.")],
+    data: Annotated[str, typer.Option(help="As for `keras-convnext train`.")],
     output: Annotated[str, typer.Option(help="The folder of the run.")],
     model: str = "convnext_base",
-    start: Annotated[str, typer.Option(help="Published weights, or a file.")] = "imagenet22k",
-    setting: Annotated[list[str] | None, typer.Option(help="Of the recipe: KEY=VALUE.")] = None,
+    start: Annotated[str, typer.Option(help="Published weights or a file.")] = "imagenet22k",
+    setting: Annotated[
+        list[str] | None, typer.Option(help="Override a field of the recipe: KEY=VALUE.")
+    ] = None,
 ) -> None:
     settings = {"start": start} | dict(pair.split("=", 1) for pair in setting or ())
     train("imagenet22k_to_1k_384", model, data, output, settings, console=Console(stderr=True))
