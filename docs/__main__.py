@@ -1,4 +1,4 @@
-"""Builds the site: `python docs FOLDER`. A warning is an error, such as a link to nowhere."""
+"""Builds the site: `python docs FOLDER`. Any warning, such as a broken link, is an error."""
 
 import sys
 from pathlib import Path

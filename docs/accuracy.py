@@ -1,4 +1,4 @@
-"""Draws `weights/accuracy.png`, the accuracy of what is published beside what an image costs.
+"""Draws `weights/accuracy.png`: the accuracy of published weights over the cost per image.
 
 python docs/accuracy.py
 """
@@ -24,7 +24,7 @@ SERIES = {
 
 
 def series(tag, isotropic):
-    """Of each network with these weights: its short name, its GMACs and its accuracy in percent."""
+    """Returns the short name, GMACs and accuracy in percent of each network with these weights."""
     rows = {row.model: row for row in list_weights() if row.tag == tag and row.top1}
     points = [
         (
@@ -33,7 +33,7 @@ def series(tag, isotropic):
             row.top1,
         )
         for name, row in rows.items()
-        # Of XLarge these are weights of another series.
+        # The same weights as "imagenet22k_ft".
         if VARIANTS[name].isotropic == isotropic and (name, tag) != ("convnext_xlarge", "imagenet")
     ]
     return sorted(points, key=lambda point: point[1])
@@ -49,7 +49,7 @@ def main():
             label = tag + ", isotropic" * isotropic
             axis.plot(macs, accuracies, line, color=colour, label=label, markersize=5)
             for index, (name, x, y) in enumerate(points):
-                # Where its own line and that of another series leave room.
+                # Away from its own line and those of other series.
                 place = (-8, -3) if index == 0 else (-3, 6) if tag == "imagenet22k_ft" else (5, -11)
                 axis.annotate(
                     name, (x, y), place, textcoords="offset points",

@@ -1,9 +1,9 @@
-"""Gathers what the site is made of into one folder, under the paths of the repository.
+"""Gathers the sources of the site in one folder, under their paths in the repository.
 
-Those are the README, the pages of this folder, the examples and others, and whatever they link to,
-so that links hold in both places. Notebooks and scripts become pages too. A line `<!-- name -->` is
-replaced by what the function of that name in `tables.py` returns. The words of `searched.py` follow
-the title of their page.
+These are the README, the pages of this folder, the examples and a few others, and everything they
+link to, so that the same links work on the site and in the repository. Notebooks and scripts become
+pages, too. A line `<!-- name -->` is replaced by the result of the function `name` in `tables.py`.
+The search words in `searched.py` are added below the title of their page.
 """
 
 import re
@@ -30,8 +30,8 @@ PATTERNS = (
     "examples/*.md",
     "examples/*.py",
 )
-CONTENTS = "docs/index.md"  # which the first page ends with
-# Pages that have another name than what is linked to.
+CONTENTS = "docs/index.md"  # appended to the first page
+# Pages with another name on the site.
 PAGES = {"README.md": "index.md", "keras_convnext/training/recipes.py": "docs/recipes.md"}
 IN_ONE_LINE = re.compile(r"(?<=\d), (?=\d)")  # numbers in the cell of a table
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)")
@@ -51,10 +51,10 @@ def assemble(folder):
 
 
 def _add(folder, place, is_linked_only):
-    """Adds a file of the repository as what it is on the site; returns the text that links on."""
+    """Adds a file of the repository to the site; returns the text in which to look for links."""
     path, page = ROOT / place, _page(place)
     (folder / page).parent.mkdir(parents=True, exist_ok=True)
-    # What is only linked to need not be in the table of contents.
+    # Pages that are only linked to may be missing from the table of contents.
     head = "---\norphan: true\n---\n\n" if is_linked_only else ""
     if path.suffix == ".md":
         text = path.read_text("utf-8")
@@ -87,7 +87,7 @@ def _write(folder, page, text, place):
 
 
 def _link(place, link):
-    """A link as it is on the site; what names no file, such as a call in a line of code, stays."""
+    """Returns a link as it is on the site; what is no path of a file, such as code, stays."""
     target = _target(place, link)
     if not (ROOT / target).is_file():
         return link

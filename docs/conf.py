@@ -1,4 +1,4 @@
-"""How Sphinx builds the site: of pages in Markdown, and of docstrings in it too."""
+"""Settings of Sphinx: the pages are Markdown, and so are the docstrings."""
 
 import re
 import sys
@@ -17,7 +17,7 @@ release = version = keras_convnext.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_enable_extensions = ["attrs_block"]
 myst_heading_anchors = 3
-smartquotes = False  # what is quoted here is to be typed
+smartquotes = False  # readers copy quoted text
 pygments_style, pygments_dark_style = "friendly", "github-dark"
 
 autodoc_member_order = "bysource"
@@ -34,16 +34,16 @@ html_copy_source = html_show_copyright = False
 toc_object_entries_show_parents = "hide"
 
 
-# The docs are built without keras-hub: what our classes inherit from is Keras' here.
+# The site is built without keras-hub, so our classes inherit from Keras' here.
 hub = sys.modules["keras_hub"] = ModuleType("keras_hub")
 hub.models = SimpleNamespace(FeaturePyramidBackbone=keras.Model, ImageClassifier=keras.Model)
 
-# Their arguments are those of ConvNeXtTiny, where the reference has them once.
+# These take the arguments of ConvNeXtTiny, which the reference lists once.
 SAME_ARGUMENTS = {builder.__name__ for builder in BUILDERS.values()} - {"ConvNeXtTiny"}
 
 
 def written_once(app, what, name, obj, options, lines):
-    """Leaves out what the reference has elsewhere."""
+    """Drops the parts of a docstring that are elsewhere in the reference."""
     package, _, own = name.rpartition(".")
     if own in SAME_ARGUMENTS:
         del lines[lines.index("Args:") :]
@@ -52,7 +52,7 @@ def written_once(app, what, name, obj, options, lines):
 
 
 def as_restructured_text(app, what, name, obj, options, lines):
-    """Docstrings are Markdown, autodoc reads reStructuredText: code is what differs."""
+    """Converts code in a docstring from Markdown to reStructuredText, which autodoc reads."""
     text, code = [], False
     for line in lines:
         if fence := re.fullmatch(r"( *)```(\w*)", line):
@@ -67,16 +67,17 @@ def as_restructured_text(app, what, name, obj, options, lines):
 
 
 def colon_after_name(app, doctree, name):
-    """`name: type. What.`, as the docstrings have it, where Sphinx puts a dash."""
+    """Puts a colon after the name of an argument, as in the docstrings; Sphinx puts a dash."""
     for field in doctree.findall(nodes.field_body):
         for text in [text for text in field.findall(nodes.Text) if text.startswith(" -- ")]:
             text.parent.replace(text, nodes.Text(text.replace(" -- ", ": ", 1)))
 
 
 def signature_to_read(app, what, name, obj, options, signature, returned):
-    """What makes a Keras layer, where autodoc sees the `__new__` of all; and functions by name.
+    """Replaces signatures that are hard to read.
 
-    Tuples are returned rather than made, and their fields are listed below.
+    A Keras layer gets that of its constructor rather than of `__new__`, which all layers share.
+    Functions are given by name. Tuples get none: they are results, and their fields are listed.
     """
     if what == "class" and issubclass(obj, tuple):
         return "", None
@@ -89,7 +90,7 @@ def signature_to_read(app, what, name, obj, options, signature, returned):
 
 
 def setup(app):
-    """Hooks these in; docstrings before napoleon reads their sections."""
+    """Registers the hooks; those of docstrings run before napoleon's."""
     app.connect("autodoc-process-docstring", written_once, priority=300)
     app.connect("autodoc-process-docstring", as_restructured_text, priority=400)
     app.connect("autodoc-process-signature", signature_to_read)

@@ -24,9 +24,7 @@ def page_of_notebook(path):
             parts += [*_block(printed), f"![Output of the cell above]({name})"]
             printed = ""
         parts += _block(printed)
-    parts.insert(
-        1, f"Download the notebook: {{download}}`{path.name}`."
-    )
+    parts.insert(1, f"Download the notebook: {{download}}`{path.name}`.")
     return "\n\n".join(parts) + "\n", pictures
 
 

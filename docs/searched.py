@@ -1,6 +1,6 @@
-"""What people search for in other words than those of the page that answers it.
+"""Words that people search for and that the page with the answer does not use.
 
-These are entries of the index, which the search shows first.
+They become entries of the index, which the search lists first.
 """
 
 WORDS = {

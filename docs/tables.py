@@ -1,4 +1,4 @@
-"""The tables of the site, from the rows that the package works by."""
+"""The tables of the site, generated from the tables of the package."""
 
 import typer
 from typer.cli import get_docs_for_click
@@ -15,7 +15,7 @@ from keras_convnext.variants import VARIANTS
 
 
 def models():
-    """The networks, with what distinguishes one from another."""
+    """The networks and their dimensions."""
     rows = []
     for name, variant in VARIANTS.items():
         builder, counted = BUILDERS[name].__name__, parts(variant)
@@ -37,7 +37,7 @@ def models():
 
 
 def weights():
-    """Which weights each network has, by their top-1 accuracy where one was told."""
+    """The weights of each network, with their top-1 accuracy if it was published."""
     published = {(row.model, row.tag): row.top1 or "yes" for row in list_weights()}
     rows = [(f"`{name}`", *(published.get((name, tag), "") for tag in TAGS)) for name in VARIANTS]
     return _table(("name", *(f"`{tag}`" for tag in TAGS)), rows)
@@ -54,14 +54,14 @@ def recipes():
 
 
 def planned():
-    """What `plan` tells of a large run."""
+    """The output of `plan` for a large run."""
     recipe = recipe_for("imagenet22k", "convnext_base")
     rows = plan(recipe, "convnext_base", None, recipe.devices, "a100-80gb").rows()
     return _table(("imagenet22k, convnext_base", "", ""), rows)
 
 
 def devices():
-    """What `plan` knows of devices."""
+    """The devices that `plan` knows."""
     rows = [
         (f"`{name}`", f"{device.memory:g}", f"`{precision}`", f"{device.peak(precision):g}",
          f"{rate.utilisation:g}", rate.basis)
@@ -73,7 +73,7 @@ def devices():
 
 
 def commands():
-    """What `--help` says of each command."""
+    """The help of each command."""
     group = typer.main.get_command(app)
     context = typer.Context(group)
     return "\n\n".join(
@@ -94,7 +94,7 @@ def _numbers(values):
 
 
 def _by_network(family, field):
-    """What all networks have or, where some differ, a dict by network, with "" for the others."""
+    """Returns the shared value or, if networks differ, a dict by network, with "" for the rest."""
     shared = getattr(family.shared, field)
     own = getattr(family, field) if field in RecipeFamily._fields else {}
     if not own:
@@ -103,7 +103,7 @@ def _by_network(family, field):
 
 
 def _value(value):
-    """A field as it is written in a table: a line a network where it depends on that."""
+    """Formats a field for a table, with a line per network if it depends on the network."""
     if isinstance(value, dict):
         return "<br>".join(
             f"{network.removeprefix('convnext_') or 'others'}: {_value(own)}"
