@@ -2,6 +2,7 @@
 
 import re
 import sys
+import textwrap
 from types import ModuleType, SimpleNamespace
 
 import keras
@@ -51,19 +52,22 @@ def written_once(app, what, name, obj, options, lines):
         lines[:] = [f"The same as `keras_convnext.preprocessing.{own}`."]
 
 
+MARKDOWN = re.compile(r"^( *)```(\w*)\n(.*?)^ *```$|`([^`]+)`|^(?= *- )", re.M | re.S)
+
+
 def as_restructured_text(app, what, name, obj, options, lines):
     """Converts code in a docstring from Markdown to reStructuredText, which autodoc reads."""
-    text, code = [], False
-    for line in lines:
-        if fence := re.fullmatch(r"( *)```(\w*)", line):
-            code = not code
-            text += [f"{fence[1]}.. code-block:: {fence[2]}", ""] if code else [""]
-        elif code:
-            text.append(f"    {line}")
-        else:
-            item = [""] if line.lstrip().startswith("- ") else []
-            text += [*item, re.sub(r"`([^`]+)`", r"``\1``", line)]
-    lines[:] = text
+
+    def converted(match):
+        indent, language, code, inline = match.groups()
+        if code:
+            return f"{indent}.. code-block:: {language}\n\n{textwrap.indent(code, '    ')}"
+        if inline:
+            plural = match.string[match.end() : match.end() + 1].isalpha()
+            return f"``{' '.join(inline.split())}``" + "\\ " * plural
+        return "\n"  # before an item of a list
+
+    lines[:] = MARKDOWN.sub(converted, "\n".join(lines)).split("\n")
 
 
 def colon_after_name(app, doctree, name):
