@@ -14,6 +14,7 @@ from keras_convnext.initializers import about_to_load
 from keras_convnext.pretrained.cache import ported_weights
 from keras_convnext.pretrained.catalog import Checkpoint, find, list_weights
 from keras_convnext.pretrained.checkpoint import open_checkpoint
+from keras_convnext.pretrained.foreign_files import missing_file
 from keras_convnext.pretrained.identify import identity_of
 from keras_convnext.pretrained.porting import load_checkpoint
 from keras_convnext.signature import Builder, Options, documentation, options_written_out
@@ -144,7 +145,8 @@ def _published(weights: object, variant: Variant) -> tuple[Checkpoint, ...]:
     if Path(weights).is_dir() and weights not in _tags(variant.name):
         return ()
     if not isinstance(weights, str) or Path(weights).suffix:
-        raise FileNotFoundError(f"File not found. Received: weights={weights}")
+        told = missing_file(str(weights)) or "File not found"
+        raise FileNotFoundError(f"{told}. Received: weights={weights}")
     return find(variant.name, weights)
 
 

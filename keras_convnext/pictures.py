@@ -47,6 +47,13 @@ _NO_PICTURES = (
     (_HEIC, "a HEIC image, which needs pillow-heif: pip install pillow-heif"),
     (rb"....ftypavi[fs]", "an AVIF image, which needs Pillow 11.3: pip install -U pillow"),
     (rb"....ftyp|\x1aE\xdf\xa3", "a video: save one of its frames as PNG"),
+    (rb"\xff\x0a|\0\0\0\x0cJXL ", "a JPEG XL image: save it as PNG"),
+    (rb"8BPS", "a Photoshop document: export it as PNG"),
+    (rb".{128}DICM", "a DICOM file: scale its pixels to 0..255 and save them as PNG"),
+    (rb"v/1\x01|#\?RADIANCE", "a high dynamic range image: save it as 8-bit PNG"),
+    (rb"\x93NUMPY", "a NumPy array: load it with numpy.load and pass the array"),
+    (rb"\0\0[\1\2]\0", "an icon or a Targa image: save it as PNG"),
+    (rb"version https://git-lfs", "a Git LFS pointer, not the image: run `git lfs pull`"),
     (rb"II[*+]\x00|MM\x00[*+]", "a kind of TIFF that Pillow does not support: save it as PNG"),
 )  # fmt: skip
 
@@ -148,7 +155,9 @@ def _stream(source: str | Path | bytes | IO[bytes], name: str) -> Iterator[IO[by
                 f"Received: {name}"
             )
         if not os.path.isfile(source):
-            raise FileNotFoundError(f"There is no such file. Received: {name}")
+            on_a_server = str(source).startswith(("http:", "https:"))
+            remedy = ": download it first, and give its path" * on_a_server
+            raise FileNotFoundError(f"There is no such file{remedy}. Received: {name}")
         with open(source, "rb") as file:
             yield file
     elif not hasattr(source, "read"):
@@ -166,7 +175,7 @@ def _stream(source: str | Path | bytes | IO[bytes], name: str) -> Iterator[IO[by
 
 def _read(file: IO[bytes], name: str, most_pixels: int | None) -> Picture:
     file.seek(0)
-    start = file.read(64)
+    start = file.read(132)
     if re.match(_HEIC, start, re.DOTALL):
         _register_heif()
     Image.init()

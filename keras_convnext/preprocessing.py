@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable
 from functools import cache
 from importlib import resources
-from math import ceil, floor
+from math import ceil, floor, isqrt
 from operator import index as whole_number
 from pathlib import Path
 from typing import TypeVar
@@ -23,6 +23,7 @@ from keras_convnext.pictures import (
     ImageWarning,
     name_of,
     open_image,
+    pixel_limit,
     read_picture,
 )
 
@@ -152,6 +153,12 @@ def _check_size(size: int) -> None:
     if wrong:
         raise ValueError(
             f"size must be the side of the square in pixels, a positive integer. "
+            f"Received: size={size}"
+        )
+    most = pixel_limit()
+    if most is not None and size * size > most:
+        raise ValueError(
+            f"size is at most {isqrt(most):,}, as a picture of more pixels takes gigabytes. "
             f"Received: size={size}"
         )
 

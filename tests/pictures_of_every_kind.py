@@ -124,6 +124,13 @@ def not_pictures():
         "svg": (b'<?xml version="1.0"?>\n<svg xmlns="...">', "an SVG drawing"),
         "web page": (b"\n<!DOCTYPE html><html>", "a web page"),
         "heic": (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "pip install pillow-heif"),
+        "jpeg xl": (b"\xff\x0a" + bytes(60), "a JPEG XL image"),
+        "photoshop": (b"8BPS" + bytes(60), "a Photoshop document"),
+        "dicom": (bytes(128) + b"DICM" + bytes(60), "a DICOM file"),
+        "exr": (b"v/1\x01" + bytes(60), "a high dynamic range image"),
+        "npy": (b"\x93NUMPY" + bytes(60), "a NumPy array"),
+        "icon": (b"\0\0\1\0" + bytes(60), "an icon"),
+        "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d", "git lfs pull"),
         "video": (b"\0\0\0\x18ftypisom\0\0\0\0", "a video"),
         "tiff of negative floats": (
             encoded(Image.fromarray(floats - 100), "TIFF"),

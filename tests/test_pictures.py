@@ -93,6 +93,18 @@ def test_a_size_that_is_no_side_is_refused(size, photo):
     assert load_image(photo, np.int64(8)).shape == (8, 8, 3)
 
 
+@pytest.mark.parametrize("size", [20_000, 10**7, 10**12])
+def test_a_size_that_takes_all_memory_is_refused(size, photo):
+    for load, source in ((load_image, photo), (load_images, [photo])):
+        with pytest.raises(ValueError, match=rf"size is at most 13,377.*Received: size={size}"):
+            load(source, size)
+
+
+def test_an_address_is_to_be_downloaded():
+    with pytest.raises(FileNotFoundError, match=r"download it first.*https://example\.org/a\.jpg"):
+        load_image("https://example.org/a.jpg")
+
+
 def test_one_picture_is_not_several(photo):
     image = Image.open(photo)
     with open(photo, "rb") as file:

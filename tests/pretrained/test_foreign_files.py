@@ -71,6 +71,8 @@ def test_an_address_is_not_taken_for_a_file_that_is_missing(address, told):
     assert told in refusal(address)
     with pytest.raises(FileNotFoundError, match=told):
         keras_convnext.load_model(address)
+    with pytest.raises((FileNotFoundError, ValueError), match=told):
+        keras_convnext.ConvNeXtAtto(weights=f"{address}.pth")
 
 
 def test_the_name_of_a_tensorflow_checkpoint_is_no_file(tmp_path):
