@@ -65,6 +65,11 @@ def grad_cam(
         )
     if np.ndim(images) != 4:
         raise ValueError(f"images must be (N, H, W, C). Received: shape {np.shape(images)}")
+    expected = graph.inputs[0].shape[1:]
+    if any(side not in (None, given) for side, given in zip(expected, np.shape(images)[1:])):
+        raise ValueError(
+            f"The model takes images of shape {expected}. Received: shape {np.shape(images)}"
+        )
     (last,) = calls[0].outputs
     pixels = keras.ops.convert_to_tensor(images, graph.inputs[0].dtype)
     found = graph.run({graph.inputs[0]: pixels}, call_at_inference)

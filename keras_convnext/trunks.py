@@ -65,6 +65,8 @@ def find_trunks(model: keras.Model) -> list[Trunk]:
     Raises:
         ValueError: If there is none.
     """
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"model is a keras.Model. Received: a {type(model).__name__}")
     found: dict[int, Trunk] = {}
     for container in model._flatten_layers():
         if not isinstance(container, keras.Model):
@@ -85,8 +87,12 @@ def find_trunks(model: keras.Model) -> list[Trunk]:
     if not found:
         names = [layer.name for layer in model.layers]
         more = f" and {len(names) - 4} more" if len(names) > 4 else ""
+        theirs = any(
+            layer.name.endswith("_prestem_normalization") for layer in model._flatten_layers()
+        )
+        remedy = "Convert a keras.applications model with from_keras_applications first. " * theirs
         raise ValueError(
-            "The model contains no ConvNeXt of this package. "
+            f"The model contains no ConvNeXt of this package. {remedy}"
             f"Received: {model.name} with the layers {', '.join(names[:4])}{more}"
         )
     return list(found.values())

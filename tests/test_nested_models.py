@@ -506,6 +506,54 @@ def test_a_quantized_model_names_the_layer_and_what_comes_first(no_garbage_colle
             use(model)
 
 
+@pytest.mark.parametrize("make", [trunk, augmented], ids=["trunk", "nested"])
+def test_no_checkpoint_is_written_of_a_fused_model(make, tmp_path):
+    fused = fuse(make())
+    for use in (save_checkpoint, keras_convnext.load_checkpoint):
+        with pytest.raises(CheckpointError, match="A fused model has no checkpoint"):
+            use(fused, tmp_path / "m.pth")
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_network_that_a_layer_calls_by_itself_is_not_left_unfused_in_silence():
+    frames = keras.Input((2, 32, 32, 3))
+    x = layers.TimeDistributed(trunk(name="net"), name="each")(frames)
+    model = keras.Model(frames, dense()(layers.GlobalAveragePooling1D()(x)), name="video")
+    with pytest.raises(ValueError, match=r"net is called inside the layer each.*model=video"):
+        fuse(model)
+
+
+def test_export_names_what_writes_a_model_of_several_inputs(tmp_path):
+    numbers = keras.Input((4,))
+    x = image()
+    y = dense()(layers.Concatenate()([trunk()(x), numbers]))
+    model = keras.Model([x, numbers], y)
+    with pytest.raises(ValueError, match=r"use fuse\(model\)\.export\(folder\)"):
+        export(model, tmp_path / "m", "saved_model")
+    inputs = [np.ones((1, 32, 32, 3), "f"), np.ones((1, 4), "f")]
+    assert_close(fuse(model).predict(inputs, verbose=0), model.predict(inputs, verbose=0))
+
+
+@pytest.mark.parametrize("use", [fuse, keras_convnext.pyramid_features, save_checkpoint])
+def test_what_is_no_model_or_of_keras_applications_is_said(use, tmp_path):
+    arguments = (tmp_path / "m.pth",) if use is save_checkpoint else ()
+    with pytest.raises(ValueError, match=r"model is a keras\.Model\. Received: a str"):
+        use("m.pth", *arguments)
+    theirs = keras.Sequential([image(), layers.Rescaling(1.0, name="x_prestem_normalization")])
+    with pytest.raises(ValueError, match=r"with from_keras_applications first"):
+        use(theirs, *arguments)
+
+
+def test_a_keras_file_is_no_checkpoint(tmp_path):
+    with pytest.raises(ValueError, match=r"what model\.save writes"):
+        save_checkpoint(trunk(), tmp_path / "m.keras")
+
+
+def test_grad_cam_refuses_images_of_another_size():
+    with pytest.raises(ValueError, match=r"takes images of shape \(32, 32, 3\)"):
+        grad_cam(augmented(), np.zeros((1, 31, 32, 3), "f"))
+
+
 def test_lora_reaches_the_trunk_alone():
     model = with_lora()
     trained = {weight.path for weight in model.trainable_weights}

@@ -109,6 +109,15 @@ def open_source(
     raise _no_images(path)
 
 
+# Lists and containers of images in other formats, and models beside them.
+_NO_SHARDS = {
+    ".txt", ".lst", ".json", ".jsonl", ".ndjson", ".xml", ".yaml", ".yml", ".xlsx", ".xls", ".md",
+    ".html", ".parquet", ".arrow", ".feather", ".npz", ".npy", ".h5", ".hdf5", ".mat", ".pkl",
+    ".pickle", ".pt", ".pth", ".safetensors", ".keras", ".bin", ".onnx", ".lmdb", ".mdb", ".db",
+    ".py", ".pdf", ".mp4", ".avi", ".mov",
+}  # fmt: skip
+
+
 def _refuse_other_files(path: Path) -> None:
     """Refuses pictures and archives with a message about what to do instead."""
     if is_shard(path):
@@ -120,6 +129,11 @@ def _refuse_other_files(path: Path) -> None:
         )
     if zipfile.is_zipfile(path) or tarfile.is_tarfile(path):
         raise DataError(f"This is an archive. Unpack it, and pass the folder. Received: {path}")
+    if path.suffix.lower() in _NO_SHARDS:
+        raise DataError(
+            f"A {path.suffix} file is neither an image nor a shard of images. Pass a folder with "
+            f"one folder per class, or list paths and labels in a CSV file. Received: {path}"
+        )
 
 
 def _no_images(path: Path) -> DataError:

@@ -89,6 +89,8 @@ def open_table(path: Path, split: str | None, classes: Sequence[str] | None) -> 
                 f"Row {number} has {len(row)} fields, but the header has {len(rows[0])}. "
                 f"Received: {path}"
             )
+        if not row[file_column].strip() or not row[label_column].strip():
+            raise DataError(f"Row {number} lacks the path or the label. Received: {path}")
         of_split = splits.setdefault("train" if split_column is None else row[split_column], [])
         of_split.append((os.path.join(path.parent, row[file_column]), row[label_column]))
     if not splits:

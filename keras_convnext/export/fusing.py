@@ -46,6 +46,7 @@ def fuse(model: keras.Model) -> keras.Model:
     """
     check_can_be_fused(model)
     graph = graph_of(model)
+    _check_is_followed(model, graph)
     functional = as_functional(model)
     inputs = [
         keras.Input(batch_shape=x.shape, dtype=x.dtype, name=x.name) for x in functional.inputs
@@ -66,12 +67,34 @@ def check_can_be_fused(model: keras.Model) -> None:
     """
     find_trunks(model)  # raises if there is none
     if any(isinstance(layer, InferenceLayerNormalization) for layer in model._flatten_layers()):
-        raise ValueError(f"The model is already fused. Received: model={model.name}")
+        raise ValueError(
+            "The model is already fused. To export it, pass the model from before fuse: export "
+            f"fuses it. Received: model={model.name}"
+        )
     if quantized := quantized_layers(model):
         raise ValueError(
             "A quantized model cannot be fused: fuse it first, and call quantize on the result. "
             f"Received: {model.name} with quantized layer {quantized[0]}"
         )
+
+
+def _check_is_followed(model: keras.Model, graph: Graph) -> None:
+    """Refuses a network inside a wrapper such as TimeDistributed, which would stay unfused.
+
+    Raises:
+        ValueError: If there is one; the message names the wrapper.
+    """
+    followed = {id(step.layer) for step in graph.steps}
+    hidden = {id(block): trunk.name for trunk in find_trunks(model) for block in trunk.blocks}
+    for step in graph.steps:
+        parts = step.layer._flatten_layers() if isinstance(step.layer, keras.layers.Layer) else ()
+        for part in parts:
+            if id(part) in hidden and id(part) not in followed:
+                raise ValueError(
+                    f"{hidden[id(part)]} is called inside the layer {step.layer.name} "
+                    f"({type(step.layer).__name__}): fuse that network alone, and build the model "
+                    f"around the result. Received: model={model.name}"
+                )
 
 
 def quantized_layers(model: keras.Model) -> list[str]:

@@ -52,7 +52,8 @@ def served_network(model: keras.Model) -> keras.Model:
     graph = logits_of(whole)
     if len(graph.inputs) != 1 or len(graph.inputs[0].shape) != 4:
         raise ValueError(
-            "An exported model must have images (N, H, W, C) as its only input. "
+            "An exported model must have images (N, H, W, C) as its only input. For others, use "
+            "fuse(model).export(folder), Keras' own export, which compares nothing. "
             f"Received: {model.name} with input shapes {[x.shape for x in graph.inputs]}"
         )
     check_has_head(graph, trunks)

@@ -20,7 +20,7 @@ def variables_of(model: keras.Model) -> dict[Place, Any]:
     They are variables, or tensors where LoRA is enabled.
 
     Raises:
-        CheckpointError: If a layer is quantized.
+        CheckpointError: If a layer is quantized, or the network is fused.
         ValueError: If the model contains no ConvNeXt or several.
     """
     variables = {}
@@ -28,6 +28,11 @@ def variables_of(model: keras.Model) -> dict[Place, Any]:
     head = head_of(model, trunk)
     layers = trunk.layers if head is None else {**trunk.layers, HEAD_KERNEL.layer: head}
     for name, layer in layers.items():
+        if isinstance(layer, Block) and layer.norm.gamma is None:
+            raise CheckpointError(
+                "A fused model has no checkpoint: load or save the weights first, and call fuse "
+                f"afterwards. Received: model={model.name}"
+            )
         within = layer.parts() if isinstance(layer, Block) else ()
         parts = {f"{name}/{part.name}": part for part in within}
         for place, part in (parts | {name: layer}).items():

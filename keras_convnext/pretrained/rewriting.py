@@ -11,6 +11,7 @@ from keras_convnext.pretrained.checkpoint import open_checkpoint
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.h5_file import SUFFIXES
 from keras_convnext.pretrained.h5_writer import H5Entry, write_h5
+from keras_convnext.pretrained.keras_file import SUFFIX as KERAS_SUFFIX
 from keras_convnext.pretrained.layouts import (
     ENTRIES,
     HDF5_LAYOUTS,
@@ -77,6 +78,8 @@ def write_arrays(
 ) -> None:
     """Writes arrays in the order of the network, each created just before it is written."""
     check_dtype(dtype)
+    if Path(path).suffix == KERAS_SUFFIX:
+        raise ValueError(f"A .keras file is what model.save writes. Received: path={path}")
     layout = layout or default_layout(path)
     hdf5 = Path(path).suffix in SUFFIXES
     if layout in LAYOUTS and hdf5 != (layout in HDF5_LAYOUTS):

@@ -225,7 +225,7 @@ def test_files_that_are_no_records_are_named(tmp_path, kind):
 
 
 def test_a_file_whose_name_is_not_a_shards_is_read_as_tfrecords(tmp_path):
-    path = tmp_path / "notes.txt"
+    path = tmp_path / "notes.records"
     path.write_text("no records")
     with pytest.raises(DataError, match=rf"not a TFRecord file. Received: {path}"):
         open_source(path, classes=["a"])

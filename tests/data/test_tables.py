@@ -99,3 +99,15 @@ def test_archives_and_pictures_are_explained(folder):
         open_source([folder / "x" / "000.jpg"])
     with pytest.raises(DataError, match="no such file or folder"):
         open_source(folder / ("n" * 300))
+
+
+@pytest.mark.parametrize("row", ["x/000.jpg,", ",dog", "x/000.jpg,  "])
+def test_a_row_without_a_path_or_a_label(folder, row):
+    with pytest.raises(DataError, match="Row 3 lacks the path or the label"):
+        open_source(table(folder, f"path,label\nx/001.jpg,cat\n{row}\n"))
+
+
+@pytest.mark.parametrize("name", ["train.txt", "coco.json", "x.jsonl", "d.parquet", "m.KERAS"])
+def test_a_file_that_is_no_shard_is_not_read_as_one(folder, name):
+    with pytest.raises(DataError, match=r"neither an image nor a shard.*CSV file"):
+        open_source(table(folder, "x/000.jpg 0", name))
