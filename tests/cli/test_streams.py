@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,8 +12,10 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import safetensors.torch
+import torch
 
-from keras_convnext.cli import terminal
+from keras_convnext.cli import app, terminal
 from keras_convnext.cli.terminal import Stream
 
 ROOT = Path(__file__).parents[2]
@@ -45,16 +48,56 @@ def test_what_needs_no_network_imports_no_backend(tmp_path):
     plan = ["plan", "--recipe=imagenet22k", "--model=convnext_base", "--device-type=a100-80gb"]
     cached = ["cache", "list"], ["cache", "size"]
     cached += (["download", "convnext_cifar"],)
-    helps = [[name, "--help"] for name in ("predict", "train", "export", "demo", "doctor")]
+    names = [command.name for command in app.registered_commands]
+    assert len(names) > 10
+    helps = [[name, "--help"] for name in (*names, "cache")]
     done = commands(
-        ["--help"], ["--version"], ["list"], ["list", "--weights"], ["info", "convnext_tiny"],
-        ["recipes"], ["recipes", "cifar10"], ["identify", WEIGHTS], plan, *cached, *helps,
+        ["--help"], ["--version"], ["list"], ["list", "--weights"], ["list", "--files", "--json"],
+        ["info", "convnext_tiny"], ["recipes"], ["recipes", "cifar10"], ["identify", WEIGHTS],
+        plan, [*plan, "--json"], *cached, *helps,
         env={**os.environ, "KERAS_CONVNEXT_CACHE": str(tmp_path)},
     )  # fmt: skip
     lines = done.stdout.splitlines()
-    assert [line for line in lines if line.startswith("code")] == ["code 0"] * (12 + len(helps))
+    assert [line for line in lines if line.startswith("code")] == ["code 0"] * (14 + len(helps))
     assert lines[-1] == ""
     assert done.stderr == f"{tmp_path}: 0 files, 0.0 MB\n"
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".weights.h5", ".keras", ".bin"])
+def test_files_of_every_kind_are_identified_without_a_backend(suffix, tmp_path):
+    shutil.copy(WEIGHTS, tmp_path / f"a{suffix}")  # its content decides
+    torch.save({"model": safetensors.torch.load_file(WEIGHTS)}, tmp_path / f"b{suffix}")
+    (tmp_path / f"c{suffix}").write_bytes(b"none")
+    done = commands(*(["identify", tmp_path / f"{name}{suffix}", "--json"] for name in "abc"))
+    codes = [line for line in done.stdout.splitlines() if line.startswith("code")]
+    assert codes[2] == "code 2"
+    assert done.stdout.splitlines()[-1] == ""
+    if suffix != ".keras":
+        assert codes[:2] == ["code 0"] * 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["list"],
+        ["identify", WEIGHTS],
+        ["plan", "--recipe=imagenet1k", "--model=convnext_tiny", "--device-type=v100-32gb"],
+    ],
+    ids=lambda arguments: arguments[0],
+)
+def test_a_command_without_a_backend_starts_at_once(arguments):
+    """Half a second of processor time here; the bound is below what TensorFlow takes."""
+    resource = pytest.importorskip("resource")
+
+    def seconds():
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
+
+    before = seconds()
+    subprocess.run([*COMMAND, *map(str, arguments)], check=True, capture_output=True)
+    assert seconds() - before < 2
 
 
 def test_only_results_are_printed_without_verbose(tmp_path):
