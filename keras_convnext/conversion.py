@@ -101,7 +101,7 @@ def load_model(
             f"This is a checkpoint of {network.name}, not of {model} (file: {source})"
         )
     if source.suffix == KERAS_SUFFIX:
-        if not options:
+        if not options and prefix is None and not ignore:
             return loaded if include_top else _without_top(loaded)
         options = {**_options_of(loaded, include_top, source), **options}
     include_top = include_top and classes is not None

@@ -175,6 +175,18 @@ def test_a_file_of_two_networks_is_refused_as_a_checkpoint(path):
         identify(path)
 
 
+def test_what_is_to_be_ignored_in_a_keras_file_is(path):
+    saved(
+        lambda: keras_convnext.ConvNeXt((1, 1), (8, 16), input_shape=(32, 32, 3), classes=3), path
+    )
+    assert load_model(path, ignore="layers/dense/*").output_shape == (None, 16)
+    with pytest.raises(CheckpointError, match="No ConvNeXt has the prefix 'nope'"):
+        load_model(path, prefix="nope")
+    saved(augmented, path)
+    with pytest.raises(CheckpointError, match="nothing but the file"):
+        load_model(path, ignore="layers/dense/*")
+
+
 def test_a_model_without_a_network_is_refused(path):
     keras.Sequential([keras.Input((4,)), layers.Dense(2)]).save(path)
     with pytest.raises(CheckpointError, match=r"Not a ConvNeXt.*x\.keras"):

@@ -263,7 +263,11 @@ def _of_keras(
         raise CheckpointError("The file contains no tensors")
     found = keras_prefixes(tensors) or [""]
     wanted = [each for each in found if prefix is None or each.rstrip("/") == prefix.rstrip("/")]
-    if len(wanted) != 1:
+    if not wanted:
+        raise CheckpointError(
+            f"No ConvNeXt has the prefix {shown(str(prefix))}. There is {listed(map(shown, found))}"
+        )
+    if len(wanted) > 1:
         raise CheckpointError(
             f"The file contains ConvNeXts with the prefixes {listed(map(shown, found))}. Choose "
             "one with prefix="
