@@ -15,8 +15,8 @@ _about_to_load: ContextVar[bool] = ContextVar("about_to_load", default=False)
 def about_to_load() -> Iterator[None]:
     """Skips random initialization within the context, for kernels that are about to be loaded.
 
-    Drawing random numbers for the largest network takes longer than reading its weights, and a
-    third more memory.
+    Drawing random numbers for the largest network takes longer than reading its weights, and needs
+    additional memory of a third of their size.
     """
     token = _about_to_load.set(True)
     try:

@@ -135,7 +135,7 @@ def save(model, path: Path):
 
 @cache
 def declare_torchvision_operators():
-    """Declares operators that torchvision, imported by timm, misses in a CPU build of torch."""
+    """Declares operators that torchvision, imported by timm, lacks with a CPU build of torch."""
     library = torch.library.Library("torchvision", "FRAGMENT")
     for operator in ("nms(Tensor a, Tensor b, float c) -> Tensor", "qnms(Tensor a) -> Tensor"):
         if not hasattr(torch.ops.torchvision, operator.split("(")[0]):

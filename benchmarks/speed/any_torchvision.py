@@ -1,6 +1,6 @@
 """Makes torchvision, which timm imports, importable with any build of torch.
 
-With a CPU build of torch, torchvision's wheel from PyPI misses two operators, which ConvNeXt does
+With a CPU build of torch, torchvision's wheel from PyPI lacks two operators, which ConvNeXt does
 not use. Import this module before timm.
 """
 

@@ -105,7 +105,7 @@ class _Writer:
         self._norms: dict[Any, tuple[tf.Tensor, InferenceLayerNormalization]] = {}
 
     def _constant(self, weight: Any, *ones: int) -> tf.Tensor:
-        if math.prod(weight.shape) == 1:  # a scalar could be mistaken for any other constant
+        if math.prod(weight.shape) == 1:  # `_fill` would take any scalar for its placeholder
             return tf.constant(_array(weight).reshape(*ones, *weight.shape))
         self.weights.append(_array(weight).reshape(*ones, *weight.shape))
         number = self.FIRST + len(self.weights) - 1
