@@ -1,11 +1,11 @@
-"""Sixty updates of a toy run, and what they came to in the last commit.
+"""Compares sixty updates of a toy run with the stored results.
 
-`golden_curve.py` makes the run and prints how far it is from `golden_curve.json`;
-`golden_curve.py --write` replaces that file. A commit that changes the file says why the numbers
-changed: the network starts from other weights, say, or an augmentation draws differently.
+`golden_curve.py` runs the training and prints the difference from `golden_curve.json`;
+`golden_curve.py --write` replaces that file. A commit that changes the file explains why, for
+example a different initialization or augmentation.
 
-Rounding differs from one processor and one number of threads to the next, so the run is one in
-which it does not grow: float32, a small network, and a low learning rate.
+Rounding differs between processors and numbers of threads. The run is chosen so that rounding
+errors do not grow: float32, a small network, and a low learning rate.
 """
 
 import argparse
@@ -43,7 +43,7 @@ ACCURACIES = ("val_accuracy", "val_ema_accuracy")
 
 
 def measure(folder):
-    """Makes the run: a row of losses for each update, and the accuracies at the end."""
+    """Runs the training, and returns the losses of each update and the final accuracies."""
     pictures = toy_runs.make_pictures(folder / "pictures", 8, 3, extension="png")
     train("imagenet1k", NETWORK.name, pictures, folder / "run", SETTINGS)
     with (folder / "run" / "log.csv").open() as file:
@@ -55,7 +55,7 @@ def measure(folder):
 
 
 def numbers(curve):
-    """All numbers of a run by what they are, as "loss of update 7"."""
+    """Returns all numbers of a run by name, such as "loss of update 7"."""
     return {
         f"{name} of update {update}": value
         for update, row in enumerate(curve["updates"], 1)

@@ -1,4 +1,4 @@
-"""Runs of a toy network on toy pictures, in this process or in one that is killed.
+"""Trains a toy network on toy pictures, in this process or in one that is killed.
 
 As a script: `toy_runs.py '{"data": ..., "output": ..., ...}'`, see `main`.
 """
@@ -37,7 +37,7 @@ COLORS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (200, 50, 40), "
 
 
 def make_pictures(folder, train_images=40, test_images=6, seed=0, extension="jpg"):
-    """Writes noisy pictures of four colours, as folders of JPEGs or other files."""
+    """Writes noisy pictures of four colours, as folders of JPEGs or other formats."""
     generator = np.random.default_rng(seed)
     for split, count in (("train", train_images), ("test", test_images)):
         for name, color in COLORS.items():
@@ -50,7 +50,7 @@ def make_pictures(folder, train_images=40, test_images=6, seed=0, extension="jpg
 
 
 def register(monkeypatch=None, variant=TOY):
-    """Has a toy be a network like the published ones, for good or for one test."""
+    """Registers a toy like the published networks, permanently or for one test."""
     for table, row in ((VARIANTS, variant), (builders.BUILDERS, builders._builder(variant))):
         if monkeypatch:
             monkeypatch.setitem(table, variant.name, row)
@@ -63,7 +63,7 @@ def toy_train(data, output, *, strategy=None, **own):
 
 
 def raise_at(update, number):
-    """Has a signal come to this process right after an update."""
+    """Sends a signal to this process right after an update."""
     original = journal.Journal.on_train_batch_end
 
     def end(self, batch, logs=None):
@@ -76,10 +76,10 @@ def raise_at(update, number):
 
 
 def main(task):
-    """Makes one run after another.
+    """Executes one run after another.
 
-    The task: `data`, `runs` (a list of output, settings, and whether one device alone), `devices`,
-    and `stop`, (update, name of a signal).
+    The keys of the task are `data`, `runs` (a list of output, settings, and whether to use a single
+    device), `devices`, and `stop` (update, name of a signal).
     """
     register()
     cpu = tf.config.list_physical_devices("CPU")[0]

@@ -1,8 +1,8 @@
-"""What `test_optimizer.py` runs in a process of its own: saved models are loaded and trained on.
+"""Loads saved models and continues their training, in a separate process for `test_optimizer.py`.
 
-Usage: python train_on.py FOLDER. Fits each FOLDER/NAME.keras to FOLDER/data.npz and writes its
-variables and those of its optimizer to FOLDER/NAME.npz. With another backend than TensorFlow, the
-package has to do without it.
+Usage: python train_on.py FOLDER. Fits each FOLDER/NAME.keras to FOLDER/data.npz, and writes its
+variables and those of its optimizer to FOLDER/NAME.npz. With other backends, TensorFlow cannot be
+imported.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Updates by an optimizer as `fit` makes them, on whichever backend Keras has."""
+"""Optimizer updates as in `fit`, on any backend."""
 
 from functools import cache
 
@@ -8,7 +8,7 @@ from keras import ops
 
 
 def apply(optimizer, variables, gradients):
-    """An update. With JAX it is compiled, and has no side effects."""
+    """Applies an update. With JAX it is compiled and free of side effects."""
     gradients = [ops.convert_to_tensor(gradient) for gradient in gradients]
     if keras.config.backend() != "jax":
         optimizer.apply(gradients, variables)
@@ -29,5 +29,5 @@ def compiled(optimizer):
 
 
 def values(variables):
-    """Copies, since PyTorch's arrays change with their variables."""
+    """Returns copies of the values, since PyTorch's arrays share memory with the variables."""
     return [np.array(ops.convert_to_numpy(variable)) for variable in variables]
