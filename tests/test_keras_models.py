@@ -182,7 +182,7 @@ def test_what_is_to_be_ignored_in_a_keras_file_is(path):
     assert load_model(path, ignore="layers/dense/*").output_shape == (None, 16)
     with pytest.raises(CheckpointError, match="No ConvNeXt has the prefix 'nope'"):
         load_model(path, prefix="nope")
-    saved(augmented, path)
+    saved(two_dense, path)
     with pytest.raises(CheckpointError, match="without other arguments"):
         load_model(path, ignore="layers/dense/*")
 
