@@ -156,7 +156,7 @@ def _stream(source: str | Path | bytes | IO[bytes], name: str) -> Iterator[IO[by
             )
         if not os.path.isfile(source):
             on_a_server = str(source).startswith(("http:", "https:"))
-            remedy = ": download it first, and give its path" * on_a_server
+            remedy = ": download it first, and pass its path" * on_a_server
             raise FileNotFoundError(f"There is no such file{remedy}. Received: {name}")
         with open(source, "rb") as file:
             yield file

@@ -158,7 +158,7 @@ def _check_size(size: int) -> None:
     most = pixel_limit()
     if most is not None and size * size > most:
         raise ValueError(
-            f"size is at most {isqrt(most):,}, as a picture of more pixels takes gigabytes. "
+            f"size must be at most {isqrt(most):,}, because larger images take gigabytes. "
             f"Received: size={size}"
         )
 

@@ -180,7 +180,7 @@ def test_what_is_to_be_ignored_in_a_keras_file_is(path):
         lambda: keras_convnext.ConvNeXt((1, 1), (8, 16), input_shape=(32, 32, 3), classes=3), path
     )
     assert load_model(path, ignore="layers/dense/*").output_shape == (None, 16)
-    with pytest.raises(CheckpointError, match="No ConvNeXt has the prefix 'nope'"):
+    with pytest.raises(CheckpointError, match="no ConvNeXt with the prefix 'nope'"):
         load_model(path, prefix="nope")
     saved(two_dense, path)
     with pytest.raises(CheckpointError, match="without other arguments"):

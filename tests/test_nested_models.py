@@ -545,7 +545,7 @@ def test_what_is_no_model_or_of_keras_applications_is_said(use, tmp_path):
 
 
 def test_a_keras_file_is_no_checkpoint(tmp_path):
-    with pytest.raises(ValueError, match=r"what model\.save writes"):
+    with pytest.raises(ValueError, match=r"Use model\.save"):
         save_checkpoint(trunk(), tmp_path / "m.keras")
 
 

@@ -109,7 +109,7 @@ def open_source(
     raise _no_images(path)
 
 
-# Lists and containers of images in other formats, and models beside them.
+# Lists and containers of images in other formats, models, documents and videos.
 _NO_SHARDS = {
     ".txt", ".lst", ".json", ".jsonl", ".ndjson", ".xml", ".yaml", ".yml", ".xlsx", ".xls", ".md",
     ".html", ".parquet", ".arrow", ".feather", ".npz", ".npy", ".h5", ".hdf5", ".mat", ".pkl",

@@ -90,7 +90,7 @@ def open_table(path: Path, split: str | None, classes: Sequence[str] | None) -> 
                 f"Received: {path}"
             )
         if not row[file_column].strip() or not row[label_column].strip():
-            raise DataError(f"Row {number} lacks the path or the label. Received: {path}")
+            raise DataError(f"Row {number} has no path or no label. Received: {path}")
         of_split = splits.setdefault("train" if split_column is None else row[split_column], [])
         of_split.append((os.path.join(path.parent, row[file_column]), row[label_column]))
     if not splits:

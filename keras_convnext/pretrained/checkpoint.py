@@ -265,7 +265,8 @@ def _of_keras(
     wanted = [each for each in found if prefix is None or each.rstrip("/") == prefix.rstrip("/")]
     if not wanted:
         raise CheckpointError(
-            f"No ConvNeXt has the prefix {shown(str(prefix))}. There is {listed(map(shown, found))}"
+            f"There is no ConvNeXt with the prefix {shown(str(prefix))}. Available prefixes: "
+            f"{listed(map(shown, found))}"
         )
     if len(wanted) > 1:
         raise CheckpointError(

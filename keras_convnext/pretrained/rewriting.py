@@ -79,7 +79,7 @@ def write_arrays(
     """Writes arrays in the order of the network, each created just before it is written."""
     check_dtype(dtype)
     if Path(path).suffix == KERAS_SUFFIX:
-        raise ValueError(f"A .keras file is what model.save writes. Received: path={path}")
+        raise ValueError(f"Use model.save to write a .keras file. Received: path={path}")
     layout = layout or default_layout(path)
     hdf5 = Path(path).suffix in SUFFIXES
     if layout in LAYOUTS and hdf5 != (layout in HDF5_LAYOUTS):

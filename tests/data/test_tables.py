@@ -103,7 +103,7 @@ def test_archives_and_pictures_are_explained(folder):
 
 @pytest.mark.parametrize("row", ["x/000.jpg,", ",dog", "x/000.jpg,  "])
 def test_a_row_without_a_path_or_a_label(folder, row):
-    with pytest.raises(DataError, match="Row 3 lacks the path or the label"):
+    with pytest.raises(DataError, match="Row 3 has no path or no label"):
         open_source(table(folder, f"path,label\nx/001.jpg,cat\n{row}\n"))
 
 
