@@ -19,6 +19,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_enable_extensions = ["attrs_block"]
 myst_heading_anchors = 3
 smartquotes = False  # readers copy quoted text
+highlight_language = "text"  # of code without a language
 pygments_style, pygments_dark_style = "friendly", "github-dark"
 
 autodoc_member_order = "bysource"
