@@ -30,9 +30,13 @@ BACKEND = keras.config.backend()
 
 
 def twin_row(row):
-    """Returns the row of a toy with the same structure: at most two stages of few narrow blocks."""
+    """Returns the row of a toy with the same structure: at most two stages of few narrow blocks.
+
+    The depthwise kernels are small, because JAX compiles one term for each of their positions.
+    """
     depths = tuple(1 + (depth == max(row.depths)) for depth in row.depths[-2:])
-    return row._replace(depths=depths, dims=(8, 16)[: len(depths)])
+    dims = (8, 16)[: len(depths)]
+    return row._replace(depths=depths, dims=dims, kernel_size=3)
 
 
 class Twin:
@@ -116,7 +120,8 @@ def check_shapes_and_dtypes(twin, folder):
 def check_sizes_of_images_and_batches(twin, folder):
     side = twin.variant.min_size
     pixels = random(1, side, 2 * side, 3, scale=255)
-    assert_close(twin.model(pixels), twin.build(input_shape=pixels.shape[1:])(pixels))
+    fixed = twin.build(input_shape=pixels.shape[1:])
+    assert_close(compute(twin.model, pixels), compute(fixed, pixels))
     predicted = twin.model.predict(twin.pixels, batch_size=3, verbose=0)  # 3 and 1
     assert_close(predicted, twin.logits)
 
@@ -141,9 +146,10 @@ def check_copies(twin, folder):
         assert again.to_json() == model.to_json(), way
         for mine, theirs in zip(blocks_of(again), blocks_of(model), strict=True):
             assert state_of(mine) == state_of(theirs), way
-        assert_close(again(twin.pixels), twin.logits, what=way)
+        assert_close(compute(again, twin.pixels), twin.logits, what=way)
         again.set_weights([np.zeros_like(weight) for weight in weights])
-        assert_close(model(twin.pixels), twin.logits, what=f"shares weights with its {way}")
+        for mine, weight in zip(model.get_weights(), weights, strict=True):
+            np.testing.assert_array_equal(mine, weight, f"shares weights with its {way}")
 
 
 def check_gradients(twin, folder):
@@ -248,11 +254,11 @@ def check_quantization(twin, folder):
             assert len(dense) == 2 * sum(twin.variant.depths) + 1
             assert {layer.quantization_mode for layer in dense} == {mode}
             assert {layer._kernel.dtype for layer in dense} == {"int8"}  # int4 is packed in pairs
-            logits = array(quantized(twin.pixels))
+            logits = array(compute(quantized, twin.pixels))
             assert_close(logits, twin.logits, tolerance, mode)
             quantized.save(folder / f"{mode}.keras")
             again = keras.models.load_model(folder / f"{mode}.keras")
-            assert_close(again(twin.pixels), logits, what=mode)
+            assert_close(compute(again, twin.pixels), logits, what=mode)
         with pytest.raises(ValueError, match="quantize"):
             fuse(model)
         if BACKEND == "tensorflow":
@@ -279,7 +285,7 @@ def check_lora(twin, folder):
     fit(model, twin)
     for variable, was, now in zip(model.weights, before, model.get_weights(), strict=True):
         assert (was == now).all() != (variable.path in trained), variable.path
-    logits = array(model(twin.pixels))
+    logits = array(compute(model, twin.pixels))
     assert relative_error(logits, twin.logits) > 1e-2
 
     model.save(folder / "lora.keras")
@@ -297,7 +303,7 @@ def check_lora(twin, folder):
         "fuse": fuse(model),
     }
     for way, again in merged.items():
-        assert_close(again(twin.pixels), logits, what=way)
+        assert_close(compute(again, twin.pixels), logits, what=way)
     for way in ("clone_model", "load_model"):
         assert {variable.path for variable in merged[way].trainable_variables} == trained, way
 
@@ -438,7 +444,7 @@ def assert_shape_and_dtype(tensor, shape):
 
 
 def assert_precision(model, twin, half):
-    logits = model(twin.pixels)
+    logits = compute(model, twin.pixels)
     assert keras.backend.standardize_dtype(logits.dtype) == "float32"
     error = relative_error(array(logits), twin.logits)
     assert 0 < error < 8 * ROUNDING[half], half
@@ -509,6 +515,22 @@ def fit(model, twin):
     return history.history["loss"]
 
 
+def compute(model, pixels):
+    """Returns the outputs of a model, compiled as a whole under JAX.
+
+    In eager mode, JAX compiles each of hundreds of operations, which takes longer.
+    """
+    if BACKEND != "jax":
+        return model(pixels)
+    import jax
+
+    trained, frozen = (
+        [weight.value for weight in weights]
+        for weights in (model.trainable_variables, model.non_trainable_variables)
+    )
+    return jax.jit(model.stateless_call)(trained, frozen, pixels)[0]
+
+
 def loss_and_gradients(model, pixels, factors, compiled=False, training=False):
     """Returns the sum of outputs times factors, and its gradients for the trainable variables.
 
@@ -517,22 +539,23 @@ def loss_and_gradients(model, pixels, factors, compiled=False, training=False):
     if BACKEND == "tensorflow":
         import tensorflow as tf
 
-        def compute():
+        def loss_and_its_gradients():
             with tf.GradientTape() as tape:
                 loss = tf.reduce_sum(model(pixels, training=training) * factors)
             return loss, tape.gradient(loss, [weight.value for weight in model.trainable_weights])
 
-        return tf.function(compute)() if compiled else compute()
+        function = loss_and_its_gradients
+        return tf.function(function)() if compiled else function()
     if BACKEND == "jax":
         import jax
 
         frozen = [weight.value for weight in model.non_trainable_variables]
 
-        def compute(trained):
+        def loss_of(trained):
             outputs, _ = model.stateless_call(trained, frozen, pixels, training=training)
             return ops.sum(outputs * factors)
 
-        return jax.value_and_grad(compute)([weight.value for weight in model.trainable_variables])
+        return jax.jit(jax.value_and_grad(loss_of))([weight.value for weight in model.trainable_variables])
     model.zero_grad()
     loss = (model(pixels, training=training) * torch.tensor(factors)).sum()
     loss.backward()
