@@ -94,6 +94,7 @@ def evaluate(
     indices = source.order(0, 0) if limit is not None else np.arange(source.size)
     records = source.records(seed=0, epoch=0, shuffled=limit is not None).take(total)
 
+    @tf.autograph.experimental.do_not_convert  # which takes seconds, and changes nothing
     def prepare(encoded: tf.Tensor, label: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         return evaluation_image(encoded, size), label
 

@@ -11,6 +11,9 @@ from keras_convnext.training.layout import Layout
 from keras_convnext.training.mixing import mix, smoothed_targets
 from keras_convnext.training.recipes import Recipe
 
+# No branch here depends on a tensor, and AutoGraph would rewrite each function for seconds.
+_as_it_stands = tf.autograph.experimental.do_not_convert
+
 
 def training_batches(
     source: Source, recipe: Recipe, layout: Layout, first_update: int = 0
@@ -36,6 +39,7 @@ def training_batches(
     mixes = recipe.mixup > 0 or recipe.cutmix > 0
     group = math.gcd(batch, recipe.mixing_batch) if mixes else batch
 
+    @_as_it_stands
     def augmented(
         encoded: tf.Tensor, label: tf.Tensor, epoch: tf.Tensor, position: tf.Tensor
     ) -> tuple[tf.Tensor, ...]:
@@ -53,6 +57,7 @@ def training_batches(
         targets = smoothed_targets(label, classes, recipe.label_smoothing)
         return image, targets, epoch, position
 
+    @_as_it_stands
     def mixed(
         images: tf.Tensor, targets: tf.Tensor, epochs: tf.Tensor, positions: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor]:
@@ -95,6 +100,7 @@ def evaluation_batches(source: Source, recipe: Recipe, layout: Layout) -> tf.dat
     whole_batch = layout.process_batch * layout.processes
     count = -(-source.size // whole_batch)
 
+    @_as_it_stands
     def decoded(encoded: tf.Tensor, label: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, ...]:
         image = evaluation_image(encoded, recipe.size)
         return image, smoothed_targets(label, len(source.classes), 0.0), tf.ones(())

@@ -182,7 +182,8 @@ def _validation(
 ) -> tuple[tf.data.Dataset | tf.distribute.DistributedDataset, int]:
     """Returns the validation batches and their number."""
     batches = evaluation_batches(source, recipe, layout)
-    return _distributed(strategy, layout, batches), int(batches.cardinality())
+    # Where Keras can see the last batch, it begins a second pass after it that nobody reads.
+    return _distributed(strategy, layout, batches.repeat()), int(batches.cardinality())
 
 
 def _refuse_broken(
