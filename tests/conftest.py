@@ -6,6 +6,11 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# Two tests run at a time, with a core each: threads that spin while they wait would take the other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+# JAX takes seconds to compile what runs for milliseconds here.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import keras_convnext  # noqa: F401  (before TensorFlow, whose kernels it selects)
 
