@@ -35,24 +35,35 @@ compiled = openvino.Core().compile_model(
 logits = compiled([pixels])["logits"]
 """,
 }
-_BEFORE = """
+_PROGRAM = """
 import sys
 sys.modules["keras"] = sys.modules["keras_convnext"] = None
 import numpy as np
-folder = sys.argv[1]
-pixels = np.load(folder + ".pixels.npy")
+for folder in sys.argv[1:]:
+    pixels = np.load(folder + ".pixels.npy")
+    {program}
+    np.save(folder + ".logits.npy", logits)
 """
 
 
-def logits_elsewhere(name, folder, pixels):
-    """Computes the logits of an artifact in a new process."""
-    np.save(f"{folder}.pixels.npy", pixels)
-    program = f"{_BEFORE}{PROGRAMS[name]}np.save(folder + '.logits.npy', logits)\n"
+def logits_elsewhere(name, pixels):
+    """Computes the logits of artifacts in one new process, since each takes seconds to start.
+
+    Args:
+        name: str. The format.
+        pixels: dict. The images for each folder of an artifact.
+
+    Returns:
+        A dict of the logits by folder.
+    """
+    for folder, asked in pixels.items():
+        np.save(f"{folder}.pixels.npy", asked)
+    program = _PROGRAM.format(program=PROGRAMS[name].strip().replace("\n", "\n    "))
     done = subprocess.run(
-        [sys.executable, "-c", program, str(folder)], capture_output=True, text=True
+        [sys.executable, "-c", program, *map(str, pixels)], capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    return np.load(f"{folder}.logits.npy")
+    return {folder: np.load(f"{folder}.logits.npy") for folder in pixels}
 
 
 def hierarchical(**options):
