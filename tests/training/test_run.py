@@ -114,7 +114,7 @@ def free_ports(count):
 def test_two_devices_and_two_machines_learn_as_one_device_does(
     pictures, tmp_path, optimizer, accumulated
 ):
-    own = {"optimizer": optimizer, "mixing_batch": 2}
+    own = {"optimizer": optimizer, "mixing_batch": 2, "epochs": 1}
 
     def run(name, images, on_one=False):
         return tmp_path / name, {**own, "device_batch": images}, on_one

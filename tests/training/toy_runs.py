@@ -17,7 +17,7 @@ from keras_convnext.training import journal
 from keras_convnext.training.run import train
 from keras_convnext.variants import VARIANTS, Variant
 
-TOY = Variant("toy", (1, 1, 2), (8, 16, 16), 0.3, 2)
+TOY = Variant("toy", (1, 1), (8, 16), 0.3, 2)
 SETTINGS = {
     "optimizer": "adamw",
     "epochs": 2,
