@@ -555,7 +555,9 @@ def loss_and_gradients(model, pixels, factors, compiled=False, training=False):
             outputs, _ = model.stateless_call(trained, frozen, pixels, training=training)
             return ops.sum(outputs * factors)
 
-        return jax.jit(jax.value_and_grad(loss_of))([weight.value for weight in model.trainable_variables])
+        return jax.jit(jax.value_and_grad(loss_of))(
+            [weight.value for weight in model.trainable_variables]
+        )
     model.zero_grad()
     loss = (model(pixels, training=training) * torch.tensor(factors)).sum()
     loss.backward()
