@@ -39,12 +39,15 @@ class Prediction(NamedTuple):
         labels: tuple of Label. The most probable first; empty if the file could not be read.
         error: str or None. Why it could not be read.
         notice: str or None. What was left out or scaled, as the frames of an animation.
+        none_of_these: bool. Whether the picture seems to show none of the classes, since even the
+            most probable one is improbable.
     """
 
     path: Path
     labels: tuple[Label, ...]
     error: str | None = None
     notice: str | None = None
+    none_of_these: bool = False
 
 
 def find_images(sources: Iterable[str | Path]) -> list[Path]:
@@ -87,6 +90,7 @@ def predict_files(
     top: int = 5,
     batch_size: int = 8,
     names: Sequence[tuple[str, str]] | None = None,
+    least_probability: float | None = None,
 ) -> Iterator[Prediction]:
     """Classifies files, a batch at a time. One that cannot be read is reported, not fatal.
 
@@ -106,6 +110,9 @@ def predict_files(
         names: sequence of (WordNet identifier, name) or None. The classes of the model, as
             `preprocessing.class_names` returns them. Defaults to None, those that are told by their
             number alone.
+        least_probability: float or None. A picture whose most probable class is less probable is
+            flagged as `none_of_these`. `list_weights` has it for weights where it was measured.
+            Defaults to None, which flags nothing.
 
     Returns:
         Iterator of Prediction, in the order of `paths`.
@@ -136,8 +143,12 @@ def predict_files(
             if path in errors:
                 yield Prediction(path, (), errors[path])
             else:
+                found = next(scores)
                 yield Prediction(
-                    path, _best(next(scores), names, top), notice=notices[path] or None
+                    path,
+                    _best(found, names, top),
+                    notice=notices[path] or None,
+                    none_of_these=bool(found.max() < (least_probability or 0)),
                 )
 
 
@@ -156,6 +167,8 @@ def _best(scores: np.ndarray, names: Sequence[tuple[str, str]], top: int) -> tup
 
 CARD_WIDTH, PHOTO_HEIGHT, ROW_HEIGHT, MARGIN, COLUMNS = 320, 240, 26, 14, 3
 INK, FAINT, BAR, PAPER, WARNING = "#1d2733", "#6b7785", "#bcd7f5", "#ffffff", "#a33b2a"
+UNLIKELY_BAR = "#e4e7eb"
+NONE_OF_THESE = "none of its classes"
 
 
 def draw_predictions(
@@ -164,7 +177,8 @@ def draw_predictions(
     """Draws a sheet of the photographs, each with its classes and a bar for each probability.
 
     Args:
-        predictions: sequence of Prediction. Those that could not be read show the reason.
+        predictions: sequence of Prediction. Those that could not be read say so, and so do those
+            that show none of the classes.
         path: str or path. The picture to write; the suffix tells the format.
         caption: str. A line above the photographs. Defaults to none.
 
@@ -172,7 +186,7 @@ def draw_predictions(
         OSError: If the picture cannot be written.
         ValueError: If the suffix is no format of a picture.
     """
-    rows = max((len(prediction.labels) for prediction in predictions), default=0)
+    rows = max((len(each.labels) + each.none_of_these for each in predictions), default=0)
     columns = min(COLUMNS, max(len(predictions), 1))
     card_height = PHOTO_HEIGHT + ROW_HEIGHT * (rows + 1) + MARGIN
     top = MARGIN + (2 * ROW_HEIGHT if caption else 0)
@@ -209,10 +223,14 @@ def _draw_card(
         _fitted(draw, (left + 8, y + 8), "could not be read", CARD_WIDTH - 16, WARNING)
     y += PHOTO_HEIGHT + 4
     _fitted(draw, (left, y), name_of(prediction.path.name), CARD_WIDTH, FAINT)
+    if prediction.none_of_these:
+        y += ROW_HEIGHT
+        _fitted(draw, (left, y), f"{NONE_OF_THESE}; closest:", CARD_WIDTH, WARNING)
+    bar = UNLIKELY_BAR if prediction.none_of_these else BAR
     for label in prediction.labels:
         y += ROW_HEIGHT
         length = round(CARD_WIDTH * min(max(label.probability, 0.0), 1.0))
-        draw.rectangle((left, y, left + length, y + ROW_HEIGHT - 5), fill=BAR)
+        draw.rectangle((left, y, left + length, y + ROW_HEIGHT - 5), fill=bar)
         percent = f"{label.probability:.1%}"
         room = CARD_WIDTH - 62
         _fitted(draw, (left + 4, y + 1), label.name.replace("_", " "), room, INK)

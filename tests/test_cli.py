@@ -1,4 +1,6 @@
 import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,9 @@ from typer.testing import CliRunner
 import keras_convnext
 from keras_convnext import cli
 
-PHOTOS = Path(__file__).parent.parent / "examples" / "photos"
+ROOT = Path(__file__).parent.parent
+PHOTOS = ROOT / "examples" / "photos"
+SHIPPED_WEIGHTS = ROOT / "weights" / "cifar10" / "convnext_cifar_32.safetensors"
 
 
 def run(*arguments):
@@ -49,7 +53,10 @@ def test_predict_recognises_the_network_of_a_checkpoint(checkpoint, tmp_path):
     found = json.loads(result.stdout)
     assert [Path(entry["file"]).name for entry in found] == [
         "cat.jpg",
+        "dog.jpg",
         "espresso.jpg",
+        "horse.jpg",
+        "kingfisher.jpg",
         "rocket.jpg",
     ]
     model = keras_convnext.ConvNeXtAtto(weights=checkpoint)
@@ -57,11 +64,13 @@ def test_predict_recognises_the_network_of_a_checkpoint(checkpoint, tmp_path):
     decode = keras_convnext.preprocessing.decode_predictions
     for entry, labels in zip(found, decode(model.predict(images, verbose=0), top=2)):
         assert entry["error"] is None
+        assert entry["none_of_these"] is False  # nothing was measured for this checkpoint
         assert [(label["wnid"], label["name"]) for label in entry["predictions"]] == [
             label[:2] for label in labels
         ]
     assert Image.open(picture).size[0] > 900
     assert "mean nothing" not in result.stderr
+    assert "A demo" not in result.stderr
 
 
 def test_predict_without_a_choice_takes_what_comes_with_the_package():
@@ -74,6 +83,41 @@ def test_predict_without_a_choice_takes_what_comes_with_the_package():
     assert run("predict", PHOTOS / "cat.jpg", "--json", "--model", "convnext_cifar").stdout == (
         result.stdout
     )
+
+
+def test_the_photographs_of_the_readme_are_recognised_or_none_of_the_classes(tmp_path):
+    picture = tmp_path / "predictions.png"
+    result = run("predict", PHOTOS, "--top", 1, "--picture", picture)
+    answers = {}
+    for block in result.stdout.strip().split("\n\n"):
+        path, *lines = block.splitlines()
+        answers[Path(path).stem] = [re.sub(r"^ *[0-9.]+%  ", "", line) for line in lines]
+    assert answers == {
+        "cat": ["cat"],
+        "dog": ["dog"],
+        "espresso": ["none of its classes; closest:", "automobile"],
+        "horse": ["horse"],
+        "kingfisher": ["bird"],
+        "rocket": ["none of its classes; closest:", "ship"],
+    }
+    about = "A demo: 10 classes at 32 px. For 1,000: --model convnext_tiny --weights imagenet"
+    assert about in result.stderr.splitlines()
+    assert len(about) == 80
+    assert b"\xa3\x3b\x2a" in Image.open(picture).convert("RGB").tobytes()
+    found = json.loads(run("predict", PHOTOS, "--json").stdout)
+    assert [Path(each["file"]).stem for each in found if each["none_of_these"]] == [
+        "espresso",
+        "rocket",
+    ]
+
+
+def test_a_copy_of_the_shipped_weights_is_known_at_its_own_size_alone(tmp_path):
+    copy = shutil.copy(SHIPPED_WEIGHTS, tmp_path / "mine.safetensors")
+    photo, said = PHOTOS / "rocket.jpg", "none of its classes"
+    assert said in run("predict", photo, "--weights", copy).stdout
+    assert said not in run("predict", photo, "--weights", copy, "--size", 64).stdout
+    keras_convnext.convert(copy, tmp_path / "other.safetensors")
+    assert said not in run("predict", photo, "--weights", tmp_path / "other.safetensors").stdout
 
 
 def test_predict_with_random_weights_says_so():

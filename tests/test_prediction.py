@@ -55,7 +55,7 @@ def test_predictions_are_those_of_the_model_and_damage_is_reported(folder, batch
     paths = find_images([folder])
     predictions = list(predict_files(model, paths, top=3, batch_size=batch_size))
     assert [prediction.path for prediction in predictions] == paths
-    for path, labels, error, _ in predictions:
+    for path, labels, error, *_ in predictions:
         if path.name == "damaged.jpg":
             assert labels == ()
             assert "damaged.jpg" in error
@@ -66,6 +66,20 @@ def test_predictions_are_those_of_the_model_and_damage_is_reported(folder, batch
         names = class_labels(1000)
         assert [label[:2] for label in labels] == [names[index] for index in best]
         np.testing.assert_allclose([label.probability for label in labels], scores[best], rtol=1e-4)
+
+
+@pytest.mark.parametrize(("beside_the_best", "flagged"), [(1e-4, True), (-1e-4, False)])
+def test_a_picture_is_of_none_of_the_classes_if_even_the_best_is_improbable(
+    folder, beside_the_best, flagged
+):
+    model = toy(classes=3)
+    path = folder / "a.jpg"
+    best = model.predict(load_image(path, 64)[None], verbose=0).max()
+    paths = [path, folder / "damaged.jpg"]
+    for top in (1, 3):
+        found = predict_files(model, paths, top, least_probability=best + beside_the_best)
+        assert [each.none_of_these for each in found] == [flagged, False]
+    assert not next(predict_files(model, paths)).none_of_these
 
 
 def test_a_batch_of_damaged_files_is_no_trouble(folder):
@@ -122,6 +136,28 @@ def test_the_picture_shows_photographs_bars_and_reasons(tmp_path):
     assert len(columns((255, 0, 0))) == CARD_WIDTH
     assert len(columns((0xBC, 0xD7, 0xF5))) == pytest.approx(CARD_WIDTH, abs=1)
     assert columns((0xA3, 0x3B, 0x2A)).min() > columns((255, 0, 0)).max()
+
+
+def test_the_picture_tells_what_is_none_of_the_classes(tmp_path):
+    red = tmp_path / "red.png"
+    Image.new("RGB", (400, 300), "#ff0000").save(red)
+    likely = Prediction(red, (Label("", "ship", 0.9),))
+    unlikely = Prediction(red, (Label("", "ship", 0.6),), none_of_these=True)
+
+    def colors(*predictions):
+        draw_predictions(predictions, tmp_path / "sheet.png")
+        sheet = Image.open(tmp_path / "sheet.png").convert("RGB")
+        return sheet.height, {color for _, color in sheet.getcolors(1 << 20)}
+
+    bar, unlikely_bar, warning = (0xBC, 0xD7, 0xF5), (0xE4, 0xE7, 0xEB), (0xA3, 0x3B, 0x2A)
+    height, seen = colors(likely)
+    assert bar in seen
+    assert not {unlikely_bar, warning} & seen
+    higher, seen = colors(unlikely)
+    assert {unlikely_bar, warning} < seen
+    assert bar not in seen
+    assert higher > height
+    assert {bar, unlikely_bar, warning} < colors(likely, unlikely)[1]
 
 
 def test_no_photographs_make_an_empty_picture(tmp_path):

@@ -78,7 +78,7 @@ def test_every_kind_of_source_gives_the_same(photo):
 
 def test_a_batch_is_a_stack():
     batch = load_images(PHOTOS, size=64)
-    assert batch.shape == (3, 64, 64, 3)
+    assert batch.shape == (len(PHOTOS), 64, 64, 3)
     np.testing.assert_array_equal(batch[1], load_image(PHOTOS[1], 64))
     assert load_images([], size=64).shape == (0, 64, 64, 3)
 

@@ -53,8 +53,13 @@ def demo(
             )
         page = demo_page(classifier_of_artifact(artifact), note=artifact.name)
     else:
-        network, names, warning = chosen_network(model, weights, size, chosen)
-        page = demo_page(network, names, note=warning or network.name)
+        served = chosen_network(model, weights, size, chosen)
+        page = demo_page(
+            served.network,
+            served.names,
+            note=served.caution or served.network.name,
+            least_probability=served.least_probability,
+        )
     address = start(page, host, port, open_browser)
     if as_json:
         write_json({"address": address})

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import typer
 
@@ -40,6 +40,10 @@ STANDARD_INPUT = "-"
 RANDOM_WEIGHTS = "Random weights: these labels mean nothing. Name a checkpoint with --weights."
 MOST_IN_PICTURE = 60
 SHIPPED = next(row for row in list_weights() if row.source == "shipped")
+DEMONSTRATION = (
+    f"A demo: {SHIPPED.classes} classes at {SHIPPED.size} px. "
+    "For 1,000: --model convnext_tiny --weights imagenet"
+)
 WeightsOrShipped = Annotated[
     str | None,
     typer.Option(
@@ -79,11 +83,11 @@ def predict(
         from keras_convnext.prediction import draw_predictions, find_images, predict_files
 
         paths = find_images(files)
-        network, names, warning = chosen_network(
-            model, weights, size, reading(entry, prefix, ignore)
-        )
+        chosen = chosen_network(model, weights, size, reading(entry, prefix, ignore))
         found = track(
-            predict_files(network, paths, top, batch_size, names),
+            predict_files(
+                chosen.network, paths, top, batch_size, chosen.names, chosen.least_probability
+            ),
             "Classifying",
             "images",
             len(paths),
@@ -98,11 +102,11 @@ def predict(
                 note(prediction.error, "red")
             elif prediction.notice:
                 note(f"{prediction.path}: {prediction.notice}")
-        if warning:
-            note(warning, "yellow")
+        if chosen.caution:
+            note(chosen.caution, "yellow")
         if picture:
             drawn = [prediction._replace(path=path) for prediction, path in zip(predictions, paths)]
-            draw_predictions(drawn[:MOST_IN_PICTURE], picture, warning)
+            draw_predictions(drawn[:MOST_IN_PICTURE], picture, chosen.caution)
             more = f" (the first {MOST_IN_PICTURE})" if len(paths) > MOST_IN_PICTURE else ""
             note(f"Wrote {picture}{more}")
     if any(prediction.error for prediction in predictions):
@@ -138,24 +142,51 @@ def _renamed(prediction: "Prediction") -> "Prediction":
     return prediction._replace(path=Path(STANDARD_INPUT), error=error)
 
 
+class Chosen(NamedTuple):
+    """What to classify with.
+
+    Args:
+        network: keras.Model.
+        names: sequence of (WordNet identifier, name). Its classes.
+        caution: str. What to know before believing it; empty for most.
+        least_probability: float or None. As in `predict_files`.
+    """
+
+    network: "keras.Model"
+    names: Sequence[tuple[str, str]]
+    caution: str = ""
+    least_probability: float | None = None
+
+
 def chosen_network(
     model: str | None, weights: str | None, size: int | None, reading: Reading
-) -> tuple["keras.Model", Sequence[tuple[str, str]], str]:
-    """The network to classify with, the names of its classes, and what to warn of.
-
-    Without a choice it is the one whose weights come with the package.
-    """
+) -> Chosen:
+    """Returns the network of --weights, or without a choice the one that comes with the package."""
     import_backend()
     from keras_convnext.preprocessing import class_names
 
-    shape = shape_of(size)
+    shape, caution = shape_of(size), ""
     if weights is None:
         model = model or SHIPPED.model
         if model != SHIPPED.model:
-            return _random_network(model, shape), class_names(1000), RANDOM_WEIGHTS
-        weights = SHIPPED.tag
+            return Chosen(_random_network(model, shape), class_names(1000), RANDOM_WEIGHTS)
+        weights, caution = SHIPPED.tag, DEMONSTRATION
     network = load_classifier(weights, model, shape, reading)
-    return network, class_names(network.output_shape[-1], file_of(weights, model)), ""
+    file = file_of(weights, model)
+    names = class_names(network.output_shape[-1], file)
+    return Chosen(network, names, caution, _least_probability(file, network.input_shape[1]))
+
+
+def _least_probability(file: Path, size: int | None) -> float | None:
+    """What was measured for the published weights that this file is a copy of, at their size."""
+    from keras_convnext.pretrained.published import file_digest
+
+    for row in list_weights():
+        if row.least_probability is None or row.size != size or not file.is_file():
+            continue
+        if file.stat().st_size == row.bytes and f"sha256:{file_digest(file)}" == row.digest:
+            return row.least_probability
+    return None
 
 
 def _random_network(model: str, shape: Shape) -> "keras.Model":
@@ -174,10 +205,14 @@ def _random_network(model: str, shape: Shape) -> "keras.Model":
 
 
 def _write(predictions: Sequence["Prediction"]) -> None:
+    from keras_convnext.prediction import NONE_OF_THESE
+
     blocks = []
     for prediction in predictions:
         if prediction.labels:
             lines = [str(prediction.path)]
+            if prediction.none_of_these:
+                lines.append(f"{NONE_OF_THESE}; closest:")
             for label in prediction.labels:
                 identifier = f"  {label.wnid}" if label.wnid else ""
                 lines.append(
@@ -193,5 +228,6 @@ def _as_json(prediction: "Prediction") -> dict[str, object]:
         "file": str(prediction.path),
         "error": prediction.error,
         "notice": prediction.notice,
+        "none_of_these": prediction.none_of_these,
         "predictions": [label._asdict() for label in prediction.labels],
     }

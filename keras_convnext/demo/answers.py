@@ -35,12 +35,14 @@ class Classifier(NamedTuple):
         saliency: callable or None. Takes the same pixels and one class index per image, and
             returns floats (N, size, size) in 0..1, as `grad_cam` does. Defaults to None: no heat
             maps.
+        least_probability: float or None. As in `predict_files`. Defaults to None.
     """
 
     classify: Callable[[np.ndarray], np.ndarray]
     size: int
     names: Sequence[str]
     saliency: Callable[[np.ndarray, Sequence[int]], np.ndarray] | None = None
+    least_probability: float | None = None
 
 
 class Answer(NamedTuple):
@@ -53,6 +55,7 @@ class Answer(NamedTuple):
             class; None if the classifier has no `saliency`.
         seconds: float. Time from the file to the labels and the heat map.
         notice: str. A note if parts of the file were ignored or scaled; usually empty.
+        none_of_these: bool. As in `Prediction`.
     """
 
     labels: dict[str, float]
@@ -60,9 +63,14 @@ class Answer(NamedTuple):
     where: Image.Image | None
     seconds: float
     notice: str = ""
+    none_of_these: bool = False
 
 
-def classifier_of(model: keras.Model, names: Sequence[tuple[str, str]] | None = None) -> Classifier:
+def classifier_of(
+    model: keras.Model,
+    names: Sequence[tuple[str, str]] | None = None,
+    least_probability: float | None = None,
+) -> Classifier:
     """Creates a classifier with Grad-CAM from a live model.
 
     Args:
@@ -71,6 +79,7 @@ def classifier_of(model: keras.Model, names: Sequence[tuple[str, str]] | None = 
         names: sequence of (WordNet identifier, name) or None. The classes of the model, as
             returned by `preprocessing.class_names`. Defaults to None: the names that
             `class_names` returns for the number of classes.
+        least_probability: float or None. As in `predict_files`. Defaults to None.
     """
 
     def classify(pixels: np.ndarray) -> np.ndarray:
@@ -84,6 +93,7 @@ def classifier_of(model: keras.Model, names: Sequence[tuple[str, str]] | None = 
         model.input_shape[1] or 224,
         [name for _, name in pairs],
         partial(grad_cam, model),
+        least_probability,
     )
 
 
@@ -131,6 +141,7 @@ def answer(classifier: Classifier, upload: str | Path, top: int = 5) -> Answer:
         None if heat is None else overlay(sharp, heat),
         seconds,
         notice,
+        bool(scores.max() < (classifier.least_probability or 0)),
     )
 
 

@@ -12,6 +12,7 @@ from PIL import Image
 
 from keras_convnext.demo.answers import MOST_BYTES, Classifier, UploadError, answer, classifier_of
 from keras_convnext.pictures import name_of
+from keras_convnext.prediction import NONE_OF_THESE
 
 if TYPE_CHECKING:
     import gradio
@@ -36,6 +37,7 @@ def demo_page(
     names: Sequence[tuple[str, str]] | None = None,
     title: str = "ConvNeXt",
     note: str = "",
+    least_probability: float | None = None,
 ) -> "gradio.Blocks":
     """Creates a page that classifies uploaded pictures and shows Grad-CAM heat maps.
 
@@ -56,12 +58,16 @@ def demo_page(
             Classifier, which has its own. Defaults to None.
         title: str. Heading of the page. Defaults to "ConvNeXt".
         note: str. A line below the heading. Defaults to none.
+        least_probability: float or None. As in `classifier_of`; ignored for a Classifier, which
+            has its own. Defaults to None.
 
     Raises:
         ImportError: If Gradio is not installed.
     """
     gr = require_gradio()
-    classifier = model if isinstance(model, Classifier) else classifier_of(model, names)
+    classifier = (
+        model if isinstance(model, Classifier) else classifier_of(model, names, least_probability)
+    )
     with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(KEPT, KEPT)) as page:
         gr.HTML(
             f"<h1>{escape(title)}</h1><p>{SENTENCE}</p>" + (note and f"<p>{escape(note)}</p>"),
@@ -101,7 +107,7 @@ def demo_page(
 
 def respond(
     classifier: Classifier, upload: str
-) -> tuple[None, dict[str, float] | None, Image.Image | None, Image.Image | None, str]:
+) -> tuple[None, dict[str, float] | str | None, Image.Image | None, Image.Image | None, str]:
     """Computes the outputs of the page for an upload.
 
     Args:
@@ -116,8 +122,14 @@ def respond(
         found = answer(classifier, upload)
     except UploadError as error:
         return None, None, None, None, _line("alert", "refused", str(error))
-    line = f"{name_of(Path(upload).name)}, classified in {found.seconds:.2f} s. {found.notice}"
-    return None, found.labels, found.seen, found.where, _line("status", "answered", line)
+    said = [f"{name_of(Path(upload).name)}, classified in {found.seconds:.2f} s.", found.notice]
+    labels: dict[str, float] | str = found.labels
+    if found.none_of_these:
+        labels = NONE_OF_THESE
+        closest = ", ".join(f"{name} {share:.0%}" for name, share in found.labels.items())
+        said.append(f"Closest: {closest}.")
+    line = " ".join(filter(None, said))
+    return None, labels, found.seen, found.where, _line("status", "answered", line)
 
 
 def start(

@@ -47,6 +47,12 @@ def test_the_most_probable_classes_come_first_by_names_of_their_own():
     assert found.seconds > 0
 
 
+@pytest.mark.parametrize(("least", "flagged"), [(None, False), (0.49, False), (0.51, True)])
+def test_what_is_improbable_is_none_of_the_classes(least, flagged):
+    classifier = Classifier(Asked().classify, 64, NAMES, least_probability=least)
+    assert answer(classifier, PHOTOS / "cat.jpg").none_of_these == flagged
+
+
 @pytest.mark.parametrize("size", [32, 224, 384])
 def test_the_picture_is_prepared_by_the_published_rule_and_shown_as_it_was_seen(size):
     asked = Asked()
@@ -81,6 +87,8 @@ def test_a_live_network_gives_its_probabilities_and_grad_cam(tmp_path):
     assert labels["red"] == pytest.approx(scores[0], rel=1e-5)
     np.testing.assert_array_equal(classifier.saliency(pixels, [2]), grad_cam(model, pixels, [2]))
     assert list(classifier_of(model).names) == ["class 0", "class 1", "class 2"]
+    assert classifier_of(model).least_probability is None
+    assert classifier_of(model, least_probability=0.7).least_probability == 0.7
 
 
 def test_an_artifact_gives_the_same_probabilities_and_no_heat(tmp_path):

@@ -15,6 +15,7 @@ from keras_convnext.demo import answers
 from keras_convnext.demo import page as page_module
 from keras_convnext.demo.answers import MOST_BYTES, Classifier
 from keras_convnext.demo.page import demo_page, respond, start
+from keras_convnext.pretrained.catalog import list_weights
 
 
 def classify(pixels):
@@ -37,6 +38,16 @@ def test_an_upload_fills_the_page_and_empties_the_drop_area(tmp_path):
     assert where.size == (383, 383)
     assert line.startswith('<p role="status" class="answered">a&amp;b.png, classified in 0.')
     assert respond(EXPORTED, str(tmp_path / "a&b.png"))[3] is None
+
+
+def test_an_upload_of_none_of_the_classes_is_said_to_be_that(tmp_path):
+    (tmp_path / "x.png").write_bytes(encoded("PNG"))
+    unsure = LIVE._replace(names=("<a>", "b"), least_probability=0.8)
+    _, labels, seen, where, line = respond(unsure, str(tmp_path / "x.png"))
+    assert labels == "none of its classes"
+    assert line.endswith(" s. Closest: b 75%, &lt;a&gt; 25%.</p>")
+    assert seen
+    assert where
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -131,7 +142,7 @@ def test_the_command_serves_the_network_of_a_file_with_its_names(command, tmp_pa
     asked = command("--weights", file)
     assert asked.network.output_shape == (None, 3)
     assert [name for _, name in asked.names] == ["red", "green", "blue"]
-    assert asked.options["note"] == "convnext_isotropic"
+    assert asked.options == {"note": "convnext_isotropic", "least_probability": None}
     assert asked.started == ("127.0.0.1", 7860, False)
     asked = command("--weights", file, "--host", "0.0.0.0", "--port", 81, "--open")
     assert asked.started == ("0.0.0.0", 81, True)
@@ -145,7 +156,9 @@ def test_the_command_says_that_random_weights_mean_nothing(command):
 
 def test_the_command_takes_the_weights_of_the_package_by_default(command):
     asked = command()
-    assert asked.options["note"] == asked.network.name == "convnext_cifar"
+    assert asked.options["note"].startswith("A demo: 10 classes at 32 px.")
+    assert asked.options["least_probability"] == list_weights("convnext_cifar")[0].least_probability
+    assert asked.network.name == "convnext_cifar"
     assert "airplane" in [name for _, name in asked.names]
 
 
