@@ -97,13 +97,13 @@ def predict(
             write_json([_as_json(prediction) for prediction in predictions])
         else:
             _write(predictions)
+        if chosen.caution:
+            note(chosen.caution, "yellow")
         for prediction in predictions:
             if prediction.error:
                 note(prediction.error, "red")
             elif prediction.notice:
                 note(f"{prediction.path}: {prediction.notice}")
-        if chosen.caution:
-            note(chosen.caution, "yellow")
         if picture:
             drawn = [prediction._replace(path=path) for prediction, path in zip(predictions, paths)]
             draw_predictions(drawn[:MOST_IN_PICTURE], picture, chosen.caution)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from test_cli import run
 
+from keras_convnext.cli.photographs import DEMONSTRATION
 from keras_convnext.cli.terminal import note, write, write_table
 from keras_convnext.printable import printable
 
@@ -49,7 +50,8 @@ def test_predict_prints_every_name_in_a_line(folder):
     lines = result.stdout.splitlines()
     for name in NAMES:
         assert printable(folder / name) in lines
-    (error,) = result.stderr.splitlines()
+    about, error = result.stderr.splitlines()
+    assert about == DEMONSTRATION
     assert "damaged\\x1b[2J.jpg" in error
     found = json.loads(run("predict", folder, "--top", 1, "--json").stdout)
     assert {Path(entry["file"]).name for entry in found} >= set(NAMES)

@@ -16,6 +16,7 @@ import safetensors.torch
 import torch
 
 from keras_convnext.cli import app, terminal
+from keras_convnext.cli.photographs import DEMONSTRATION
 from keras_convnext.cli.terminal import Stream
 
 ROOT = Path(__file__).parents[2]
@@ -119,7 +120,8 @@ def test_only_results_are_printed_without_verbose(tmp_path):
     assert len(head.splitlines()) == 2
     assert rest.splitlines()[0] == "images   top-1    top-5  cross entropy  images/s"
     assert "\x1b" not in done.stdout
-    assert done.stderr == f"Wrote {target}: convnext_cifar, 2,005,386 parameters\n"
+    about = f"{DEMONSTRATION}\n"
+    assert done.stderr == f"{about}Wrote {target}: convnext_cifar, 2,005,386 parameters\n{about}"
 
 
 def test_verbose_shows_what_libraries_print_and_an_image_comes_from_standard_input():
