@@ -184,10 +184,10 @@ def flagged_at(
     inside: dict[Path, Outputs],
 ) -> None:
     """Prints which share of each folder is below a threshold."""
-    cells = [f"{(score(found) < threshold).mean():.1%}" for found in outside.values()]
+    groups = [score(found) for found in outside.values()]
     for found in inside.values():
-        below = score(found) < threshold
-        cells += [f"{below[found.right].mean():.1%}", f"{below[~found.right].mean():.1%}"]
+        groups += [score(found)[found.right], score(found)[~found.right]]
+    cells = [f"{(group < threshold).mean():.1%}" if len(group) else "" for group in groups]
     print(f"| {name} | {threshold:.3f} |", " | ".join(cells), "|")
 
 
