@@ -195,7 +195,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_state(pictures
 
 
 def test_fewer_images_than_a_batch_are_refused(pictures, tmp_path):
-    with pytest.raises(ValueError, match=r"160 images.*batch_size=256"):
+    with pytest.raises(ValueError, match=r"160 training images.*batch_size=256"):
         toy_runs.toy_train(pictures, tmp_path / "run", batch_size=256)
     assert not (tmp_path / "run").exists()
 
