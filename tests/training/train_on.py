@@ -1,8 +1,8 @@
 """Loads saved models and continues their training, in a separate process for `test_optimizer.py`.
 
 Usage: python train_on.py FOLDER. Fits each FOLDER/NAME.keras to FOLDER/data.npz, and writes its
-variables and those of its optimizer to FOLDER/NAME.npz. With other backends, TensorFlow cannot be
-imported.
+variables and those of its optimizer to FOLDER/NAME.npz. With other backends than TensorFlow, also
+checks that the package does not import it.
 """
 
 import sys
