@@ -85,7 +85,7 @@ def test_predict_without_a_choice_takes_what_comes_with_the_package():
     )
 
 
-def test_the_photographs_of_the_readme_are_recognised_or_none_of_the_classes(tmp_path):
+def test_the_photographs_of_the_readme_are_recognized_or_none_of_the_classes(tmp_path):
     picture = tmp_path / "predictions.png"
     result = run("predict", PHOTOS, "--top", 1, "--picture", picture)
     answers = {}

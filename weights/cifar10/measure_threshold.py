@@ -28,7 +28,7 @@ from keras_convnext.preprocessing import load_images
 CLASSES = Path(__file__).with_name("classes.txt").read_text("utf-8").split()
 FLAGGED = 0.80  # of the photographs in --choose
 FROM_EACH_CLASS = 1000  # training images, for the scores that need them
-NEIGHBOUR = 10
+NEIGHBOR = 10
 
 
 class Outputs(NamedTuple):
@@ -103,9 +103,9 @@ def scores(training: Outputs | None) -> dict[str, Callable[[Outputs], np.ndarray
         distance(x.features - known.mean(0), overall) - to_class(x)
     )
     found["cosine to class mean"] = lambda x: (unit(x.features) @ unit(means).T).max(1)
-    found["nearest neighbours"] = lambda x: np.partition(
-        unit(x.features) @ directions.T, -NEIGHBOUR, axis=1
-    )[:, -NEIGHBOUR]
+    found["nearest neighbors"] = lambda x: np.partition(
+        unit(x.features) @ directions.T, -NEIGHBOR, axis=1
+    )[:, -NEIGHBOR]
     return found
 
 
@@ -114,16 +114,16 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
-def precision(centred: np.ndarray) -> np.ndarray:
+def precision(centered: np.ndarray) -> np.ndarray:
     """The inverse of the covariance, with a small ridge."""
-    covariance = np.cov(centred.T)
+    covariance = np.cov(centered.T)
     ridge = 1e-3 * np.trace(covariance) / len(covariance)
     return np.linalg.inv(covariance + ridge * np.eye(len(covariance)))
 
 
-def distance(centred: np.ndarray, inverse: np.ndarray) -> np.ndarray:
+def distance(centered: np.ndarray, inverse: np.ndarray) -> np.ndarray:
     """The squared Mahalanobis distance from 0."""
-    return np.einsum("ni,ij,nj->n", centred, inverse, centred)
+    return np.einsum("ni,ij,nj->n", centered, inverse, centered)
 
 
 def auroc(inside: np.ndarray, outside: np.ndarray) -> float:
