@@ -1,4 +1,4 @@
-"""`predict`: photographs."""
+"""The command `predict`."""
 
 import glob
 import os
@@ -48,7 +48,8 @@ WeightsOrShipped = Annotated[
     str | None,
     typer.Option(
         "--weights",
-        help=f"{WEIGHTS_HELP}  (default: those that come with the package, of {SHIPPED.model})",
+        help=WEIGHTS_HELP,
+        show_default=f"those shipped with the package, for {SHIPPED.model}",
     ),
 ]
 
@@ -64,17 +65,17 @@ def predict(
     prefix: Prefix = None,
     ignore: Ignore = None,
     size: Size = None,
-    top: Annotated[int, typer.Option(min=1, help="Classes to name for each image.")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="Number of classes to show per image.")] = 5,
     batch_size: BatchSize = 8,
     as_json: Json = False,
     picture: Annotated[
         Path | None,
         typer.Option(
-            callback=checked_picture, help="Draw the photographs with their classes to this file."
+            callback=checked_picture, help="Draw the images with their classes to this file."
         ),
     ] = None,
 ) -> None:
-    """Classify photographs.
+    """Classify images.
 
     The exit code is 1 if an image is unreadable; the others are classified.
     """
@@ -115,7 +116,7 @@ def predict(
 
 @contextmanager
 def _files(images: Sequence[str]) -> Iterator[tuple[list[str], Path | None]]:
-    """The files and folders that are meant, and which of them has standard input in it."""
+    """Yields the files and folders to read, and the temporary file of standard input, if used."""
     with tempfile.TemporaryDirectory() as folder:
         standard_input = None
         files = []
@@ -137,18 +138,18 @@ def _files(images: Sequence[str]) -> Iterator[tuple[list[str], Path | None]]:
 
 
 def _renamed(prediction: "Prediction") -> "Prediction":
-    """Of standard input, which was written to a file for the while."""
+    """Replaces the temporary file of standard input by "-" in a prediction."""
     error = prediction.error and prediction.error.replace(str(prediction.path), STANDARD_INPUT)
     return prediction._replace(path=Path(STANDARD_INPUT), error=error)
 
 
 class Chosen(NamedTuple):
-    """What to classify with.
+    """The network for a prediction.
 
     Args:
         network: keras.Model.
         names: sequence of (WordNet identifier, name). Its classes.
-        caution: str. What to know before believing it; empty for most.
+        caution: str. A warning about the predictions; empty for most networks.
         least_probability: float or None. As in `predict_files`.
     """
 
@@ -161,7 +162,7 @@ class Chosen(NamedTuple):
 def chosen_network(
     model: str | None, weights: str | None, size: int | None, reading: Reading
 ) -> Chosen:
-    """Returns the network of --weights, or without a choice the one that comes with the package."""
+    """Returns the network of --weights, or by default the one shipped with the package."""
     import_backend()
     from keras_convnext.preprocessing import class_names
 
@@ -178,7 +179,7 @@ def chosen_network(
 
 
 def _least_probability(file: Path, size: int | None) -> float | None:
-    """What was measured for the published weights that this file is a copy of, at their size."""
+    """Returns the threshold measured for published weights, if the file is a copy of them."""
     from keras_convnext.pretrained.published import file_digest
 
     for row in list_weights():
@@ -190,7 +191,7 @@ def _least_probability(file: Path, size: int | None) -> float | None:
 
 
 def _random_network(model: str, shape: Shape) -> "keras.Model":
-    """Takes random weights the way of published ones: into an official file, and out of it."""
+    """Builds the network with random weights, saved to and loaded from an official-layout file."""
     import keras
 
     from keras_convnext.builders import BUILDERS
@@ -200,7 +201,7 @@ def _random_network(model: str, shape: Shape) -> "keras.Model":
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder) / f"{model}_random.pth"
         save_checkpoint(BUILDERS[model](weights=None), checkpoint)
-        note(f"No --weights: made {checkpoint.name} with random ones.")
+        note(f"No --weights given: created {checkpoint.name} with random weights.")
         return BUILDERS[model](weights=checkpoint, **shape)
 
 

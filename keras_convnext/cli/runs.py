@@ -110,7 +110,7 @@ def evaluate_network(
         typer.Option(callback=checked_picture, help="Plot the confusion matrix to this file."),
     ] = None,
 ) -> None:
-    """Measure accuracy, with the protocol of the published figures."""
+    """Measure accuracy with the protocol of the published figures."""
     import_backend()
     from keras_convnext.evaluation import draw_confusion, evaluate
     from keras_convnext.preprocessing import class_names
