@@ -187,6 +187,25 @@ def test_what_is_to_be_ignored_in_a_keras_file_is(path):
         load_model(path, ignore="layers/dense/*")
 
 
+@pytest.mark.parametrize("name", ["dense", "classes", "my_head"])
+def test_a_legacy_file_has_the_one_dense_around_a_network(name, tmp_path):
+    head = dense(name=name)
+    model = made(lambda: keras.Sequential([image(), layers.RandomFlip(), trunk(), head]))
+    path = tmp_path / "x.h5"
+    model.save(path)
+    assert (identify(path).classes, identify(path).ignored) == (3, ())
+    again = load_model(path, input_shape=(32, 32, 3))
+    assert_close(outputs(again, pixels_for(model)), outputs(model, pixels_for(model)))
+
+
+def test_a_legacy_file_has_other_layers_around_a_network(tmp_path):
+    head = [layers.Dense(7, name="hidden"), layers.BatchNormalization(name="bn"), dense()]
+    model = made(lambda: keras.Sequential([image(), trunk(), *head]))
+    model.save(tmp_path / "x.h5")
+    found = identify(tmp_path / "x.h5")
+    assert (found.classes, found.variant.depths, len(found.ignored)) == (None, (1, 2), 8)
+
+
 def test_a_model_without_a_network_is_refused(path):
     keras.Sequential([keras.Input((4,)), layers.Dense(2)]).save(path)
     with pytest.raises(CheckpointError, match=r"Not a ConvNeXt.*x\.keras"):

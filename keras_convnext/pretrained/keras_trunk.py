@@ -1,7 +1,7 @@
 """Finds the ConvNeXt in a weight file saved by Keras, alone or nested in another model."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from keras_convnext.pretrained.addresses import named
 from keras_convnext.pretrained.errors import CheckpointError
@@ -17,7 +17,8 @@ _STEMS = ("layers/patch_conv2d/vars/0", "layers/sequential/layers/conv2d/vars/0"
 # Address prefixes of layers that users commonly add to a trunk.
 _OWN = ("dense", "layers/dense", "layers/batch_normalization", "layers/functional", "layers/model")
 
-
+# In a legacy file, where layers have names, those of a network.
+_NAMES_WITHIN = re.compile(r"(^|_)(stem|downsampl\w+|stages?_\d+|blocks_\d+)(_|\.)")
 _DENSE = re.compile(r"(?:.+/)?dense(_\d+)?/vars/0")
 
 
@@ -73,12 +74,16 @@ def keras_trunk(
         raise CheckpointError(
             f"Not a ConvNeXt in any supported layout. Its tensors include {listed(unknown)}"
         )
-    if foreign := [key for key in unknown if not key.startswith(_OWN)]:
+    if foreign := [key for key in unknown if _is_within(key)]:
         raise CheckpointError(
             f"The ConvNeXt in the file contains unknown tensors: {listed(foreign)}. Use a file of "
             "an unmodified network, or skip them with ignore="
         )
-    if unknown:  # with several dense layers, the first is not the head
+    if layout == "keras" and HEAD_KERNEL not in sources and (named_head := _head_by_name(unknown)):
+        for place, key in named_head.items():
+            if len(state[key].shape) == (2 if place == HEAD_KERNEL else 1):
+                sources[place] = Source(key, state[key], tuple(range(len(state[key].shape))))
+    elif unknown:  # with several dense layers, the first is not the head
         sources = {place: each for place, each in sources.items() if place.layer != "head"}
     trunk = {place: each for place, each in sources.items() if place.layer not in ABOVE}
     network = check_whole(
@@ -93,6 +98,21 @@ def keras_trunk(
     used = {id(source.tensor) for source in sources.values()}
     others = {**around, **{key: each for key, each in state.items() if key not in head}}
     return layout, network, sources, [k for k, each in others.items() if id(each) not in used]
+
+
+def _is_within(key: str) -> bool:
+    """Whether a tensor seems to belong to the network rather than to the layers around it."""
+    if key.startswith(_OWN):
+        return False
+    return "/vars/" in key or _NAMES_WITHIN.search(key) is not None
+
+
+def _head_by_name(unknown: Collection[str]) -> dict[Place, str]:
+    """The only layer around a network in a legacy file, if it may be a `Dense`."""
+    kernel = next((key for key in unknown if key.endswith(".0")), "")
+    bias = f"{kernel[:-1]}1"
+    is_alone = set(unknown) == {kernel, bias}
+    return {HEAD_KERNEL: kernel, Place("head", "bias"): bias} if is_alone else {}
 
 
 def _head_alone(around: Mapping[str, H5Tensor]) -> dict[str, H5Tensor]:
