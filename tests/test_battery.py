@@ -48,9 +48,7 @@ def test_network(name, check, twin_of, tmp_path):
 @pytest.mark.parametrize("backend", sorted({"jax", "tensorflow", "torch"} - {BACKEND}))
 def test_networks_on_another_backend(backend, selected, tmp_path):
     pytest.importorskip(backend)
-    quick = {  # these networks run for seconds, after minutes of compilation
-        "OMP_NUM_THREADS": "1",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    cache = {  # of the minutes of compilation after which these networks run for seconds
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
@@ -58,6 +56,6 @@ def test_networks_on_another_backend(backend, selected, tmp_path):
     tests = f"{__file__}::test_network"
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", selected, tests],
-        env={**os.environ, **quick, "KERAS_BACKEND": backend}, capture_output=True, text=True,
+        env={**os.environ, **cache, "KERAS_BACKEND": backend}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-10_000:]

@@ -19,9 +19,6 @@ def test_the_optimizers_pass_their_tests_on(backend):
         [sys.executable, "-m", "pytest", "-q", "-n", "0", "--noconftest", "-p", "no:cacheprovider",
          *files],
         cwd=HERE.parents[1],
-        # The matrices are too small to be shared among cores, and used once each.
-        env={**os.environ, "KERAS_BACKEND": backend, "OMP_NUM_THREADS": "1",
-             "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
-        capture_output=True, text=True,
+        env={**os.environ, "KERAS_BACKEND": backend}, capture_output=True, text=True,
     )  # fmt: skip
     assert result.returncode == 0, result.stdout
