@@ -8,8 +8,9 @@ from built_pages import Page
 
 # The hosts that pages link to. Add a new one once you have looked at the link.
 HOSTS = {
-    "ai.meta.com", "arxiv.org", "dl.fbaipublicfiles.com", "download.openmmlab.com", "github.com",
-    "huggingface.co", "keepachangelog.com", "keras.io", "semver.org", "www.tensorflow.org",
+    "ai.meta.com", "arxiv.org", "commons.wikimedia.org", "dl.fbaipublicfiles.com",
+    "download.openmmlab.com", "github.com", "huggingface.co", "keepachangelog.com", "keras.io",
+    "semver.org", "www.tensorflow.org",
     "pradyunsg.me", "www.sphinx-doc.org",  # in the footer of each page
 }  # fmt: skip
 WELL_FORMED = re.compile(r"https://[a-z0-9-]+(\.[a-z0-9-]+)+(/[^\s<>\"\\]*)?")
