@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import pytest
 import safetensors.numpy
 import torch
 
+from keras_convnext.pretrained.checkpoint import open_checkpoint
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.identify import identify
 from keras_convnext.pretrained.keras_file import read_config
+from keras_convnext.pretrained.layouts import HEAD_KERNEL
 
 WEIGHTS = Path(__file__).parents[2] / "weights" / "cifar10" / "convnext_cifar_32.safetensors"
 SUFFIXES = (".pth", ".safetensors", ".keras", ".h5", ".weights.h5", ".bin", ".json", ".ckpt", "")
@@ -141,3 +144,25 @@ def test_tensors_that_a_file_repeats_are_not_ignored(tmp_path):
     state = {k: torch.tensor(v) for k, v in safetensors.numpy.load_file(WEIGHTS).items()}
     torch.save({"state_dict": state, "best": dict(state)}, tmp_path / "m.pth")
     assert identify(tmp_path / "m.pth").ignored == ()
+
+
+def test_float8_is_read_as_float32(tmp_path):
+    state = {k: torch.tensor(v) for k, v in safetensors.numpy.load_file(WEIGHTS).items()}
+    rounded = {name: tensor.to(torch.float8_e4m3fn) for name, tensor in state.items()}
+    torch.save(rounded, tmp_path / "m.pth")
+    found = open_checkpoint(tmp_path / "m.pth").sources[HEAD_KERNEL].read()
+    assert found.dtype == "float32"
+    np.testing.assert_array_equal(found.T, rounded["head.weight"].float().numpy())
+
+
+@pytest.mark.parametrize(("patch", "overlaps"), [(4, False), (3, True), (7, True), (1, False)])
+def test_a_stem_that_may_overlap_is_noticed(patch, overlaps, tmp_path):
+    import keras_convnext
+
+    options = {"include_top": False, "input_shape": (64, 64, 3), "patch_size": patch}
+    model = keras_convnext.ConvNeXt((1, 1), (8, 16), **options)
+    keras_convnext.save_checkpoint(model, tmp_path / "m.pth")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        keras_convnext.load_checkpoint(model, tmp_path / "m.pth")
+    assert any("overlap" in str(each.message) for each in caught) == overlaps
