@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable
 from functools import cache
 from importlib import resources
-from math import ceil, floor, isqrt
+from math import ceil, floor
 from operator import index as whole_number
 from pathlib import Path
 from typing import TypeVar
@@ -23,7 +23,6 @@ from keras_convnext.pictures import (
     ImageWarning,
     name_of,
     open_image,
-    pixel_limit,
     read_picture,
 )
 
@@ -38,6 +37,8 @@ __all__ = [
     "open_image",
     "preprocess_input",
 ]
+
+_LARGEST_SIZE = 16_384  # of a side in pixels: a square takes 0.8 GB
 
 Pixels = TypeVar("Pixels")  # an array or a tensor
 
@@ -155,10 +156,9 @@ def _check_size(size: int) -> None:
             f"size must be the side of the square in pixels, a positive integer. "
             f"Received: size={size}"
         )
-    most = pixel_limit()
-    if most is not None and size * size > most:
+    if size > _LARGEST_SIZE:
         raise ValueError(
-            f"size must be at most {isqrt(most):,}, because larger images take gigabytes. "
+            f"size must be at most {_LARGEST_SIZE:,}, because larger images take gigabytes. "
             f"Received: size={size}"
         )
 
