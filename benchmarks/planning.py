@@ -119,7 +119,7 @@ def recipe_of(case):
     return recipe_for(RECIPE, case.model, case.settings)
 
 
-def modelled(case):
+def modeled(case):
     from keras_convnext.training.devices import DEVICES
     from keras_convnext.training.memory import memory_of
 
@@ -130,7 +130,7 @@ def modelled(case):
 def measure(number, kinds, before):
     """Measures the peaks of a case. Kinds that are not selected keep their earlier values."""
     case = CASES[number]
-    memory = modelled(case)
+    memory = modeled(case)
     planned = {"tensors": memory.total - memory.workspace}
     if case.fused:
         planned["process"] = memory.total

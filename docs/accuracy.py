@@ -41,19 +41,19 @@ def series(tag, isotropic):
 
 def main():
     figure, axis = pyplot.subplots(figsize=(8, 5), layout="constrained")
-    for tag, colour in SERIES.items():
+    for tag, color in SERIES.items():
         for isotropic, line in ((False, "-o"), (True, ":s")):
             if not (points := series(tag, isotropic)):
                 continue
             _, macs, accuracies = zip(*points)
             label = tag + ", isotropic" * isotropic
-            axis.plot(macs, accuracies, line, color=colour, label=label, markersize=5)
+            axis.plot(macs, accuracies, line, color=color, label=label, markersize=5)
             for index, (name, x, y) in enumerate(points):
                 # Away from its own line and those of other series.
                 place = (-8, -3) if index == 0 else (-3, 6) if tag == "imagenet22k_ft" else (5, -11)
                 axis.annotate(
                     name, (x, y), place, textcoords="offset points",
-                    ha="right" if place[0] < 0 else "left", fontsize="x-small", color=colour,
+                    ha="right" if place[0] < 0 else "left", fontsize="x-small", color=color,
                 )  # fmt: skip
     axis.set_xscale("log")
     axis.set_xticks(

@@ -64,7 +64,7 @@ def devices():
     """The devices that `plan` knows."""
     rows = [
         (f"`{name}`", f"{device.memory:g}", f"`{precision}`", f"{device.peak(precision):g}",
-         f"{rate.utilisation:g}", rate.basis)
+         f"{rate.utilization:g}", rate.basis)
         for name, device in DEVICES.items()
         for precision, rate in device.rates.items()
     ]  # fmt: skip

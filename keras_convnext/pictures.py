@@ -269,11 +269,11 @@ def _has_more(file: IO[bytes], mark: bytes, most: int) -> bool:
 
 
 def _refuse_dark(image: Image.Image, name: str) -> None:
-    """Refuses 16-bit colours that become nearly black, as Pillow keeps only the upper 8 bits."""
+    """Refuses 16-bit colors that become nearly black, as Pillow keeps only the upper 8 bits."""
     highest = max(high for _, high in image.getextrema())  # type: ignore[misc]
     if 0 < highest < 16:
         raise ImageError(
-            "The 16-bit colours use at most the lower 12 bits and would be almost black. Scale "
+            "The 16-bit colors use at most the lower 12 bits and would be almost black. Scale "
             f"them to 0..65535, or save the image with 8 bits. Received: {name}"
         )
 

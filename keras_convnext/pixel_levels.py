@@ -1,4 +1,4 @@
-"""Converts grey pixels with more than 8 bits to 8 bits, depending on their range."""
+"""Converts gray pixels with more than 8 bits to 8 bits, depending on their range."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ class PixelError(ValueError):
 
 
 def to_eight_bits(values: np.ndarray) -> tuple[np.ndarray, str]:
-    """Scales grey pixels to 0..255.
+    """Scales gray pixels to 0..255.
 
     For 16-bit pixels the upper 8 bits are kept, as in Pillow and libpng. Cameras and microscopes
     often store 12-bit or 8-bit values in 16 bits, which would become almost black, so pixels that

@@ -103,7 +103,7 @@ def predict_files(
 
     Args:
         model: keras.Model. Takes pixels in 0..255, of 3 channels or of 1, for which photographs are
-            turned grey, and returns probabilities. If it takes any size, it is given 224 px.
+            turned gray, and returns probabilities. If it takes any size, it is given 224 px.
         paths: sequence of str or path.
         top: int. How many classes to name. Defaults to 5.
         batch_size: int. How many images go through the network at once. Defaults to 8.
@@ -135,7 +135,7 @@ def predict_files(
             try:
                 image, notices[path] = read_picture(path)
                 pixels = square(image, size)
-                images.append(pixels if channels == 3 else _grey(pixels))
+                images.append(pixels if channels == 3 else _gray(pixels))
             except (ImageError, OSError) as error:
                 errors[path] = str(error)
         scores = iter(model.predict_on_batch(np.stack(images)) if images else ())
@@ -152,7 +152,7 @@ def predict_files(
                 )
 
 
-def _grey(pixels: np.ndarray) -> np.ndarray:
+def _gray(pixels: np.ndarray) -> np.ndarray:
     """The luma (H, W, 1) of pixels (H, W, 3), as ITU-R 601 and Keras' loader have it."""
     return np.asarray(Image.fromarray(pixels).convert("L"))[..., None]
 

@@ -55,7 +55,7 @@ _LABELS = {1000: "imagenet_1k.tsv", 21841: "imagenet_22k.tsv"}
 def load_image(source: ImageSource, size: int = 224) -> np.ndarray:
     """Loads, resizes and crops an image as in the published evaluation.
 
-    If `size` is below 384, the short side is resized to `size / 0.875` and the centre is cropped;
+    If `size` is below 384, the short side is resized to `size / 0.875` and the center is cropped;
     otherwise the whole image is warped to the square. Resizing is bicubic and antialiased, as in
     Pillow.
 

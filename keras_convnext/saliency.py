@@ -10,7 +10,7 @@ from PIL import Image
 from keras_convnext.call_graph import call_at_inference, graph_of, logits_of
 from keras_convnext.trunks import check_has_head, trunk_of
 
-# The colour map, from cold to hot. Its dark end would hide the image where the heat is low, so
+# The color map, from cold to hot. Its dark end would hide the image where the heat is low, so
 # `overlay` makes it nearly transparent.
 COLD_TO_HOT = ((38, 16, 92), (158, 37, 110), (228, 86, 50), (252, 178, 44), (255, 244, 140))
 MOST_PAINT = 0.75  # opacity where the heat is 1

@@ -8,7 +8,7 @@ COLORS = ("red", "green", "blue")
 
 
 def one_class_a_color(size=64):
-    """Builds a network with one class per colour channel, whose blocks are the identity."""
+    """Builds a network with one class per color channel, whose blocks are the identity."""
     model = keras_convnext.ConvNeXtIsotropic(1, 3, classes=3, input_shape=(size, size, 3))
     for weight in model.weights:
         weight.assign(np.zeros(weight.shape))

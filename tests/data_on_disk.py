@@ -8,7 +8,7 @@ from PIL import Image
 
 
 def encoded_image(value, size=(24, 16), mode="RGB", file_format="JPEG"):
-    """Returns the contents of a single-coloured image file."""
+    """Returns the contents of a single-colored image file."""
     depth = len(Image.new(mode, (1, 1)).getbands())
     color = value if depth == 1 else tuple((value + 40 * i) % 256 for i in range(depth))
     file = io.BytesIO()

@@ -37,13 +37,13 @@ def kinds():
     Names that begin with "!" are read with a notice.
     """
     rgb = PHOTO.resize(SIDES)
-    grey, palette, cmyk = rgb.convert("L"), rgb.convert("P"), rgb.convert("CMYK")
+    gray, palette, cmyk = rgb.convert("L"), rgb.convert("P"), rgb.convert("CMYK")
     bits = rgb.convert("1")
     alpha = Image.linear_gradient("L").resize(SIDES)
-    rgba, la = rgb.convert("RGBA"), grey.convert("LA")
+    rgba, la = rgb.convert("RGBA"), gray.convert("LA")
     rgba.putalpha(alpha)
     la.putalpha(alpha)
-    levels = np.asarray(grey)
+    levels = np.asarray(gray)
     sixteen = Image.fromarray(levels.astype("u2") * 257 + 3)
     twelve = Image.fromarray(levels.astype("u2") * 16 + 3)
     whole = Image.fromarray(levels.astype("i4") * 16)
@@ -56,7 +56,7 @@ def kinds():
     return {
         "jpeg": (encoded(rgb, "JPEG"), True),
         "jpeg, progressive": (encoded(rgb, "JPEG", progressive=True), True),
-        "jpeg, grey": (encoded(grey, "JPEG"), True),
+        "jpeg, gray": (encoded(gray, "JPEG"), True),
         "jpeg, cmyk": (encoded(cmyk, "JPEG"), True),
         **{
             f"jpeg, orientation {number} {endian}": (
@@ -68,18 +68,18 @@ def kinds():
         "jpeg, orientation in xmp": (encoded(rgb, "JPEG", xmp=xmp(6)), True),
         "mpo": (encoded(rgb, "MPO", **moving()), True),
         "png": (encoded(rgb, "PNG"), True),
-        "png, grey": (encoded(grey, "PNG"), True),
+        "png, gray": (encoded(gray, "PNG"), True),
         "png, 1 bit": (encoded(bits, "PNG"), True),
         "png, la": (encoded(la, "PNG"), True),
         "png, rgba": (encoded(rgba, "PNG"), True),
         "png, palette": (encoded(palette, "PNG"), True),
         "png, palette of 4": (encoded(rgb.quantize(4), "PNG", bits=2), True),
-        "png, palette with a transparent colour": (encoded(palette, "PNG", transparency=3), True),
+        "png, palette with a transparent color": (encoded(palette, "PNG", transparency=3), True),
         "png, palette with transparency": (
             encoded(palette, "PNG", transparency=bytes(range(256))),
             True,
         ),
-        "png, grey with a transparent level": (encoded(grey, "PNG", transparency=90), True),
+        "png, gray with a transparent level": (encoded(gray, "PNG", transparency=90), True),
         "png, orientation": (encoded(rgb, "PNG", exif=exif(6)), True),
         "png, 16 bits": (encoded(sixteen, "PNG"), True),
         "!png, 12 bits in 16": (encoded(twelve, "PNG"), False),
@@ -92,7 +92,7 @@ def kinds():
         "webp, transparent": (encoded(rgba, "WEBP"), False),
         "!webp, animated": (encoded(rgb, "WEBP", **moving()), False),
         "bmp": (encoded(rgb, "BMP"), True),
-        "bmp, grey": (encoded(grey, "BMP"), False),
+        "bmp, gray": (encoded(gray, "BMP"), False),
         "bmp, 1 bit": (encoded(bits, "BMP"), False),
         "bmp, palette": (encoded(palette, "BMP"), False),
         "tiff": (encoded(rgb, "TIFF"), False),
@@ -106,7 +106,7 @@ def kinds():
         "jpeg 2000": (encoded(rgb, "JPEG2000"), False),
         "avif": (encoded(rgb, "AVIF"), False),
         "ppm": (encoded(rgb, "PPM"), False),
-        "pgm": (encoded(grey, "PPM"), False),
+        "pgm": (encoded(gray, "PPM"), False),
     }
 
 

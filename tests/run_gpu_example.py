@@ -55,13 +55,13 @@ def test_a_crop_stays_inside_and_half_are_mirrored():
     assert 0.4 < mirrored.mean() < 0.6
 
 
-def test_colours_move_about_what_they_were():
-    grey = np.full((COUNT, 4, 4, 3), 100, "float32")
-    found = np.asarray(example.jittered(KEY, grey))
-    assert 69 < found.min() < 80  # brightness alone moves what is grey and flat
+def test_colors_move_about_what_they_were():
+    gray = np.full((COUNT, 4, 4, 3), 100, "float32")
+    found = np.asarray(example.jittered(KEY, gray))
+    assert 69 < found.min() < 80  # brightness alone moves what is gray and flat
     assert 120 < found.max() < 131
     np.testing.assert_allclose(found.std((1, 2, 3)), 0, atol=1e-3)
-    blue = np.asarray(example.jittered(KEY, grey + np.array([0, 0, 40], "float32")))
+    blue = np.asarray(example.jittered(KEY, gray + np.array([0, 0, 40], "float32")))
     further = (blue[:, 0, 0, 2] - blue[:, 0, 0, 0]) / 40
     assert 0.7**3 < further.min() < 0.7
     assert 1.3**2 < further.max() < 1.3**3  # by all three

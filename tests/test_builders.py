@@ -113,7 +113,7 @@ def test_uint8_pixels_give_the_same_as_float():
     np.testing.assert_allclose(same, model.predict(pixels, verbose=0), rtol=1e-6)
 
 
-def test_preprocessing_in_the_model_is_the_published_normalisation():
+def test_preprocessing_in_the_model_is_the_published_normalization():
     with_it, without = toy(), toy(include_preprocessing=False)
     without.set_weights(with_it.get_weights())
     pixels = images(2, 32, 32, 3)
@@ -139,12 +139,12 @@ def test_pooling_norms_the_pooled_map():
         outputs[pooling] = model.predict(images(2, 32, 32, 3), verbose=0)
     for pooling, pool in (("avg", np.mean), ("max", np.max)):
         pooled = pool(outputs[None], axis=(1, 2))
-        centred = pooled - pooled.mean(-1, keepdims=True)
-        normed = centred / np.sqrt((centred**2).mean(-1, keepdims=True) + 1e-6)
+        centered = pooled - pooled.mean(-1, keepdims=True)
+        normed = centered / np.sqrt((centered**2).mean(-1, keepdims=True) + 1e-6)
         np.testing.assert_allclose(outputs[pooling], normed, rtol=1e-3, atol=1e-4)
 
 
-def test_initialisation_is_as_published():
+def test_initialization_is_as_published():
     model = keras_convnext.ConvNeXtNano(weights=None, head_init_scale=0.1)
     kernels = {}
     for weight in model.weights:

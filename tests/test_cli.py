@@ -44,7 +44,7 @@ def test_info_shows_each_stage():
     assert "convnext_cifar, 32 px" in run("info", "convnext_cifar").stdout
 
 
-def test_predict_recognises_the_network_of_a_checkpoint(checkpoint, tmp_path):
+def test_predict_recognizes_the_network_of_a_checkpoint(checkpoint, tmp_path):
     picture = tmp_path / "out.png"
     result = run(
         "predict", PHOTOS, "--weights", checkpoint, "--json", "--top", 2, "--picture", picture
@@ -252,7 +252,7 @@ def test_predict_says_what_does_not_fit_photographs(tmp_path):
     dense = keras.layers.Dense
     cases = {
         "nested": (keras.Sequential([keras.Input((32, 32, 3)), trunk, dense(2)]), 0, "class 1"),
-        "grey": (network((1, 1), (8, 16), input_shape=(32, 32, 1), classes=2), 0, "class 1"),
+        "gray": (network((1, 1), (8, 16), input_shape=(32, 32, 1), classes=2), 0, "class 1"),
         "four": (
             network((1, 1), (8, 16), input_shape=(32, 32, 4), classes=2),
             2,

@@ -100,7 +100,7 @@ def with_lora():
     return model
 
 
-def grey():
+def gray():
     base = trunk(input_shape=(32, 32, 1))
     return keras.Sequential([keras.Input((32, 32, 1)), base, dense()])
 
@@ -133,7 +133,7 @@ def separate_softmax():
 # Of these everything works.
 CLASSIFIERS = [
     augmented, augmentation_in_a_sequential, own_head, own_rescaling, of_bytes, own_pooling,
-    two_dense, two_levels_deep, with_top, one_sigmoid, frozen, partly_frozen, with_lora, grey,
+    two_dense, two_levels_deep, with_top, one_sigmoid, frozen, partly_frozen, with_lora, gray,
     four_channels, oblong, of_any_size, isotropic, separate_softmax,
 ]  # fmt: skip
 
@@ -294,7 +294,7 @@ def test_saved_models_are_compared_with_the_live_model(make, tmp_path):
 
 @pytest.mark.parametrize("kind", ["onnx", "litert", "openvino"])
 @pytest.mark.parametrize(
-    "make", [augmented, of_bytes, own_rescaling, own_pooling, two_dense, one_sigmoid, grey, oblong]
+    "make", [augmented, of_bytes, own_rescaling, own_pooling, two_dense, one_sigmoid, gray, oblong]
 )
 def test_other_formats_write_own_heads(make, kind, tmp_path):
     model = made(make)
@@ -429,7 +429,7 @@ def test_a_trunk_that_is_used_twice_is_no_obstacle_but_where_it_is(tmp_path):
 
 
 LOSSLESS = [augmented, own_head, of_bytes, two_levels_deep, with_top, frozen, separate_softmax,
-            with_lora, grey, isotropic]  # fmt: skip
+            with_lora, gray, isotropic]  # fmt: skip
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".weights.h5"])

@@ -42,8 +42,8 @@ def test_a_run_has_the_pixels_of_python(kind, in_a_run):
     expected = load_image(PHOTO.resize(SIDES), SIZE).astype(int)
     in_python = load_image(KINDS[kind][0], SIZE).astype(int)
     if "orientation" not in kind:  # nor black, nor a negative
-        grey = expected.mean(axis=2) - in_python.mean(axis=2)
-        assert np.abs(grey).mean() < (45 if "1 bit" in kind else 12)
+        gray = expected.mean(axis=2) - in_python.mean(axis=2)
+        assert np.abs(gray).mean() < (45 if "1 bit" in kind else 12)
     image, crop = in_a_run[kind]
     difference = np.abs(image.numpy() - in_python)
     assert difference.max() <= 1

@@ -162,7 +162,7 @@ def test_levels_of_no_known_range_are_refused(values):
 
 
 def png_of_16_bits(colors):
-    """A PNG of colours of 16 bits, which Pillow does not write."""
+    """A PNG of colors of 16 bits, which Pillow does not write."""
 
     def chunk(kind, body):
         return (
@@ -176,7 +176,7 @@ def png_of_16_bits(colors):
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts)
 
 
-def test_colours_of_16_bits_keep_their_upper_eight_unless_these_are_next_to_nothing():
+def test_colors_of_16_bits_keep_their_upper_eight_unless_these_are_next_to_nothing():
     colors = np.asarray(PHOTO.resize(SIDES)).astype("u2")
     np.testing.assert_array_equal(open_image(png_of_16_bits(colors * 257)), colors.astype("u1"))
     with pytest.raises(ImageError, match="almost black"):
@@ -184,7 +184,7 @@ def test_colours_of_16_bits_keep_their_upper_eight_unless_these_are_next_to_noth
     assert not np.asarray(open_image(png_of_16_bits(colors * 0))).any()
 
 
-def test_colours_that_are_not_rgb_are_converted_or_named():
+def test_colors_that_are_not_rgb_are_converted_or_named():
     for mode in ("HSV", "LAB", "YCbCr", "PA"):
         assert open_image(Image.new(mode, SIDES)).mode == "RGB"
     with pytest.raises(ImageError, match="conversion from La"):

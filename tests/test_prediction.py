@@ -100,7 +100,7 @@ def test_a_model_for_any_size_is_given_224(folder):
     assert prediction.labels[0].probability == pytest.approx(scores.max(), rel=1e-4)
 
 
-def test_a_model_of_one_channel_sees_photographs_in_grey(folder):
+def test_a_model_of_one_channel_sees_photographs_in_gray(folder):
     image = keras.Input((8, 8, 1))
     mean = keras.layers.GlobalAveragePooling2D()(image)
     model = keras.Model(image, keras.layers.Rescaling(1 / 255)(mean))

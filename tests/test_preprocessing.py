@@ -54,7 +54,7 @@ def test_pixels_are_exactly_those_of_the_published_transform(side, size):
 
 @pytest.mark.skipif(not SAMPLES.exists(), reason="the sample photographs are not here")
 @pytest.mark.parametrize("size", [224, 384])
-def test_real_photographs_are_within_half_a_grey_level(size, tmp_path):
+def test_real_photographs_are_within_half_a_gray_level(size, tmp_path):
     import tarfile
 
     transform = published_transform(size)
@@ -95,9 +95,9 @@ def test_other_modes_become_rgb_as_pillow_converts_them(mode, format):
 
 
 def test_sixteen_bits_keep_their_upper_eight():
-    grey = np.asarray(picture(256, 256, "L"))
-    deep = Image.fromarray(grey.astype("uint16") * 257)
-    np.testing.assert_array_equal(load_image(encoded(deep)), load_image(grey))
+    gray = np.asarray(picture(256, 256, "L"))
+    deep = Image.fromarray(gray.astype("uint16") * 257)
+    np.testing.assert_array_equal(load_image(encoded(deep)), load_image(gray))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -84,9 +84,9 @@ def test_where_nothing_speaks_for_a_class_there_is_no_heat():
     assert grad_cam(model, pixels(2, 64, 64, 3)).max() == 0
 
 
-def test_grey_images_and_half_precision_give_heat_too():
-    grey = keras_convnext.ConvNeXt((1, 1), (8, 16), classes=2, input_shape=(None, None, 1))
-    heat = grad_cam(randomized(grey), pixels(1, 40, 72, 1), [1])
+def test_gray_images_and_half_precision_give_heat_too():
+    gray = keras_convnext.ConvNeXt((1, 1), (8, 16), classes=2, input_shape=(None, None, 1))
+    heat = grad_cam(randomized(gray), pixels(1, 40, 72, 1), [1])
     assert heat.shape == (1, 40, 72)
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -124,7 +124,7 @@ def test_heat_is_painted_over_the_photograph():
     assert hot[1] > 200 > warm[1]
 
 
-def test_heat_is_scaled_to_a_larger_and_to_a_grey_photograph():
+def test_heat_is_scaled_to_a_larger_and_to_a_gray_photograph():
     heat = np.zeros((2, 3))
     heat[0, 0] = 1
     painted = np.asarray(overlay(np.zeros((40, 60, 1), "uint8"), heat))

@@ -94,9 +94,9 @@ def test_published_logits(published, network, monkeypatch, tmp_path, resized):
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8))
     image.save(tmp_path / "coco.png")
     pixels = np.asarray(image.resize(resized, Image.Resampling.BICUBIC))
-    normalised = (pixels / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    normalized = (pixels / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     with torch.no_grad():
-        logits = network(torch.tensor(normalised[None], dtype=torch.float32).movedim(-1, 1))
+        logits = network(torch.tensor(normalized[None], dtype=torch.float32).movedim(-1, 1))
     monkeypatch.setitem(catalog.COCO_LOGITS, "atto.pth", tuple(logits[0, :3].tolist()))
     assert answers(verify("convnext_atto", published, tmp_path / "coco.png"))["logits"][0] is True
     Image.fromarray(load_image(image)[::-1]).save(tmp_path / "other.png")

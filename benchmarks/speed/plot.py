@@ -3,7 +3,7 @@
 from contestants import MATRIX, OURS, Case
 from report import PASSES, main_case, notes
 
-COLOURS = {True: "#c8102e", False: "#9aa5b1"}
+COLORS = {True: "#c8102e", False: "#9aa5b1"}
 
 
 def draw(results, path):
@@ -25,8 +25,8 @@ def draw(results, path):
     for axis, panel, contestants in zip(axes.flat, panels, raced):
         names = sorted(contestants, key=lambda name: contestants[name].get("images_per_s", 0))
         speeds = [contestants[name].get("images_per_s", 0) for name in names]
-        colours = [COLOURS[contestants[name]["library"] == OURS] for name in names]
-        bars = axis.barh(names, speeds, color=colours)
+        colors = [COLORS[contestants[name]["library"] == OURS] for name in names]
+        bars = axis.barh(names, speeds, color=colors)
         axis.bar_label(bars, [_label(speed) for speed in speeds], padding=4)
         if limit := panel["matrix_gflop_per_s"]:
             speed = limit / (2 * panel["gmacs_of_an_image"] * PASSES[panel["case"]["mode"]])

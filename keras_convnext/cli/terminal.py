@@ -52,7 +52,7 @@ messages = Stream(stderr=True, soft_wrap=True, width=_WIDTH)
 
 
 def one_line(text: str) -> str:
-    """Removes colour codes and line breaks from a library's message."""
+    """Removes color codes and line breaks from a library's message."""
     return " ".join(_COLOR.sub("", text).split())
 
 

@@ -21,7 +21,7 @@ from keras_convnext.pictures import (
     read_picture,
 )
 
-# px: subsampled JPEG chroma is interpolated from neighbouring columns, which the decoder does not
+# px: subsampled JPEG chroma is interpolated from neighboring columns, which the decoder does not
 # read beyond the sides of a window. The columns with wrong values are cropped afterwards.
 _MARGIN = 2
 

@@ -51,7 +51,7 @@ class Imagenet22k(tfds.core.GeneratorBasedBuilder):
         return tfds.core.DatasetInfo(
             builder=self,
             description="ImageNet with all its classes. Images are JPEG files that decode to RGB: "
-            "other formats and colour spaces are re-encoded, and broken files are skipped. "
+            "other formats and color spaces are re-encoded, and broken files are skipped. "
             f"{REPORT} in the data folder lists both.",
             features=tfds.features.FeaturesDict(features),
             supervised_keys=("image", "label"),
@@ -151,7 +151,7 @@ def examples_of_class(files: ClassFiles, notes: str) -> Iterator[Example]:
 def rgb_jpeg(data: bytes) -> tuple[bytes, str | None]:
     """Converts an image file to a JPEG file that TensorFlow decodes to RGB.
 
-    RGB JPEG files are returned unchanged, and so are grey ones, because the decoder repeats their
+    RGB JPEG files are returned unchanged, and so are gray ones, because the decoder repeats their
     channel.
 
     Returns:

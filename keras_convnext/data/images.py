@@ -1,7 +1,7 @@
 """Decodes and resizes image files to squares inside `tf.data`, with the same pixels as Pillow.
 
 Images are decoded as in Pillow, JPEGs only inside the crop. They are resized as in Pillow: bicubic
-and antialiased, along one axis, rounded to whole grey levels, then along the other. The order
+and antialiased, along one axis, rounded to whole gray levels, then along the other. The order
 changes sharp edges by some levels, and is that of Pillow 13: horizontally first, unless the height
 shrinks much more than the width. (Older versions always resized horizontally first.)
 """
@@ -77,7 +77,7 @@ def evaluation_image(
 ) -> tf.Tensor:
     """Decodes, resizes and crops an image as in the published evaluation.
 
-    As in `preprocessing.load_image`, the short side is resized to `size / 0.875` and the centre is
+    As in `preprocessing.load_image`, the short side is resized to `size / 0.875` and the center is
     cropped if `size` is below 384; otherwise the whole image is warped to the square. Only the
     pixels in the crop are decoded and resized.
 
@@ -95,7 +95,7 @@ def evaluation_image(
             to uint8 (H, W, 3). Defaults to Pillow, which cannot be saved in a graph.
 
     Returns:
-        uint8 tensor (size, size, 3), RGB in 0..255, within 1 grey level of `load_image`.
+        uint8 tensor (size, size, 3), RGB in 0..255, within 1 gray level of `load_image`.
 
     References:
         facebookresearch/ConvNeXt, datasets.py, `build_transform`.

@@ -53,7 +53,7 @@ def evaluate(
     """Measures the accuracy of a classifier.
 
     Images are prepared as in the published evaluation: if `size` is below 384, the short side is
-    resized to `size / 0.875` and the centre is cropped; otherwise the whole image is warped to the
+    resized to `size / 0.875` and the center is cropped; otherwise the whole image is warped to the
     square.
 
     A model with 1,000 or 21,841 classes is assumed to be an ImageNet model, and data classes named

@@ -29,7 +29,7 @@ from keras_convnext.shipped import shipped
 # Allowed differences of the logits from the live model's, relative to the largest logit.
 _TOLERANCES = {"float16": 1e-2, "bfloat16": 5e-2, "int8": 0.5}
 MOST_SAMPLES = 256  # images for calibration and for the comparison
-GREY = (0.299, 0.587, 0.114)  # weights of R, G and B: ITU-R BT.601, as in Pillow's mode "L"
+GRAY = (0.299, 0.587, 0.114)  # weights of R, G and B: ITU-R BT.601, as in Pillow's mode "L"
 
 
 class ExportError(RuntimeError):
@@ -205,7 +205,7 @@ def _samples(images: str | Path | None, size: int | tuple[int, int], channels: i
     chosen = np.linspace(0, len(paths) - 1, min(len(paths), MOST_SAMPLES)).astype(int)
     samples = np.stack([_image(paths[index], size) for index in chosen])
     if channels == 1:
-        return np.rint(samples @ GREY).astype("uint8")[..., None]
+        return np.rint(samples @ GRAY).astype("uint8")[..., None]
     return samples[..., np.arange(channels) % 3]
 
 

@@ -1,4 +1,4 @@
-"""Fuses a model for inference: scales and shifts are folded into neighbouring weights."""
+"""Fuses a model for inference: scales and shifts are folded into neighboring weights."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ def fuse(model: keras.Model) -> keras.Model:
     """Builds a faster model with the same outputs, for inference only.
 
     The input normalization, the scale and shift of the norms, and layer scale are folded into
-    neighbouring weights. Stochastic depth, dropout and augmentation are removed, and the remaining
+    neighboring weights. Stochastic depth, dropout and augmentation are removed, and the remaining
     norms use a faster implementation. All other layers keep their names and weights. Nested models
     are flattened. If a network computes in half precision, input normalization and layer scale are
     not folded and stay in float32.

@@ -162,7 +162,7 @@ def decode(images: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
 
 def _decode_whole(encoded: tf.Tensor) -> tf.Tensor:
     """Decodes images that are neither a plain JPEG nor a plain PNG, without Python."""
-    # TensorFlow decodes the palette indices of a BMP as grey levels.
+    # TensorFlow decodes the palette indices of a BMP as gray levels.
     palette = begins(encoded, b"BM") & (number(encoded, 28, 2, little_endian=True) < 24)
     with tf.control_dependencies([tf.debugging.Assert(~palette, ["a BMP with a palette"])]):
         pixels = tf.cond(

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from keras_convnext.printable import printable
 
-# In a notebook, too, which would show Rich's own output with other widths and colours.
+# In a notebook, too, which would show Rich's own output with other widths and colors.
 console = Console(stderr=True, soft_wrap=True, force_jupyter=False)
 
 EVERY = 10.0  # seconds between two lines about progress where there is no terminal
@@ -44,7 +44,7 @@ def progress(done: int, total: int | None) -> Iterator[Callable[[int], None]]:
     Yields:
         function of int, to be called with the number of further bytes.
     """
-    # A notebook asks for colours as a terminal does, but cannot move its cursor.
+    # A notebook asks for colors as a terminal does, but cannot move its cursor.
     if not (console.is_terminal and console.file.isatty()):
         yield _lines(done, total)
         return

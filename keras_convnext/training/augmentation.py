@@ -22,7 +22,7 @@ def training_image(
 ) -> tf.Tensor:
     """Decodes and augments a training image, differently for every seed.
 
-    The steps are a random crop, a horizontal flip, RandAugment or else colour jitter, and random
+    The steps are a random crop, a horizontal flip, RandAugment or else color jitter, and random
     erasing. The seed of each step is derived from `seed`: the same seed gives exactly the same
     image in eager mode and in `Dataset.map`, and the steps are statistically independent.
 

@@ -14,11 +14,11 @@ class Rate(NamedTuple):
     """The fraction of the peak performance that training reaches.
 
     Args:
-        utilisation: float. Fraction of the peak.
+        utilization: float. Fraction of the peak.
         basis: str. Source of the figure; begins with "measured", "reported" or "assumed".
     """
 
-    utilisation: float
+    utilization: float
     basis: str
 
 

@@ -69,8 +69,8 @@ def mix(
         )
     if mixup == cutmix == 0:
         return images, targets
-    cuts, share, centre = draw(seed, mixup, cutmix, probability, switch)
-    weights, share = weights_of_images(tf.shape(images)[1:3], cuts, share, centre)
+    cuts, share, center = draw(seed, mixup, cutmix, probability, switch)
+    weights, share = weights_of_images(tf.shape(images)[1:3], cuts, share, center)
     images = images * weights + tf.reverse(images, [0]) * (1 - weights)
     return images, targets * share + tf.reverse(targets, [0]) * (1 - share)
 
@@ -82,7 +82,7 @@ def draw(
 
     Returns:
         bool (), whether to use CutMix; float32 (), the share that an image keeps; float32 (2,), the
-        centre of CutMix's box relative to the height and width, in 0..1.
+        center of CutMix's box relative to the height and width, in 0..1.
     """
     seeds = tf.random.split(seed, 3)
     uniform = tf.random.stateless_uniform((4,), seeds[0], alg="philox")
@@ -97,7 +97,7 @@ def draw(
 
 
 def weights_of_images(
-    sides: tf.Tensor, cuts: tf.Tensor, share: tf.Tensor, centre: tf.Tensor
+    sides: tf.Tensor, cuts: tf.Tensor, share: tf.Tensor, center: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Converts the result of `draw` to pixel weights for images with the given sides, int32 (2,).
 
@@ -105,9 +105,9 @@ def weights_of_images(
         float32 (H, W, 1), the weight of an image's own pixels (0 or 1 for CutMix); and float32 (),
         the weight of its own targets.
     """
-    # A box with (1 - share) of the area, centred on a pixel and clipped to the image.
+    # A box with (1 - share) of the area, centered on a pixel and clipped to the image.
     cut = tf.cast(tf.cast(sides, tf.float32) * tf.sqrt(1 - share), tf.int32)
-    middle = tf.cast(centre * tf.cast(sides, tf.float32), tf.int32)
+    middle = tf.cast(center * tf.cast(sides, tf.float32), tf.int32)
     start = tf.clip_by_value(middle - cut // 2, 0, sides)
     end = tf.clip_by_value(middle + (cut + 1) // 2, 0, sides)
     rows, columns = tf.range(sides[0])[:, None], tf.range(sides[1])[None]

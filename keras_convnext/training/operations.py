@@ -1,7 +1,7 @@
 """The operations of RandAugment on one image, with the same results as in Pillow.
 
 Each takes a uint8 tensor (H, W, 3) and, if it has a strength, a scalar, and returns a uint8 tensor
-of the same shape. As in Pillow, blended and interpolated pixels are truncated to whole grey levels.
+of the same shape. As in Pillow, blended and interpolated pixels are truncated to whole gray levels.
 
 Positions are computed in double precision, as in Pillow. Results are then equal in eager mode and
 in a graph, whose compiler changes the order of operations: the differences vanish when positions
@@ -15,11 +15,11 @@ import tensorflow as tf
 
 from keras_convnext.network import IMAGENET_MEAN
 
-# The fill colour outside the image: the mean colour, in whole grey levels.
+# The fill color outside the image: the mean color, in whole gray levels.
 FILL = tuple(round(255 * mean) for mean in IMAGENET_MEAN)
 
-# Weights of red, green and blue in Pillow's grey conversion, in units of 1 / 65536.
-_GREY = (19595, 38470, 7471)
+# Weights of red, green and blue in Pillow's gray conversion, in units of 1 / 65536.
+_GRAY = (19595, 38470, 7471)
 
 
 def auto_contrast(image: tf.Tensor) -> tf.Tensor:
@@ -73,17 +73,17 @@ def solarize_add(image: tf.Tensor, added: tf.Tensor) -> tf.Tensor:
 
 
 def color(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    """Scales the difference between each pixel and its grey level by `factor`."""
+    """Scales the difference between each pixel and its gray level by `factor`."""
     pixels = tf.cast(image, tf.float32)
-    return _blend(_grey(pixels), pixels, factor)
+    return _blend(_gray(pixels), pixels, factor)
 
 
 def contrast(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
-    """Scales the difference between each pixel and the mean grey level by `factor`."""
+    """Scales the difference between each pixel and the mean gray level by `factor`."""
     pixels = tf.cast(image, tf.float32)
-    grey = tf.cast(_grey(pixels)[..., 0], tf.int32)
+    gray = tf.cast(_gray(pixels)[..., 0], tf.int32)
     # In integers, because a float32 sum depends on the order of summation.
-    mean = tf.reduce_sum(grey) / tf.size(grey)
+    mean = tf.reduce_sum(gray) / tf.size(gray)
     return _blend(tf.cast(tf.floor(mean + 0.5), tf.float32), pixels, factor)
 
 
@@ -95,11 +95,11 @@ def brightness(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
 def sharpness(image: tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
     """Scales the difference between the image and a smoothed one by `factor`, except at borders."""
     pixels = tf.cast(image, tf.float32)
-    centre = pixels[1:-1, 1:-1]
+    center = pixels[1:-1, 1:-1]
     rows = pixels[:-2] + pixels[1:-1] + pixels[2:]
     box = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:]
-    smooth = tf.floor((box + 4 * centre) / 13 + 0.5)
-    inner = _blend(smooth, centre, factor)
+    smooth = tf.floor((box + 4 * center) / 13 + 0.5)
+    inner = _blend(smooth, center, factor)
     inner = tf.concat([image[1:-1, :1], inner, image[1:-1, -1:]], axis=1)
     return tf.concat([image[:1], inner, image[-1:]], axis=0)
 
@@ -125,10 +125,10 @@ def translate_y(image: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
 
 
 def rotate(image: tf.Tensor, degrees: tf.Tensor) -> tf.Tensor:
-    """Rotates the image counter-clockwise around its centre."""
+    """Rotates the image counter-clockwise around its center."""
     height, width = _sides(image)
     half_width, half_height = (tf.cast(side, tf.float64) / 2 for side in (width, height))
-    # Maps the centre of each output pixel to its position in the image.
+    # Maps the center of each output pixel to its position in the image.
     angle = -tf.cast(degrees, tf.float64) * (math.pi / 180)
     cosine, sine = tf.cos(angle), tf.sin(angle)
     right = tf.range(width, dtype=tf.float64)[None] + 0.5 - half_width
@@ -165,7 +165,7 @@ def _slanted(lines: int | tf.Tensor, factor: tf.Tensor) -> tf.Tensor:
 def _translate(image: tf.Tensor, share: tf.Tensor, axis: int) -> tf.Tensor:
     """Moves the image back by a share of its length along `axis`: 0 for rows, 1 for columns.
 
-    The result is that of `_shift` with equal shifts, but neighbours are slices instead of lookups.
+    The result is that of `_shift` with equal shifts, but neighbors are slices instead of lookups.
     """
     length = _sides(image)[axis]
     shift = tf.cast(share, tf.float64) * tf.cast(length, tf.float64)
@@ -182,8 +182,8 @@ def _translate(image: tf.Tensor, share: tf.Tensor, axis: int) -> tf.Tensor:
     rims = [part(lines, 0, 1)] * 2, [part(lines, length - 1, 1)] * 2
     padded = tf.cast(tf.concat([*rims[0], lines, *rims[1]], axis), tf.float32)
     start = tf.cast(whole, tf.int32) + ahead + 1  # one before the pixel; padding adds two
-    neighbours = [part(padded, start + tap, shown) for tap in range(4)]
-    moved = _to_levels(_weighted(neighbours, _cubic_weights(tf.cast(shift - whole, tf.float32))))
+    neighbors = [part(padded, start + tap, shown) for tap in range(4)]
+    moved = _to_levels(_weighted(neighbors, _cubic_weights(tf.cast(shift - whole, tf.float32))))
     fill = tf.broadcast_to(_along_line(tf.constant(FILL, tf.uint8), image), tf.shape(lines))
     moved = tf.concat([part(fill, 0, ahead), moved, part(fill, 0, behind)], axis)
     return tf.reshape(moved, tf.shape(image))
@@ -199,11 +199,11 @@ def _shift(image: tf.Tensor, shifts: tf.Tensor, axis: int) -> tf.Tensor:
     along = tf.clip_by_value(along, 0, length - 1) * step + tf.range(lines)[:, None] * line_step
     pixels = tf.gather(tf.reshape(image, (-1, 3)), along)  # (lines, length + 3, 3)
     pixels = tf.cast(tf.reshape(pixels, (lines, -1)), tf.float32)
-    neighbours = [pixels[:, 3 * first : 3 * (first + length)] for first in range(4)]
+    neighbors = [pixels[:, 3 * first : 3 * (first + length)] for first in range(4)]
     weights = _cubic_weights(tf.cast(shifts - whole, tf.float32)[:, None])
-    moved = _to_levels(_weighted(neighbours, weights))  # (lines, 3 length)
+    moved = _to_levels(_weighted(neighbors, weights))  # (lines, 3 length)
 
-    # Positions of pixels whose centre lies inside the image.
+    # Positions of pixels whose center lies inside the image.
     first = tf.cast(tf.math.ceil(-shifts - 0.5), tf.int32)[:, None]
     place = tf.repeat(tf.range(length), 3)
     inside = tf.cast((place >= first) & (place < first + length), tf.uint8)
@@ -213,7 +213,7 @@ def _shift(image: tf.Tensor, shifts: tf.Tensor, axis: int) -> tf.Tensor:
 
 
 def _cubic_weights(t: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Returns the weights of the first, third and fourth of four neighbours, `t` after the second.
+    """Returns the weights of the first, third and fourth of four neighbors, `t` after the second.
 
     The weight of the second is the remainder to 1. `t` is in 0..1. Pillow's transforms use another
     bicubic kernel than its resizing, with the parameter -1 instead of -0.5.
@@ -222,12 +222,12 @@ def _cubic_weights(t: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     return -t * rest * rest, t * (1 + t * rest), -t * t * rest
 
 
-def _weighted(neighbours: Sequence[tf.Tensor], weights: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Interpolates four neighbours with `_cubic_weights`; equal neighbours are unchanged.
+def _weighted(neighbors: Sequence[tf.Tensor], weights: Sequence[tf.Tensor]) -> tf.Tensor:
+    """Interpolates four neighbors with `_cubic_weights`; equal neighbors are unchanged.
 
     Avoids a sum of several terms, whose order a graph's compiler would change.
     """
-    before, here, after, beyond = neighbours
+    before, here, after, beyond = neighbors
     moved = here - weights[0] * (here - before)
     moved -= weights[1] * (here - after)
     return moved - weights[2] * (here - beyond)
@@ -241,11 +241,11 @@ def _to_levels(pixels: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.clip_by_value(pixels, 0, 255), tf.uint8)
 
 
-def _grey(pixels: tf.Tensor) -> tf.Tensor:
-    """Converts float32 (H, W, 3) to grey as in Pillow, in whole levels, in all three channels."""
-    weights = tf.constant([[part / 65536] * 3 for part in _GREY])
-    grey = tf.matmul(tf.reshape(pixels, (-1, 3)), weights)
-    return tf.reshape(tf.floor(grey + 0.5), tf.shape(pixels))
+def _gray(pixels: tf.Tensor) -> tf.Tensor:
+    """Converts float32 (H, W, 3) to gray as in Pillow, in whole levels, in all three channels."""
+    weights = tf.constant([[part / 65536] * 3 for part in _GRAY])
+    gray = tf.matmul(tf.reshape(pixels, (-1, 3)), weights)
+    return tf.reshape(tf.floor(gray + 0.5), tf.shape(pixels))
 
 
 def _lines(image: tf.Tensor) -> tf.Tensor:

@@ -94,9 +94,9 @@ class Plan(NamedTuple):
         recipe, device, memory = self.recipe, self.device, self.memory
         gib = {name: f"{size / 2**30:.2f} GiB" for name, size in memory._asdict().items() if size}
         peak = device.peak(recipe.precision)
-        share = f"{self.rate.utilisation:.3f} of {peak * 1000:,.0f} GFLOP/s"
+        share = f"{self.rate.utilization:.3f} of {peak * 1000:,.0f} GFLOP/s"
         if device.is_gpu:
-            share = f"{self.rate.utilisation:.3f} of {peak:,.0f} TFLOP/s"
+            share = f"{self.rate.utilization:.3f} of {peak:,.0f} TFLOP/s"
         return [
             ("images per epoch", f"{self.images:,}", ""),
             (
@@ -205,7 +205,7 @@ def plan(recipe: Recipe, model: str, images: int | None, devices: int, device_ty
     counted = parts(network_of(recipe, model), (recipe.size, recipe.size), classes)
     macs = sum(part.macs for part in counted)
     flops_per_image = 2 * macs * (4 if recipe.remat else 3)
-    reached = devices * device.peak(recipe.precision) * 1e12 * rate.utilisation
+    reached = devices * device.peak(recipe.precision) * 1e12 * rate.utilization
     images_per_second = reached / flops_per_image
     updates = updates_per_epoch * recipe.epochs
     hours_per_epoch = updates_per_epoch * recipe.batch_size / images_per_second / 3600

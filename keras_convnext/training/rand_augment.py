@@ -87,7 +87,7 @@ def rand_augment(
 
     Each layer draws an operation with replacement, and applies it with the configured probability.
     The magnitude is normally distributed and clipped to 0..10; the sign of signed operations is
-    random. Geometric operations interpolate bicubically and fill with the mean colour.
+    random. Geometric operations interpolate bicubically and fill with the mean color.
 
     Example:
 

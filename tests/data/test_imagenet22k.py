@@ -26,7 +26,7 @@ def files():
     }
     good[FIRST] |= {
         f"{FIRST}_cmyk.JPEG": encoded_image(80, mode="CMYK"),
-        f"{FIRST}_grey.JPEG": encoded_image(80, mode="L"),
+        f"{FIRST}_gray.JPEG": encoded_image(80, mode="L"),
         f"{FIRST}_png.JPEG": encoded_image(80, mode="RGBA", file_format="PNG"),
     }
     good[LAST] |= {
@@ -99,7 +99,7 @@ def test_every_form_of_the_release_gives_the_same(tmp_path, manual, write):
         for data in contents.values()
     }
     kept = {(encoded, int(label)) for encoded, label, _ in rows} & expected
-    assert len(kept) == 10  # nine of RGB, one of grey
+    assert len(kept) == 10  # nine of RGB, one of gray
     assert sorted({int(label) for _, label, _ in rows}) == [0, 1, 21840]
     for encoded, *_ in rows:
         assert tf.io.decode_and_crop_jpeg(encoded, [0, 0, 4, 4], channels=3).shape == (4, 4, 3)

@@ -55,7 +55,7 @@ def test_evaluation_of_any_shape(turned):
 @pytest.mark.parametrize("subsampling", ["4:4:4", "4:2:2", "4:2:0"])
 @pytest.mark.parametrize("progressive", [False, True])
 def test_crops_of_jpegs_equal_pillows(subsampling, progressive):
-    # Sharp colours: what the decoder does at the sides of a window would show.
+    # Sharp colors: what the decoder does at the sides of a window would show.
     noise = np.random.default_rng(0).integers(0, 256, (60, 80, 3)).astype("u1")
     image = Image.fromarray(noise).resize((320, 240), Image.Resampling.NEAREST)
     data = encoded(image, format="JPEG", subsampling=subsampling, progressive=progressive)

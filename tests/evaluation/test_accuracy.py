@@ -14,7 +14,7 @@ NUMBERS = {"a": 0, "b": 1, "c": 2, "d": 3, "e": 4, "f": 5, "g": 6}
 
 
 def write_images(root, classes, number=3):
-    """Photographs of noise over a colour of the class, none of them square."""
+    """Photographs of noise over a color of the class, none of them square."""
     random = np.random.default_rng(0)
     for i, name in enumerate(classes):
         (root / name).mkdir(parents=True)

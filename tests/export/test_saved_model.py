@@ -75,7 +75,7 @@ def assert_answers(found, index, model, pixels):
 def test_files_are_decoded_and_cropped_as_the_checkpoint_wants(model, served):
     files = [path.read_bytes() for path in PHOTOS]
     files.append(png(np.tile(images(1, 200)[0, :, :, :1], 3)))
-    files.append(png(images(1, 90, seed=1)[0, :, :, 0]))  # grey
+    files.append(png(images(1, 90, seed=1)[0, :, :, 0]))  # gray
     found = served.signatures["serve_bytes"](images=tf.constant(files))
     for index, file in enumerate(files):
         assert_answers(found, index, model, load_image(file, 64))

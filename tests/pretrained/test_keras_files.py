@@ -176,9 +176,9 @@ def test_the_builder_fits_the_file_as_it_does_a_pth(path):
         fresh = toy(weights=path, classes=3)
     np.testing.assert_array_equal(fresh.get_layer("norm").gamma, model.get_layer("norm").gamma)
     assert [w.path for w in toy(weights=path, include_top=False).weights][-1].startswith("stages_1")
-    grey = toy(weights=path, input_shape=(32, 32, 1)).get_layer("stem_conv").kernel
+    gray = toy(weights=path, input_shape=(32, 32, 1)).get_layer("stem_conv").kernel
     np.testing.assert_allclose(
-        grey, np.sum(model.get_layer("stem_conv").kernel, axis=2, keepdims=True), rtol=1e-6
+        gray, np.sum(model.get_layer("stem_conv").kernel, axis=2, keepdims=True), rtol=1e-6
     )
 
 

@@ -34,7 +34,7 @@ class Data:
 class Slotted:
     rate: float = 0.1
 
-class Colour(enum.Enum):
+class Color(enum.Enum):
     RED = 1
 
 class Flags(enum.IntFlag):
@@ -118,8 +118,8 @@ OBJECTS = {
     "method": lambda there: there.Outer().method,
     "function": lambda there: there.function,
     "keywords": lambda there: there.Keywords(rate=1),
-    "enum": lambda there: [there.Colour.RED, there.Flags.FIRST],
-    "named keys": lambda there: {there.Colour.RED: 1, (1, 2): 3, b"x": 4, MATRIX: 5, None: 6},
+    "enum": lambda there: [there.Color.RED, there.Flags.FIRST],
+    "named keys": lambda there: {there.Color.RED: 1, (1, 2): 3, b"x": 4, MATRIX: 5, None: 6},
     "partial": lambda there: functools.partial(there.function, 1),
     "scalars": lambda there: [np.float64(0.5), np.int64(3), np.bool_(True), np.str_("x")],
     "array": lambda there: [np.arange(4.0), np.array(["a"]), np.array([None])],

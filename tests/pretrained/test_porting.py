@@ -224,13 +224,13 @@ def test_the_warning_names_the_line_that_called(load, path):
     assert linecache.getline(__file__, caught[0].lineno).lstrip().startswith("lambda path:")
 
 
-def test_one_channel_sees_a_grey_image_as_three_equal_ones(path):
+def test_one_channel_sees_a_gray_image_as_three_equal_ones(path):
     network = reference()
     model = toy(input_shape=(32, 32, 1), weights=torch_reference.save(network, path))
-    grey = images((32, 32, 1))
-    rgb = channels_first(np.repeat(grey, 3, axis=-1))
-    assert_close(model.get_layer("stem_conv")(grey).numpy(), stem(network, rgb))
-    assert_close(model(grey), network(rgb))
+    gray = images((32, 32, 1))
+    rgb = channels_first(np.repeat(gray, 3, axis=-1))
+    assert_close(model.get_layer("stem_conv")(gray).numpy(), stem(network, rgb))
+    assert_close(model(gray), network(rgb))
 
 
 def stem(network, image):

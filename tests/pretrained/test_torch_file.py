@@ -130,14 +130,14 @@ def test_sets_come_as_lists(protocol, tmp_path):
     assert read_torch_file(path) == [[1], [2], [], []]
 
 
-class Labelled(torch.Tensor):
+class Labeled(torch.Tensor):
     """As fastai's tensors."""
 
 
 def test_tensors_of_other_classes_are_read(tmp_path):
     parameter = nn.Parameter(MATRIX.clone())
     parameter.is_frozen = True
-    saved = {"labelled": MATRIX.as_subclass(Labelled), "parameter": parameter}
+    saved = {"labeled": MATRIX.as_subclass(Labeled), "parameter": parameter}
     torch.save(saved, tmp_path / "saved.pth")
     loaded = read_torch_file(tmp_path / "saved.pth")
     for tensor in loaded.values():

@@ -4,7 +4,7 @@ import toy_runs
 
 @pytest.fixture(scope="session")
 def pictures(tmp_path_factory):
-    """Pictures of four colours, 160 of them for training: ten updates per epoch."""
+    """Pictures of four colors, 160 of them for training: ten updates per epoch."""
     return toy_runs.make_pictures(tmp_path_factory.mktemp("pictures"))
 
 

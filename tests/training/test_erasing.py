@@ -67,15 +67,15 @@ def test_erases_its_box_and_nothing_else():
         assert np.array_equal(erased != 1000, np.broadcast_to(inside, erased.shape))
 
 
-def test_noise_is_standard_normal_once_it_is_normalised():
+def test_noise_is_standard_normal_once_it_is_normalized():
     image = tf.fill((400, 400, 3), 1e6)
     noise = random_erasing(image, (3, 4), 1.0).numpy()
     noise = noise[noise[..., 0] < 1e5]
-    normalised = (noise / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
+    normalized = (noise / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
     assert len(noise) > 3000
-    assert np.abs(normalised.mean(0)).max() < 4 / math.sqrt(len(noise))
-    assert np.abs(normalised.std(0) - 1).max() < 4 / math.sqrt(2 * len(noise))
-    assert np.abs(np.corrcoef(normalised.T) - np.eye(3)).max() < 5 / math.sqrt(len(noise))
+    assert np.abs(normalized.mean(0)).max() < 4 / math.sqrt(len(noise))
+    assert np.abs(normalized.std(0) - 1).max() < 4 / math.sqrt(2 * len(noise))
+    assert np.abs(np.corrcoef(normalized.T) - np.eye(3)).max() < 5 / math.sqrt(len(noise))
     assert noise.min() < 0  # it is not clipped
 
 

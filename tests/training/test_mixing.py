@@ -21,10 +21,10 @@ def images():
     return generator.uniform(0, 255, (len(LABELS), HEIGHT, WIDTH, 3)).astype("float32")
 
 
-def timms(images, monkeypatch, cuts, share, centre):
+def timms(images, monkeypatch, cuts, share, center):
     """What timm's Mixup makes of the batch, with the draws that are given."""
     mixup = timm_mixup.Mixup(0.8, 1.0, label_smoothing=0.1, num_classes=CLASSES)
-    middles = iter([int(centre[0] * HEIGHT), int(centre[1] * WIDTH)])
+    middles = iter([int(center[0] * HEIGHT), int(center[1] * WIDTH)])
     monkeypatch.setattr(mixup, "_params_per_batch", lambda: (share, cuts))
     monkeypatch.setattr(timm_mixup.np.random, "randint", lambda *_, **__: next(middles))
     x = torch.from_numpy(images.copy()).movedim(-1, 1).contiguous()
@@ -42,21 +42,21 @@ def test_smoothing():
 @pytest.mark.parametrize("seed", range(12))
 def test_equals_timm_with_the_same_draws(images, seed, monkeypatch):
     seed = tf.constant([seed, 1])
-    cuts, share, centre = (part.numpy() for part in draw(seed, 0.8, 1.0, 1.0, 0.5))
-    expected = timms(images, monkeypatch, bool(cuts), float(share), centre)
+    cuts, share, center = (part.numpy() for part in draw(seed, 0.8, 1.0, 1.0, 0.5))
+    expected = timms(images, monkeypatch, bool(cuts), float(share), center)
     ours = mix(tf.constant(images), smoothed_targets(LABELS, CLASSES, 0.1), seed)
     for our, their in zip(ours, expected):
         assert np.allclose(our, their, rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize("centre", [(0.0, 0.0), (0.5, 0.5), (0.99, 0.3), (0.1, 0.99)])
+@pytest.mark.parametrize("center", [(0.0, 0.0), (0.5, 0.5), (0.99, 0.3), (0.1, 0.99)])
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.43, 0.9, 0.9999, 1.0])
-def test_boxes_equal_timms(centre, share, monkeypatch):
-    middles = iter([int(centre[0] * HEIGHT), int(centre[1] * WIDTH)])
+def test_boxes_equal_timms(center, share, monkeypatch):
+    middles = iter([int(center[0] * HEIGHT), int(center[1] * WIDTH)])
     monkeypatch.setattr(timm_mixup.np.random, "randint", lambda *_, **__: next(middles))
     (top, bottom, left, right), expected = timm_mixup.cutmix_bbox_and_lam((HEIGHT, WIDTH), share)
     weights, kept = weights_of_images(
-        tf.constant((HEIGHT, WIDTH)), tf.constant(True), tf.constant(share), tf.constant(centre)
+        tf.constant((HEIGHT, WIDTH)), tf.constant(True), tf.constant(share), tf.constant(center)
     )
     box = np.ones((HEIGHT, WIDTH, 1))
     box[top:bottom, left:right] = 0
@@ -71,9 +71,9 @@ def many(count, *options):
 
 def test_draws():
     count = 4000
-    cuts, shares, centres = many(count, 0.8, 1.0, 1.0, 0.5)
+    cuts, shares, centers = many(count, 0.8, 1.0, 1.0, 0.5)
     assert abs(cuts.mean() - 0.5) < 4 * 0.5 / np.sqrt(count)
-    assert abs(centres.mean() - 0.5) < 4 * 0.289 / np.sqrt(2 * count)
+    assert abs(centers.mean() - 0.5) < 4 * 0.289 / np.sqrt(2 * count)
     # Quantiles of Beta(0.8, 0.8), by a great many draws, and of Beta(1, 1), which is uniform.
     generator = np.random.default_rng(0)
     for drawn, alpha in ((shares[~cuts], 0.8), (shares[cuts], 1.0)):

@@ -19,7 +19,7 @@ from timm.data import auto_augment  # noqa: E402
 REPOSITORY = Path(__file__).parents[2]
 PHOTOGRAPHS = sorted((REPOSITORY / "examples" / "photos").glob("*.jpg"))
 NAMES = [row.name for row in OPERATIONS]
-# No round numbers inside: half way between two grey levels, single precision is not double.
+# No round numbers inside: half way between two gray levels, single precision is not double.
 LEVELS = (0.0, 0.73, 3.03, 6.21, 8.47, 9.01, 9.55, 10.0)
 # Pillow reckons its coordinates in double precision. Elsewhere it is the same to the bit.
 TOLERANCE = {"Rotate": 1, "ShearX": 1, "ShearY": 1, "TranslateXRel": 1, "TranslateYRel": 1}
@@ -69,7 +69,7 @@ def test_table_is_timms():
     assert auto_augment._RAND_TRANSFORMS == NAMES
 
 
-def test_fill_is_the_mean_colour():
+def test_fill_is_the_mean_color():
     assert FILL == (124, 116, 104)
 
 
@@ -97,7 +97,7 @@ def test_equals_timm_on_imagenet(name, imagenet_jpegs, monkeypatch):
 
 @pytest.mark.parametrize("translate", [translate_x, translate_y])
 @pytest.mark.parametrize("share", [-1.3, -1.0, 1.0, 1.3])
-def test_what_is_moved_out_of_sight_leaves_the_mean_colour(translate, share):
+def test_what_is_moved_out_of_sight_leaves_the_mean_color(translate, share):
     moved = translate(tf.constant(photographs()[0]), share)
     np.testing.assert_array_equal(moved, np.broadcast_to(np.uint8(FILL), moved.shape))
 

@@ -46,10 +46,10 @@ def assert_same_run(found, expected):
         np.testing.assert_array_equal(ours[name], value, err_msg=name)
     for name in ("log.csv", "run.json", "classes.txt"):
         assert (found / name).read_bytes() == (expected / name).read_bytes()
-    grey = np.full((1, 16, 16, 3), 99)
+    gray = np.full((1, 16, 16, 3), 99)
     for name in ("best.keras", "best_ema.keras", "final.keras", "final_ema.keras"):
         kept = [keras.models.load_model(run / name) for run in (found, expected)]
-        np.testing.assert_array_equal(*[network.predict(grey, verbose=0) for network in kept])
+        np.testing.assert_array_equal(*[network.predict(gray, verbose=0) for network in kept])
 
 
 def test_a_run_that_is_killed_and_stopped_ends_as_one_that_is_not(pictures, tmp_path):

@@ -37,7 +37,7 @@ COLORS = {"blue": (40, 60, 200), "green": (50, 190, 60), "red": (200, 50, 40), "
 
 
 def make_pictures(folder, train_images=40, test_images=6, seed=0, extension="jpg"):
-    """Writes noisy pictures of four colours, as folders of JPEGs or other formats."""
+    """Writes noisy pictures of four colors, as folders of JPEGs or other formats."""
     generator = np.random.default_rng(seed)
     for split, count in (("train", train_images), ("test", test_images)):
         for name, color in COLORS.items():
