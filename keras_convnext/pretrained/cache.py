@@ -1,4 +1,4 @@
-"""Published weights as models load them: ported once, beside the published file in the cache."""
+"""Published weights as models load them: ported once, and cached next to the published file."""
 
 import warnings
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from keras_convnext.variants import VARIANTS
 
 
 def ported_weights(copies: Sequence[Checkpoint]) -> Path:
-    """Returns a file to load published weights from, downloading and porting them if need be.
+    """Returns a file to load published weights from, downloading and porting them if necessary.
 
     Of processes that ask for the same at once, one does it and the others wait.
 
@@ -26,7 +26,7 @@ def ported_weights(copies: Sequence[Checkpoint]) -> Path:
 
     Raises:
         CheckpointError: If a file in the cache is not the published one.
-        DownloadError: If the weights are not there and cannot be downloaded.
+        DownloadError: If the weights are not in the cache and cannot be downloaded.
     """
     if copies[0].source == "shipped":
         return shipped(f"weights/{copies[0].url}")
@@ -45,7 +45,7 @@ def ported_weights(copies: Sequence[Checkpoint]) -> Path:
             rewrite_checkpoint(published, port)
         except OSError as error:
             warnings.warn(
-                f"The port of {published.name} cannot be kept, so it is made anew each time: "
+                f"The port of {published.name} cannot be saved, so it is repeated each time: "
                 f"{error}",
                 stacklevel=2,
             )
@@ -66,7 +66,7 @@ def _check_present(copy: Checkpoint, path: Path) -> None:
 def download_weights(model: str, weights: str | None = None) -> Path:
     """Downloads published weights into the cache, so that models load them without a connection.
 
-    It does nothing if they are there.
+    Does nothing if they are already there.
 
     Example:
 

@@ -1,8 +1,9 @@
-"""A file from a server: resumed where it broke off, and in place once it is whole and right."""
+"""Downloads a file: resumes an interrupted transfer, and verifies the file before it is used."""
 
 import errno
 import os
 import random
+import re
 import shutil
 import time
 from collections.abc import Callable
@@ -13,18 +14,18 @@ import requests
 
 from keras_convnext.pretrained.errors import DownloadError
 from keras_convnext.pretrained.transfer_display import megabytes, progress, say
-from keras_convnext.pretrained.web import Passing, Unreachable, asked_for
+from keras_convnext.pretrained.web import Passing, Unreachable, response_of
 from keras_convnext.printable import without_login
 
-ATTEMPTS = 3  # that bring nothing new, in a row
+ATTEMPTS = 3  # in a row that make no progress
 PAUSE = 1.0  # seconds before the second attempt; it doubles
-SLOWEST = 1000.0  # bytes a second; a connection that falls below is made anew
-SLOW_FOR = 30.0  # seconds in which it may
+SLOWEST = 1000.0  # bytes per second; a slower connection is closed and retried
+SLOW_FOR = 30.0  # seconds over which the rate is measured
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 class NotWritten(DownloadError):
-    """There is no room for the file here, or no permission to write it."""
+    """The file cannot be written: the disk is full, or permission is missing."""
 
 
 def download(
@@ -35,23 +36,23 @@ def download(
     most: int | None = None,
     announce: Callable[[int | None], None] = lambda size: None,
 ) -> None:
-    """Fetches a file, going on with what an earlier call had to leave.
+    """Downloads a file, resuming an interrupted download.
 
-    Until it is whole it lies in the folder `partial` beside its place. One process at a time may
-    call this for a path: the caller holds a lock.
+    An incomplete file is kept in the `partial` subfolder. Only one process at a time may call this
+    for a path: the caller holds a lock.
 
     Args:
         url: str.
-        path: str or path. Where the file appears, once `check` has passed it.
-        check: function of a path. Raises if the file is not the right one; it is then thrown away.
-        size: int or None. The bytes it has, where known. Defaults to None.
-        most: int or None. More bytes than it can have. Defaults to None.
-        announce: function of the bytes it has, or of None. Called when the server sends it.
+        path: str or path. Where the file is moved once `check` has accepted it.
+        check: function of a path. Raises if it is the wrong file, which is then deleted.
+        size: int or None. Expected size in bytes. Defaults to None: unknown.
+        most: int or None. Upper bound of the size in bytes. Defaults to None.
+        announce: function of the size in bytes, or of None. Called when the transfer starts.
 
     Raises:
-        NotWritten: If there is no room for it, or no permission.
-        DownloadError: If the server is not there, has no such file, sends something else, or breaks
-            off again and again.
+        NotWritten: If the disk is full, or the folder is not writable.
+        DownloadError: If the server cannot be reached, does not have the file, sends something
+            else, or keeps breaking the connection.
     """
     path = Path(path)
     partial = path.parent / "partial" / path.name
@@ -68,7 +69,7 @@ def download(
         if kept := _kept(partial):
             say(f"Stopped. {kept}")
         raise
-    # First, so that a kill in between leaves nothing that nobody would look for again.
+    # First, so that a kill in between leaves no stray file.
     _version_of(partial).unlink(missing_ok=True)
     os.replace(partial, path)
     say(f"{come} and checked")
@@ -99,7 +100,7 @@ def _transfer_in_attempts(
             if idle == ATTEMPTS:
                 kind = DownloadError if error.is_connected else Unreachable
                 raise kind(". ".join(filter(None, (str(error), _kept(partial))))) from error
-            # Not all at the same moment, if many machines were refused at the same moment.
+            # Jitter: machines that failed at the same moment should not all come back at once.
             pause = error.wait or PAUSE * 2 ** (idle - 1) * random.uniform(0.5, 1.5)
             server = urlsplit(without_login(url)).netloc
             say(f"  {server}: {error}. Trying again in {pause:.0f} s ({idle} of {ATTEMPTS - 1})")
@@ -117,24 +118,24 @@ def _transfer(
     most: int | None,
     announce: Callable[[int | None], None],
 ) -> None:
-    """Fetches what is missing of a file, or all of it if the server has another version now."""
+    """Downloads the missing part of a file, or all of it if the server has a new version."""
     partial.parent.mkdir(parents=True, exist_ok=True)
-    version = _version_of(partial)
     headers = {"Accept-Encoding": "identity"}  # so that lengths are those of the file
-    start = _length(partial) if version.is_file() else 0
+    version = _kept_version(partial)
+    start = _length(partial) if version else 0
     if start:
-        headers |= {"Range": f"bytes={start}-", "If-Range": version.read_text()}
-    with asked_for(url, headers) as answer:
+        headers |= {"Range": f"bytes={start}-", "If-Range": version}
+    with response_of(url, headers) as answer:
         part = answer.headers.get("Content-Range", f"bytes {start}-")
         if answer.status_code == 416 and part == f"bytes */{start}":
-            return  # all of it came, but an earlier call was stopped before it was checked
+            return  # complete: an earlier call was stopped before the check
         if answer.status_code == 416 or not part.startswith(f"bytes {start}-"):
             _discard(partial)
             raise Passing("the server has no such part of the file")
         if answer.status_code != 206:
             _discard(partial)
             if name := _name_of_version(answer):
-                version.write_text(name)
+                _version_of(partial).write_text(name)
         length = answer.headers.get("Content-Length", "")
         total = _length(partial) + int(length) if length.isdecimal() else size
         if size is not None and size != total:
@@ -143,7 +144,7 @@ def _transfer(
         announce(total)
         _write(answer, partial, total, most)
     if total is not None and _length(partial) < total:
-        raise Passing(f"only {_length(partial):,} of {total:,} bytes came")
+        raise Passing(f"only {_length(partial):,} of {total:,} bytes arrived")
 
 
 def _check_length(length: int | None, most: int | None) -> None:
@@ -156,7 +157,7 @@ def _write(answer: requests.Response, partial: Path, total: int | None, most: in
     if total is not None and shutil.disk_usage(partial.parent).free < total - done:
         raise OSError(errno.ENOSPC, "no room")
     if done:
-        say(f"  {megabytes(done)} are here already")
+        say(f"  {megabytes(done)} already downloaded")
     with open(partial, "ab", buffering=0) as file, progress(done, total) as advance:
         since, come = time.monotonic(), 0
         # `read1` returns what there is, so that nothing is lost or shown late.
@@ -168,7 +169,7 @@ def _write(answer: requests.Response, partial: Path, total: int | None, most: in
             _check_length(done, most)
             if (elapsed := time.monotonic() - since) > SLOW_FOR:
                 if come < SLOWEST * elapsed and done != total:
-                    raise Passing(f"only {come:,} bytes came in {elapsed:.0f} s")
+                    raise Passing(f"only {come:,} bytes arrived in {elapsed:.0f} s")
                 since, come = time.monotonic(), 0
 
 
@@ -176,14 +177,14 @@ def _not_written(partial: Path, error: OSError) -> NotWritten:
     folder = partial.parent.parent
     if error.errno in _NO_ROOM:
         _discard(partial)
-        problem = f"there is no room for {partial.name} in {folder}"
+        problem = f"the disk is too full for {partial.name} in {folder}"
     else:
         problem = f"{partial.name} cannot be written in {folder}: {error.strerror}"
-    return NotWritten(f"{problem}. Let KERAS_CONVNEXT_CACHE name another folder")
+    return NotWritten(f"{problem}. Set KERAS_CONVNEXT_CACHE to another folder")
 
 
 def _kept(partial: Path) -> str:
-    """What is said of a part that the next call goes on with."""
+    """Describes what has been kept of an interrupted download."""
     if not _length(partial) or not _version_of(partial).is_file():
         return ""
     return (
@@ -193,9 +194,16 @@ def _kept(partial: Path) -> str:
 
 
 def _name_of_version(answer: requests.Response) -> str:
-    """What the server tells the file's versions apart by; a weak tag does not tell bytes apart."""
+    """Returns how the server identifies this version; a weak ETag does not identify bytes."""
     tag = answer.headers.get("ETag", "")
     return tag if tag.startswith('"') else answer.headers.get("Last-Modified", "")
+
+
+def _kept_version(partial: Path) -> str:
+    """Returns the version of which a part was kept; empty if there is none, or it is damaged."""
+    path = _version_of(partial)
+    version = path.read_text("ascii", "replace") if path.is_file() else ""
+    return version if re.fullmatch(r'"[ !#-~]{1,200}"|[A-Z][\w ,:]{1,40}', version) else ""
 
 
 def _version_of(partial: Path) -> Path:

@@ -34,7 +34,7 @@ _MOST_TIMES_EXPECTED = 4  # of bytes: a training run's state beside the weights 
 
 
 def published_file(copies: Sequence[Checkpoint]) -> tuple[Checkpoint, Path]:
-    """Returns a published file, downloading it if need be, and which of the copies it is.
+    """Returns a published file, downloading it if necessary, and which of the copies it is.
 
     One that was in the cache is not checked.
 
@@ -42,7 +42,7 @@ def published_file(copies: Sequence[Checkpoint]) -> tuple[Checkpoint, Path]:
         copies: sequence of Checkpoint. The same weights in several places, the best first.
 
     Raises:
-        DownloadError: If the weights are not there and cannot be downloaded.
+        DownloadError: If the weights are not in the cache and cannot be downloaded.
     """
     if copies[0].source == "shipped":
         return copies[0], shipped(f"weights/{copies[0].url}")
@@ -141,14 +141,14 @@ def _announce(copy: Checkpoint, url: str, size: int | None) -> None:
     say(
         f"Downloading {_title(copy)}: {about}, "
         + (f"{license.name} license" if license.is_open else license.name),
-        *[] if license.is_open else [f"  it has terms of its own: {license.url}"],
+        *[] if license.is_open else [f"  license terms: {license.url}"],
         f"  from {without_login(url)}",
         f"  to {cache_folder()}",
     )
 
 
 def _by_hand(copies: Sequence[Checkpoint]) -> list[str]:
-    """What to do where there is no connection."""
+    """Describes what to do without a connection."""
     lines = ["Without a connection, download one of these files elsewhere, and save it as shown:"]
     for copy in copies:
         about = f"{copy.expected_bytes / 1e6:,.0f} MB"
@@ -157,8 +157,8 @@ def _by_hand(copies: Sequence[Checkpoint]) -> list[str]:
         lines.append(f"    as {cache_folder() / copy.file}")
     return [
         *lines,
-        "Or let KERAS_CONVNEXT_MIRROR be the address of a folder that serves one of them, or "
-        "KERAS_CONVNEXT_CACHE the path of one that holds it",
+        "Or set KERAS_CONVNEXT_MIRROR to the address of a folder that serves one of them, or "
+        "KERAS_CONVNEXT_CACHE to a folder that contains one",
     ]
 
 

@@ -1,4 +1,4 @@
-"""Where published files are fetched from, as the environment says.
+"""Where published files are downloaded from, as set by environment variables.
 
 - KERAS_CONVNEXT_OFFLINE: 1 for no connections at all.
 - KERAS_CONVNEXT_MIRROR: addresses of folders with the files under their own names, tried in this

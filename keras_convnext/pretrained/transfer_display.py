@@ -1,4 +1,4 @@
-"""What is shown of a download, on standard error: lines, and a bar if that is a terminal."""
+"""The display of a download on standard error: lines, and a progress bar in a terminal."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -35,10 +35,10 @@ def megabytes(count: int) -> str:
 
 @contextmanager
 def progress(done: int, total: int | None) -> Iterator[Callable[[int], None]]:
-    """Shows how far a download is: with a bar, or every ten seconds with a line.
+    """Shows the progress of a download: a bar, or a line every ten seconds.
 
     Args:
-        done: int. Bytes that are here already.
+        done: int. Bytes that already downloaded.
         total: int or None. Bytes of the file, where known.
 
     Yields:

@@ -1,4 +1,4 @@
-"""A file of a web server, asked for. Whatever goes wrong says what to do.
+"""Requests to web servers, with errors that say what to do.
 
 Proxies (HTTPS_PROXY, HTTP_PROXY, ALL_PROXY, NO_PROXY), certificates (REQUESTS_CA_BUNDLE) and logins
 (~/.netrc) are taken from where `requests` takes them.
@@ -37,11 +37,11 @@ _ADVICE = {
 
 
 class Unreachable(DownloadError):
-    """There is no connection to the server, so its other files cannot be had either."""
+    """The server cannot be reached, so its other files are not tried."""
 
 
 class Passing(Exception):
-    """A failure that may pass.
+    """A failure that may be temporary.
 
     Args:
         reason: str.
@@ -68,14 +68,14 @@ class _Session(requests.Session):
 
 
 @contextmanager
-def asked_for(url: str, headers: Mapping[str, str]) -> Iterator[requests.Response]:
-    """Gives the answer of a server, whose content is then read within.
+def response_of(url: str, headers: Mapping[str, str]) -> Iterator[requests.Response]:
+    """Sends a request, and yields the response, whose content the caller reads.
 
-    Its status is 200, 206, or 416 where `headers` ask for a part.
+    Its status is 200, 206, or 416 if `headers` ask for a part.
 
     Raises:
-        DownloadError: If there is no such file, or no way to it.
-        Passing: If the failure may pass.
+        DownloadError: If the file does not exist or cannot be reached.
+        Passing: If the failure may be temporary.
     """
     bundle = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
     if bundle and not os.path.exists(bundle) and url.startswith("https:"):
@@ -107,7 +107,7 @@ def _check(answer: requests.Response) -> None:
         sender = urlsplit(answer.url).hostname
         raise DownloadError(f"{sender} sends a web page in place of the file: {_LOG_IN}")
     encoding = answer.headers.get("Content-Encoding", "identity")
-    if encoding != "identity":  # nobody asked for it, and lengths would not be those of the file
+    if encoding != "identity":  # not requested, and lengths would not be those of the file
         raise DownloadError(f"it sends the file compressed, by {encoding}")
 
 
@@ -122,7 +122,7 @@ def _wait_of(retry_after: str) -> float:
 
 
 def _explained(error: Exception, url: str) -> Exception:
-    """What a failure means."""
+    """Translates a failure into an error with advice."""
     of_requests = requests.exceptions
     cause = _root_of(error)
     reason = (isinstance(cause, OSError) and cause.strerror) or str(cause) or type(cause).__name__
@@ -142,21 +142,21 @@ def _explained(error: Exception, url: str) -> Exception:
     if isinstance(cause, ssl.SSLCertVerificationError):
         return Unreachable(
             f"its certificate is not trusted: {cause.verify_message}. If your organization's "
-            "network replaces certificates, let REQUESTS_CA_BUNDLE name the file with its own"
+            "network replaces certificates, set REQUESTS_CA_BUNDLE to a file with its certificates"
         )
     if isinstance(cause, socket.gaierror):
         return Unreachable(
-            f"{urlsplit(url).hostname} is not known here: there is no connection, or only by a "
-            "proxy (HTTPS_PROXY)"
+            f"{urlsplit(url).hostname} cannot be resolved: there is no connection, or only "
+            "through a proxy (HTTPS_PROXY)"
         )
     if isinstance(error, of_requests.ConnectTimeout):
         return Passing(f"no connection within {CONNECTION:g} s", is_connected=False)
     if isinstance(error, of_requests.ReadTimeout):
         return Passing(f"no answer within {SILENCE:g} s", is_connected=False)
     if isinstance(error, urllib3.exceptions.ReadTimeoutError):
-        return Passing(f"nothing came for {SILENCE:g} s")
+        return Passing(f"no data for {SILENCE:g} s")
     if isinstance(cause, urllib3.exceptions.IncompleteRead):
-        return Passing("the connection broke off")
+        return Passing("the connection was interrupted")
     is_connected = not isinstance(error, of_requests.ConnectionError)
     return Passing(reason, is_connected=is_connected)
 

@@ -70,8 +70,7 @@ def test_terms_of_their_own_are_named(server, folder, monkeypatch, capsys):
     first, second, *_ = capsys.readouterr().err.splitlines()
     assert first.endswith(": 4.0 MB, DINOv3 License")
     assert second == (
-        "  it has terms of its own: "
-        "https://ai.meta.com/resources/models-and-libraries/dinov3-license/"
+        "  license terms: https://ai.meta.com/resources/models-and-libraries/dinov3-license/"
     )
     assert {row.tag for row in list_weights() if not row.license.is_open} == {"dinov3"}
 
@@ -115,8 +114,8 @@ def test_every_address_is_reported_if_all_fail(server, folder, monkeypatch):
         f"    as {folder / row.file}",
         f"  {COPY.url} (8 MB)",
         f"    as {folder / COPY.file}",
-        "Or let KERAS_CONVNEXT_MIRROR be the address of a folder that serves one of them, or "
-        "KERAS_CONVNEXT_CACHE the path of one that holds it",
+        "Or set KERAS_CONVNEXT_MIRROR to the address of a folder that serves one of them, or "
+        "KERAS_CONVNEXT_CACHE to a folder that contains one",
     ]
 
 
@@ -204,7 +203,7 @@ def test_a_cache_that_cannot_be_written_is_said_once(server, tmp_path, folder, m
     mirrors(monkeypatch, server.url, server.url)
     with pytest.raises(download.NotWritten, match="cannot be written") as told:
         published_file([ROW])
-    assert "Let KERAS_CONVNEXT_CACHE name another folder" in str(told.value)
+    assert "Set KERAS_CONVNEXT_CACHE to another folder" in str(told.value)
     assert server.requests == []
 
 

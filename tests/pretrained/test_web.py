@@ -11,7 +11,7 @@ from file_server import serving
 
 from keras_convnext import DownloadError
 from keras_convnext.pretrained import web
-from keras_convnext.pretrained.web import Passing, Unreachable, asked_for
+from keras_convnext.pretrained.web import Passing, Unreachable, response_of
 from keras_convnext.printable import without_login
 
 
@@ -46,7 +46,7 @@ def certificate(tmp_path_factory):
 
 
 def get(url):
-    with asked_for(url, {"Accept-Encoding": "identity"}) as answer:
+    with response_of(url, {"Accept-Encoding": "identity"}) as answer:
         return answer.raw.read()
 
 
@@ -157,7 +157,7 @@ def test_a_host_that_nobody_knows(monkeypatch):
         raise socket.gaierror(-2, "Name or service not known")
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
-    with pytest.raises(Unreachable, match=r"weights\.invalid is not known here"):
+    with pytest.raises(Unreachable, match=r"weights\.invalid cannot be resolved"):
         get("http://user:secret@weights.invalid/x.bin")
 
 
