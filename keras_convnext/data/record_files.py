@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
+import google_crc32c
 import numpy as np
 
 from keras_convnext.data.errors import DataError, missing_extra
@@ -91,22 +92,32 @@ class _TFRecordFile:
     A record consists of its length (8 bytes, little-endian), a checksum (4 bytes), the data and
     another checksum (4 bytes). Reading only the lengths locates all records. They can then be read
     in any order, without a shuffle buffer and without reading the records that a resumed run or
-    another worker has already used.
+    another worker has already used. The checksum of a length is verified when the file is opened,
+    that of the data when a record is read.
     """
 
-    _HEADER, _FOOTER = 12, 4
+    _LENGTH, _CHECKSUM = 8, 4
+    _HEADER, _FOOTER = _LENGTH + _CHECKSUM, _CHECKSUM
 
     def __init__(self, path: Path) -> None:
         starts, size = [0], path.stat().st_size
         with open(path, "rb", buffering=0) as file:
             while starts[-1] < size:
                 file.seek(starts[-1])
-                length = int.from_bytes(file.read(8), "little")
-                starts.append(starts[-1] + self._HEADER + length + self._FOOTER)
+                header = file.read(self._HEADER)
+                length = header[: self._LENGTH]
+                if _checksum(length) != header[self._LENGTH :]:
+                    raise DataError(
+                        f"The checksum of record {len(starts) - 1}, at byte {starts[-1]:,}, is "
+                        "wrong: the file is damaged, compressed or not a TFRecord file. "
+                        f"Received: {path}"
+                    )
+                data = int.from_bytes(length, "little")
+                starts.append(starts[-1] + self._HEADER + data + self._FOOTER)
         if starts[-1] > size:
             raise DataError(
-                f"Record {len(starts) - 2} ends after the end of the file: the file is truncated, "
-                f"compressed or not a TFRecord file. Received: {path}"
+                f"Record {len(starts) - 2} ends after the end of the file: the file is truncated. "
+                f"Received: {path}"
             )
         self._path = path
         self._starts = np.array(starts, np.int64)
@@ -119,10 +130,22 @@ class _TFRecordFile:
         length = end - start - self._HEADER - self._FOOTER
         with open(self._path, "rb", buffering=0) as file:
             file.seek(start + self._HEADER)
-            data = file.read(length)
-        if len(data) != length:
+            record = file.read(length + self._FOOTER)
+        if len(record) != length + self._FOOTER:
             raise DataError(f"The file was truncated while in use. Received: {self._path}")
+        data = record[:length]
+        if _checksum(data) != record[length:]:
+            raise DataError(
+                f"The checksum of record {number}, at byte {start:,}, is wrong: the file is "
+                f"damaged. Received: {self._path}"
+            )
         return data
+
+
+def _checksum(data: bytes) -> bytes:
+    """Returns the checksum of TFRecords: CRC-32C, rotated and shifted so that it can be nested."""
+    crc = google_crc32c.value(data)
+    return (((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF).to_bytes(4, "little")
 
 
 class ArrayRecordFiles(RecordFiles):

@@ -1,5 +1,6 @@
 """Folders of TFRecord or ArrayRecord shards, with or without a list of classes."""
 
+import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ _SHARD = re.compile(r"\.(tfrecords?|array_?record)\b|-\d{5,}-of-\d{5,}$", re.IGN
 _ARRAY_RECORD = re.compile(r"\.array_?record\b", re.IGNORECASE)
 _NUMBERED = re.compile(r"(.*)-(\d{5,})-of-(\d{5,})(.*)")
 CLASS_FILES = ("classes.txt", "labels.txt")
+_LARGEST_CLASS_FILE = 16 * 2**20  # bytes; ImageNet's 21,841 names take 1 MB
 _SYNSET = "image/class/synset"  # a WordNet identifier
 # Feature names, and the default label of the first class. The scripts that write the first kind
 # reserve 0 for a background class.
@@ -83,12 +85,12 @@ def _refuse_gaps(shards: Sequence[Path]) -> None:
             before, number, total, after = match.groups()
             present.setdefault((path.parent, before, total, after), set()).add(int(number))
     for (folder, before, total, after), numbers in present.items():
-        missing = sorted(set(range(int(total))) - numbers)
+        # Not a set of all numbers: a name can claim any total.
+        missing = int(total) - sum(number < int(total) for number in numbers)
         if missing:
-            path = folder / f"{before}-{missing[0]:0{len(total)}}-of-{total}{after}"
-            raise DataError(
-                f"{len(missing)} of {int(total)} shards are missing, for example {path}"
-            )
+            first = next(number for number in itertools.count() if number not in numbers)
+            path = folder / f"{before}-{first:0{len(total)}}-of-{total}{after}"
+            raise DataError(f"{missing:,} of {int(total):,} shards are missing, for example {path}")
 
 
 def _example(record: bytes, path: Path) -> tf.train.Features:
@@ -129,7 +131,7 @@ def _listed_classes(folder: Path) -> tuple[list[str] | None, int | None]:
     for path in (place / name for place in places for name in CLASS_FILES):
         if not path.is_file():
             continue
-        lines = [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+        lines = [line.strip() for line in _read_text(path).splitlines() if line.strip()]
         matches = [re.fullmatch(r"(\d+):\s*(.+)", line) for line in lines]
         numbered = [match for match in matches if match]
         if not lines or len(numbered) < len(lines):
@@ -139,6 +141,21 @@ def _listed_classes(folder: Path) -> tuple[list[str] | None, int | None]:
             raise DataError(f"The numbers of the classes must be consecutive. Received: {path}")
         return [line[2] for line in numbered], first
     return None, None
+
+
+def _read_text(path: Path) -> str:
+    size = path.stat().st_size
+    if size > _LARGEST_CLASS_FILE:
+        raise DataError(
+            f"A list of classes has at most {_LARGEST_CLASS_FILE >> 20} MB, and this file has "
+            f"{size >> 20:,} MB. Received: {path}"
+        )
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"The list of classes is not UTF-8 text: {error}. Received: {path}"
+        ) from error
 
 
 def _synset(example: tf.train.Features) -> str | None:

@@ -239,6 +239,56 @@ def test_a_tfrecord_file_that_is_cut_off_is_named(tmp_path):
         open_source(path, classes=list("abcd"))
 
 
+def damaged(path, at):
+    data = bytearray(path.read_bytes())
+    data[at] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_damaged_length_is_named_when_the_file_is_opened(tmp_path):
+    path = tmp_path / "a.tfrecord"
+    write_tfrecords(path, records())
+    second = 12 + int.from_bytes(path.read_bytes()[:8], "little") + 4
+    damaged(path, second)
+    with pytest.raises(DataError, match=rf"checksum of record 1, at byte {second:,}, .*{path}"):
+        open_source(path, classes=list("abcd"))
+
+
+def test_a_damaged_record_is_named_when_it_is_read(tmp_path):
+    path = tmp_path / "a.tfrecord"
+    write_tfrecords(path, records())
+    damaged(path, path.stat().st_size - 30)
+    source = open_source(path, classes=list("abcd"))
+    with pytest.raises(DataError, match=rf"checksum of record 19, .* is damaged.*{path}"):
+        source.find(np.array([19]))
+
+
+def test_zeros_are_no_records_however_many(tmp_path):
+    path = tmp_path / "a.tfrecord"
+    with path.open("wb") as file:
+        file.truncate(2**33)  # sparse: takes no space
+    with pytest.raises(DataError, match="checksum of record 0, at byte 0"):
+        open_source(path, classes=["a"])
+
+
+def test_a_name_of_a_billion_shards_costs_nothing(tmp_path):
+    write_tfrecords(tmp_path / "train-00000-of-999999999", records())
+    with pytest.raises(DataError, match=r"999,999,998 of .*train-000000001-of-999999999"):
+        open_source(tmp_path, classes=list("abcd"))
+
+
+def test_a_list_of_classes_is_text_of_a_modest_size(tmp_path):
+    write_tfrecords(tmp_path / "a.tfrecord", records())
+    listed = tmp_path / "classes.txt"
+    listed.write_bytes("caf\xe9\n".encode("latin-1"))
+    with pytest.raises(DataError, match=rf"not UTF-8 text.*Received: {listed}"):
+        open_source(tmp_path)
+    with listed.open("wb") as file:
+        file.truncate(2**25)
+    with pytest.raises(DataError, match=r"at most 16 MB, and this file has 32 MB"):
+        open_source(tmp_path)
+
+
 def test_records_of_something_else_are_refused(tmp_path):
     write_tfrecords(tmp_path / "a.tfrecord", [example(b"x", 1, "picture", "label")])
     with pytest.raises(DataError, match=r"Received: label, picture in"):
