@@ -25,14 +25,30 @@ def describe(recipe: Recipe, model: str, data: str | Path, source: Source) -> di
     }
 
 
+def _read(path: Path, description: dict[str, Any]) -> dict[str, Any]:
+    """Reads `run.json`, and checks that it describes a run."""
+    try:
+        before = json.loads(path.read_text("utf-8"))
+    except (ValueError, RecursionError):
+        before = None
+    if not isinstance(before, dict) or any(
+        not isinstance(before.get(key, value), type(value)) for key, value in description.items()
+    ):
+        raise ValueError(
+            "The file that describes this run is damaged. Choose a new folder, or put back the "
+            f"original file to resume the run. Received: {path}"
+        )
+    return before
+
+
 def claim(output: Path, description: dict[str, Any], classes: Sequence[str]) -> None:
     """Creates the folder of a run, or checks that it belongs to this run."""
     path = output / "run.json"
     if path.is_file():
-        before = json.loads(path.read_text("utf-8"))
+        before = _read(path, description)
         # Fields added since the run was started have their default values in it.
         ours, theirs = (
-            {**Recipe._field_defaults, **d, **d["recipe"]} for d in (description, before)
+            {**Recipe._field_defaults, **d, **d.get("recipe", {})} for d in (description, before)
         )
         other = [
             f"{key}={theirs.get(key)!r} in the folder, {ours[key]!r} in this call"

@@ -1,5 +1,6 @@
 """Saves the state of a run, from which it resumes exactly, in one file that contains only data."""
 
+import dataclasses
 import json
 import os
 from collections.abc import Callable
@@ -42,7 +43,7 @@ def save_state(folder: Path, values: dict[str, np.ndarray], progress: Progress) 
         Path of the file.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / _PATTERN.replace("*", f"{progress.updates:09d}")
+    path = folder / _name(progress.updates)
     write_whole(
         path, lambda part: save_file(values, part, {"progress": json.dumps(asdict(progress))})
     )
@@ -74,6 +75,7 @@ def restore_state(path: Path, model: keras.Model) -> Progress:
     variables = _variables(model)
     try:
         with safe_open(path, "numpy") as file:
+            progress = _progress_of(file.metadata() or {}, path)
             names = file.keys()
             held = {name: tuple(file.get_slice(name).get_shape()) for name in names}
             own = {name: tuple(variable.shape) for name, variable in variables.items()}
@@ -84,9 +86,39 @@ def restore_state(path: Path, model: keras.Model) -> Progress:
                 )
             for name, variable in variables.items():
                 variable.assign(file.get_tensor(name))
-            return Progress(**json.loads(file.metadata()["progress"]))
-    except (SafetensorError, KeyError, json.JSONDecodeError) as error:
+            return progress
+    except SafetensorError as error:
         raise ValueError(f"The state cannot be read: {error}. Received: {path}") from error
+
+
+def _progress_of(metadata: dict[str, str], path: Path) -> Progress:
+    """Reads the progress from the metadata of a state, and checks its types."""
+    try:
+        kept = json.loads(metadata.get("progress", ""))
+    except (json.JSONDecodeError, RecursionError):
+        kept = None
+    fields = {each.name for each in dataclasses.fields(Progress)}
+    if not isinstance(kept, dict) or kept.keys() != fields:
+        raise ValueError(f"The state does not record its progress. Received: {path}")
+    progress = Progress(**kept)
+    # The name of the file counts the updates too.
+    is_counted = type(progress.updates) is int and _name(progress.updates) == path.name
+    if not is_counted or not _are_numbers(progress.best) or not isinstance(progress.rows, list):
+        raise ValueError(
+            f"The state records an impossible progress. Received: updates={progress.updates!r}, "
+            f"{path}"
+        )
+    if not all(map(_are_numbers, progress.rows)):
+        raise ValueError(f"The state records measurements that are no numbers. Received: {path}")
+    return progress
+
+
+def _are_numbers(values: object) -> bool:
+    return isinstance(values, dict) and all(type(each) in (int, float) for each in values.values())
+
+
+def _name(updates: int) -> str:
+    return _PATTERN.replace("*", f"{updates:09d}")
 
 
 def saved_states(folder: Path) -> list[Path]:
