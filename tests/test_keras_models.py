@@ -1,10 +1,12 @@
 """`.keras` files, of networks and of models around them: as models, as checkpoints, and hostile."""
 
+import io
 import json
 import os
 import zipfile
 from contextlib import suppress
 
+import h5py
 import keras
 import numpy as np
 import pytest
@@ -35,6 +37,7 @@ from test_nested_models import (
 import keras_convnext
 from keras_convnext import CheckpointError, convert, identify, load_checkpoint, load_model
 from keras_convnext.pretrained.keras_file import read_keras
+from keras_convnext.pretrained.keras_model import load_keras_model
 
 NESTED = [augmented, augmentation_in_a_sequential, own_head, of_bytes, two_levels_deep, with_top]
 
@@ -312,14 +315,46 @@ def test_weights_that_are_compressed_or_absent_are_refused(path):
         identify(path)
 
 
-def test_a_configuration_that_grows_or_nests_without_end_is_refused(path):
+@pytest.mark.parametrize(
+    ("content", "compression", "said"),
+    [
+        (b" " * (9 << 20), zipfile.ZIP_DEFLATED, "unpacks to far more bytes"),
+        (b" " * (9 << 20), zipfile.ZIP_STORED, "larger than 8 MiB"),
+        (b"[" * 100_000, zipfile.ZIP_STORED, r"Not a valid \.keras"),
+    ],
+    ids=["bomb", "long", "deep"],
+)
+def test_a_configuration_that_grows_or_nests_without_end_is_refused(
+    path, content, compression, said
+):
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        archive.writestr("config.json", content)
+    with pytest.raises(CheckpointError, match=said):
+        load_model(path)
+
+
+def test_assets_that_grow_without_end_are_refused(path):
     saved(plain, path)
-    for content, said in ((b" " * (65 << 20), "64 MiB"), (b"[" * 100_000, r"Not a valid \.keras")):
-        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.writestr("config.json", content)
-        assert path.stat().st_size < 1e6
-        with pytest.raises(CheckpointError, match=said):
-            load_model(path)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("assets/layer/words.txt", b"a" * 20 * path.stat().st_size)
+    with pytest.raises(CheckpointError, match="unpacks to far more bytes"):
+        load_model(path)
+
+
+def test_weights_that_claim_more_than_the_file_are_refused_before_keras_allocates_them(path):
+    saved(lambda: keras.Sequential([keras.Input((2,)), layers.Dense(1)]), path)
+    weights = io.BytesIO()
+    with h5py.File(weights, "w") as file:
+        group = file.create_group("layers/dense/vars")
+        group.create_dataset("0", (2, 10**9), "float32")  # is only stored once it is written
+        group.create_dataset("1", data=np.zeros(1, "float32"))
+    with zipfile.ZipFile(path) as archive:
+        config = archive.read("config.json")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("config.json", config)
+        archive.writestr("model.weights.h5", weights.getvalue())
+    with pytest.raises(CheckpointError, match="claims more bytes than the file"):
+        load_keras_model(path)
 
 
 def test_reading_leaves_the_numbers_in_the_file(path):

@@ -17,7 +17,8 @@ from keras_convnext.pretrained.h5_file import H5Tensor, read_h5_within
 SUFFIX = ".keras"
 
 _WEIGHTS, _CONFIG = "model.weights.h5", "config.json"
-_LONGEST_CONFIG = 1 << 26  # bytes: a network of 100 layers takes 100 kB
+_LONGEST_CONFIG = 1 << 23  # bytes: a network of 100 layers takes 100 kB
+_MAX_EXPANSION = 16  # bytes that all members may have for each byte of the file; Keras has 1
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # signature, then the lengths of name and extra field
 _AGAIN = "Download the file again, or save the model again with model.save"
 
@@ -52,7 +53,7 @@ def read_config(path: str | Path) -> dict[str, Any]:
     with _member_of(path, _CONFIG) as (archive, member), archive.open(member) as file:
         text = file.read(_LONGEST_CONFIG + 1)
         if len(text) > _LONGEST_CONFIG:
-            raise CheckpointError(f"Its {_CONFIG} is larger than 64 MiB. {_AGAIN}")
+            raise CheckpointError(f"Its {_CONFIG} is larger than 8 MiB. {_AGAIN}")
         config = json.loads(text)
         if not isinstance(config, dict):
             raise CheckpointError(f"Its {_CONFIG} is not a JSON object. {_AGAIN}")
@@ -69,6 +70,12 @@ def _member_of(path: str | Path, name: str) -> Iterator[tuple[zipfile.ZipFile, z
             if names.count(name) != 1:
                 raise CheckpointError(
                     f"The archive contains no {name}, as written by model.save in Keras 3. {_AGAIN}"
+                )
+            unpacked = sum(member.file_size for member in archive.infolist())
+            if unpacked > _MAX_EXPANSION * Path(path).stat().st_size:
+                raise CheckpointError(
+                    f"The archive unpacks to far more bytes than it has, which Keras never writes. "
+                    f"{_AGAIN}"
                 )
             yield archive, archive.getinfo(name)
     except CheckpointError as error:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 
 from keras_convnext.pretrained.errors import CheckpointError
-from keras_convnext.pretrained.keras_file import read_config
+from keras_convnext.pretrained.keras_file import read_config, read_keras
 
 # Keras layers that run code from the file or read other files that it names.
 _UNSAFE = {
@@ -26,6 +26,7 @@ def load_keras_model(path: str | Path) -> keras.Model:
     """
     for named in _classes(read_config(path)):
         _check_class(named, path)
+    read_keras(path)  # Keras would allocate whatever the file claims to contain
     try:
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except MemoryError:
