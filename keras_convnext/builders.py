@@ -90,6 +90,8 @@ def _builder(variant: Variant) -> Builder:
             load_checkpoint(model, path)
         return model
 
+    # For errors about arguments.
+    build.__name__ = build.__qualname__ = f"ConvNeXt{'Isotropic' * variant.isotropic}"
     return build
 
 

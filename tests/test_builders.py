@@ -342,3 +342,10 @@ def test_numbers_of_numpy_are_numbers(tmp_path):
     for classes in (True, 0, np.int64(-1), 2.0, "5"):
         with pytest.raises(ValueError, match=r"positive integer\. Received: classes="):
             toy(classes=classes)
+
+
+def test_an_unknown_argument_is_an_error_of_the_builder():
+    with pytest.raises(TypeError, match=r"^ConvNeXtAtto\(\) got"):
+        keras_convnext.ConvNeXtAtto(foo=1)
+    with pytest.raises(TypeError, match=r"^ConvNeXtIsotropic\(\) got"):
+        keras_convnext.ConvNeXtIsotropic(1, 8, foo=1)
