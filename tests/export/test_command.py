@@ -72,7 +72,7 @@ def test_what_does_not_fit_is_said_and_leaves_nothing(tmp_path):
     checkpoint = torch_reference.save(torch_reference.randomize(atto), tmp_path / "atto.pth")
     out = tmp_path / "out"
     cases = {
-        "is a convnext_atto checkpoint": ("--model", "convnext_tiny", "--weights", checkpoint),
+        "is a checkpoint of convnext_atto": ("--model", "convnext_tiny", "--weights", checkpoint),
         "name it with --model": ("--weights", "none"),
         "no such file": ("--weights", tmp_path / "nowhere.pth"),
         "format must be one of saved_model": ("--weights", checkpoint, "--format", "caffe"),
