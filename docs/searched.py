@@ -6,10 +6,11 @@ They become entries of the index, which the search lists first.
 WORDS = {
     "README.md": ("license",),
     "docs/everyday.md": ("embedding", "feature extraction", "gradient accumulation"),
-    "docs/export.md": ("onnx", "int8", "litert", "tflite", "openvino"),
+    "docs/export.md": ("export", "onnx", "int8", "litert", "tflite", "openvino"),
     "docs/files.md": ("safetensors", "pth", "state_dict"),
     "docs/scaling.md": ("multiple gpus", "multi-gpu", "distributed training"),
     "examples/confidence.ipynb": ("calibration", "threshold", "uncertainty", "unknown class"),
     "examples/fine_tune.ipynb": ("finetune", "finetuning", "transfer learning"),
+    "docs/security.md": ("untrusted", "malware"),
     "weights/README.md": ("offline", "proxy", "mirror", "download", "cache"),
 }
