@@ -60,7 +60,7 @@ def main():
         [0.5, 1, 2, 5, 10, 20, 50, 100], ["0.5", "1", "2", "5", "10", "20", "50", "100"]
     )
     axis.minorticks_off()
-    axis.set_xlabel("GMACs an image")
+    axis.set_xlabel("GMACs per image")
     axis.set_ylabel("ImageNet top-1, % (published)")
     axis.grid(alpha=0.25)
     axis.margins(y=0.1)
