@@ -185,5 +185,5 @@ def variants():
 @pytest.mark.parametrize("name", list(variants()))
 def test_published_networks_give_the_same(name):
     model = randomize(BUILDERS[name](weights=None, classifier_activation=None))
-    pixels = images(2 if name in FAST else 1, 224, 224, 3)
+    pixels = images(2 if name in FAST else 1, *model.input_shape[1:])
     assert_same_outputs(fuse(model), model, pixels)
