@@ -16,8 +16,9 @@ from typing import IO, NamedTuple
 import numpy as np
 from PIL import Image, ImageOps
 
+from keras_convnext.pillow_output import silent_pillow
 from keras_convnext.pixel_levels import PixelError, to_eight_bits
-from keras_convnext.printable import printable
+from keras_convnext.printable import PrintableError, PrintableMessage, printable
 
 ImageSource = str | Path | bytes | IO[bytes] | Image.Image | np.ndarray
 
@@ -58,7 +59,7 @@ _NO_PICTURES = (
 )  # fmt: skip
 
 
-class ImageError(ValueError):
+class ImageError(PrintableError):
     """A file or array is not an image, or the image cannot be read."""
 
 
@@ -66,7 +67,7 @@ class TooManyPixelsError(ImageError):
     """An image has too many pixels and may be a decompression bomb."""
 
 
-class ImageWarning(UserWarning):
+class ImageWarning(PrintableMessage, UserWarning):
     """Only part of an image file was read, or its pixels were rescaled."""
 
 
@@ -122,7 +123,8 @@ def read_picture(
         return Picture(_image_of_array(source))
     if isinstance(source, Image.Image):
         try:
-            return _in_rgb(ImageOps.exif_transpose(source), name)
+            with silent_pillow():
+                return _in_rgb(ImageOps.exif_transpose(source), name)
         except ImageError:
             raise
         except Exception as error:
@@ -155,6 +157,8 @@ def _stream(source: str | Path | bytes | IO[bytes], name: str) -> Iterator[IO[by
                 f"Received: {name}"
             )
         if not os.path.isfile(source):
+            if os.path.exists(source):
+                raise ImageError(f"This is a pipe or a device, not a file. Received: {name}")
             on_a_server = str(source).startswith(("http:", "https:"))
             remedy = ": download it first, and pass its path" * on_a_server
             raise FileNotFoundError(f"There is no such file{remedy}. Received: {name}")
@@ -180,7 +184,8 @@ def _read(file: IO[bytes], name: str, most_pixels: int | None) -> Picture:
         _register_heif()
     Image.init()
     try:
-        with Image.open(file, formats=[kind for kind in FORMATS if kind in Image.OPEN]) as image:
+        formats = [kind for kind in FORMATS if kind in Image.OPEN]
+        with silent_pillow(), Image.open(file, formats=formats) as image:
             _refuse_bombs(image, name, most_pixels)
             _refuse_passes(file, image, name)
             notice = ""
