@@ -1,7 +1,8 @@
 """Finds image files in folders, and skips the files that operating systems leave there."""
 
+import errno
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 # Suffixes of supported formats. The format of a file is detected from its content, not its suffix.
@@ -17,19 +18,23 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name.lower() in _NOT_OF_THE_USER
 
 
-def walk(folder: str | Path) -> Iterator[os.DirEntry[str]]:
+def walk(folder: str | Path, loops: list[str] | None = None) -> Iterator[os.DirEntry[str]]:
     """Yields the files in a folder and its subfolders, in no particular order.
 
-    Hidden files and folders are skipped. Each linked folder is visited once, and links to parent
-    folders are not followed, so that the walk ends. A broken link is yielded as a file, so that its
-    reader reports it.
+    Hidden files and folders are skipped, and so are pipes and devices, whose reader could wait for
+    ever. Links are followed, also out of the folder. Each folder is visited once, and links to
+    parent folders are not followed, so that the walk ends. A broken link is yielded as a file, so
+    that its reader reports it.
 
     Args:
         folder: str or path. The folder to walk.
+        loops: list or None. Gets the paths of links that were not followed, because they lead to
+            themselves or to a folder that is visited anyway. Defaults to None.
 
     Raises:
         OSError: If a folder cannot be read.
     """
+    loops = [] if loops is None else loops
     around = Path(folder).resolve()
     seen = {_identity(os.stat(place)) for place in (around, *around.parents)}
     remaining = [os.fspath(folder)]
@@ -44,16 +49,40 @@ def walk(folder: str | Path) -> Iterator[os.DirEntry[str]]:
                         if identity not in seen:
                             seen.add(identity)
                             remaining.append(entry.path)
-                        continue
-                except OSError:  # a link to itself, or deleted in the meantime
-                    pass
-                if entry.is_symlink() or entry.is_file():
-                    yield entry
+                        else:
+                            loops.append(entry.path)
+                    elif entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path)):
+                        yield entry
+                except OSError as error:
+                    if error.errno == errno.ELOOP:  # a link to itself
+                        loops.append(entry.path)
+                    elif entry.is_symlink():  # to where its user has no access
+                        yield entry
 
 
-def walk_pictures(folder: str | Path) -> Iterator[os.DirEntry[str]]:
+def walk_pictures(folder: str | Path, loops: list[str] | None = None) -> Iterator[os.DirEntry[str]]:
     """Yields the image files in a folder and its subfolders, like `walk`."""
-    return (entry for entry in walk(folder) if is_picture(entry.name))
+    return (entry for entry in walk(folder, loops) if is_picture(entry.name))
+
+
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry of a folder is a folder, or a link to one that does not contain the link."""
+    try:
+        if not entry.is_symlink() or not entry.is_dir():
+            return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+    target, place = os.path.realpath(entry.path), os.path.realpath(os.path.dirname(entry.path))
+    return os.path.commonpath([target, place]) != target
+
+
+def about_loops(loops: Sequence[str]) -> str:
+    """Returns a notice about links that were not followed."""
+    others = f" and {len(loops) - 1:,} others" * (len(loops) > 1)
+    return (
+        "Skipped links that are broken, or lead to a folder that is read anyway: "
+        f"{min(loops)}{others}"
+    )
 
 
 def is_picture(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cache
@@ -12,9 +13,10 @@ import keras
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from keras_convnext.picture_files import kinds_of_files, walk, walk_pictures
-from keras_convnext.pictures import ImageError, name_of, read_picture
+from keras_convnext.picture_files import about_loops, kinds_of_files, walk, walk_pictures
+from keras_convnext.pictures import ImageError, ImageWarning, name_of, read_picture
 from keras_convnext.preprocessing import class_names, square
+from keras_convnext.printable import printable
 
 
 class Label(NamedTuple):
@@ -54,21 +56,24 @@ def find_images(sources: Iterable[str | Path]) -> list[Path]:
     """Lists files, and the images in folders and the folders below them, in order of name.
 
     In folders, hidden files and what systems leave there (`._a.jpg`, `__MACOSX`) are left out, and
-    links to folders are followed.
+    links to folders are followed, except those that lead back, about which an `ImageWarning` is
+    issued.
 
     Args:
         sources: iterable of str or path. Files are taken whatever their suffix.
 
     Raises:
         FileNotFoundError: If one of them does not exist, or a folder holds no image.
+        ImageError: If one of them is a pipe or a device.
     """
     if isinstance(sources, str | Path):
         sources = [sources]
-    found = []
+    found: list[Path] = []
+    loops: list[str] = []
     for source in map(Path, sources):
         # `os.path` says False of a name that is too long, where `pathlib` raises.
         if os.path.isdir(source):
-            inside = sorted(Path(entry.path) for entry in walk_pictures(source))
+            inside = sorted(Path(entry.path) for entry in walk_pictures(source, loops))
             if not inside:
                 others = kinds_of_files(
                     entry.name for entry in itertools.islice(walk(source), 10_000)
@@ -79,8 +84,12 @@ def find_images(sources: Iterable[str | Path]) -> list[Path]:
             found += inside
         elif os.path.isfile(source):
             found.append(source)
+        elif os.path.exists(source):
+            raise ImageError(f"This is a pipe or a device, not a file. Received: {name_of(source)}")
         else:
             raise FileNotFoundError(f"There is no such file or folder. Received: {name_of(source)}")
+    if loops:
+        warnings.warn(about_loops(loops), ImageWarning, stacklevel=2)
     return found
 
 
@@ -222,7 +231,7 @@ def _draw_card(
         draw.rectangle((left, y, left + CARD_WIDTH, y + PHOTO_HEIGHT), outline=WARNING)
         _fitted(draw, (left + 8, y + 8), "could not be read", CARD_WIDTH - 16, WARNING)
     y += PHOTO_HEIGHT + 4
-    _fitted(draw, (left, y), name_of(prediction.path.name), CARD_WIDTH, FAINT)
+    _fitted(draw, (left, y), prediction.path.name, CARD_WIDTH, FAINT)
     if prediction.none_of_these:
         y += ROW_HEIGHT
         _fitted(draw, (left, y), f"{NONE_OF_THESE}; closest:", CARD_WIDTH, WARNING)
@@ -241,6 +250,7 @@ def _fitted(
     draw: ImageDraw.ImageDraw, place: tuple[int, int], text: str, width: int, color: str
 ) -> None:
     """Writes a line, cut with an ellipsis where it is too long."""
+    text = printable(text[:width])[:width]  # a character takes at least a pixel
     kept = len(text)
     shown = text
     while kept and draw.textlength(shown, _font()) > width:

@@ -9,7 +9,9 @@ from pictures_of_every_kind import PHOTO
 from PIL import Image
 
 from keras_convnext.picture_files import kinds_of_files, walk_pictures
+from keras_convnext.pictures import ImageError, ImageWarning
 from keras_convnext.prediction import find_images
+from keras_convnext.preprocessing import load_image
 
 NAMES = [
     "upper.JPG", "two words.png", "a[1].jpg", "it's \"quoted\".png", "50% off {x}.png",
@@ -55,16 +57,25 @@ def test_links_are_followed_once_and_loops_end(folder, tmp_path):
     (folder / "nothing.jpg").symlink_to(tmp_path / "nothing.jpg")
     (folder / "file.jpg").symlink_to(tmp_path / "elsewhere" / "inside.jpg")
     pictures = {name.split("/", 1)[-1] for name in found(folder)}
-    expected = {"inside.jpg", "deep/er.jpg", "itself.jpg", "nothing.jpg", "file.jpg"}
+    expected = {"inside.jpg", "deep/er.jpg", "nothing.jpg", "file.jpg"}
     assert pictures == expected | set(NAMES)
     assert len(found(folder)) == len(expected) + len(NAMES)
+    with pytest.warns(ImageWarning, match=r"Skipped links .*: .* and 4 others") as warned:
+        assert len(find_images([folder])) == len(expected) + len(NAMES)
+    assert len(warned) == 1
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_a_pipe_that_nobody_writes_to_is_no_picture(tmp_path):
     os.mkfifo(tmp_path / "pipe.jpg")
     fill(tmp_path, ["a.jpg"])
+    for name, target in (("link.jpg", tmp_path / "pipe.jpg"), ("zeros.jpg", "/dev/zero")):
+        (tmp_path / name).symlink_to(target)
     assert found(tmp_path) == {"a.jpg"}
+    for name in ("pipe.jpg", "link.jpg", "zeros.jpg"):
+        for read in (load_image, lambda path: find_images([path])):
+            with pytest.raises(ImageError, match=f"a pipe or a device.*{name}"):
+                read(tmp_path / name)
 
 
 def test_a_file_that_is_named_is_taken_whatever_its_name(tmp_path):

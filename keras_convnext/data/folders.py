@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -14,7 +15,14 @@ import tensorflow as tf
 from keras_convnext.data.errors import DataError, DataWarning
 from keras_convnext.data.source import Source
 from keras_convnext.data.splits import resolve_split, split_word
-from keras_convnext.picture_files import is_hidden, is_picture, walk, walk_pictures
+from keras_convnext.picture_files import (
+    about_loops,
+    is_folder,
+    is_hidden,
+    is_picture,
+    walk,
+    walk_pictures,
+)
 from keras_convnext.pictures import name_of
 
 _LISTERS = 16  # threads: listing mostly waits for the file system
@@ -34,17 +42,19 @@ class FolderSource(Source):
         self._folders = list(classes.values())
         with ThreadPoolExecutor(_LISTERS) as pool:
             listings = list(pool.map(_list_images, (folder / name for name in self._folders)))
-        empty = [path for _, lengths, empty in listings for path in empty]
+        if loops := [path for listing in listings for path in listing.loops]:
+            warnings.warn(about_loops(loops), DataWarning, stacklevel=3)
+        empty = [path for listing in listings for path in listing.empty]
         if empty:
             others = f", and {len(empty) - 1:,} others" * (len(empty) > 1)
             raise DataError(
                 f"An image file is empty: {name_of(empty[0])}{others}. Restore or delete it"
             )
-        self._counts = np.array([len(lengths) for _, lengths, _ in listings], np.int64)
+        self._counts = np.array([len(listing.lengths) for listing in listings], np.int64)
         self._class_ends = np.cumsum(self._counts)
         # Fourteen million Python strings take a gigabyte more than one bytes object.
-        self._names = b"".join(names for names, _, _ in listings)
-        lengths = np.concatenate([lengths for _, lengths, _ in listings])
+        self._names = b"".join(listing.names for listing in listings)
+        lengths = np.concatenate([listing.lengths for listing in listings])
         self._name_ends = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         super().__init__(str(folder), split, list(classes), len(lengths))
 
@@ -109,8 +119,18 @@ def subfolders(folder: Path) -> list[str]:
     """Returns the sorted names of the subfolders, without hidden and system folders."""
     with os.scandir(folder) as entries:
         return sorted(
-            entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name)
+            entry.name for entry in entries if is_folder(entry) and not is_hidden(entry.name)
         )
+
+
+def _broken_links(folder: Path) -> list[str]:
+    """Returns the links in a folder that lead nowhere, or to a folder that contains them."""
+    with os.scandir(folder) as entries:
+        return [
+            entry.path
+            for entry in entries
+            if entry.is_symlink() and not is_folder(entry) and not os.path.isfile(entry.path)
+        ]
 
 
 def class_folders(folder: Path) -> dict[str, str]:
@@ -134,6 +154,8 @@ def class_folders(folder: Path) -> dict[str, str]:
             DataWarning,
             stacklevel=2,
         )
+    if loops := _broken_links(folder):
+        warnings.warn(about_loops(loops), DataWarning, stacklevel=2)
     classes: dict[str, str] = {}
     for name in (name for name, is_class in zip(names, are_classes) if is_class):
         composed = unicodedata.normalize("NFC", name)
@@ -177,11 +199,27 @@ def _has_images(folder: Path) -> bool:
     return any(True for _ in walk_pictures(folder))
 
 
-def _list_images(folder: Path) -> tuple[bytes, np.ndarray, list[str]]:
-    """Returns the sorted names in one string, their lengths, and the paths of empty files."""
+class _Listing(NamedTuple):
+    """The images of a class.
+
+    Args:
+        names: bytes. Their sorted names in one string.
+        lengths: uint32 array. The length of each name.
+        empty: list of str. Paths of empty files.
+        loops: list of str. Paths of links that were not followed.
+    """
+
+    names: bytes
+    lengths: np.ndarray
+    empty: list[str]
+    loops: list[str]
+
+
+def _list_images(folder: Path) -> _Listing:
+    empty: list[str] = []
+    loops: list[str] = []
     # A class in the training split may have no images in other splits.
-    images = list(walk_pictures(folder)) if folder.is_dir() else []
-    empty = []
+    images = list(walk_pictures(folder, loops)) if folder.is_dir() else []
     for image in images:
         try:
             if not image.stat().st_size:
@@ -198,4 +236,5 @@ def _list_images(folder: Path) -> tuple[bytes, np.ndarray, list[str]]:
             )
     start = len(os.fsencode(folder)) + 1
     names = sorted(os.fsencode(image.path)[start:] for image in images)
-    return b"".join(names), np.array([len(name) for name in names], np.uint32), sorted(empty)
+    lengths = np.array([len(name) for name in names], np.uint32)
+    return _Listing(b"".join(names), lengths, sorted(empty), loops)

@@ -85,11 +85,41 @@ def test_links_are_followed_and_loops_end(tmp_path):
     (tmp_path / "data" / "c").symlink_to(tmp_path / "elsewhere" / "c")
     (tmp_path / "data" / "a" / "all").symlink_to(tmp_path / "data")
     (tmp_path / "data" / "b" / "here").symlink_to(tmp_path / "data" / "b")
-    source = open_source(tmp_path / "data")
+    with pytest.warns(DataWarning, match=r"Skipped links .*data/a/all and 1 others"):
+        source = open_source(tmp_path / "data")
     assert (source.classes, source.counts().tolist()) == (("a", "b", "c"), [2, 1, 3])
     (tmp_path / "data" / "b" / "x.jpg").symlink_to(tmp_path / "nothing")
     with pytest.raises(DataError, match=r"broken link.*b/x\.jpg"):
         open_source(tmp_path / "data")
+
+
+@pytest.mark.parametrize("split", ["", "train"])
+def test_links_that_are_no_classes_are_skipped_with_a_notice(split, tmp_path):
+    data = write_folder(tmp_path / "data" / split, {"a": 2, "b": 1})
+    targets = {"itself": data / "itself", "up": tmp_path, "root": "/", "here": data, "gone": "gone"}
+    for name, target in targets.items():
+        (data / name).symlink_to(target)
+    (data / "readme").symlink_to(data / "a" / "000.jpg")
+    with pytest.warns(DataWarning, match=r"Skipped links .*gone and 4 others"):
+        source = open_source(tmp_path / "data")
+    assert (source.classes, source.counts().tolist()) == (("a", "b"), [2, 1])
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_pipes_and_devices_are_not_opened(tmp_path):
+    write_folder(tmp_path, {"a": 1, "b": 1})
+    os.mkfifo(tmp_path / "a" / "pipe.jpg")
+    os.mkfifo(tmp_path / "classes.txt")
+    os.mkfifo(tmp_path / "x.tfrecord")
+    (tmp_path / "b" / "link.jpg").symlink_to(tmp_path / "a" / "pipe.jpg")
+    (tmp_path / "b" / "zeros.jpg").symlink_to("/dev/zero")
+    (tmp_path / "a" / "itself.jpg").symlink_to(tmp_path / "a" / "itself.jpg")
+    with pytest.warns(DataWarning, match=r"Skipped links .*a/itself\.jpg"):
+        source = open_source(tmp_path)
+    assert source.counts().tolist() == [1, 1]
+    (tmp_path / "table.csv").write_text("path,label\na/pipe.jpg,a\n")
+    with pytest.raises(DataError, match=r"do not exist.*a/pipe\.jpg"):
+        open_source(tmp_path / "table.csv")
 
 
 def test_all_formats_are_images_and_heic_is_asked_for_its_package(tmp_path, monkeypatch):
