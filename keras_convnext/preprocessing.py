@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 
+from keras_convnext.class_list import read_class_list
 from keras_convnext.pictures import (
     ImageError,
     ImageSource,
@@ -261,10 +262,13 @@ def class_names(classes: int, checkpoint: str | Path | None = None) -> tuple[tup
     Args:
         classes: int. Number of classes.
         checkpoint: str, path or None. The weight file. Defaults to None.
+
+    Raises:
+        ValueError: If `classes.txt` is larger than 16 MB or not UTF-8 text.
     """
     beside = checkpoint and Path(checkpoint).with_name("classes.txt")
     if beside and beside.is_file():
-        names = beside.read_text("utf-8").splitlines()
+        names = read_class_list(beside)
         if len(names) == classes:
             known = dict(class_labels(21841)) | dict(class_labels(1000))
             return tuple((name, known[name]) if name in known else ("", name) for name in names)

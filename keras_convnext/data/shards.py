@@ -7,6 +7,7 @@ from pathlib import Path
 
 import tensorflow as tf
 
+from keras_convnext.class_list import ClassListError, read_class_list
 from keras_convnext.data.errors import DataError
 from keras_convnext.data.record_files import ArrayRecordFiles, Part, TFRecordFiles
 from keras_convnext.data.records import Parser, RecordSource
@@ -19,7 +20,6 @@ _SHARD = re.compile(r"\.(tfrecords?|array_?record)\b|-\d{5,}-of-\d{5,}$", re.IGN
 _ARRAY_RECORD = re.compile(r"\.array_?record\b", re.IGNORECASE)
 _NUMBERED = re.compile(r"(.*)-(\d{5,})-of-(\d{5,})(.*)")
 CLASS_FILES = ("classes.txt", "labels.txt")
-_LARGEST_CLASS_FILE = 16 * 2**20  # bytes; ImageNet's 21,841 names take 1 MB
 _SYNSET = "image/class/synset"  # a WordNet identifier
 # Feature names, and the default label of the first class. The scripts that write the first kind
 # reserve 0 for a background class.
@@ -131,7 +131,10 @@ def _listed_classes(folder: Path) -> tuple[list[str] | None, int | None]:
     for path in (place / name for place in places for name in CLASS_FILES):
         if not path.is_file():
             continue
-        lines = [line.strip() for line in _read_text(path).splitlines() if line.strip()]
+        try:
+            lines = [line.strip() for line in read_class_list(path) if line.strip()]
+        except ClassListError as error:
+            raise DataError(error) from error
         matches = [re.fullmatch(r"(\d+):\s*(.+)", line) for line in lines]
         numbered = [match for match in matches if match]
         if not lines or len(numbered) < len(lines):
@@ -141,21 +144,6 @@ def _listed_classes(folder: Path) -> tuple[list[str] | None, int | None]:
             raise DataError(f"The numbers of the classes must be consecutive. Received: {path}")
         return [line[2] for line in numbered], first
     return None, None
-
-
-def _read_text(path: Path) -> str:
-    size = path.stat().st_size
-    if size > _LARGEST_CLASS_FILE:
-        raise DataError(
-            f"A list of classes has at most {_LARGEST_CLASS_FILE >> 20} MB, and this file has "
-            f"{size >> 20:,} MB. Received: {path}"
-        )
-    try:
-        return path.read_text("utf-8")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"The list of classes is not UTF-8 text: {error}. Received: {path}"
-        ) from error
 
 
 def _synset(example: tf.train.Features) -> str | None:
