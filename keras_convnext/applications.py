@@ -15,6 +15,7 @@ from keras_convnext.layers import LayerNormalization
 from keras_convnext.network import pooled
 from keras_convnext.pretrained.layouts import KERAS_APPLICATIONS, Place
 from keras_convnext.pretrained.names import form_of
+from keras_convnext.printable import printable
 from keras_convnext.trunks import trunk_of
 from keras_convnext.variants import VARIANTS
 
@@ -71,7 +72,7 @@ def from_keras_applications(model: keras.Model) -> keras.Model:
     if not _names(model):
         raise ValueError(
             "The model contains no ConvNeXt of keras.applications: pass one, or a model with one. "
-            f"Received: model={model.name}"
+            f"Received: model={printable(model.name)}"
         )
     return _converted(model)
 
@@ -123,7 +124,8 @@ def _trunk(model: keras.Model, name: str) -> _Trunk:
             raise ValueError(
                 "The model uses intermediate outputs of the ConvNeXt: remove them before the "
                 "conversion, and call pyramid_features on the converted network instead. "
-                f"Received: model={model.name} with {len(users)} layers after {tensor.name}"
+                f"Received: model={printable(model.name)} with {len(users)} layers after "
+                f"{printable(tensor.name)}"
             )
         return users[0]
 

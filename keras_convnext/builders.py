@@ -17,6 +17,7 @@ from keras_convnext.pretrained.checkpoint import open_checkpoint
 from keras_convnext.pretrained.foreign_files import missing_file
 from keras_convnext.pretrained.identify import identity_of
 from keras_convnext.pretrained.porting import load_checkpoint
+from keras_convnext.printable import printable
 from keras_convnext.signature import Builder, Options, documentation, options_written_out
 from keras_convnext.variants import VARIANTS, Variant
 
@@ -59,7 +60,7 @@ def _builder(variant: Variant) -> Builder:
             if include_top and classes is None:
                 raise ValueError(
                     "This file has no classifier: pass include_top=False, or classes=... to add "
-                    f"a new one. Received: weights={weights}"
+                    f"a new one. Received: weights={printable(weights)}"
                 )
         if input_shape is None:
             size = (published[0].size if published else variant.size) if include_top else None
@@ -148,7 +149,7 @@ def _published(weights: object, variant: Variant) -> tuple[Checkpoint, ...]:
         return ()
     if not isinstance(weights, str) or Path(weights).suffix:
         told = missing_file(str(weights)) or "File not found"
-        raise FileNotFoundError(f"{told}. Received: weights={weights}")
+        raise FileNotFoundError(f"{told}. Received: weights={printable(weights)}")
     return find(variant.name, weights)
 
 

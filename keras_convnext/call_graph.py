@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import keras
 
+from keras_convnext.printable import printable
+
 T = TypeVar("T")
 
 # Keras layers that return their input at inference, if input and output shapes are equal. So do
@@ -125,9 +127,9 @@ def graph_of(model: keras.Model) -> Graph:
     functional = as_functional(model)
     if functional is None:
         raise ValueError(
-            f"{model.name} has no graph: {type(model).__name__} is not built, or has a custom "
-            "call. Build it as a functional or Sequential model with a keras.Input, or pass the "
-            f"model inside it. Received: model={model.name}"
+            f"{printable(model.name)} has no graph: {type(model).__name__} is not built, or has a "
+            "custom call. Build it as a functional or Sequential model with a keras.Input, or pass "
+            f"the model inside it. Received: model={printable(model.name)}"
         )
     steps: list[Step] = []
     inputs = tuple(Tensor(x.shape, x.dtype) for x in functional.inputs)
@@ -154,13 +156,14 @@ def logits_of(graph: Graph) -> Graph:
         raise ValueError(
             "A classifier must have one output: select one with "
             "keras.Model(model.input, model.get_layer(name).output). "
-            f"Received: {graph.name} with {len(graph.outputs)} outputs, of the layers {names}"
+            f"Received: {printable(graph.name)} with {len(graph.outputs)} outputs, of the layers "
+            f"{printable(names)}"
         )
     (output,) = graph.outputs
     if len(output.shape) != 2:
         raise ValueError(
             "The output of a classifier must be (N, classes). "
-            f"Received: {graph.name} with an output of shape {output.shape}"
+            f"Received: {printable(graph.name)} with an output of shape {output.shape}"
         )
     last = graph.made_by(output)
     if last is None:
@@ -175,7 +178,7 @@ def logits_of(graph: Graph) -> Graph:
         raise ValueError(
             "The logits of a quantized layer with an activation are not available: move the "
             "activation to a separate layer, or use the model before quantization. "
-            f"Received: {graph.name} with quantized layer {last.layer.name}"
+            f"Received: {printable(graph.name)} with quantized layer {printable(last.layer.name)}"
         )
     logits = Tensor(output.shape, output.dtype)
     linear, activation = _apart(last.layer)

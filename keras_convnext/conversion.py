@@ -86,7 +86,9 @@ def load_model(
             )
             raise FileNotFoundError(f"{told}. Received: {printable(source)}")
         if model not in VARIANTS:
-            raise ValueError(f"model must be one of {', '.join(VARIANTS)}. Received: model={model}")
+            raise ValueError(
+                f"model must be one of {', '.join(VARIANTS)}. Received: model={printable(model)}"
+            )
         return _build(VARIANTS[model], include_top, weights=str(source), **options)
     if source.suffix == KERAS_SUFFIX:
         if entry is not None:
@@ -262,7 +264,9 @@ def convert(
     """
     target = Path(target)
     if not target.name.endswith(TARGETS):
-        raise ValueError(f"target must end in {', '.join(TARGETS)}. Received: target={target}")
+        raise ValueError(
+            f"target must end in {', '.join(TARGETS)}. Received: target={printable(target)}"
+        )
     check_dtype(dtype)
     if target.suffix != ".keras":
         converted = load_model(

@@ -10,6 +10,7 @@ from keras_convnext.builders import ConvNeXt
 from keras_convnext.conversion import dtype_policy
 from keras_convnext.initializers import about_to_load
 from keras_convnext.network import head, pooled, pyramid_features
+from keras_convnext.printable import printable
 from keras_convnext.trunks import trunk_of
 
 try:
@@ -264,7 +265,7 @@ class ConvNeXtImageClassifier(keras_hub.models.ImageClassifier):
         if num_classes is None:
             raise ValueError(
                 "The network has no head: pass num_classes. "
-                f"Received: model={model.name}, num_classes=None"
+                f"Received: model={printable(model.name)}, num_classes=None"
             )
         classifier = cls(ConvNeXtBackbone.from_trunk(model), num_classes, **kwargs)
         above = {"norm", "head"} if num_classes == own else {"norm"}
@@ -286,7 +287,7 @@ def _copy_weights(
             if source.quantization_mode:
                 raise ValueError(
                     "A quantized network cannot be converted: call quantize on the backbone "
-                    f"instead. Received: a network with quantized layer {source.path}"
+                    f"instead. Received: a network with quantized layer {printable(source.path)}"
                 )
             for variable in ("gamma", "beta", "kernel", "bias"):
                 if (weight := getattr(source, variable, None)) is not None:

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_convnext.arithmetic import arithmetic_of, is_recomputed
+from keras_convnext.printable import printable
 
 _register = keras.saving.register_keras_serializable(package="keras_convnext")
 
@@ -39,8 +40,8 @@ class PatchConv2D(keras.layers.Conv2D):
         """Convolves `inputs`, of shape `(N, H, W, C)`."""
         if any(isinstance(side, int) and side < self.patch_size for side in inputs.shape[1:3]):
             raise ValueError(
-                f"The image is too small for this network: the input of layer {self.name} must be "
-                f"at least {self.patch_size} x {self.patch_size}. "
+                "The image is too small for this network: the input of layer "
+                f"{printable(self.name)} must be at least {self.patch_size} x {self.patch_size}. "
                 f"Received: {tuple(inputs.shape[1:3])}"
             )
         if not self.is_plain:
@@ -132,7 +133,7 @@ class DropPath(keras.layers.Dropout):
             raise RuntimeError(
                 "keras.remat would make drop path draw again for the gradient, which would be "
                 "wrong: build the network or block with remat=True instead. "
-                f"Received: {self.name} with rate={self.rate} within keras.remat"
+                f"Received: {printable(self.name)} with rate={self.rate} within keras.remat"
             )
         ones = ops.ones((ops.shape(inputs)[0], 1, 1, 1), self.compute_dtype)
         return keras.random.dropout(ones, self.rate, seed=self.seed_generator)

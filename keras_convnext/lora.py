@@ -4,6 +4,7 @@ import keras
 
 from keras_convnext.block import Block
 from keras_convnext.layers import LayerNormalization, PatchConv2D
+from keras_convnext.printable import printable
 
 
 def enable_lora(model: keras.Model, rank: int = 8, alpha: float | None = None) -> None:
@@ -47,11 +48,13 @@ def enable_lora(model: keras.Model, rank: int = 8, alpha: float | None = None) -
     layers = model._flatten_layers(include_self=False)
     blocks = [layer for layer in layers if isinstance(layer, Block)]
     if not blocks:
-        raise ValueError(f"The model has no ConvNeXt blocks. Received: model={model.name}")
+        raise ValueError(
+            f"The model has no ConvNeXt blocks. Received: model={printable(model.name)}"
+        )
     if any(dense.lora_enabled for block in blocks for dense in (block.pwconv1, block.pwconv2)):
         raise ValueError(
             "LoRA is already enabled, and can only be enabled once: merge the adapters with "
-            f"save_checkpoint and load_model first. Received: model={model.name}"
+            f"save_checkpoint and load_model first. Received: model={printable(model.name)}"
         )
     for layer in layers:
         if isinstance(layer, (PatchConv2D, LayerNormalization)):

@@ -1,28 +1,35 @@
-"""Escapes external text, such as file names and server responses, for display in a terminal."""
+"""Escapes external text, such as file names and server responses, for display."""
 
 import re
 import unicodedata
 
-# These change the direction of the text that follows.
-_BIDI = {*"\u061c\u200e\u200f", *map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}
-_UNSEEN = {"Cc", "Cs", "Zl", "Zp"}  # control characters, surrogates, line separators
+# Control and format characters, which may reorder or hide text, surrogates and line separators.
+_UNSEEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+_JOINERS = "\u200c\u200d"  # within words of some scripts, and within emoji
 
 
 def printable(text: object) -> str:
-    """Escapes control characters and other invisible characters."""
+    """Escapes characters that are invisible, or change how the text around them is shown."""
+    text = str(text)
+    if text.isprintable():
+        return text
     return "".join(
         character.encode("unicode_escape").decode()
-        if character in _BIDI or unicodedata.category(character) in _UNSEEN
+        if unicodedata.category(character) in _UNSEEN and character not in _JOINERS
         else character
-        for character in str(text)
+        for character in text
     )
 
 
-class PrintableError(ValueError):
-    """An error with an escaped message, which is safe to show in a terminal."""
+class PrintableMessage(Exception):
+    """A base of errors and warnings that escapes their messages, which contain names of files."""
 
     def __init__(self, message: object = "") -> None:
         super().__init__(printable(message))
+
+
+class PrintableError(PrintableMessage, ValueError):
+    """An error with an escaped message, which is safe to show in a terminal."""
 
 
 def without_login(url: str) -> str:

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from keras_convnext.call_graph import call_at_inference, graph_of, logits_of
+from keras_convnext.printable import printable
 from keras_convnext.trunks import check_has_head, trunk_of
 
 # The color map, from cold to hot. Its dark end would hide the image where the heat is low, so
@@ -60,8 +61,8 @@ def grad_cam(
     if len(graph.inputs) != 1 or len(calls) != 1:
         raise ValueError(
             "Grad-CAM needs a classifier with one image input that calls its ConvNeXt once. "
-            f"Received: {model.name} with {len(graph.inputs)} inputs, which calls "
-            f"{trunk.name} {len(calls)} times"
+            f"Received: {printable(model.name)} with {len(graph.inputs)} inputs, which calls "
+            f"{printable(trunk.name)} {len(calls)} times"
         )
     if np.ndim(images) != 4:
         raise ValueError(f"images must be (N, H, W, C). Received: shape {np.shape(images)}")

@@ -8,6 +8,7 @@ import keras
 from keras_convnext.block import Block
 from keras_convnext.call_graph import Graph, as_functional, graph_of, nodes_of
 from keras_convnext.layers import PatchConv2D
+from keras_convnext.printable import printable
 
 _PLAIN_NAME = re.compile(
     r"normalization|stem_(conv|norm)|downsample_\d+_(norm|conv)|(stages_\d+_)?blocks_\d+"
@@ -47,7 +48,7 @@ class Trunk(NamedTuple):
         if not ends:
             raise ValueError(
                 "Feature pyramids need a hierarchical ConvNeXt, but this one is isotropic. "
-                f"Received: model={self.model.name}"
+                f"Received: model={printable(self.model.name)}"
             )
         patch_size = self.layers["stem_conv"].patch_size
         if patch_size & (patch_size - 1):
@@ -93,7 +94,8 @@ def find_trunks(model: keras.Model) -> list[Trunk]:
         remedy = "Convert a keras.applications model with from_keras_applications first. " * theirs
         raise ValueError(
             f"The model contains no ConvNeXt of this package. {remedy}"
-            f"Received: {model.name} with the layers {', '.join(names[:4])}{more}"
+            f"Received: {printable(model.name)} with the layers "
+            f"{printable(', '.join(names[:4]))}{more}"
         )
     return list(found.values())
 
@@ -109,7 +111,8 @@ def trunk_of(model: keras.Model) -> Trunk:
         raise ValueError(
             f"The model contains {len(trunks)} ConvNeXt networks: pass a model with one of them, "
             "such as model.get_layer(name) or keras.Model(inputs, outputs). "
-            f"Received: {model.name} with {', '.join(trunk.name for trunk in trunks)}"
+            f"Received: {printable(model.name)} with "
+            f"{printable(', '.join(trunk.name for trunk in trunks))}"
         )
     return trunks[0]
 
@@ -154,7 +157,7 @@ def check_has_head(graph: Graph, trunks: list[Trunk]) -> None:
                 raise ValueError(
                     "The model returns features, not classes: build it with include_top=True, or "
                     "add a head. "
-                    f"Received: {graph.name}, which ends in {last.layer.name}"
+                    f"Received: {printable(graph.name)}, which ends in {printable(last.layer.name)}"
                 )
 
 
@@ -203,8 +206,9 @@ def reaching(model: keras.Model, trunk: Trunk, part: keras.Model) -> keras.Model
     ]
     if len(calls) != 1:
         raise ValueError(
-            f"{trunk.name} is called {len(calls)} times in {model.name}: pass {trunk.name} itself. "
-            f"Received: model={model.name}"
+            f"{printable(trunk.name)} is called {len(calls)} times in {printable(model.name)}: "
+            f"pass {printable(trunk.name)} itself. "
+            f"Received: model={printable(model.name)}"
         )
     inner = reaching(calls[0].operation, trunk, part)
     inputs = calls[0].input_tensors

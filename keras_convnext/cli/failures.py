@@ -95,19 +95,18 @@ def _comes_from_us(place: TracebackType | None) -> bool:
 
 def _log(error: BaseException) -> str:
     """Writes a log for a bug report, and returns its path."""
-    text = "\n".join(
-        [
-            f"command: {' '.join(map(printable, sys.argv))}",
-            *(f"{name}: {version}" for name, version in versions().items()),
-            "",
-            *traceback.format_exception(error),
-        ]
-    )
+    lines = [
+        f"command: {' '.join(sys.argv)}",
+        *(f"{name}: {version}" for name, version in versions().items()),
+        "",
+        *"".join(traceback.format_exception(error)).split("\n"),
+        "Printed by libraries:",
+        *library_output.tail.decode("utf-8", "backslashreplace").split("\n"),
+    ]
     try:
         number, path = tempfile.mkstemp(".log", "keras-convnext-")
         with os.fdopen(number, "wb") as file:
-            file.write(text.encode("utf-8", "backslashreplace"))
-            file.write(b"\nPrinted by libraries:\n" + library_output.tail)
+            file.write("\n".join(map(printable, lines)).encode("utf-8"))
     except OSError:
         return "the output of the same command with --verbose"
     return path

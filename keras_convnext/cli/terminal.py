@@ -132,7 +132,7 @@ class Bar:
             redirect_stdout=False,  # or library output would be shown
             redirect_stderr=False,
         )
-        self._description, self._unit = description, unit
+        self._description, self._unit = printable(description), unit
 
     def __enter__(self) -> "Bar":
         self._task = self._progress.add_task(self._description, total=None, unit=self._unit)
@@ -168,7 +168,7 @@ def waiting(description: str) -> Iterator[None]:
         redirect_stdout=False,
         redirect_stderr=False,
     ) as progress:
-        progress.add_task(description, total=None)
+        progress.add_task(printable(description), total=None)
         yield
 
 

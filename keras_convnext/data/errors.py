@@ -1,13 +1,13 @@
 """Errors and warnings about data."""
 
-from keras_convnext.printable import PrintableError
+from keras_convnext.printable import PrintableError, PrintableMessage
 
 
 class DataError(PrintableError):
     """Images or labels are missing, broken or inconsistent; the message names them."""
 
 
-class DataWarning(UserWarning):
+class DataWarning(PrintableMessage, UserWarning):
     """Something in a data folder was skipped, although it may have been intended as data."""
 
 

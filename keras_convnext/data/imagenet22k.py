@@ -19,6 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from keras_convnext.data.imagenet22k_release import ClassFiles, find_release
 from keras_convnext.preprocessing import class_labels, open_image
+from keras_convnext.printable import printable
 
 if TYPE_CHECKING:
     import apache_beam as beam
@@ -131,13 +132,14 @@ def examples_of_class(files: ClassFiles, notes: str) -> Iterator[Example]:
         (key, example), as expected by TensorFlow Datasets.
     """
     remarks = []
-    for name, data in files.read():
+    for stored_name, data in files.read():
+        name = printable(stored_name)  # the report has one line per file
         file = f"{files.wnid}/{name}"
         try:
             image, change = rgb_jpeg(data)
         # Pillow's and TensorFlow's decoders raise many kinds of errors for broken files.
         except Exception as error:
-            reason = " ".join(str(error).split("\n")[0].split()) or type(error).__name__
+            reason = printable(str(error).partition("\n")[0].strip()) or type(error).__name__
             remarks.append({"file": file, "what": "skipped", "why": reason})
             continue
         if change:

@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_convnext.data.errors import DataError
+from keras_convnext.printable import printable
 
 # Images read per call: enough to make Python's overhead small, and few enough for a fast first
 # batch.
@@ -42,6 +43,11 @@ class Source(ABC):
         self.size = size
         self._orders: dict[tuple[int, int], np.ndarray] = {}
         self._lock = threading.Lock()
+        for each in self.classes:
+            if printable(each) != each:  # a run writes one class per line of classes.txt
+                raise DataError(
+                    f"A class name must be printable text on one line. Received: {each} in {name}"
+                )
         if not size:
             raise DataError(f"There are no images. Received: {name}, split {split!r}")
 

@@ -14,13 +14,14 @@ from PIL import Image
 from keras_convnext.export import Artifact
 from keras_convnext.pictures import ImageError, Picture, TooManyPixelsError, name_of, read_picture
 from keras_convnext.preprocessing import WARP_FROM, class_names, square
+from keras_convnext.printable import PrintableError, printable
 from keras_convnext.saliency import grad_cam, overlay
 
 MOST_BYTES = 20 * 2**20
 MOST_PIXELS = 50_000_000  # decoding and rotating takes 12 bytes per pixel, 19 for 16-bit images
 
 
-class UploadError(ValueError):
+class UploadError(PrintableError):
     """A rejected upload. The message is shown to the user."""
 
 
@@ -148,7 +149,7 @@ def answer(classifier: Classifier, upload: str | Path, top: int = 5) -> Answer:
 def _name(names: Sequence[str], index: int) -> str:
     """Returns the name of a class, with its index if it is not unique: ImageNet has two cranes."""
     name = names[index]
-    shown = name.replace("_", " ")
+    shown = printable(name.replace("_", " "))
     return shown if names.count(name) == 1 else f"{shown} (class {index})"
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from keras_convnext.demo.answers import MOST_BYTES, Classifier, UploadError, answer, classifier_of
 from keras_convnext.pictures import name_of
 from keras_convnext.prediction import NONE_OF_THESE
+from keras_convnext.printable import printable
 
 if TYPE_CHECKING:
     import gradio
@@ -70,7 +71,7 @@ def demo_page(
     )
     with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(KEPT, KEPT)) as page:
         gr.HTML(
-            f"<h1>{escape(title)}</h1><p>{SENTENCE}</p>" + (note and f"<p>{escape(note)}</p>"),
+            f"<h1>{_escaped(title)}</h1><p>{SENTENCE}</p>" + (note and f"<p>{_escaped(note)}</p>"),
             elem_id="heading",
         )
         with gr.Row():
@@ -190,4 +191,9 @@ def require_gradio() -> ModuleType:
 
 
 def _line(role: str, kind: str, text: str) -> str:
-    return f'<p role="{role}" class="{kind}">{escape(text)}</p>'
+    return f'<p role="{role}" class="{kind}">{_escaped(text)}</p>'
+
+
+def _escaped(text: str) -> str:
+    """Returns a text as HTML that shows it."""
+    return escape(printable(text))

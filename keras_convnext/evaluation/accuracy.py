@@ -16,6 +16,7 @@ from keras_convnext.data.images import evaluation_image
 from keras_convnext.data.source import Source
 from keras_convnext.data.sources import open_source
 from keras_convnext.preprocessing import class_labels
+from keras_convnext.printable import printable
 
 
 class Accuracy(NamedTuple):
@@ -163,7 +164,7 @@ def _returns_logits(model: keras.Model) -> bool:
     if activation not in ("softmax", "linear"):
         raise ValueError(
             "The model must return probabilities from a softmax, or logits. "
-            f"Received: activation={activation}"
+            f"Received: activation={printable(activation)}"
         )
     return activation != "softmax"
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from keras_convnext.printable import printable
+
 MOST_WITH_NUMBERS = 30  # classes; with more, the cells are too small for numbers
 
 
@@ -38,8 +40,9 @@ def draw_confusion(
     bar.set_ticks([math.sqrt(tick) for tick in ticks], labels=[str(tick) for tick in ticks])
     axes.set(xlabel="predicted class", ylabel="true class", title="Confusion")
     if len(names) <= MOST_WITH_NUMBERS:
-        axes.set_xticks(range(len(names)), names, rotation=45, ha="right")
-        axes.set_yticks(range(len(names)), names)
+        labels = [printable(name) for name in names]
+        axes.set_xticks(range(len(names)), labels, rotation=45, ha="right", parse_math=False)
+        axes.set_yticks(range(len(names)), labels, parse_math=False)
         for (row, column), share in np.ndenumerate(shares):
             if share:
                 color = "white" if share > 35 else "black"

@@ -9,6 +9,7 @@ import numpy as np
 
 from keras_convnext.call_graph import call_at_inference, graph_of, logits_of
 from keras_convnext.export.formats import FORMATS, missing_packages
+from keras_convnext.printable import printable
 
 MANIFEST = "export.json"
 
@@ -38,7 +39,7 @@ class Artifact:
         except (OSError, ValueError, KeyError) as error:
             raise ValueError(
                 f"The folder contains no exported network: pass a folder with {MANIFEST}, written "
-                f"by `keras-convnext export`. Received: {folder}"
+                f"by `keras-convnext export`. Received: {printable(folder)}"
             ) from error
         require(self.manifest["format"])
         self._run = chosen.load(Path(folder) / chosen.file, self.manifest["dtype"])

@@ -24,6 +24,7 @@ from keras_convnext.preprocessing import (
     load_image,
     open_image,
 )
+from keras_convnext.printable import PrintableMessage, printable
 from keras_convnext.shipped import shipped
 
 # Allowed differences of the logits from the live model's, relative to the largest logit.
@@ -32,7 +33,7 @@ MOST_SAMPLES = 256  # images for calibration and for the comparison
 GRAY = (0.299, 0.587, 0.114)  # weights of R, G and B: ITU-R BT.601, as in Pillow's mode "L"
 
 
-class ExportError(RuntimeError):
+class ExportError(PrintableMessage, RuntimeError):
     """An artifact differs from the live model, or cannot be written. It has been removed."""
 
 
@@ -176,7 +177,9 @@ class _Counted(Artifact):
 def _folder(output: Path) -> Iterator[Path]:
     """A temporary folder, which becomes `output` on success and is removed on failure."""
     if output.exists() and not (output.is_dir() and not any(output.iterdir())):
-        raise FileExistsError(f"The output folder must be new or empty. Received: {output}")
+        raise FileExistsError(
+            f"The output folder must be new or empty. Received: {printable(output)}"
+        )
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.with_name(f".{output.name}.{uuid.uuid4().hex[:8]}.partial")
     try:

@@ -11,6 +11,7 @@ from keras_convnext.block import Block
 from keras_convnext.call_graph import Graph, Tensor, as_functional, graph_of
 from keras_convnext.export.inference import InferenceBlock, InferenceLayerNormalization
 from keras_convnext.layers import LayerNormalization, PatchConv2D
+from keras_convnext.printable import printable
 from keras_convnext.trunks import find_trunks
 
 
@@ -69,12 +70,12 @@ def check_can_be_fused(model: keras.Model) -> None:
     if any(isinstance(layer, InferenceLayerNormalization) for layer in model._flatten_layers()):
         raise ValueError(
             "The model is already fused. To export it, pass the model from before fuse: export "
-            f"fuses it. Received: model={model.name}"
+            f"fuses it. Received: model={printable(model.name)}"
         )
     if quantized := quantized_layers(model):
         raise ValueError(
             "A quantized model cannot be fused: fuse it first, and call quantize on the result. "
-            f"Received: {model.name} with quantized layer {quantized[0]}"
+            f"Received: {printable(model.name)} with quantized layer {printable(quantized[0])}"
         )
 
 
@@ -91,9 +92,10 @@ def _check_is_followed(model: keras.Model, graph: Graph) -> None:
         for part in parts:
             if id(part) in hidden and id(part) not in followed:
                 raise ValueError(
-                    f"{hidden[id(part)]} is called inside the layer {step.layer.name} "
-                    f"({type(step.layer).__name__}): fuse that network alone, and build the model "
-                    f"around the result. Received: model={model.name}"
+                    f"{printable(hidden[id(part)])} is called inside the layer "
+                    f"{printable(step.layer.name)} ({type(step.layer).__name__}): fuse that "
+                    "network alone, and build the model around the result. "
+                    f"Received: model={printable(model.name)}"
                 )
 
 
@@ -223,8 +225,8 @@ def _copy(layer: keras.layers.Layer, name: str, is_giver: bool) -> keras.layers.
         return type(layer).from_config(config)
     except (NotImplementedError, TypeError, ValueError) as error:
         raise ValueError(
-            f"The layer {name} cannot be copied: its class {type(layer).__name__} needs a "
-            f"get_config that returns all constructor arguments. Received: {error}"
+            f"The layer {printable(name)} cannot be copied: its class {type(layer).__name__} needs "
+            f"a get_config that returns all constructor arguments. Received: {printable(error)}"
         ) from error
 
 

@@ -17,6 +17,7 @@ from keras_convnext.block import Block
 from keras_convnext.export.inference import InferenceLayerNormalization
 from keras_convnext.export.served import follow
 from keras_convnext.layers import PatchConv2D
+from keras_convnext.printable import printable
 
 OPSET = 20  # the first opset with Gelu
 _TO_CHANNELS_FIRST, _TO_CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
@@ -104,7 +105,7 @@ class _Writer:
         raise ValueError(
             "ONNX and OpenVINO export supports the layers of this package and common heads. "
             "Export to saved_model or litert, or replace the layer. "
-            f"Received: {layer.name}, a {type(layer).__name__}"
+            f"Received: {printable(layer.name)}, a {type(layer).__name__}"
         )
 
     @write.register
@@ -208,7 +209,8 @@ class _Writer:
         if not isinstance(activation, str) or activation not in _ACTIVATIONS:
             raise ValueError(
                 f"The activation must be one of {', '.join(_ACTIVATIONS)}. Export to saved_model "
-                f"or litert, or use one of these. Received: {layer.name} with {activation}"
+                f"or litert, or use one of these. Received: {printable(layer.name)} with "
+                f"{printable(activation)}"
             )
         return self.node(_ACTIVATIONS[activation], [x], layer.name)
 

@@ -8,6 +8,7 @@ import keras
 
 from keras_convnext.call_graph import Graph, Tensor, graph_of, logits_of
 from keras_convnext.export.fusing import check_can_be_fused, fused_calls, quantized_layers
+from keras_convnext.printable import printable
 from keras_convnext.trunks import Trunk, check_has_head, find_trunks
 
 T = TypeVar("T")
@@ -36,7 +37,7 @@ def served_network(model: keras.Model) -> keras.Model:
         raise ValueError(
             "A quantized model cannot be exported: export it before calling quantize, with "
             "dtype='int8' for integer arithmetic. "
-            f"Received: {model.name} with quantized layer {quantized[0]}"
+            f"Received: {printable(model.name)} with quantized layer {printable(quantized[0])}"
         )
     check_can_be_fused(model)
     for layer in model._flatten_layers():
@@ -44,7 +45,7 @@ def served_network(model: keras.Model) -> keras.Model:
             raise ValueError(
                 "Only float32 models can be exported: build the model with "
                 "keras.config.set_dtype_policy('float32'), and choose the type of the stored "
-                f"weights with dtype. Received: {layer.name} with the policy "
+                f"weights with dtype. Received: {printable(layer.name)} with the policy "
                 f"{layer.dtype_policy.name}"
             )
     trunks = find_trunks(model)
@@ -54,7 +55,7 @@ def served_network(model: keras.Model) -> keras.Model:
         raise ValueError(
             "An exported model must have images (N, H, W, C) as its only input. For others, use "
             "fuse(model).export(folder), Keras' own export, which compares nothing. "
-            f"Received: {model.name} with input shapes {[x.shape for x in graph.inputs]}"
+            f"Received: {printable(model.name)} with input shapes {[x.shape for x in graph.inputs]}"
         )
     check_has_head(graph, trunks)
     for trunk in trunks:
@@ -79,7 +80,8 @@ def _check_pixels_are_scaled(graph: Graph, trunk: Trunk) -> None:
             raise ValueError(
                 "An exported model must take pixels in 0..255: build it with "
                 "include_preprocessing=True, or add a keras.layers.Rescaling before the network. "
-                f"Received: {graph.name}, in which {call.layer.name} takes the image directly"
+                f"Received: {printable(graph.name)}, in which {printable(call.layer.name)} takes "
+                "the image directly"
             )
 
 

@@ -9,6 +9,7 @@ from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.folder import PORT, cache_folder, port_of
 from keras_convnext.pretrained.published import check, locked, obtained, present
 from keras_convnext.pretrained.rewriting import rewrite_checkpoint
+from keras_convnext.printable import printable
 from keras_convnext.shipped import shipped
 from keras_convnext.variants import VARIANTS
 
@@ -46,7 +47,7 @@ def ported_weights(copies: Sequence[Checkpoint]) -> Path:
         except OSError as error:
             warnings.warn(
                 f"The port of {published.name} cannot be saved, so it is repeated each time: "
-                f"{error}",
+                f"{printable(error)}",
                 stacklevel=2,
             )
             return published

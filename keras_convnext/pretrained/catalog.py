@@ -13,6 +13,7 @@ import re
 from typing import NamedTuple
 
 from keras_convnext.complexity import parts
+from keras_convnext.printable import printable
 from keras_convnext.variants import VARIANTS
 
 # The values of `weights=`, and what each stands for.
@@ -258,7 +259,7 @@ def find(model: str | None, tag: str) -> tuple[Checkpoint, ...]:
     if not found:
         tags = [row.tag for row in list_weights(model)]
         raise ValueError(
-            f"{model} has no published weights of this name. Available: "
+            f"{printable(model)} has no published weights of this name. Available: "
             f"{', '.join(map(repr, tags)) or 'none'}. You can also pass a file, such as a .pth or a "
             f".weights.h5, or None for random weights. Received: weights={tag!r}"
         )

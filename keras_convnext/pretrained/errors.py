@@ -1,6 +1,6 @@
 """Errors of loading and downloading weights."""
 
-from keras_convnext.printable import PrintableError
+from keras_convnext.printable import PrintableError, printable
 
 
 class CheckpointError(PrintableError):
@@ -8,4 +8,7 @@ class CheckpointError(PrintableError):
 
 
 class DownloadError(OSError):
-    """A weight file could not be downloaded or stored."""
+    """A weight file could not be downloaded or stored. The message has one line per address."""
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__("\n".join(map(printable, str(message).split("\n"))))

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from keras_convnext.pretrained.catalog import CATALOG, Checkpoint
+from keras_convnext.printable import printable
 
 PORT = ".weights.h5"  # appended to the stem of a published file
 _BESIDE = (".lock", ".holder", ".sha256", ".version")  # appended to the names of files
@@ -83,7 +84,7 @@ def remove_cached(names: Collection[str] | None) -> list[CachedFile]:
         if unknown:
             raise ValueError(
                 "The cache contains no such file, network or weights. "
-                f"Received: {', '.join(sorted(unknown))}"
+                f"Received: {printable(', '.join(sorted(unknown)))}"
             )
     for file in chosen:
         file.path.unlink()

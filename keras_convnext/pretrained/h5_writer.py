@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_convnext.pretrained.addresses import Addresses
 from keras_convnext.pretrained.h5_file import BFLOAT16
+from keras_convnext.printable import printable
 
 
 class H5Entry(NamedTuple):
@@ -73,7 +74,7 @@ def _write_legacy(file: h5py.File, entries: Iterable[H5Entry]) -> None:
         if entry.array.dtype == BFLOAT16:
             raise ValueError(
                 "A legacy .h5 file cannot store bfloat16: use a .weights.h5 file. "
-                f"Received: {file.filename}"
+                f"Received: {printable(file.filename)}"
             )
         layer, *parts = re.split("[/.]", entry.module)
         weight = "/".join((layer, *parts, entry.name))

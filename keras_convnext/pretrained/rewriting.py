@@ -24,6 +24,7 @@ from keras_convnext.pretrained.notices import warn_user
 from keras_convnext.pretrained.safetensors_file import write_safetensors
 from keras_convnext.pretrained.torch_writer import write_torch_file
 from keras_convnext.pretrained.trunks import listed
+from keras_convnext.printable import printable
 
 if TYPE_CHECKING:
     from keras_convnext.pretrained.model_weights import Progress
@@ -79,13 +80,13 @@ def write_arrays(
     """Writes arrays in the order of the network, each created just before it is written."""
     check_dtype(dtype)
     if Path(path).suffix == KERAS_SUFFIX:
-        raise ValueError(f"Use model.save to write a .keras file. Received: path={path}")
+        raise ValueError(f"Use model.save to write a .keras file. Received: path={printable(path)}")
     layout = layout or default_layout(path)
     hdf5 = Path(path).suffix in SUFFIXES
     if layout in LAYOUTS and hdf5 != (layout in HDF5_LAYOUTS):
         raise ValueError(
             f"The layouts {', '.join(HDF5_LAYOUTS)} are for HDF5 files, and all others for other "
-            f"files. Received: layout={layout}, path={path}"
+            f"files. Received: layout={printable(layout)}, path={printable(path)}"
         )
     forms = forms_of(arrays, layout, model_name)
     theirs = (
@@ -124,7 +125,9 @@ def forms_of(places: Collection[Place], layout: str, model_name: str) -> dict[Pl
         ValueError: If the layout is unknown.
     """
     if layout not in LAYOUTS:
-        raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}. Received: layout={layout}")
+        raise ValueError(
+            f"layout must be one of {', '.join(LAYOUTS)}. Received: layout={printable(layout)}"
+        )
     if layout == "official" and any(place.layer.startswith("blocks_") for place in places):
         layout = "official_isotropic"
     if layout == "keras_applications" and HEAD_KERNEL not in places:

@@ -13,6 +13,7 @@ import safetensors.numpy
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.placeholder import Placeholder
 from keras_convnext.pretrained.stored_tensor import is_possible
+from keras_convnext.printable import printable
 
 DTYPES = {
     "F64": np.dtype("float64"),
@@ -109,6 +110,6 @@ def write_safetensors(path: str | Path, tensors: Iterable[tuple[str, np.ndarray]
         partial.chmod(mode)
         os.replace(partial, path)
     except safetensors.SafetensorError as error:
-        raise OSError(f"{path} could not be written: {error}") from error
+        raise OSError(f"{printable(path)} could not be written: {error}") from error
     finally:
         partial.unlink(missing_ok=True)

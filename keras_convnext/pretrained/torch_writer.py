@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from keras_convnext.pretrained.torch_dtypes import STORAGE_DTYPES
+from keras_convnext.printable import printable
 
 _STORAGE_CLASSES = {dtype.name: dotted for dotted, dtype in STORAGE_DTYPES.items()}
 
@@ -40,7 +41,7 @@ def write_torch_file(
                 if tensor.dtype.name not in _STORAGE_CLASSES:
                     raise ValueError(
                         f"A .pth file supports the dtypes {', '.join(_STORAGE_CLASSES)}. "
-                        f"Received: {name} of dtype {tensor.dtype.name}"
+                        f"Received: {printable(name)} of dtype {tensor.dtype.name}"
                     )
                 array = np.asarray(tensor, tensor.dtype.newbyteorder("="))
                 described.append((name, str(index), array.dtype.name, array.shape))

@@ -10,6 +10,7 @@ import tensorflow as tf
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from keras_convnext.printable import printable
 from keras_convnext.training.journal import Journal
 
 
@@ -121,7 +122,7 @@ def draw_run(rows: Sequence[dict[str, float]], path: Path, title: str) -> None:
         "learning rate": {"learning_rate": ""},
     }
     figure = Figure(figsize=(12, 3.6), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(printable(title), parse_math=False)
     for axes, (panel, curves) in zip(figure.subplots(1, len(panels)), panels.items()):
         scale = 100 if "%" in panel else 1
         for name, label in curves.items():

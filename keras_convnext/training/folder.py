@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 
 from keras_convnext.data.source import Source
+from keras_convnext.printable import printable
 from keras_convnext.training.recipes import Recipe
 from keras_convnext.training.state import write_whole
 
@@ -36,7 +37,7 @@ def _read(path: Path, description: dict[str, Any]) -> dict[str, Any]:
     ):
         raise ValueError(
             "The file that describes this run is damaged. Choose a new folder, or put back the "
-            f"original file to resume the run. Received: {path}"
+            f"original file to resume the run. Received: {printable(path)}"
         )
     return before
 
@@ -58,12 +59,13 @@ def claim(output: Path, description: dict[str, Any], classes: Sequence[str]) -> 
         if other:
             raise ValueError(
                 "This folder belongs to a run with other settings. Choose a new folder, or use the "
-                f"same settings to resume that run: {'; '.join(other)}. Received: output={output}"
+                f"same settings to resume that run: {'; '.join(other)}. "
+                f"Received: output={printable(output)}"
             )
     elif output.is_dir() and any(output.iterdir()):
         raise ValueError(
             "This folder is not empty and contains no run. Choose a new folder. "
-            f"Received: output={output}"
+            f"Received: output={printable(output)}"
         )
     else:
         output.mkdir(parents=True, exist_ok=True)

@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_convnext.printable import PrintableMessage
 from keras_convnext.training.layout import Layout
 from keras_convnext.training.recipes import Recipe
 from keras_convnext.training.state import Progress, save_state, state_of, write_whole
@@ -21,7 +22,7 @@ from keras_convnext.training.state import Progress, save_state, state_of, write_
 RAW, EMA = "", "ema_"  # prefixes of the metrics of the weights and of their moving average
 
 
-class Interrupted(Exception):
+class Interrupted(PrintableMessage):
     """The run was stopped by a signal, has saved its state, and can be resumed.
 
     Args:
@@ -34,7 +35,7 @@ class Interrupted(Exception):
         self.signal = signal
 
 
-class NonFiniteLossError(ArithmeticError):
+class NonFiniteLossError(PrintableMessage, ArithmeticError):
     """The loss is NaN or infinite."""
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from keras_convnext.complexity import parts
+from keras_convnext.printable import printable
 from keras_convnext.training.devices import (
     DEVICES,
     DEVICES_PER_MACHINE,
@@ -174,8 +175,8 @@ def plan(recipe: Recipe, model: str, images: int | None, devices: int, device_ty
     images = images or known
     if images is None:
         raise ValueError(
-            f"The recipe {recipe.name} is for your own data. Pass the number of images: images= "
-            "(--images). Received: images=None"
+            f"The recipe {printable(recipe.name)} is for your own data. Pass the number of images: "
+            "images= (--images). Received: images=None"
         )
     if devices < 1:
         raise ValueError(f"devices must be at least 1. Received: devices={devices}")
@@ -243,7 +244,7 @@ def _device(device_type: str, precision: str) -> Device:
         raise ValueError(
             f"device_type must be one of {', '.join(DEVICES)}"
             + (f"; did you mean {close[0]}?" if close else "")
-            + f". Received: device_type={device_type}"
+            + f". Received: device_type={printable(device_type)}"
         )
     device = DEVICES[device_type]
     if precision not in device.rates:

@@ -8,12 +8,14 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 from rich.console import Console
+from rich.text import Text
 
 from keras_convnext.data.checks import check_images, reason_of, refuse_broken
 from keras_convnext.data.errors import DataError, NoSuchSplitError
 from keras_convnext.data.held_out import hold_out
 from keras_convnext.data.source import Source
 from keras_convnext.data.sources import open_source
+from keras_convnext.printable import printable
 from keras_convnext.training.assembly import build_network, compile_for, save_classifier
 from keras_convnext.training.display import Charts, ProgressBar, draw_run, is_installed
 from keras_convnext.training.fitted import FittedModel
@@ -215,12 +217,8 @@ def _restored(folder: Path, model: keras.Model, console: Console) -> Progress:
         except ValueError as error:
             if state is states[-1]:
                 raise
-            console.print(
-                f"{error}. Using the previous state.",
-                style="yellow",
-                markup=False,
-                soft_wrap=True,
-            )
+            notice = Text(f"{printable(error)}. Using the previous state.", "yellow")
+            console.print(notice, soft_wrap=True)
     return Progress()
 
 

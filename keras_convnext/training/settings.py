@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeGuard
 
+from keras_convnext.printable import printable
 from keras_convnext.training.recipes import OPTIMIZERS, PRECISIONS, RECIPES, Recipe, RecipeFamily
 from keras_convnext.variants import VARIANTS
 
@@ -35,14 +36,16 @@ def recipe_for(name: str, model: str, settings: Mapping[str, object] | None = No
             is out of range.
     """
     if name not in RECIPES:
-        raise ValueError(f"recipe must be {_one_of(name, RECIPES)}. Received: recipe={name}")
+        raise ValueError(
+            f"recipe must be {_one_of(name, RECIPES)}. Received: recipe={printable(name)}"
+        )
     family = RECIPES[name]
     own = {field: _read(field, value) for field, value in (settings or {}).items()}
     published = family.drop_path_rate
     if published and model not in published and "drop_path_rate" not in own:
         raise ValueError(
             f"The recipe {name} was published for {', '.join(published)}. For another network, set "
-            f"drop_path_rate. Received: model={model}"
+            f"drop_path_rate. Received: model={printable(model)}"
         )
     return _checked(_of_network(family, model)._replace(**own), model)
 
@@ -64,7 +67,8 @@ def _read(field: str, value: object) -> Any:
     """Parses a setting from the command line as a value of its field."""
     if field not in Recipe._fields or field in ("name", "source", "published"):
         raise ValueError(
-            f"A setting must be {_one_of(field, Recipe._fields)}. Received: {field}={value}"
+            f"A setting must be {_one_of(field, Recipe._fields)}. "
+            f"Received: {printable(field)}={printable(value)}"
         )
     if not isinstance(value, str):
         return value
@@ -79,7 +83,7 @@ def _read(field: str, value: object) -> Any:
             read = [float(part) for part in parts]
         except ValueError:
             raise ValueError(
-                f"The value of {field} is invalid. Received: {field}={value}"
+                f"The value of {field} is invalid. Received: {field}={printable(value)}"
             ) from None
     return tuple(read) if isinstance(read, list) else read
 
@@ -91,7 +95,9 @@ def _one_of(name: str, names: Collection[str]) -> str:
 
 def _checked(row: Recipe, model: str) -> Recipe:
     if model not in VARIANTS:
-        raise ValueError(f"model must be {_one_of(model, VARIANTS)}. Received: model={model}")
+        raise ValueError(
+            f"model must be {_one_of(model, VARIANTS)}. Received: model={printable(model)}"
+        )
     for field, (meaning, holds) in _RULES.items():
         value = getattr(row, field)
         if not holds(value):

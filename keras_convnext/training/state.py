@@ -12,6 +12,8 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from keras_convnext.printable import printable
+
 KEPT = 3
 _PATTERN = "update-*.safetensors"
 
@@ -82,13 +84,15 @@ def restore_state(path: Path, model: keras.Model) -> Progress:
             if other := sorted(dict(held.items() ^ own.items())):
                 raise ValueError(
                     "This state belongs to another network or optimizer: "
-                    f"{', '.join(other[:3])} do not match. Received: {path}"
+                    f"{printable(', '.join(other[:3]))} do not match. Received: {printable(path)}"
                 )
             for name, variable in variables.items():
                 variable.assign(file.get_tensor(name))
             return progress
     except SafetensorError as error:
-        raise ValueError(f"The state cannot be read: {error}. Received: {path}") from error
+        raise ValueError(
+            f"The state cannot be read: {printable(error)}. Received: {printable(path)}"
+        ) from error
 
 
 def _progress_of(metadata: dict[str, str], path: Path) -> Progress:
@@ -99,17 +103,29 @@ def _progress_of(metadata: dict[str, str], path: Path) -> Progress:
         kept = None
     fields = {each.name for each in dataclasses.fields(Progress)}
     if not isinstance(kept, dict) or kept.keys() != fields:
-        raise ValueError(f"The state does not record its progress. Received: {path}")
+        raise ValueError(f"The state does not record its progress. Received: {printable(path)}")
     progress = Progress(**kept)
     # The name of the file counts the updates too.
     is_counted = type(progress.updates) is int and _name(progress.updates) == path.name
     if not is_counted or not _are_numbers(progress.best) or not isinstance(progress.rows, list):
         raise ValueError(
             f"The state records an impossible progress. Received: updates={progress.updates!r}, "
-            f"{path}"
+            f"{printable(path)}"
         )
     if not all(map(_are_numbers, progress.rows)):
-        raise ValueError(f"The state records measurements that are no numbers. Received: {path}")
+        raise ValueError(
+            f"The state records measurements that are no numbers. Received: {printable(path)}"
+        )
+    # The names become the header of `log.csv`, where a spreadsheet would execute a formula.
+    columns = progress.rows[0].keys() if progress.rows else {"epoch"}
+    if (
+        "epoch" not in columns
+        or not all(map(str.isidentifier, columns))
+        or any(row.keys() != columns for row in progress.rows)
+    ):
+        raise ValueError(
+            f"The state records measurements with other names. Received: {printable(path)}"
+        )
     return progress
 
 
