@@ -3,10 +3,14 @@
 import io
 import struct
 import time
+import warnings
+import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from damaged_pictures import PNG, chunk
 from PIL import Image
 
 from keras_convnext.data.images import evaluation_image
@@ -73,6 +77,44 @@ def test_thousands_of_scans_are_refused(tmp_path):
         by_page(data, tmp_path)
     assert saved_model.decode(tf.constant([data]), 32)[1].numpy().tolist() == [False]
     assert time.perf_counter() - started < 10
+
+
+def damaged_pngs():
+    """Returns PNGs for which Pillow raises ValueError and struct.error, or warns."""
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 40, 30, 8, 2, 0, 0, 0))
+    pixels = chunk(b"IDAT", zlib.compress(bytes(30 * 121))) + chunk(b"IEND", b"")
+    text = chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(10**7)))
+    frames = chunk(b"acTL", struct.pack(">II", 0, 0))
+    return {
+        "a long text": PNG + header + text + pixels,
+        "a short header": PNG + chunk(b"IHDR", bytes(7)) + pixels,
+        "impossible frames": PNG + header + frames + pixels,
+    }
+
+
+@pytest.mark.parametrize("name", damaged_pngs())
+def test_damaged_pngs_are_read_or_refused_without_a_word(name, tmp_path, recwarn):
+    data = damaged_pngs()[name]
+    (tmp_path / "x.png").write_bytes(data)
+    if name == "impossible frames":
+        assert not load_image(tmp_path / "x.png", 32).any()
+        by_page(data, tmp_path)
+    else:
+        with pytest.raises(ImageError, match=rf"a damaged image.*Received: {tmp_path}/x\.png"):
+            load_image(tmp_path / "x.png", 32)
+        with pytest.raises(UploadError, match=r"upload\.jpg"):
+            by_page(data, tmp_path)
+    assert not recwarn.list
+
+
+def test_pillows_warnings_are_hidden_only_while_it_reads():
+    apng = damaged_pngs()["impossible frames"]
+    filters = list(warnings.filters)
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: load_image(apng, 32), range(50)))
+    assert warnings.filters == filters
+    with pytest.warns(UserWarning, match="Invalid APNG"):
+        Image.open(io.BytesIO(apng)).load()
 
 
 def test_scans_within_a_tiff_are_counted():
