@@ -10,6 +10,7 @@ SUFFIXES = (
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif",
     ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".avif", ".heic", ".heif",
 )  # fmt: skip
+_SUFFIXES = frozenset(SUFFIXES)
 _NOT_OF_THE_USER = {"__macosx", "@eadir", "$recycle.bin", "lost+found"}
 
 
@@ -35,16 +36,19 @@ def walk(folder: str | Path, loops: list[str] | None = None) -> Iterator[os.DirE
         OSError: If a folder cannot be read.
     """
     loops = [] if loops is None else loops
-    around = Path(folder).resolve()
-    seen = {_identity(os.stat(place)) for place in (around, *around.parents)}
+    seen: set[tuple[int, int]] = set()
     remaining = [os.fspath(folder)]
     while remaining:
         with os.scandir(remaining.pop()) as entries:
             for entry in entries:
-                if is_hidden(entry.name):
+                if entry.name[0] == ".":
                     continue
                 try:
                     if entry.is_dir():
+                        if is_hidden(entry.name):
+                            continue
+                        # Most folders have no subfolders, and need no identities.
+                        seen = seen or _identities_around(folder)
                         identity = _identity(entry.stat())
                         if identity not in seen:
                             seen.add(identity)
@@ -87,7 +91,7 @@ def about_loops(loops: Sequence[str]) -> str:
 
 def is_picture(name: str) -> bool:
     """Whether a file is an image, by its suffix."""
-    return name.lower().endswith(SUFFIXES)
+    return name[name.rfind(".") :].lower() in _SUFFIXES
 
 
 def kinds_of_files(names: Iterable[str]) -> str:
@@ -101,6 +105,12 @@ def kinds_of_files(names: Iterable[str]) -> str:
     common = sorted(suffixes, key=lambda suffix: (-suffixes[suffix], suffix))
     more = ", ..." * (len(common) > 3)
     return f"{sum(suffixes.values()):,} files ({', '.join(common[:3])}{more})"
+
+
+def _identities_around(folder: str | Path) -> set[tuple[int, int]]:
+    """Returns the identities of a folder and its parents."""
+    around = Path(folder).resolve()
+    return {_identity(os.stat(place)) for place in (around, *around.parents)}
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

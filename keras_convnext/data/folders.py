@@ -229,7 +229,7 @@ def _list_images(folder: Path) -> _Listing:
                 "An image file is a broken link or was just deleted. "
                 f"Received: {name_of(image.path)}"
             ) from error
-        if image.name.lower().endswith((".heic", ".heif")) and not find_spec("pillow_heif"):
+        if image.name[-5:].lower() in (".heic", ".heif") and not find_spec("pillow_heif"):
             raise DataError(
                 "HEIC images need pillow-heif: pip install pillow-heif. "
                 f"Received: {name_of(image.path)}"
