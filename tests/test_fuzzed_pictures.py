@@ -4,6 +4,7 @@ A small part of what `pytest -m slow -n 0 tests/test_fuzzed_pictures.py -rP` run
 minutes; KERAS_CONVNEXT_FUZZ_PICTURES is the number of files for each entry point.
 """
 
+import functools
 import os
 import re
 import time
@@ -116,10 +117,14 @@ def train_all():
             encoded, SIZE
         )
 
+    @functools.cache
+    def opened(*paths):
+        source = TableSource("data", "train", ["a"], list(map(str, paths)), np.zeros(len(paths)))
+        return source, source.records(shuffled=False).map(prepare)
+
     def read(paths):
-        labels = np.zeros(len(paths))
-        source = TableSource("data", "train", ["a"], list(map(str, paths)), labels)
-        images = iter(source.records(shuffled=False).map(prepare))
+        source, dataset = opened(*paths)
+        images = iter(dataset)
         for index, path in enumerate(paths):
             try:
                 for pixels in next(images):
@@ -203,7 +208,7 @@ def check_fuzzed(way, seeds, folder, capfd):
     printed = capfd.readouterr()
     assert not printed.out
     # The decoders written in C print their own messages, which the command line hides.
-    assert not re.search(r"Traceback|(Error|Warning):|\x1b", printed.err)
+    assert not re.search(r"Traceback|\w(Error|Warning):|\x1b", printed.err)
     assert outcomes.keys() == {True, False}
     return (
         f"{way}: {outcomes[True]:,} read, {outcomes[False]:,} refused, at most {slowest:.1f} s and "
