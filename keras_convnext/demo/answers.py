@@ -1,6 +1,5 @@
 """Classifies an uploaded file, and shows where the network looked. Uploads are untrusted."""
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -11,18 +10,12 @@ import keras
 import numpy as np
 from PIL import Image
 
+from keras_convnext.demo.decoder import Squares, squares
 from keras_convnext.export import Artifact
-from keras_convnext.pictures import ImageError, Picture, TooManyPixelsError, name_of, read_picture
-from keras_convnext.preprocessing import WARP_FROM, class_names, square
-from keras_convnext.printable import PrintableError, printable
+from keras_convnext.pictures import name_of
+from keras_convnext.preprocessing import WARP_FROM, class_names
+from keras_convnext.printable import printable
 from keras_convnext.saliency import grad_cam, overlay
-
-MOST_BYTES = 20 * 2**20
-MOST_PIXELS = 50_000_000  # decoding and rotating takes 12 bytes per pixel, 19 for 16-bit images
-
-
-class UploadError(PrintableError):
-    """A rejected upload. The message is shown to the user."""
 
 
 class Classifier(NamedTuple):
@@ -126,16 +119,21 @@ def answer(classifier: Classifier, upload: str | Path, top: int = 5) -> Answer:
         UploadError: If the file is empty, too large in bytes or pixels, damaged, or not a picture.
             The size is checked before any pixel is decoded.
     """
+    with Path(upload).open("rb") as file:
+        return classified(
+            classifier, squares(file, name_of(Path(upload).name), classifier.size), top
+        )
+
+
+def classified(classifier: Classifier, picture: Squares, top: int = 5) -> Answer:
+    """Classifies a decoded picture, as `answer` does."""
     started = time.perf_counter()
-    picture, notice = _opened(Path(upload))
-    seen = square(picture, classifier.size)
+    seen, sharp, notice, seconds = picture
     (scores,) = classifier.classify(seen[None])
     best = np.argsort(-scores, kind="stable")[:top]
     heat = classifier.saliency and classifier.saliency(seen[None], best[:1].tolist())[0]
-    seconds = time.perf_counter() - started
-    # The input of a low-resolution network is enlarged; the heat map is drawn on a sharp picture.
+    seconds += time.perf_counter() - started
     times = max(1, WARP_FROM // classifier.size)
-    sharp = seen if times == 1 else square(picture, WARP_FROM - 1)
     return Answer(
         {_name(classifier.names, index): float(scores[index]) for index in best},
         Image.fromarray(seen.repeat(times, axis=0).repeat(times, axis=1)),
@@ -151,25 +149,3 @@ def _name(names: Sequence[str], index: int) -> str:
     name = names[index]
     shown = printable(name.replace("_", " "))
     return shown if names.count(name) == 1 else f"{shown} (class {index})"
-
-
-def _opened(path: Path) -> Picture:
-    """Checks and decodes an upload."""
-    name = name_of(path.name)
-    size = path.stat().st_size
-    if size == 0:
-        raise UploadError(f"{name} is empty. Choose another picture.")
-    if size > MOST_BYTES:
-        raise UploadError(
-            f"{name} is too large: the limit is {MOST_BYTES >> 20} MB, and the file has "
-            f"{math.ceil(size / 2**20 * 10) / 10:,} MB. Choose a smaller picture."
-        )
-    try:
-        return read_picture(path, name, MOST_PIXELS)
-    except TooManyPixelsError as error:
-        raise UploadError(
-            f"{name} has too many pixels: the limit is {MOST_PIXELS // 10**6} million. Choose a "
-            "smaller picture."
-        ) from error
-    except (ImageError, OSError) as error:
-        raise UploadError(str(error)) from error

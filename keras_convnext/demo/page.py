@@ -1,17 +1,21 @@
 """The web page: an upload area and the results."""
 
-from collections.abc import Sequence
+import base64
+import io
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from functools import partial
 from html import escape
-from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import keras
 from PIL import Image
 
-from keras_convnext.demo.answers import MOST_BYTES, Classifier, UploadError, answer, classifier_of
-from keras_convnext.pictures import name_of
+from keras_convnext.demo.answers import Classifier, classifier_of
+from keras_convnext.demo.decoder import MOST_BYTES, UploadError
+from keras_convnext.demo.lanes import MOST_WAITING, Lanes
+from keras_convnext.demo.uploads import Uploads
 from keras_convnext.prediction import NONE_OF_THESE
 from keras_convnext.printable import printable
 
@@ -19,7 +23,7 @@ if TYPE_CHECKING:
     import gradio
 
 SENTENCE = "Drop a picture to classify it, and see which parts the network looked at."
-KEPT = 3600  # seconds until uploads are deleted from the server's disk
+GONE = "This upload is no longer here: choose the picture again."
 
 CSS = """
 .gradio-container main { width: 100%; max-width: 1240px !important; }
@@ -69,7 +73,15 @@ def demo_page(
     classifier = (
         model if isinstance(model, Classifier) else classifier_of(model, names, least_probability)
     )
-    with gr.Blocks(title=title, analytics_enabled=False, delete_cache=(KEPT, KEPT)) as page:
+    from gradio.data_classes import GradioRootModel
+
+    class Token(GradioRootModel):
+        """What `Guard` gives visitors for an upload, in place of Gradio's paths and addresses."""
+
+        root: str
+
+    uploads, lanes = Uploads(), Lanes(classifier)
+    with gr.Blocks(title=title, analytics_enabled=False) as page:
         gr.HTML(
             f"<h1>{_escaped(title)}</h1><p>{SENTENCE}</p>" + (note and f"<p>{_escaped(note)}</p>"),
             elem_id="heading",
@@ -78,15 +90,16 @@ def demo_page(
             with gr.Column(scale=2, min_width=300):
                 # Not gr.Image, which would open the file before `respond` can check it.
                 drop = gr.File(label="Picture", height=150, elem_id="drop")
+                drop.data_model = Token
                 status = gr.HTML(_line("status", "answered", ""), elem_id="status")
                 labels = gr.Label(label="Classes", elem_id="labels")
             with gr.Column(scale=3, min_width=300), gr.Row():
+                # Not gr.Image, which would keep the pictures in files.
                 pictures = [
-                    gr.Image(
+                    gr.HTML(
                         label=label,
-                        format="png",
-                        interactive=False,
-                        buttons=[],
+                        show_label=True,
+                        container=True,
                         min_width=200,
                         visible=visible,
                         elem_id=name,
@@ -98,39 +111,52 @@ def demo_page(
                     )
                 ]
         drop.upload(
-            partial(respond, classifier),
+            partial(respond, lanes, uploads),
             drop,
             [drop, labels, *pictures, status],
             api_visibility="private",
+            preprocess=False,
+            # Gradio's queue would keep the answers of those who do not fetch them; `Lanes` has
+            # queues in which slow pictures wait behind the others.
+            queue=False,
         )
+    page.uploads, page.lanes = uploads, lanes  # for `start`
     return page
 
 
 def respond(
-    classifier: Classifier, upload: str
-) -> tuple[None, dict[str, float] | str | None, Image.Image | None, Image.Image | None, str]:
+    lanes: Lanes, uploads: Uploads, token: str
+) -> tuple[None, dict[str, float] | str | None, str | None, str | None, str]:
     """Computes the outputs of the page for an upload.
 
     Args:
-        classifier: Classifier.
-        upload: str. Path of the uploaded file.
+        lanes: Lanes.
+        uploads: Uploads.
+        token: str. The token of an upload.
 
     Returns:
-        tuple: None, which empties the upload area, the labels, the two pictures, and a line of
+        tuple: None, which empties the upload area, the labels, the two pictures and a line, in
         HTML. For a rejected upload everything but the line is None.
     """
+    upload = uploads.take(token) if isinstance(token, str) else None
+    if upload is None:
+        return None, None, None, None, _line("alert", "refused", GONE)
     try:
-        found = answer(classifier, upload)
+        found = lanes.answer(upload)
     except UploadError as error:
         return None, None, None, None, _line("alert", "refused", str(error))
-    said = [f"{name_of(Path(upload).name)}, classified in {found.seconds:.2f} s.", found.notice]
+    finally:
+        upload.abandoned = True  # by a queue in which it may still be
+        upload.close()
+    said = [f"{upload.name}, classified in {found.seconds:.2f} s.", found.notice]
     labels: dict[str, float] | str = found.labels
     if found.none_of_these:
         labels = NONE_OF_THESE
         closest = ", ".join(f"{name} {share:.0%}" for name, share in found.labels.items())
         said.append(f"Closest: {closest}.")
-    line = " ".join(filter(None, said))
-    return None, labels, found.seen, found.where, _line("status", "answered", line)
+    line = _line("status", "answered", " ".join(filter(None, said)))
+    where = None if found.where is None else _picture(found.where)
+    return None, labels, _picture(found.seen), where, line
 
 
 def start(
@@ -150,6 +176,18 @@ def start(
         OSError: If the port is in use, or the host is not an address of this machine.
     """
     gr = require_gradio()
+    from starlette.middleware import Middleware
+
+    from keras_convnext.demo.guard import Guard
+
+    @asynccontextmanager
+    async def lifespan(_: Any) -> AsyncIterator[None]:
+        yield
+        page.uploads.clear()
+        page.lanes.close()
+
+    (event,) = page.config["dependencies"]
+    guard = Middleware(Guard, host=host, uploads=page.uploads, event=event["id"])
     try:
         _, address, _ = page.launch(
             server_name=host,
@@ -162,6 +200,8 @@ def start(
             ssr_mode=False,
             enable_monitoring=False,
             max_file_size=MOST_BYTES,
+            max_threads=MOST_WAITING,
+            app_kwargs={"lifespan": lifespan, "middleware": [guard]},
             footer_links=[],
             theme=gr.themes.Default(primary_hue="blue", font="system-ui", font_mono="system-ui"),
             css=CSS,
@@ -188,6 +228,13 @@ def require_gradio() -> ModuleType:
             name="gradio",
         ) from error
     return gradio
+
+
+def _picture(image: Image.Image) -> str:
+    """Returns a picture in HTML, which needs no file that the page would fetch."""
+    file = io.BytesIO()
+    image.save(file, "PNG")
+    return f'<img alt="" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'
 
 
 def _line(role: str, kind: str, text: str) -> str:

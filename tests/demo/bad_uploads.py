@@ -30,6 +30,14 @@ def encoded(kind, size=(90, 60)):
     return file.getvalue()
 
 
+def scanned(scans, size):
+    """Returns the contents of a JPEG that is decoded in many scans."""
+    file = io.BytesIO()
+    Image.new("RGB", size, (90, 120, 40)).save(file, "JPEG", progressive=True)
+    empty = b"\xff\xda\x00\x08\x01\x01\x00\x01\x3f\x10"  # refines component 1, without data
+    return file.getvalue().removesuffix(b"\xff\xd9") + empty * (scans - 10) + b"\xff\xd9"
+
+
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 90 60\n%%EndComments\nshowpage\n%%EOF\n"
 
 # File name, contents and error message. Pillow itself would reject the first bomb, but not the

@@ -6,14 +6,9 @@ from bad_uploads import REFUSED, encoded, png_of
 from color_network import COLORS, one_class_a_color
 from PIL import Image
 
-from keras_convnext.demo import answers
-from keras_convnext.demo.answers import (
-    Classifier,
-    UploadError,
-    answer,
-    classifier_of,
-    classifier_of_artifact,
-)
+from keras_convnext.demo import decoder
+from keras_convnext.demo.answers import Classifier, answer, classifier_of, classifier_of_artifact
+from keras_convnext.demo.decoder import UploadError
 from keras_convnext.export import export
 from keras_convnext.preprocessing import load_image
 from keras_convnext.saliency import grad_cam, overlay
@@ -131,10 +126,10 @@ def test_the_limits_themselves_are_let_through(tmp_path, monkeypatch):
     photo = encoded("JPEG", (50, 40))
     (tmp_path / "photo.jpg").write_bytes(photo)
     (tmp_path / "strip.png").write_bytes(png_of(1, 2000))
-    monkeypatch.setattr(answers, "MOST_BYTES", len(photo))
-    monkeypatch.setattr(answers, "MOST_PIXELS", 2000)
+    monkeypatch.setattr(decoder, "MOST_BYTES", len(photo))
+    monkeypatch.setattr(decoder, "MOST_PIXELS", 2000)
     assert answer(classifier, tmp_path / "photo.jpg").labels
-    monkeypatch.setattr(answers, "MOST_BYTES", len(photo) - 1)
+    monkeypatch.setattr(decoder, "MOST_BYTES", len(photo) - 1)
     with pytest.raises(UploadError, match="too large"):
         answer(classifier, tmp_path / "photo.jpg")
     monkeypatch.undo()

@@ -31,12 +31,14 @@ class Served:
 
     def __init__(self, folder, weights, port):
         self.log = folder / "log.txt"
+        self.temporary = folder / "temporary"
+        self.temporary.mkdir()
         self.address = f"http://127.0.0.1:{port}/"
         command = [sys.executable, Path(__file__).with_name("serve_demo.py")]
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
                 [*command, "--weights", weights, "--port", str(port)],
-                stdout=log, stderr=log, env={**os.environ, "GRADIO_TEMP_DIR": str(folder)},
+                stdout=log, stderr=log, env={**os.environ, "TMPDIR": str(self.temporary)},
             )  # fmt: skip
 
     def wait(self):
@@ -143,6 +145,19 @@ def test_each_bad_upload_gets_its_message_and_the_page_lives_on(page, served, tm
         assert page.locator("#seen img, #where img").count() == 0
     assert served.peak() - peak < 60 * 2**20
     answered(page, tmp_path / "after.png", "blue")
+
+
+def test_the_name_of_a_file_is_text(page, tmp_path):
+    name = "${1+1} {{value}} <b>x.png"
+    (tmp_path / name).write_bytes(b"")
+    upload(page, tmp_path / name)
+    page.wait_for_selector("#status [role=alert]")
+    assert f"{name} is empty" in page.inner_text("#status")
+
+
+def test_nothing_is_kept(page, served, tmp_path):
+    answered(page, tmp_path / "photo.png", "red")
+    assert [path for path in served.temporary.rglob("*") if path.is_file()] == []
 
 
 def test_nothing_is_asked_of_other_machines(page, served, tmp_path):

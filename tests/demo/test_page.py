@@ -1,9 +1,11 @@
+import base64
+import io
 import sys
+from functools import cache
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import requests
 import typer
 from bad_uploads import REFUSED, encoded
 from color_network import one_class_a_color, save_with_names
@@ -13,8 +15,10 @@ from typer.testing import CliRunner
 from keras_convnext.cli import demonstration
 from keras_convnext.demo import answers
 from keras_convnext.demo import page as page_module
-from keras_convnext.demo.answers import MOST_BYTES, Classifier
-from keras_convnext.demo.page import demo_page, respond, start
+from keras_convnext.demo.answers import Classifier
+from keras_convnext.demo.lanes import Lanes
+from keras_convnext.demo.page import demo_page, respond
+from keras_convnext.demo.uploads import Space, Upload, Uploads
 from keras_convnext.pretrained.catalog import list_weights
 
 
@@ -27,23 +31,38 @@ def heat(pixels, classes):
 
 
 LIVE, EXPORTED = Classifier(classify, 32, "ab", heat), Classifier(classify, 32, "ab")
+UNSURE = LIVE._replace(names=("<a>", "b"), least_probability=0.8)
+
+lanes = cache(Lanes)
+
+
+def responded(classifier, path):
+    """What the page shows for an upload."""
+    uploads = Uploads()
+    token = uploads.add(Upload(path.open("rb"), path.name, Space(uploads)))
+    return respond(lanes(classifier), uploads, token)
+
+
+def shown(html):
+    """The picture in a piece of HTML."""
+    data = html.removeprefix('<img alt="" src="data:image/png;base64,').removesuffix('">')
+    return Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
 
 
 def test_an_upload_fills_the_page_and_empties_the_drop_area(tmp_path):
     (tmp_path / "a&b.png").write_bytes(encoded("PNG"))
-    drop, labels, seen, where, line = respond(LIVE, str(tmp_path / "a&b.png"))
+    drop, labels, seen, where, line = responded(LIVE, tmp_path / "a&b.png")
     assert drop is None
     assert labels == {"b": 0.75, "a": 0.25}
-    assert seen.size == (384, 384)
-    assert where.size == (383, 383)
+    assert shown(seen).size == (384, 384)
+    assert shown(where).size == (383, 383)
     assert line.startswith('<p role="status" class="answered">a&amp;b.png, classified in 0.')
-    assert respond(EXPORTED, str(tmp_path / "a&b.png"))[3] is None
+    assert responded(EXPORTED, tmp_path / "a&b.png")[3] is None
 
 
 def test_an_upload_of_none_of_the_classes_is_said_to_be_that(tmp_path):
     (tmp_path / "x.png").write_bytes(encoded("PNG"))
-    unsure = LIVE._replace(names=("<a>", "b"), least_probability=0.8)
-    _, labels, seen, where, line = respond(unsure, str(tmp_path / "x.png"))
+    _, labels, seen, where, line = responded(UNSURE, tmp_path / "x.png")
     assert labels == "none of its classes"
     assert line.endswith(" s. Closest: b 75%, &lt;a&gt; 25%.</p>")
     assert seen
@@ -54,7 +73,7 @@ def test_an_upload_of_none_of_the_classes_is_said_to_be_that(tmp_path):
 def test_a_refused_upload_leaves_a_message_and_nothing_else(name, tmp_path):
     make, said = REFUSED[name]
     (tmp_path / name).write_bytes(make())
-    *emptied, line = respond(LIVE, str(tmp_path / name))
+    *emptied, line = responded(LIVE, tmp_path / name)
     assert emptied == [None] * 4
     assert line.startswith('<p role="alert" class="refused">')
     assert name in line
@@ -63,7 +82,18 @@ def test_a_refused_upload_leaves_a_message_and_nothing_else(name, tmp_path):
 
 def test_the_name_of_a_file_is_not_markup(tmp_path):
     (tmp_path / "<b>x.png").write_bytes(b"")
-    assert "&lt;b&gt;x.png is empty" in respond(LIVE, str(tmp_path / "<b>x.png"))[-1]
+    assert "&lt;b&gt;x.png is empty" in responded(LIVE, tmp_path / "<b>x.png")[-1]
+
+
+def test_an_upload_is_answered_once(tmp_path):
+    (tmp_path / "x.png").write_bytes(encoded("PNG"))
+    uploads = Uploads()
+    token = uploads.add(Upload((tmp_path / "x.png").open("rb"), "x.png", Space(uploads)))
+    assert respond(lanes(LIVE), uploads, token)[1]
+    for asked in (token, "", str(tmp_path / "x.png"), {"path": str(tmp_path / "x.png")}, None):
+        *emptied, line = respond(lanes(LIVE), uploads, asked)
+        assert emptied == [None] * 4
+        assert "no longer here" in line
 
 
 def components(page):
@@ -85,27 +115,6 @@ def test_what_cannot_tell_where_it_looked_has_one_picture():
     pytest.importorskip("gradio")
     parts = components(demo_page(EXPORTED))
     assert (parts["seen"].visible, parts["where"].visible) == (True, False)
-
-
-def test_an_upload_over_the_limit_is_refused_while_it_comes(free_port, monkeypatch, tmp_path):
-    pytest.importorskip("gradio")
-    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path))
-    page = demo_page(LIVE)
-    address = start(page, port=free_port)
-    try:
-        assert address == f"http://127.0.0.1:{free_port}/"
-        for size, status in ((MOST_BYTES + 1, 413), (MOST_BYTES, 200)):
-            files = {"files": ("x.jpg", bytes(size))}
-            sent = requests.post(f"{address}gradio_api/upload", files=files, timeout=60)
-            assert sent.status_code == status
-        config = requests.get(f"{address}config", timeout=60).json()
-        assert (config["analytics_enabled"], config["run_history"]) == (False, False)
-        assert config["footer_links"] == []
-        with pytest.raises(OSError, match=f"Received: host=127.0.0.1, port={free_port}"):
-            start(demo_page(LIVE), port=free_port)
-    finally:
-        page.close()
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 @pytest.fixture
@@ -185,6 +194,6 @@ def test_a_picture_keeps_its_orientation(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turn by 90 degrees clockwise
     wide.save(tmp_path / "photo.jpg", exif=exif, quality=100)
-    seen = np.asarray(respond(LIVE, str(tmp_path / "photo.jpg"))[2])
+    seen = np.asarray(shown(responded(LIVE, tmp_path / "photo.jpg")[2]))
     assert seen[10, 190].argmax() == 2
     assert seen[-10, 190].argmax() == 0

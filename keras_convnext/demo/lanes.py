@@ -1,0 +1,203 @@
+"""Who waits for whom: ordinary pictures, slow pictures and the network each have a queue.
+
+An ordinary picture waits for those before it, never for a slow one. Pictures are decoded in two
+processes, which are ended if a picture takes too long, or in one where memory is scarce.
+"""
+
+import json
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future, TimeoutError
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from keras_convnext.demo.answers import Answer, Classifier, classified
+from keras_convnext.demo.decoder import MOST_MEMORY, Squares, UploadError
+from keras_convnext.demo.uploads import Upload
+
+QUICK = 1.0  # an ordinary picture is expected to take at most this many seconds
+MOST_SECONDS = 10  # until the process that decodes a picture is ended
+MOST_WAITING = 256  # visitors at a time
+MOST_SLOW = 10  # slow pictures that may wait
+PATIENCE = 120  # seconds that a picture may wait in one queue
+
+Result = TypeVar("Result")
+
+
+class Lanes:
+    """Classifies uploads of many visitors.
+
+    Args:
+        classifier: Classifier.
+    """
+
+    def __init__(self, classifier: Classifier) -> None:
+        self._classifier = classifier
+        self._quick, self._network = Lane(MOST_WAITING), Lane(MOST_WAITING)
+        self._decoders = [Decoder()]
+        self._slow = self._quick
+        if _available_memory() > 2 * MOST_MEMORY:
+            self._slow = Lane(MOST_SLOW)
+            self._decoders.append(Decoder())
+
+    def answer(self, upload: Upload) -> Answer:
+        """Waits, and classifies an upload.
+
+        Raises:
+            UploadError: As in `answer`, if the picture takes too long to decode, or if too many
+                visitors are waiting.
+        """
+        first, last = self._decoders[0], self._decoders[-1]
+        size = self._classifier.size
+        squares = self._quick.wait(partial(first.decode, upload, size, QUICK), upload)
+        squares = squares or self._slow.wait(partial(last.decode, upload, size), upload)
+        assert squares, "Only a decoder with an expectation declines."
+        return self._network.wait(partial(classified, self._classifier, squares), upload)
+
+    def close(self) -> None:
+        """Ends the processes."""
+        for decoder in self._decoders:
+            decoder.end()
+
+
+class Lane:
+    """A queue with one worker, first come, first served.
+
+    Args:
+        most: int. How many may wait.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._waiting: queue.Queue[tuple[Future[Any], Callable[[], Any], Upload]]
+        self._waiting = queue.Queue(most)
+        # A daemon, since Python waits for other threads before it ends.
+        threading.Thread(target=self._work, daemon=True).start()
+
+    def wait(self, work: Callable[[], Result], upload: Upload) -> Result:
+        """Waits for the result of `work`, which is skipped once the visitor has gone."""
+        future: Future[Result] = Future()
+        try:
+            self._waiting.put_nowait((future, work, upload))
+            return future.result(PATIENCE)
+        except (queue.Full, TimeoutError) as error:
+            future.cancel()
+            raise UploadError(
+                f"Too many pictures are waiting: try {upload.name} again later."
+            ) from error
+
+    def _work(self) -> None:
+        while True:
+            future, work, upload = self._waiting.get()
+            if not future.set_running_or_notify_cancel():
+                continue
+            try:
+                if upload.abandoned:
+                    raise UploadError(f"Nobody waits for {upload.name}.")
+                future.set_result(work())
+            except BaseException as error:
+                future.set_exception(error)
+
+
+class Decoder:
+    """A process that decodes one picture at a time."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def decode(self, upload: Upload, size: int, expected: float | None = None) -> Squares | None:
+        """Decodes an upload.
+
+        Args:
+            upload: Upload.
+            size: int. Side of the network's input, in pixels.
+            expected: float or None. If the picture may take longer, in seconds, it is not decoded.
+
+        Returns:
+            `Squares`, or None if the picture may take longer than `expected`.
+
+        Raises:
+            UploadError: If the picture is refused, or takes more than `MOST_SECONDS`.
+        """
+        if self._process and self._process.poll() is not None:
+            self.end()
+        process = self._process = self._process or _started()
+        overtime = threading.Timer(MOST_SECONDS, self.end)
+        overtime.start()
+        try:
+            return _asked(process, upload, size, expected)
+        except UploadError:
+            raise
+        except (OSError, EOFError, ValueError) as error:  # ValueError: the file was closed
+            self.end()
+            raise UploadError(
+                f"{upload.name} takes too long or too much memory to decode. Choose another "
+                "picture, or save it as JPEG."
+            ) from error
+        finally:
+            overtime.cancel()
+            overtime.join()
+
+    def end(self) -> None:
+        """Ends the process. The next picture starts another."""
+        process, self._process = self._process, None
+        if process:
+            process.kill()
+            process.wait()
+
+
+def _started() -> "subprocess.Popen[bytes]":
+    # Not with `multiprocessing`, which would run the main script again.
+    code = f"import sys; sys.path[:] = {sys.path}; from keras_convnext.demo.decoder import main"
+    return subprocess.Popen(
+        [sys.executable, "-c", f"{code}; main()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,  # so that Ctrl-C ends the server, and the server this
+    )
+
+
+def _asked(
+    process: "subprocess.Popen[bytes]", upload: Upload, size: int, expected: float | None
+) -> Squares | None:
+    asking, answer = process.stdin, process.stdout
+    assert asking
+    assert answer
+    file = upload.file
+    asked = {"bytes": file.seek(0, 2), "name": upload.name, "size": size, "seconds": expected}
+    file.seek(0)
+    asking.write(json.dumps(asked).encode() + b"\n")
+    while chunk := file.read(2**20):
+        asking.write(chunk)
+    asking.flush()
+    line = answer.readline()
+    if not line.endswith(b"\n"):
+        raise EOFError
+    said = json.loads(line)
+    if "slow" in said:
+        return None
+    if "refused" in said:
+        raise UploadError(said["refused"])
+    seen, sharp = (_read(answer, side) for side in said["sides"])
+    return Squares(seen, sharp, said["notice"], said["seconds"])
+
+
+def _read(answer: Any, side: int) -> np.ndarray:
+    pixels = answer.read(side * side * 3)
+    if len(pixels) < side * side * 3:
+        raise EOFError
+    return np.frombuffer(pixels, np.uint8).reshape(side, side, 3)
+
+
+def _available_memory() -> float:
+    """Returns the memory that programs can still use, in bytes; infinite where it is unknown."""
+    try:
+        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        return int(fields["MemAvailable"].split()[0]) * 1024
+    except (OSError, KeyError, ValueError):
+        return float("inf")
