@@ -1,6 +1,7 @@
 """Names of files, classes, layers, runs and columns are text in every output."""
 
 import ast
+import io
 import re
 import shutil
 import unicodedata
@@ -22,6 +23,8 @@ from keras_convnext import export, saliency
 from keras_convnext.data.errors import DataError
 from keras_convnext.data.sources import open_source
 from keras_convnext.demo import answers, page
+from keras_convnext.demo.lanes import Lanes
+from keras_convnext.demo.uploads import Space, Upload, Uploads
 from keras_convnext.evaluation import draw_confusion, evaluate
 from keras_convnext.export.exporting import ExportError
 from keras_convnext.prediction import Label, Prediction, draw_predictions, find_images
@@ -204,13 +207,12 @@ def test_the_page_shows_names_as_text(tmp_path):
     )
     shutil.copy(PHOTO, tmp_path / NAME)
     assert list(answers.answer(classifier, tmp_path / NAME).labels) == [SHOWN, "a"]
-    *_, line = page.respond(classifier, str(tmp_path / NAME))
-    assert is_text(line)
-    assert "<b>" not in line
-    (tmp_path / NAME).write_bytes(b"none")
-    *_, line = page.respond(classifier, str(tmp_path / NAME))
-    assert is_text(line)
-    assert "<b>" not in line
+    for data in (PHOTO.read_bytes(), b"none"):
+        uploads = Uploads()
+        token = uploads.add(Upload(io.BytesIO(data), printable(NAME), Space(uploads)))
+        *_, line = page.respond(Lanes(classifier), uploads, token)
+        assert is_text(line)
+        assert "<b>" not in line
     pytest.importorskip("gradio")
     made = page.demo_page(classifier, title=NAME, note=NAME)
     heading = next(

@@ -14,7 +14,7 @@ from damaged_pictures import PNG, chunk
 from PIL import Image
 
 from keras_convnext.data.images import evaluation_image
-from keras_convnext.demo import Classifier, UploadError, answer
+from keras_convnext.demo.answers import Classifier, UploadError, answer
 from keras_convnext.export import saved_model
 from keras_convnext.preprocessing import ImageError, load_image
 

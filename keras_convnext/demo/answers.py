@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from keras_convnext.demo.decoder import Squares, squares
+from keras_convnext.demo.decoder import UploadError as UploadError
 from keras_convnext.export import Artifact
 from keras_convnext.pictures import name_of
 from keras_convnext.preprocessing import WARP_FROM, class_names

@@ -9,7 +9,6 @@ import math
 import os
 import sys
 import time
-import warnings
 from contextlib import suppress
 from typing import IO, NamedTuple
 
@@ -99,8 +98,7 @@ def expected_seconds(file: IO[bytes]) -> float:
     0 for a file that `squares` refuses without decoding it.
     """
     file.seek(0)
-    with suppress(Exception), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with suppress(Exception):
         formats = [kind for kind in FORMATS if kind in Image.OPEN]
         with Image.open(file, formats=formats) as image:
             pixels, kind = math.prod(image.size), image.format
