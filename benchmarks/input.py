@@ -75,9 +75,9 @@ def timm_loaders(files: list[str], options: argparse.Namespace) -> dict[str, Ite
 def our_datasets(files: list[str], options: argparse.Namespace) -> dict[str, Iterable]:
     import tensorflow as tf
 
+    from keras_convnext.classification.augmentation import training_image
     from keras_convnext.data.images import evaluation_image
     from keras_convnext.data.source import untuned
-    from keras_convnext.training.augmentation import training_image
 
     def dataset(images: int, example: Callable, change: Callable | None = None):
         repeated = [files[i % len(files)] for i in range(images)]

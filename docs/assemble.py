@@ -32,7 +32,7 @@ PATTERNS = (
 )
 CONTENTS = "docs/index.md"  # appended to the first page
 # Pages with another name on the site.
-PAGES = {"README.md": "index.md", "keras_convnext/training/recipes.py": "docs/recipes.md"}
+PAGES = {"README.md": "index.md", "keras_convnext/classification/recipes.py": "docs/recipes.md"}
 IN_ONE_LINE = re.compile(r"(?<=\d), (?=\d)")  # numbers in the cell of a table
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)")
 

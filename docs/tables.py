@@ -4,12 +4,12 @@ import typer
 from typer.cli import get_docs_for_click
 
 from keras_convnext.builders import BUILDERS
+from keras_convnext.classification.recipes import RECIPES, Recipe, RecipeFamily
 from keras_convnext.cli import app
 from keras_convnext.complexity import parts
 from keras_convnext.pretrained.catalog import TAGS, list_weights
 from keras_convnext.training.devices import DEVICES
 from keras_convnext.training.planning import plan
-from keras_convnext.training.recipes import RECIPES, Recipe, RecipeFamily
 from keras_convnext.training.settings import recipe_for
 from keras_convnext.variants import VARIANTS
 

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from keras_convnext import list_weights, load_model
-from keras_convnext.evaluation import evaluate
+from keras_convnext.classification import evaluate
 
 
 def main(

@@ -19,6 +19,7 @@ import tensorflow as tf
 from damaged_pictures import damaged, pictures
 from PIL import Image
 
+from keras_convnext.classification.prediction import predict_files
 from keras_convnext.data.checks import refuse_broken
 from keras_convnext.data.errors import DataError
 from keras_convnext.data.images import evaluation_image, training_crop
@@ -26,7 +27,6 @@ from keras_convnext.data.tables import TableSource
 from keras_convnext.demo import answers
 from keras_convnext.export import saved_model
 from keras_convnext.pictures import ImageError, ImageWarning
-from keras_convnext.prediction import predict_files
 from keras_convnext.preprocessing import load_image
 
 MANY = int(os.environ.get("KERAS_CONVNEXT_FUZZ_PICTURES", 20_000))

@@ -20,19 +20,24 @@ from training import toy_runs
 
 import keras_convnext
 from keras_convnext import export, saliency
+from keras_convnext.classification import draw_confusion, evaluate
+from keras_convnext.classification.prediction import (
+    Label,
+    Prediction,
+    draw_predictions,
+    find_images,
+)
+from keras_convnext.classification.recipes import RECIPES
 from keras_convnext.data.errors import DataError
 from keras_convnext.data.sources import open_source
 from keras_convnext.demo import answers, page
 from keras_convnext.demo.lanes import Lanes
 from keras_convnext.demo.uploads import Space, Upload, Uploads
-from keras_convnext.evaluation import draw_confusion, evaluate
 from keras_convnext.export.exporting import ExportError
-from keras_convnext.prediction import Label, Prediction, draw_predictions, find_images
 from keras_convnext.preprocessing import class_names, load_image
 from keras_convnext.pretrained.errors import DownloadError
 from keras_convnext.printable import printable
 from keras_convnext.training.planning import plan
-from keras_convnext.training.recipes import RECIPES
 from keras_convnext.training.settings import recipe_for
 
 ROOT = Path(__file__).parents[1]

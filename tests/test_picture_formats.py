@@ -8,13 +8,13 @@ import tensorflow as tf
 from pictures_of_every_kind import PHOTO, SIDES, encoded, exif, kinds, not_pictures
 from PIL import Image
 
+from keras_convnext.classification.prediction import predict_files
 from keras_convnext.data.checks import refuse_broken
 from keras_convnext.data.errors import DataError
 from keras_convnext.data.images import evaluation_image, training_crop
 from keras_convnext.data.sources import open_source
 from keras_convnext.demo.answers import Classifier, UploadError, answer
 from keras_convnext.export.saved_model import decode
-from keras_convnext.prediction import predict_files
 from keras_convnext.preprocessing import ImageError, ImageWarning, load_image
 
 KINDS = kinds()

@@ -34,7 +34,7 @@ from keras_convnext.pretrained.catalog import list_weights
 if TYPE_CHECKING:
     import keras
 
-    from keras_convnext.prediction import Prediction
+    from keras_convnext.classification.prediction import Prediction
 
 STANDARD_INPUT = "-"
 RANDOM_WEIGHTS = "Random weights: these labels mean nothing. Name a checkpoint with --weights."
@@ -81,7 +81,11 @@ def predict(
     """
     with _files(images) as (files, standard_input):
         import_backend()
-        from keras_convnext.prediction import draw_predictions, find_images, predict_files
+        from keras_convnext.classification.prediction import (
+            draw_predictions,
+            find_images,
+            predict_files,
+        )
 
         paths = find_images(files)
         chosen = chosen_network(model, weights, size, reading(entry, prefix, ignore))
@@ -206,7 +210,7 @@ def _random_network(model: str, shape: Shape) -> "keras.Model":
 
 
 def _write(predictions: Sequence["Prediction"]) -> None:
-    from keras_convnext.prediction import NONE_OF_THESE
+    from keras_convnext.classification.prediction import NONE_OF_THESE
 
     blocks = []
     for prediction in predictions:

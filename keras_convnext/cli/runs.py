@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from keras_convnext.classification.recipes import RECIPES, Recipe
 from keras_convnext.cli.application import (
     BatchSize,
     Entry,
@@ -34,7 +35,6 @@ from keras_convnext.cli.terminal import (
     write_table,
 )
 from keras_convnext.training.planning import plan
-from keras_convnext.training.recipes import RECIPES, Recipe
 from keras_convnext.training.settings import recipe_for
 
 DATA_HELP = "Folder with a subfolder per class, CSV table, shards, or a TensorFlow Datasets name."
@@ -112,7 +112,7 @@ def evaluate_network(
 ) -> None:
     """Measure accuracy with the protocol of the published figures."""
     import_backend()
-    from keras_convnext.evaluation import draw_confusion, evaluate
+    from keras_convnext.classification import draw_confusion, evaluate
     from keras_convnext.preprocessing import class_names
 
     shape = shape_of(None if weights.endswith(".keras") else size)

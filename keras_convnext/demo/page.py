@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import keras
 from PIL import Image
 
+from keras_convnext.classification.prediction import NONE_OF_THESE
 from keras_convnext.demo.answers import Classifier, classifier_of
 from keras_convnext.demo.decoder import MOST_BYTES, UploadError
 from keras_convnext.demo.lanes import MOST_WAITING, Lanes
 from keras_convnext.demo.uploads import Uploads
-from keras_convnext.prediction import NONE_OF_THESE
 from keras_convnext.printable import printable
 
 if TYPE_CHECKING:

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 from keras_convnext.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from keras_convnext.classification.recipes import RECIPES, Recipe
     from keras_convnext.training.journal import Interrupted, NonFiniteLossError
     from keras_convnext.training.muon import Muon
     from keras_convnext.training.optimizer import AdamW, LossScaleOptimizer
     from keras_convnext.training.planning import plan
-    from keras_convnext.training.recipes import RECIPES, Recipe
     from keras_convnext.training.run import train
     from keras_convnext.training.schedule import WarmupCosine
     from keras_convnext.training.settings import recipe_for

@@ -9,9 +9,9 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_convnext.classification.recipes import Recipe
 from keras_convnext.data.source import Source
 from keras_convnext.printable import printable
-from keras_convnext.training.recipes import Recipe
 from keras_convnext.training.state import write_whole
 
 

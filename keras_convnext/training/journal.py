@@ -14,9 +14,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_convnext.classification.recipes import Recipe
 from keras_convnext.printable import PrintableMessage
 from keras_convnext.training.layout import Layout
-from keras_convnext.training.recipes import Recipe
 from keras_convnext.training.state import Progress, save_state, state_of, write_whole
 
 RAW, EMA = "", "ema_"  # prefixes of the metrics of the weights and of their moving average

@@ -6,7 +6,7 @@ import json
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from keras_convnext.training.recipes import Recipe
+from keras_convnext.classification.recipes import Recipe
 
 if TYPE_CHECKING:
     import tensorflow as tf

@@ -14,9 +14,9 @@ and 24.7 GB.
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from keras_convnext.classification.recipes import Recipe
 from keras_convnext.complexity import parts
 from keras_convnext.training.devices import Device
-from keras_convnext.training.recipes import Recipe
 from keras_convnext.variants import VARIANTS, Variant
 
 

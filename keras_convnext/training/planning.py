@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+from keras_convnext.classification.recipes import Recipe
 from keras_convnext.complexity import parts
 from keras_convnext.printable import printable
 from keras_convnext.training.devices import (
@@ -19,7 +20,6 @@ from keras_convnext.training.devices import (
 )
 from keras_convnext.training.layout import shares
 from keras_convnext.training.memory import Memory, memory_of, network_of
-from keras_convnext.training.recipes import Recipe
 
 _IMAGENET_1K = (1_281_167, 1_000)
 DATA = {  # images and classes in the training split of each recipe's dataset

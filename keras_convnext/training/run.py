@@ -10,20 +10,20 @@ import tensorflow as tf
 from rich.console import Console
 from rich.text import Text
 
+from keras_convnext.classification.input import evaluation_batches, training_batches
+from keras_convnext.classification.network import build_network, compile_for, save_classifier
+from keras_convnext.classification.recipes import Recipe
 from keras_convnext.data.checks import check_images, reason_of, refuse_broken
 from keras_convnext.data.errors import DataError, NoSuchSplitError
 from keras_convnext.data.held_out import hold_out
 from keras_convnext.data.source import Source
 from keras_convnext.data.sources import open_source
 from keras_convnext.printable import printable
-from keras_convnext.training.assembly import build_network, compile_for, save_classifier
 from keras_convnext.training.display import Charts, ProgressBar, draw_run, is_installed
 from keras_convnext.training.fitted import FittedModel
 from keras_convnext.training.folder import claim, describe
-from keras_convnext.training.input import evaluation_batches, training_batches
 from keras_convnext.training.journal import Interrupted, Journal, averaged_weights
 from keras_convnext.training.layout import Layout, find_strategy, layout_of
-from keras_convnext.training.recipes import Recipe
 from keras_convnext.training.settings import recipe_for
 from keras_convnext.training.state import Progress, restore_state, saved_states, write_whole
 

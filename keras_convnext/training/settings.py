@@ -5,8 +5,14 @@ import json
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeGuard
 
+from keras_convnext.classification.recipes import (
+    OPTIMIZERS,
+    PRECISIONS,
+    RECIPES,
+    Recipe,
+    RecipeFamily,
+)
 from keras_convnext.printable import printable
-from keras_convnext.training.recipes import OPTIMIZERS, PRECISIONS, RECIPES, Recipe, RecipeFamily
 from keras_convnext.variants import VARIANTS
 
 Rule = tuple[str, Callable[[object], bool]]  # description of valid values, and their check

@@ -5,16 +5,16 @@ import pytest
 from data_on_disk import encoded_image, example, write_folder, write_tfrecords
 from PIL import Image
 
-from keras_convnext.data.errors import DataError
-from keras_convnext.data.sources import open_source
-from keras_convnext.evaluation import evaluate
-from keras_convnext.prediction import (
+from keras_convnext.classification import evaluate
+from keras_convnext.classification.prediction import (
     PHOTO_HEIGHT,
     Label,
     Prediction,
     draw_predictions,
     predict_files,
 )
+from keras_convnext.data.errors import DataError
+from keras_convnext.data.sources import open_source
 
 
 def model_of(classes):
@@ -62,7 +62,8 @@ def test_what_is_back_again_is_no_traceback(tmp_path, monkeypatch):
     source = open_source(tmp_path)
     path.unlink()
     monkeypatch.setattr(
-        "keras_convnext.evaluation.accuracy.refuse_broken", lambda *_: path.write_bytes(content)
+        "keras_convnext.classification.evaluation.refuse_broken",
+        lambda *_: path.write_bytes(content),
     )
     with pytest.raises(DataError, match=rf"{path}; No such file or directory Received: {tmp_path}"):
         evaluate(model_of(2), source, batch_size=2)

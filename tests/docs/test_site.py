@@ -3,10 +3,10 @@
 import re
 from pathlib import Path
 
+from keras_convnext.classification.recipes import RECIPES, Recipe
 from keras_convnext.cli import app
 from keras_convnext.pretrained.catalog import CATALOG, TAGS
 from keras_convnext.training.devices import DEVICES
-from keras_convnext.training.recipes import RECIPES, Recipe
 from keras_convnext.variants import VARIANTS
 
 ROOT = Path(__file__).parents[2]

@@ -1,6 +1,6 @@
 import pytest
 
-from keras_convnext.training.recipes import RECIPES, Recipe, RecipeFamily
+from keras_convnext.classification.recipes import RECIPES, Recipe, RecipeFamily
 from keras_convnext.training.settings import _RULES, recipe_for
 
 

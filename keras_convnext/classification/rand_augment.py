@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
-from keras_convnext.training import operations
+from keras_convnext.classification import operations
 
 HIGHEST = 10.0  # magnitude
 

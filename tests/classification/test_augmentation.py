@@ -8,10 +8,10 @@ import tensorflow as tf
 from PIL import Image
 from torch_reference import declare_torchvision_operators
 
+from keras_convnext.classification.augmentation import jitter, training_image
+from keras_convnext.classification.erasing import random_erasing
+from keras_convnext.classification.rand_augment import rand_augment
 from keras_convnext.data.images import training_crop
-from keras_convnext.training.augmentation import jitter, training_image
-from keras_convnext.training.erasing import random_erasing
-from keras_convnext.training.rand_augment import rand_augment
 
 declare_torchvision_operators()
 from torchvision.transforms import functional  # noqa: E402

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 import keras_convnext
-from keras_convnext.prediction import (
+from keras_convnext.classification.prediction import (
     CARD_WIDTH,
     Label,
     Prediction,

@@ -10,8 +10,8 @@ import tensorflow as tf
 from PIL import Image
 from torch_reference import declare_torchvision_operators
 
-from keras_convnext.training.operations import FILL, translate_x, translate_y
-from keras_convnext.training.rand_augment import OPERATIONS, apply_operation
+from keras_convnext.classification.operations import FILL, translate_x, translate_y
+from keras_convnext.classification.rand_augment import OPERATIONS, apply_operation
 
 declare_torchvision_operators()
 from timm.data import auto_augment  # noqa: E402

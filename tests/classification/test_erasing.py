@@ -5,7 +5,7 @@ import math
 import numpy as np
 import tensorflow as tf
 
-from keras_convnext.training.erasing import erased_box, random_erasing
+from keras_convnext.classification.erasing import erased_box, random_erasing
 
 HEIGHT, WIDTH = 120, 80
 

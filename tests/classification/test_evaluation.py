@@ -4,9 +4,9 @@ import pytest
 from data_on_disk import write_folder
 from PIL import Image
 
+from keras_convnext.classification import draw_confusion, evaluate
 from keras_convnext.data.errors import DataError
 from keras_convnext.data.sources import open_source
-from keras_convnext.evaluation import draw_confusion, evaluate
 from keras_convnext.preprocessing import class_labels, load_image
 
 WNIDS = [wnid for wnid, _ in class_labels(1000)]

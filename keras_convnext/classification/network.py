@@ -6,12 +6,12 @@ import keras
 import tensorflow as tf
 
 from keras_convnext.builders import BUILDERS
+from keras_convnext.classification.recipes import Recipe
 from keras_convnext.training.fitted import FittedModel
 from keras_convnext.training.layout import Layout
 from keras_convnext.training.memory import network_of
 from keras_convnext.training.muon import Muon
 from keras_convnext.training.optimizer import AdamW, LossScaleOptimizer
-from keras_convnext.training.recipes import Recipe
 from keras_convnext.training.schedule import WarmupCosine
 
 

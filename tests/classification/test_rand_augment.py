@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from keras_convnext.training.rand_augment import (
+from keras_convnext.classification.rand_augment import (
     OPERATIONS,
     Config,
     apply_operation,

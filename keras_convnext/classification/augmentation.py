@@ -2,10 +2,10 @@
 
 import tensorflow as tf
 
+from keras_convnext.classification import operations
+from keras_convnext.classification.erasing import random_erasing as erase
+from keras_convnext.classification.rand_augment import rand_augment as distort
 from keras_convnext.data.images import training_crop
-from keras_convnext.training import operations
-from keras_convnext.training.erasing import random_erasing as erase
-from keras_convnext.training.rand_augment import rand_augment as distort
 
 
 def training_image(

@@ -6,7 +6,7 @@ import tensorflow as tf
 import torch
 from torch_reference import declare_torchvision_operators
 
-from keras_convnext.training.mixing import draw, mix, smoothed_targets, weights_of_images
+from keras_convnext.classification.mixing import draw, mix, smoothed_targets, weights_of_images
 
 declare_torchvision_operators()
 from timm.data import mixup as timm_mixup  # noqa: E402

@@ -4,12 +4,12 @@ import math
 
 import tensorflow as tf
 
+from keras_convnext.classification.augmentation import training_image
+from keras_convnext.classification.mixing import mix, smoothed_targets
+from keras_convnext.classification.recipes import Recipe
 from keras_convnext.data.images import evaluation_image
 from keras_convnext.data.source import Source
-from keras_convnext.training.augmentation import training_image
 from keras_convnext.training.layout import Layout
-from keras_convnext.training.mixing import mix, smoothed_targets
-from keras_convnext.training.recipes import Recipe
 
 # No branch here depends on a tensor, and AutoGraph would rewrite each function for seconds.
 _as_it_stands = tf.autograph.experimental.do_not_convert
