@@ -114,14 +114,14 @@ def status(field):
 
 
 def recipe_of(case):
-    from keras_convnext.training.settings import recipe_for
+    from keras_convnext.classification.settings import recipe_for
 
     return recipe_for(RECIPE, case.model, case.settings)
 
 
 def modeled(case):
+    from keras_convnext.classification.memory import memory_of
     from keras_convnext.training.devices import DEVICES
-    from keras_convnext.training.memory import memory_of
 
     device = DEVICES["cpu-core"]._replace(is_gpu=not case.fused)
     return memory_of(recipe_of(case), case.model, CLASSES, case.batch, case.accumulated, device)

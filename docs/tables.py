@@ -4,13 +4,12 @@ import typer
 from typer.cli import get_docs_for_click
 
 from keras_convnext.builders import BUILDERS
-from keras_convnext.classification.recipes import RECIPES, Recipe, RecipeFamily
+from keras_convnext.classification import RECIPES, plan, recipe_for
 from keras_convnext.cli import app
 from keras_convnext.complexity import parts
 from keras_convnext.pretrained.catalog import TAGS, list_weights
 from keras_convnext.training.devices import DEVICES
-from keras_convnext.training.planning import plan
-from keras_convnext.training.settings import recipe_for
+from keras_convnext.training.settings import with_all_networks
 from keras_convnext.variants import VARIANTS
 
 
@@ -45,9 +44,10 @@ def weights():
 
 def recipes():
     """Every field of every recipe."""
+    columns = [with_all_networks(family) for family in RECIPES.values()]
     rows = [
-        (f"`{field}`", *(_value(_by_network(family, field)) for family in RECIPES.values()))
-        for field in Recipe._fields
+        (f"`{field}`", *(_value(column[field]) for column in columns))
+        for field in columns[0]
         if field != "name"
     ]
     return _table(("field", *(f"`{name}`" for name in RECIPES)), rows)
@@ -56,7 +56,7 @@ def recipes():
 def planned():
     """The output of `plan` for a large run."""
     recipe = recipe_for("imagenet22k", "convnext_base")
-    rows = plan(recipe, "convnext_base", None, recipe.devices, "a100-80gb").rows()
+    rows = plan(recipe, "convnext_base", None, recipe.batch.devices, "a100-80gb").rows()
     return _table(("imagenet22k, convnext_base", "", ""), rows)
 
 
@@ -91,15 +91,6 @@ def _table(heads, rows):
 
 def _numbers(values):
     return ",\u00a0".join(f"{value:.4g}" for value in values)  # in one line
-
-
-def _by_network(family, field):
-    """Returns the shared value or, if networks differ, a dict by network, with "" for the rest."""
-    shared = getattr(family.shared, field)
-    own = getattr(family, field) if field in RecipeFamily._fields else {}
-    if not own:
-        return shared
-    return dict(own) if field == "drop_path_rate" else {**own, "": shared}
 
 
 def _value(value):

@@ -17,13 +17,14 @@ from keras_convnext import load_model
 from keras_convnext.conversion import checkpoint_file
 from keras_convnext.export import export
 from keras_convnext.preprocessing import class_names
+from keras_convnext.pretrained.record import recorded_names
 
 CAT = Path(__file__).with_name("photos") / "cat.jpg"
 
 
 def main(model: str, weights: str, output: str) -> None:
     network = load_model(weights, model)
-    names = class_names(network.output_shape[-1], checkpoint_file(weights, model))
+    names = class_names(network.output_shape[-1], recorded_names(checkpoint_file(weights, model)))
     found = export(network, output, "saved_model", names=[name for _, name in names])
     print(f"Wrote {output}: {found.error:.1e} of the largest logit from the live network")
 

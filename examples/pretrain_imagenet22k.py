@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from keras_convnext.training import train
+from keras_convnext.classification import train
 
 
 def main(

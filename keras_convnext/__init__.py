@@ -11,7 +11,7 @@ from keras_convnext.serialization import register_with_keras
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 if TYPE_CHECKING:
-    from keras_convnext import export, preprocessing, saliency, training
+    from keras_convnext import classification, export, preprocessing, saliency, training
     from keras_convnext.applications import from_keras_applications
     from keras_convnext.block import Block
     from keras_convnext.builders import (
@@ -65,6 +65,7 @@ __all__ = [
     "ConvNeXtTiny",
     "ConvNeXtXLarge",
     "DownloadError",
+    "classification",
     "convert",
     "decode_predictions",
     "download_weights",

@@ -1,9 +1,13 @@
 """Finds image files in folders, and skips the files that operating systems leave there."""
 
 import errno
+import itertools
 import os
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+
+from keras_convnext.pictures import ImageError, ImageWarning, name_of
 
 # Suffixes of supported formats. The format of a file is detected from its content, not its suffix.
 SUFFIXES = (
@@ -115,3 +119,44 @@ def _identities_around(folder: str | Path) -> set[tuple[int, int]]:
 
 def _identity(status: os.stat_result) -> tuple[int, int]:
     return status.st_dev, status.st_ino
+
+
+def find_images(sources: Iterable[str | Path]) -> list[Path]:
+    """Lists files, and the images in folders and the folders below them, in order of name.
+
+    In folders, hidden files and what systems leave there (`._a.jpg`, `__MACOSX`) are left out, and
+    links to folders are followed, except those that lead back, about which an `ImageWarning` is
+    issued.
+
+    Args:
+        sources: iterable of str or path. Files are taken whatever their suffix.
+
+    Raises:
+        FileNotFoundError: If one of them does not exist, or a folder holds no image.
+        ImageError: If one of them is a pipe or a device.
+    """
+    if isinstance(sources, str | Path):
+        sources = [sources]
+    found: list[Path] = []
+    loops: list[str] = []
+    for source in map(Path, sources):
+        # `os.path` says False of a name that is too long, where `pathlib` raises.
+        if os.path.isdir(source):
+            inside = sorted(Path(entry.path) for entry in walk_pictures(source, loops))
+            if not inside:
+                others = kinds_of_files(
+                    entry.name for entry in itertools.islice(walk(source), 10_000)
+                )
+                raise FileNotFoundError(
+                    f"There are no images in this folder, but {others}. Received: {name_of(source)}"
+                )
+            found += inside
+        elif os.path.isfile(source):
+            found.append(source)
+        elif os.path.exists(source):
+            raise ImageError(f"This is a pipe or a device, not a file. Received: {name_of(source)}")
+        else:
+            raise FileNotFoundError(f"There is no such file or folder. Received: {name_of(source)}")
+    if loops:
+        warnings.warn(about_loops(loops), ImageWarning, stacklevel=2)
+    return found

@@ -5,19 +5,17 @@ Normalization is not part of this module: the models do it themselves.
 
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib import resources
 from math import ceil, floor
 from operator import index as whole_number
-from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 
-from keras_convnext.class_list import read_class_list
 from keras_convnext.pictures import (
     ImageError,
     ImageSource,
@@ -252,29 +250,32 @@ def class_labels(classes: int) -> tuple[tuple[str, str], ...]:
     return tuple((wnid, name.replace(" ", "_")) for wnid, name in rows)
 
 
-def class_names(classes: int, checkpoint: str | Path | None = None) -> tuple[tuple[str, str], ...]:
-    """Returns (WordNet identifier, name) for each class of a checkpoint, in order.
+def class_names(classes: int, names: Sequence[str] = ()) -> tuple[tuple[str, str], ...]:
+    """Returns (WordNet identifier, name) for each class of a classifier, in order.
 
-    The names are the lines of `classes.txt` in the folder of the checkpoint, as written by `train`,
-    if their number matches; else those of `class_labels`; else "class 0", "class 1" and so on. The
-    identifier is "" for a class without one.
+    These are `names`, if their number matches; else those of `class_labels`; else "class 0",
+    "class 1" and so on. The identifier is "" for a class without one.
 
     Args:
         classes: int. Number of classes.
-        checkpoint: str, path or None. The weight file. Defaults to None.
-
-    Raises:
-        ValueError: If `classes.txt` is larger than 16 MB or not UTF-8 text.
+        names: sequence of str. Names or WordNet identifiers. Defaults to none.
     """
-    beside = checkpoint and Path(checkpoint).with_name("classes.txt")
-    if beside and beside.is_file():
-        names = read_class_list(beside)
-        if len(names) == classes:
-            known = dict(class_labels(21841)) | dict(class_labels(1000))
-            return tuple((name, known[name]) if name in known else ("", name) for name in names)
+    if len(names) == classes:
+        known = dict(class_labels(21841)) | dict(class_labels(1000))
+        return tuple((name, known[name]) if name in known else ("", name) for name in names)
     if classes in _LABELS:
         return class_labels(classes)
     return tuple(("", f"class {index}") for index in range(classes))
+
+
+def prepared(size: int) -> dict[str, Any]:
+    """Returns how `load_image` prepares images of this size, as values for JSON."""
+    return {
+        "size": size,
+        "crop": None if size >= WARP_FROM else CROPPED_SHARE,
+        "interpolation": "bicubic",
+        "pixels": "RGB in 0..255",
+    }
 
 
 def preprocess_input(x: Pixels, data_format: str | None = None) -> Pixels:

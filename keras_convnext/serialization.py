@@ -17,7 +17,7 @@ REGISTERED = {
     "layers": ("DropPath", "LayerNormalization", "PatchConv2D"),
     "training.muon": ("Muon",),
     "training.optimizer": ("AdamW", "LossScaleOptimizer"),
-    "training.schedule": ("WarmupCosine",),
+    "training.schedule": ("WarmupCosine", "WarmupPolynomial", "WarmupSteps"),
 }
 
 

@@ -282,7 +282,7 @@ def test_one_recipe_is_shown_in_full():
     for part in ("0.5 (convnext_base)", "rand-m9-mstd0.5-inc1", "128, 64 (convnext_large)"):
         assert part in printed
     shown = json.loads(run("recipes", "imagenet1k", "--model", "convnext_base", "--json").stdout)
-    assert shown["drop_path_rate"] == 0.5
+    assert shown["network.drop_path_rate"] == 0.5
     assert "did you mean" in run("recipes", "imagenet2k", "--model", "convnext_base").stderr
 
 

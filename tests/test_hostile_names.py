@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import pytest
 from data_on_disk import write_folder
+from keras_convnext.training.planning import plan
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from test_cli import run
@@ -37,7 +38,6 @@ from keras_convnext.export.exporting import ExportError
 from keras_convnext.preprocessing import class_names, load_image
 from keras_convnext.pretrained.errors import DownloadError
 from keras_convnext.printable import printable
-from keras_convnext.training.planning import plan
 from keras_convnext.training.settings import recipe_for
 
 ROOT = Path(__file__).parents[1]

@@ -33,7 +33,7 @@ def test_the_import_takes_nothing_heavy():
 
 def test_what_needs_no_network_imports_no_backend():
     script = (
-        "import sys, keras_convnext as kc; kc.list_weights, kc.identify, kc.training.plan; "
+        "import sys, keras_convnext as kc; kc.list_weights, kc.identify, kc.classification.plan; "
         "import keras_convnext.complexity, keras_convnext.classification.recipes; "
         "print({'keras', 'tensorflow', 'jax', 'torch'} & set(sys.modules))"
     )

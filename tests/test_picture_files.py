@@ -8,8 +8,7 @@ import pytest
 from pictures_of_every_kind import PHOTO
 from PIL import Image
 
-from keras_convnext.classification.prediction import find_images
-from keras_convnext.picture_files import kinds_of_files, walk_pictures
+from keras_convnext.picture_files import find_images, kinds_of_files, walk_pictures
 from keras_convnext.pictures import ImageError, ImageWarning
 from keras_convnext.preprocessing import load_image
 

@@ -1,22 +1,60 @@
 """Batches of pixels and targets for training and validation."""
 
 import math
+from pathlib import Path
 
 import tensorflow as tf
 
 from keras_convnext.classification.augmentation import training_image
 from keras_convnext.classification.mixing import mix, smoothed_targets
-from keras_convnext.classification.recipes import Recipe
+from keras_convnext.classification.recipes import Classification
+from keras_convnext.data.checks import check_images
+from keras_convnext.data.errors import NoSuchSplitError
+from keras_convnext.data.held_out import hold_out
 from keras_convnext.data.images import evaluation_image
 from keras_convnext.data.source import Source
+from keras_convnext.data.sources import open_source
 from keras_convnext.training.layout import Layout
 
 # No branch here depends on a tensor, and AutoGraph would rewrite each function for seconds.
 _as_it_stands = tf.autograph.experimental.do_not_convert
 
 
+def open_training_data(
+    data: str | Path, validation_data: str | Path | None, recipe: Classification
+) -> tuple[Source, Source | None]:
+    """Opens the training images and, if there are any, the validation images.
+
+    Args:
+        data: str or path. As in `open_source`, with a split "train".
+        validation_data: str, path or None. Other data to validate on; None for the split
+            "validation" of `data`, or else the recipe's `validation_share` of the training images.
+        recipe: Classification. The recipe.
+
+    Raises:
+        DataError: If classes have too few images, images are broken, or there is no such data.
+        ValueError: If training and validation images have other classes.
+    """
+    training = open_source(data, "train")
+    check_images(training, least=2)  # a single image of a class would only be memorized
+    try:
+        validation = open_source(validation_data or data, "validation")
+    except NoSuchSplitError:
+        if validation_data is not None:
+            raise
+        share = recipe.input.validation_share
+        return hold_out(training, share, recipe.seed) if share else (training, None)
+    check_images(validation)
+    if validation.classes != training.classes:
+        raise ValueError(
+            "Training and validation data must have the same classes. "
+            f"Received: {training.classes[:5]}... and {validation.classes[:5]}..."
+        )
+    return training, validation
+
+
 def training_batches(
-    source: Source, recipe: Recipe, layout: Layout, first_update: int = 0
+    source: Source, recipe: Classification, layout: Layout, first_update: int = 0
 ) -> tf.data.Dataset:
     """Reads and augments the images of this process endlessly, starting at any update.
 
@@ -26,7 +64,7 @@ def training_batches(
 
     Args:
         source: Source. The training images.
-        recipe: Recipe. The recipe for the network that is trained.
+        recipe: Classification. The recipe for the network that is trained.
         layout: Layout. How the batch is distributed.
         first_update: int. Number of updates already made. Defaults to 0.
 
@@ -36,8 +74,8 @@ def training_batches(
     """
     classes = len(source.classes)
     batch = layout.process_batch
-    mixes = recipe.mixup > 0 or recipe.cutmix > 0
-    group = math.gcd(batch, recipe.mixing_batch) if mixes else batch
+    mixes = recipe.targets.mixup > 0 or recipe.targets.cutmix > 0
+    group = math.gcd(batch, recipe.targets.mixing_batch) if mixes else batch
 
     @_as_it_stands
     def augmented(
@@ -46,15 +84,15 @@ def training_batches(
         image = training_image(
             encoded,
             _seed(recipe, epoch, position),
-            recipe.size,
-            scale=recipe.crop_scale,
-            ratio=recipe.crop_ratio,
-            horizontal_flip=recipe.horizontal_flip,
-            rand_augment=recipe.rand_augment,
-            color_jitter=recipe.color_jitter,
-            random_erasing=recipe.random_erasing,
+            recipe.input.size,
+            scale=recipe.input.crop_scale,
+            ratio=recipe.input.crop_ratio,
+            horizontal_flip=recipe.input.horizontal_flip,
+            rand_augment=recipe.input.rand_augment,
+            color_jitter=recipe.input.color_jitter,
+            random_erasing=recipe.input.random_erasing,
         )
-        targets = smoothed_targets(label, classes, recipe.label_smoothing)
+        targets = smoothed_targets(label, classes, recipe.targets.label_smoothing)
         return image, targets, epoch, position
 
     @_as_it_stands
@@ -65,15 +103,15 @@ def training_batches(
             return images, targets
         # Negative positions, so that these seeds differ from those of the images.
         seed = _seed(recipe, epochs[0], -1 - positions[0])
-        chances = recipe.mixing_probability, recipe.mixing_switch
-        return mix(images, targets, seed, recipe.mixup, recipe.cutmix, *chances)
+        chances = recipe.targets.mixing_probability, recipe.targets.mixing_switch
+        return mix(images, targets, seed, recipe.targets.mixup, recipe.targets.cutmix, *chances)
 
     parallel = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
     records = source.stream(
         recipe.seed,
-        first_update * recipe.batch_size,
+        first_update * recipe.batch.batch_size,
         (layout.process, layout.processes),
-        recipe.batch_size,
+        recipe.batch.batch_size,
     )
     groups = records.map(augmented, **parallel).batch(group, drop_remainder=True)
     batches = groups.map(mixed, **parallel)
@@ -82,12 +120,12 @@ def training_batches(
     return batches.prefetch(tf.data.AUTOTUNE)
 
 
-def _seed(recipe: Recipe, epoch: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
+def _seed(recipe: Classification, epoch: tf.Tensor, position: tf.Tensor) -> tf.Tensor:
     of_epoch = tf.stack([tf.constant(recipe.seed, tf.int64), epoch])
     return tf.random.experimental.stateless_fold_in(of_epoch, position)
 
 
-def evaluation_batches(source: Source, recipe: Recipe, layout: Layout) -> tf.data.Dataset:
+def evaluation_batches(source: Source, recipe: Classification, layout: Layout) -> tf.data.Dataset:
     """Reads each image of this process once, prepared as in the published evaluation.
 
     All processes have the same number of batches of the same size. The last batches are padded with
@@ -102,7 +140,7 @@ def evaluation_batches(source: Source, recipe: Recipe, layout: Layout) -> tf.dat
 
     @_as_it_stands
     def decoded(encoded: tf.Tensor, label: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        image = evaluation_image(encoded, recipe.size)
+        image = evaluation_image(encoded, recipe.input.size)
         return image, smoothed_targets(label, len(source.classes), 0.0), tf.ones(())
 
     images = source.records(

@@ -1,9 +1,7 @@
 """Photographs in; classes and an annotated picture out."""
 
 import itertools
-import os
-import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -13,8 +11,7 @@ import keras
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-from keras_convnext.picture_files import about_loops, kinds_of_files, walk, walk_pictures
-from keras_convnext.pictures import ImageError, ImageWarning, name_of, read_picture
+from keras_convnext.pictures import ImageError, read_picture
 from keras_convnext.preprocessing import class_names, square
 from keras_convnext.printable import printable
 
@@ -50,47 +47,6 @@ class Prediction(NamedTuple):
     error: str | None = None
     notice: str | None = None
     none_of_these: bool = False
-
-
-def find_images(sources: Iterable[str | Path]) -> list[Path]:
-    """Lists files, and the images in folders and the folders below them, in order of name.
-
-    In folders, hidden files and what systems leave there (`._a.jpg`, `__MACOSX`) are left out, and
-    links to folders are followed, except those that lead back, about which an `ImageWarning` is
-    issued.
-
-    Args:
-        sources: iterable of str or path. Files are taken whatever their suffix.
-
-    Raises:
-        FileNotFoundError: If one of them does not exist, or a folder holds no image.
-        ImageError: If one of them is a pipe or a device.
-    """
-    if isinstance(sources, str | Path):
-        sources = [sources]
-    found: list[Path] = []
-    loops: list[str] = []
-    for source in map(Path, sources):
-        # `os.path` says False of a name that is too long, where `pathlib` raises.
-        if os.path.isdir(source):
-            inside = sorted(Path(entry.path) for entry in walk_pictures(source, loops))
-            if not inside:
-                others = kinds_of_files(
-                    entry.name for entry in itertools.islice(walk(source), 10_000)
-                )
-                raise FileNotFoundError(
-                    f"There are no images in this folder, but {others}. Received: {name_of(source)}"
-                )
-            found += inside
-        elif os.path.isfile(source):
-            found.append(source)
-        elif os.path.exists(source):
-            raise ImageError(f"This is a pipe or a device, not a file. Received: {name_of(source)}")
-        else:
-            raise FileNotFoundError(f"There is no such file or folder. Received: {name_of(source)}")
-    if loops:
-        warnings.warn(about_loops(loops), ImageWarning, stacklevel=2)
-    return found
 
 
 def predict_files(

@@ -10,12 +10,12 @@ from typing import Annotated, Any, TypedDict
 import typer
 from typer.core import TyperGroup
 
-from keras_convnext.classification.recipes import RECIPES
 from keras_convnext.cli.failures import EXIT_CODES, report
 from keras_convnext.cli.noise import library_output
 from keras_convnext.cli.terminal import CLOSED_PIPE, write
 from keras_convnext.cli.versions import versions
 from keras_convnext.pretrained.catalog import TAGS
+from keras_convnext.tasks import recipes
 from keras_convnext.variants import VARIANTS
 
 
@@ -131,7 +131,9 @@ Weights = Annotated[str, typer.Option(help=WEIGHTS_HELP, autocompletion=_named(l
 RecipeName = Annotated[
     str,
     typer.Option(
-        "--recipe", help="Name of the recipe, see `recipes`.", autocompletion=_named(list(RECIPES))
+        "--recipe",
+        help="Name of the recipe, see `recipes`.",
+        autocompletion=_named(list(recipes())),
     ),
 ]
 Settings = Annotated[

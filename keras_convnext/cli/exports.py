@@ -97,6 +97,7 @@ def _network(
     from keras_convnext.builders import BUILDERS
     from keras_convnext.preprocessing import class_names
     from keras_convnext.pretrained.published import file_digest
+    from keras_convnext.pretrained.record import recorded_names
 
     if weights == RANDOM:
         if model is None:
@@ -110,5 +111,9 @@ def _network(
         if file.is_file():
             source["sha256"] = file_digest(file)
     classes = network.output_shape[-1] if isinstance(network.output_shape, tuple) else None
-    names = [name for _, name in class_names(classes, file)] if classes else []
+    names = (
+        [name for _, name in class_names(classes, recorded_names(file) if file else ())]
+        if classes
+        else []
+    )
     return network, names, source

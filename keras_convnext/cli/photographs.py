@@ -81,11 +81,8 @@ def predict(
     """
     with _files(images) as (files, standard_input):
         import_backend()
-        from keras_convnext.classification.prediction import (
-            draw_predictions,
-            find_images,
-            predict_files,
-        )
+        from keras_convnext.classification.prediction import draw_predictions, predict_files
+        from keras_convnext.picture_files import find_images
 
         paths = find_images(files)
         chosen = chosen_network(model, weights, size, reading(entry, prefix, ignore))
@@ -169,6 +166,7 @@ def chosen_network(
     """Returns the network of --weights, or by default the one shipped with the package."""
     import_backend()
     from keras_convnext.preprocessing import class_names
+    from keras_convnext.pretrained.record import recorded_names
 
     shape, caution = shape_of(size), ""
     if weights is None:
@@ -178,7 +176,7 @@ def chosen_network(
         weights, caution = SHIPPED.tag, DEMONSTRATION
     network = load_classifier(weights, model, shape, reading)
     file = file_of(weights, model)
-    names = class_names(network.output_shape[-1], file)
+    names = class_names(network.output_shape[-1], recorded_names(file))
     return Chosen(network, names, caution, _least_probability(file, network.input_shape[1]))
 
 

@@ -6,7 +6,6 @@ from typing import Annotated
 
 import typer
 
-from keras_convnext.classification.recipes import RECIPES, Recipe
 from keras_convnext.cli.application import (
     BatchSize,
     Entry,
@@ -34,8 +33,8 @@ from keras_convnext.cli.terminal import (
     write_json,
     write_table,
 )
-from keras_convnext.training.planning import plan
-from keras_convnext.training.settings import recipe_for
+from keras_convnext.tasks import recipes, task_of_file, task_of_recipe
+from keras_convnext.training.settings import flat, with_all_networks
 
 DATA_HELP = "Folder with a subfolder per class, CSV table, shards, or a TensorFlow Datasets name."
 
@@ -59,12 +58,12 @@ def train_network(
     SIGTERM and Ctrl-C save the state and exit with code 143 or 130; the same command resumes the
     run. The exit code is 1 if the loss becomes NaN or infinite.
     """
+    task = task_of_recipe(recipe)
     import_backend()
     from keras_convnext.training.journal import Interrupted, NonFiniteLossError
-    from keras_convnext.training.run import train
 
     try:
-        train(
+        task.train(
             recipe,
             model,
             data,
@@ -112,13 +111,15 @@ def evaluate_network(
 ) -> None:
     """Measure accuracy with the protocol of the published figures."""
     import_backend()
-    from keras_convnext.classification import draw_confusion, evaluate
     from keras_convnext.preprocessing import class_names
+    from keras_convnext.pretrained.record import recorded_names
 
+    file = file_of(weights, model)
+    task = task_of_file(file)
     shape = shape_of(None if weights.endswith(".keras") else size)
     network = load_classifier(weights, model, shape, reading(entry, prefix, ignore))
     with Bar("Evaluating", "images") as bar:
-        accuracy = evaluate(
+        accuracy = task.evaluate(
             network,
             data,
             split,
@@ -128,8 +129,8 @@ def evaluate_network(
             progress=bar.update,
         )
     if confusion:
-        names = class_names(network.output_shape[-1], file_of(weights, model))
-        draw_confusion(accuracy.guesses, [name for _, name in names], confusion)
+        names = class_names(network.output_shape[-1], recorded_names(file))
+        task.draw_confusion(accuracy.guesses, [name for _, name in names], confusion)
         note(f"Wrote {confusion}")
     if as_json:
         figures = accuracy._asdict()
@@ -169,8 +170,9 @@ def plan_run(
 
     The exit code is 1 if a batch of one image does not fit into memory.
     """
-    chosen = recipe_for(recipe, model, settings_of(settings or ()))
-    planned = plan(chosen, model, images, devices or chosen.devices, device_type)
+    task = task_of_recipe(recipe)
+    chosen = task.recipe_for(recipe, model, settings_of(settings or ()))
+    planned = task.plan(chosen, model, images, devices or chosen.batch.devices, device_type)
     if as_json:
         write_json(planned.as_dict())
     else:
@@ -198,12 +200,11 @@ def list_recipes(
             raise typer.BadParameter("must be used with a recipe", param_hint="--model")
         _list_all(as_json)
         return
+    task = task_of_recipe(name)
     if model is not None:
-        fields: dict[str, object] = recipe_for(name, model)._asdict()
-    elif name in RECIPES:
-        fields = _with_exceptions(name, as_json)
+        fields = flat(task.recipe_for(name, model))
     else:
-        raise ValueError(f"The recipe must be one of {', '.join(RECIPES)}. Received: {name}")
+        fields = with_all_networks(task.RECIPES[name])
     if as_json:
         write_json(fields)
     else:
@@ -211,27 +212,18 @@ def list_recipes(
 
 
 def _list_all(as_json: bool) -> None:
-    kept = ("name", "epochs", "batch_size", "learning_rate", "size", "start")
-    rows = [family.shared._asdict() for family in RECIPES.values()]
+    kept = {
+        "name": "recipe", "schedule.epochs": "epochs", "batch.batch_size": "batch",
+        "optimizer.learning_rate": "learning rate", "input.size": "px",
+        "network.start": "starts from",
+    }  # fmt: skip
+    rows = [flat(family.recipe) for family in recipes().values()]
     if as_json:
         write_json(rows)
         return
-    cells = [[_formatted(row[field]) for field in kept] for row in rows]
-    headings = ("recipe", "epochs", "batch", "learning rate", "px", "starts from")
+    cells = [[_formatted(row.get(field)) for field in kept] for row in rows]
+    headings = tuple(kept.values())
     write_table(headings, cells, headings[1:5])
-
-
-def _with_exceptions(name: str, as_json: bool) -> dict[str, object]:
-    """Returns the fields of a recipe, with the exceptions for some networks by their names."""
-    family = RECIPES[name]
-    fields: dict[str, object] = {}
-    for field in Recipe._fields:
-        shared, own = getattr(family.shared, field), getattr(family, field, None) or {}
-        if field == "drop_path_rate" and own:
-            fields[field] = dict(own)
-        else:
-            fields[field] = {"": shared, **own} if own else shared
-    return fields
 
 
 def _formatted(value: object) -> str:

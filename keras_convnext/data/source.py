@@ -1,5 +1,7 @@
 """Reads the images of one split in a reproducible order, from any position."""
 
+import hashlib
+import json
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -76,6 +78,16 @@ class Source(ABC):
     def counts(self) -> np.ndarray | None:
         """Returns the number of images per class, or None if unknown without reading them."""
         return None
+
+    def digest(self) -> str:
+        """Returns a hash of the classes and of the names of the images, to notice other data.
+
+        Of large data, 10,000 names are used. Contents are not read, and the data may be moved.
+        """
+        every = np.linspace(0, self.size - 1, min(self.size, 10_000)).astype(np.int64)
+        names = (self.name_of(int(index)).removeprefix(self.name) for index in every)
+        text = json.dumps([self.size, self.classes, *names])
+        return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
     def order(self, seed: int, epoch: int) -> np.ndarray:
         """Returns the permutation of an epoch: the image index at each position.

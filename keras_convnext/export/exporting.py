@@ -13,10 +13,10 @@ import keras
 import numpy as np
 from PIL import Image
 
-from keras_convnext.classification.prediction import find_images
 from keras_convnext.export.artifact import MANIFEST, Artifact, Difference, compare, require
 from keras_convnext.export.formats import FORMATS, Order
 from keras_convnext.export.served import served_network
+from keras_convnext.picture_files import find_images
 from keras_convnext.preprocessing import (
     CROPPED_SHARE,
     WARP_FROM,

@@ -50,14 +50,32 @@ def read_config(path: str | Path) -> dict[str, Any]:
         CheckpointError: If the file is damaged or was not saved by Keras.
         FileNotFoundError: If the file does not exist.
     """
-    with _member_of(path, _CONFIG) as (archive, member), archive.open(member) as file:
+    with _member_of(path, _CONFIG) as (archive, member):
+        return _read_object(archive, member)
+
+
+def read_entry(path: str | Path, name: str) -> dict[str, Any] | None:
+    """Reads a JSON object in the archive of a `.keras` file, or returns None if there is none.
+
+    Raises:
+        CheckpointError: If the file is damaged or was not saved by Keras.
+        FileNotFoundError: If the file does not exist.
+    """
+    with _member_of(path, _CONFIG) as (archive, _):
+        if name not in archive.namelist():
+            return None
+        return _read_object(archive, archive.getinfo(name))
+
+
+def _read_object(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> dict[str, Any]:
+    with archive.open(member) as file:
         text = file.read(_LONGEST_CONFIG + 1)
-        if len(text) > _LONGEST_CONFIG:
-            raise CheckpointError(f"Its {_CONFIG} is larger than 8 MiB. {_AGAIN}")
-        config = json.loads(text)
-        if not isinstance(config, dict):
-            raise CheckpointError(f"Its {_CONFIG} is not a JSON object. {_AGAIN}")
-        return config
+    if len(text) > _LONGEST_CONFIG:
+        raise CheckpointError(f"Its {member.filename} is larger than 8 MiB. {_AGAIN}")
+    found = json.loads(text)
+    if not isinstance(found, dict):
+        raise CheckpointError(f"Its {member.filename} is not a JSON object. {_AGAIN}")
+    return found
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import importlib.util
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -12,6 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from keras_convnext.printable import printable
 from keras_convnext.training.journal import Journal
+from keras_convnext.training.task import Metric
 
 
 class ProgressBar(keras.callbacks.Callback):
@@ -38,7 +39,7 @@ class ProgressBar(keras.callbacks.Callback):
             redirect_stdout=False,  # output of libraries is not part of the display
             redirect_stderr=False,
         )
-        self._task = self._bar.add_task("", total=journal.updates, speed=0.0)
+        self._task = self._bar.add_task("", total=journal.length.updates, speed=0.0)
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         """Shows the bar."""
@@ -50,27 +51,33 @@ class ProgressBar(keras.callbacks.Callback):
         """Updates the bar."""
         began, updates_then = self._began
         updates = self.journal.progress.updates
-        images = (updates - updates_then) * self.journal.recipe.batch_size
-        epoch = min(updates // self.journal.updates_per_epoch + 1, self.journal.recipe.epochs)
+        images = (updates - updates_then) * self.journal.recipe.batch.batch_size
         self._bar.update(
             self._task,
             completed=updates,
-            description=f"epoch {epoch}/{self.journal.recipe.epochs}  loss {logs['loss']:.4f}",
+            description=f"{self._position(updates + 1)}  loss {logs['loss']:.4f}",
             speed=images / (time.perf_counter() - began),
         )
+
+    def _position(self, update: int) -> str:
+        length, epochs = self.journal.length, self.journal.recipe.schedule.epochs
+        if epochs is None:
+            return f"update {min(update, length.updates):,}/{length.updates:,}"
+        return f"epoch {min(-(-update // length.epoch), epochs):3d}/{epochs}"
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         """Prints the metrics of the epoch."""
         if "update" not in logs:
             return  # interrupted
-        parts = [f"epoch {epoch + 1:3d}/{self.journal.recipe.epochs}"]
-        parts += [f"{name} {logs[name]:.4f}" for name in ("loss", "val_loss") if name in logs]
-        parts += [
-            f"{name} {logs[name]:.2%}"
-            for name in ("val_accuracy", "val_ema_accuracy")
-            if name in logs
-        ]
-        self.console.print("  ".join(parts), highlight=False)
+        metric = self.journal.metric
+        judged = ".2%" if metric.percent else ".4f"
+        formats = {
+            "loss": ".4f", "val_loss": ".4f", f"val_{metric.name}": judged,
+            f"val_ema_{metric.name}": judged,
+        }  # fmt: skip
+        parts = [f"{name} {logs[name]:{form}}" for name, form in formats.items() if name in logs]
+        line = "  ".join((self._position(self.journal.progress.updates), *parts))
+        self.console.print(line, highlight=False, markup=False)
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
         """Removes the bar."""
@@ -81,18 +88,29 @@ class Charts(keras.callbacks.Callback):
     """Writes the metrics of each epoch for TensorBoard.
 
     Args:
-        folder: path. The log folder.
+        folder: path. The log folder. Its curves are written anew, since those of a run that was
+            killed may extend beyond the state from which it is resumed.
+        rows: sequence of dict. The metrics of the epochs so far, to which the journal adds.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, rows: Sequence[Mapping[str, float]]) -> None:
         super().__init__()
+        for path in folder.glob("events.out.tfevents.*"):
+            path.unlink()
         self._writer = tf.summary.create_file_writer(str(folder))
+        self._rows = rows
+        for row in rows:
+            self._draw(row)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         """Adds a point to each curve."""
+        if "update" in logs:  # otherwise it was interrupted
+            self._draw(self._rows[-1])
+
+    def _draw(self, row: Mapping[str, float]) -> None:
         with self._writer.as_default():
-            for name, value in logs.items():
-                tf.summary.scalar(name, value, step=epoch + 1)
+            for name, value in row.items():
+                tf.summary.scalar(name, value, step=int(row["update"]))
         self._writer.flush()
 
 
@@ -101,11 +119,12 @@ def is_installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def draw_run(rows: Sequence[dict[str, float]], path: Path, title: str) -> None:
-    """Plots loss, accuracy and learning rate over the epochs.
+def draw_run(rows: Sequence[Mapping[str, float]], metric: Metric, path: Path, title: str) -> None:
+    """Plots the loss, the metric of the task and the learning rate over the epochs.
 
     Args:
         rows: sequence of dict. The rows of `log.csv`.
+        metric: Metric. The metric of the task.
         path: path. The PNG file to write.
         title: str. Title of the figure.
     """
@@ -114,17 +133,17 @@ def draw_run(rows: Sequence[dict[str, float]], path: Path, title: str) -> None:
     epochs = [row["epoch"] for row in rows]
     panels = {
         "loss": {"loss": "training", "val_loss": "validation", "val_ema_loss": "average"},
-        "accuracy (%)": {
-            "accuracy": "training",
-            "val_accuracy": "validation",
-            "val_ema_accuracy": "average",
+        metric.name.replace("_", " ") + " (%)" * metric.percent: {
+            metric.name: "training",
+            f"val_{metric.name}": "validation",
+            f"val_ema_{metric.name}": "average",
         },
         "learning rate": {"learning_rate": ""},
     }
     figure = Figure(figsize=(12, 3.6), layout="constrained")
     figure.suptitle(printable(title), parse_math=False)
     for axes, (panel, curves) in zip(figure.subplots(1, len(panels)), panels.items()):
-        scale = 100 if "%" in panel else 1
+        scale = 100 if panel.endswith("%)") else 1
         for name, label in curves.items():
             if name in rows[-1]:
                 values = [scale * row[name] for row in rows]

@@ -14,10 +14,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_convnext.classification.recipes import Recipe
 from keras_convnext.printable import PrintableMessage
 from keras_convnext.training.layout import Layout
+from keras_convnext.training.length import Length
+from keras_convnext.training.recipe import Recipe
 from keras_convnext.training.state import Progress, save_state, state_of, write_whole
+from keras_convnext.training.task import Metric
 
 RAW, EMA = "", "ema_"  # prefixes of the metrics of the weights and of their moving average
 
@@ -46,9 +48,10 @@ class Journal(keras.callbacks.Callback):
         output: path. The folder of the run.
         recipe: Recipe. The recipe.
         layout: Layout. How the batch is distributed.
+        length: Length. The length of the run in updates.
         progress: Progress. The progress of the run, updated in place.
-        updates_per_epoch: int. Weight updates per epoch.
-        validation: tuple (dataset, number of batches).
+        metric: Metric. What the best weights are selected by.
+        evaluate: function or None. Measures the model's current weights; None does not validate.
         keep: function. Takes a path and saves the model's current weights there.
     """
 
@@ -57,20 +60,21 @@ class Journal(keras.callbacks.Callback):
         output: Path,
         recipe: Recipe,
         layout: Layout,
+        length: Length,
         progress: Progress,
-        updates_per_epoch: int,
-        validation: tuple[tf.data.Dataset | tf.distribute.DistributedDataset, int],
+        metric: Metric,
+        evaluate: Callable[[], Mapping[str, float]] | None,
         keep: Callable[[Path], None],
     ) -> None:
         super().__init__()
         self.output = output
         self.recipe = recipe
         self.layout = layout
+        self.length = length
         self.progress = progress
-        self.updates_per_epoch = updates_per_epoch
-        self.validation = validation
+        self.metric = metric
+        self.evaluate = evaluate
         self.keep = keep
-        self.updates = recipe.epochs * updates_per_epoch
         self.signal: signal.Signals | None = None
         self._batches = 0
         self._measured: list[np.ndarray] = []
@@ -98,41 +102,57 @@ class Journal(keras.callbacks.Callback):
         if self._batches % self.layout.accumulated:
             return
         self.progress.updates += 1
-        within = self.progress.updates % self.updates_per_epoch
+        within = self._within()
+        often = self.recipe.schedule.save_updates
         if self._is_asked_to_stop():
             self.model.stop_training = True
             if within:
                 self.save()
-        elif within and self.recipe.save_steps and within % self.recipe.save_steps == 0:
+        elif within and often and within % often == 0:
             self.save()
+
+    def _within(self) -> int:
+        """Number of updates since the last evaluation; 0 if one is due."""
+        if self.progress.updates == self.length.updates:
+            return 0
+        return self.progress.updates % self.length.evaluation
 
     def _on_non_finite_loss(self, loss: float) -> str:
         return (
             f"The loss is {loss} after update {self.progress.updates:,}. The last good state is "
             f"in {self.output / 'checkpoints'}, but resuming from it gives the same loss. Start "
             "again in a new folder with a lower learning_rate, clip_norm=1 or precision=float32. "
-            f"Received: learning_rate={self.recipe.learning_rate}, clip_norm="
-            f"{self.recipe.clip_norm}, precision={self.recipe.precision}"
+            f"Received: learning_rate={self.recipe.optimizer.learning_rate}, clip_norm="
+            f"{self.recipe.optimizer.clip_norm}, precision={self.recipe.batch.precision}"
         )
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float]) -> None:
         """Evaluates, logs and saves, unless the epoch was interrupted."""
-        if self.progress.updates % self.updates_per_epoch:
+        if self._within():
             return
         began, updates_then = self._began
-        images = (self.progress.updates - updates_then) * self.recipe.batch_size
-        speed = images / (time.perf_counter() - began)
-        row: dict[str, float] = {"epoch": epoch + 1, "update": self.progress.updates}
-        row.update(_rounded({"learning_rate": self.model.optimizer.learning_rate}))
+        examples = (self.progress.updates - updates_then) * self.recipe.batch.batch_size
+        speed = examples / (time.perf_counter() - began)
+        row = {
+            **self._position(),
+            **_rounded({"learning_rate": self.model.optimizer.learning_rate}),
+        }
         measured = self.model.get_metrics_result()
-        row.update(_rounded({name: measured[name] for name in ("loss", "accuracy")}))
-        row.update(self._evaluate(RAW))
-        if self.recipe.ema_decay is not None:
+        row |= _rounded(
+            {name: measured[name] for name in ("loss", self.metric.name) if name in measured}
+        )
+        row |= self._validated(RAW)
+        if self.recipe.optimizer.ema_decay is not None:
             with averaged_weights(self.model):
-                row.update(self._evaluate(EMA))
+                row |= self._validated(EMA)
         self.progress.rows.append(row)
         logs.update(row, images_per_second=speed)
         self.save()
+
+    def _position(self) -> dict[str, float]:
+        epochs, rest = divmod(self.progress.updates, self.length.epoch)
+        epoch = epochs + round(rest / self.length.epoch, 3) if rest else epochs
+        return {"epoch": epoch, "update": self.progress.updates}
 
     def _is_asked_to_stop(self) -> bool:
         """Whether any machine has received a signal: all machines must stop together."""
@@ -143,16 +163,20 @@ class Journal(keras.callbacks.Callback):
                 self.signal = self.signal or signal.SIGTERM
         return self.signal is not None
 
-    def _evaluate(self, kind: str) -> dict[str, float]:
-        batches, steps = self.validation
-        measured = self.model.evaluate(batches, steps=steps, verbose=0, return_dict=True)
-        accuracy = float(measured["accuracy"])
-        if accuracy > self.progress.best.get(kind, -1.0):
-            self.progress.best[kind] = accuracy
+    def _validated(self, kind: str) -> dict[str, float]:
+        """Measures the current weights, and keeps them if they are the best so far."""
+        if self.evaluate is None:
+            return {}
+        measured = _rounded(self.evaluate())
+        value, best = measured[self.metric.name], self.progress.best.get(kind)
+        if math.isfinite(value) and (best is None or self._is_better(value, best)):
+            self.progress.best[kind] = value
             if self.layout.is_chief:
                 self.keep(self.output / f"best{'_ema' * (kind == EMA)}.keras")
-        measured["loss"] = measured.pop("cross_entropy")
-        return {f"val_{kind}{name}": value for name, value in _rounded(measured).items()}
+        return {f"val_{kind}{name}": value for name, value in measured.items()}
+
+    def _is_better(self, value: float, best: float) -> bool:
+        return value > best if self.metric.higher_is_better else value < best
 
     def save(self) -> None:
         """Saves the state of the run and rewrites the log."""

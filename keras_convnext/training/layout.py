@@ -6,7 +6,7 @@ import json
 import os
 from typing import TYPE_CHECKING, NamedTuple
 
-from keras_convnext.classification.recipes import Recipe
+from keras_convnext.training.recipe import Recipe
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -38,6 +38,16 @@ class Layout(NamedTuple):
     def is_chief(self) -> bool:
         """Whether this process writes files."""
         return self.process == 0
+
+    def distributed(
+        self, strategy: tf.distribute.Strategy, batches: tf.data.Dataset
+    ) -> tf.data.Dataset | tf.distribute.DistributedDataset:
+        """Distributes the batches of this process over its devices."""
+        if self.devices * self.processes == 1:
+            return batches
+        return strategy.distribute_datasets_from_function(
+            lambda context: batches.rebatch(self.device_batch)
+        )
 
 
 def find_strategy() -> tf.distribute.Strategy:
@@ -74,7 +84,7 @@ def layout_of(strategy: tf.distribute.Strategy, recipe: Recipe) -> Layout:
         else (0, 1)
     )
     replicas = strategy.num_replicas_in_sync
-    device_batch, accumulated = shares(recipe.batch_size, replicas, recipe.device_batch)
+    device_batch, accumulated = shares(recipe.batch.batch_size, replicas, recipe.batch.device_batch)
     return Layout(process, processes, replicas // processes, device_batch, accumulated)
 
 

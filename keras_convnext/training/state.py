@@ -143,12 +143,26 @@ def saved_states(folder: Path) -> list[Path]:
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes a temporary file, and renames it once it has been synced to disk."""
+    """Writes a temporary file, and renames it once it has been synced to disk.
+
+    Raises:
+        OSError: If the file cannot be written, for example because the disk is full. An earlier
+            file of this name is kept.
+    """
     part = path.with_name(f".part-{path.name}")
-    write(part)
-    with part.open("rb") as file:
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        write(part)
+        with part.open("rb") as file:
+            os.fsync(file.fileno())
+        part.replace(path)
+    except (OSError, SafetensorError) as error:
+        raise OSError(
+            f"The file cannot be written: {getattr(error, 'strerror', None) or error}. Free disk "
+            "space or change the permissions, and run the same command to resume from the last "
+            f"state. Received: {printable(path)}"
+        ) from error
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _variables(model: keras.Model) -> dict[str, keras.Variable]:

@@ -12,11 +12,17 @@ PACKAGE = Path(__file__).parents[2] / "keras_convnext"
 
 # Modules whose public names are all in the reference. "" is keras_convnext itself.
 PUBLIC = {
-    "", "complexity", "demo", "evaluation", "export", "hub", "layers", "prediction",
-    "preprocessing", "saliency", "training",
+    "", "classification", "complexity", "demo", "export", "hub", "layers", "preprocessing",
+    "saliency", "training",
 }  # fmt: skip
 # Of the other modules, what public functions take, raise or return, and parts to build with.
 PARTS = {
+    "classification.augmentation": ("training_image",),
+    "classification.erasing": ("random_erasing",),
+    "classification.memory": ("Memory",),
+    "classification.mixing": ("mix", "smoothed_targets"),
+    "classification.rand_augment": ("rand_augment",),
+    "classification.recipes": ("Input", "Network", "Targets"),
     "data.checks": ("check_images",),
     "data.errors": ("DataError", "DataWarning"),
     "data.held_out": ("hold_out",),
@@ -24,17 +30,11 @@ PARTS = {
     "data.source": ("Source",),
     "data.sources": ("open_source",),
     "initializers": ("TruncatedNormal",),
+    "picture_files": ("find_images",),
     "pretrained.catalog": ("Checkpoint", "License"),
     "pretrained.identify": ("Identity",),
-    "training.augmentation": ("training_image",),
     "training.devices": ("Device", "Rate"),
-    "training.erasing": ("random_erasing",),
     "training.layout": ("Layout", "find_strategy", "layout_of", "shares"),
-    "training.memory": ("Memory",),
-    "training.mixing": ("mix", "smoothed_targets"),
-    "training.planning": ("Plan",),
-    "training.rand_augment": ("rand_augment",),
-    "training.recipes": ("RecipeFamily",),
     "variants": ("Variant",),
     "verification": ("Finding",),
 }
@@ -44,8 +44,9 @@ ELSEWHERE = {
     "pictures",
 }  # fmt: skip
 INTERNAL = {
-    "arithmetic", "call_graph", "cli", "jax_cpu", "lazy", "picture_files", "pixel_levels",
-    "printable", "serialization", "shipped", "signature", "tensorflow_cpu", "trunks",
+    "arithmetic", "call_graph", "class_list", "cli", "jax_cpu", "lazy", "pillow_output",
+    "pixel_levels", "printable", "serialization", "shipped", "signature", "tasks",
+    "tensorflow_cpu", "tensorflow_only", "trunks",
 }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import toy_runs
 
-from keras_convnext.training import train
+from keras_convnext.classification import train
 from keras_convnext.variants import Variant
 
 CURVE = Path(__file__).with_suffix(".json")

@@ -24,7 +24,7 @@ def train(data, output, *more):
 
 
 def test_train_then_evaluate_what_it_kept(pictures, tmp_path):
-    trained = train(pictures, tmp_path / "run", "--set", "save_steps=5")
+    trained = train(pictures, tmp_path / "run", "--set", "save_updates=5")
     assert trained.exit_code == 0, trained.stderr
     lines = re.findall(r"epoch +(\d)/2  loss [\d.]+  val_loss [\d.]+  val_accuracy", trained.stderr)
     assert lines == ["1", "2"]

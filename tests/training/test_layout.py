@@ -3,8 +3,8 @@ import json
 import pytest
 import tensorflow as tf
 
+from keras_convnext.classification.settings import recipe_for
 from keras_convnext.training.layout import Layout, find_strategy, layout_of
-from keras_convnext.training.settings import recipe_for
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import toy_runs
 
-from keras_convnext.training import Interrupted, train
+from keras_convnext.classification import train
+from keras_convnext.training import Interrupted
 from keras_convnext.training.journal import Journal
 
 ARCHIVE = Path(__file__).parents[3] / "shared" / "data" / "cifar10_jpeg.tar.gz"

@@ -53,7 +53,7 @@ def assert_same_run(found, expected):
 
 
 def test_a_run_that_is_killed_and_stopped_ends_as_one_that_is_not(pictures, tmp_path):
-    own = {"drop_path_rate": 0.2, "save_steps": 4}
+    own = {"drop_path_rate": 0.2, "save_updates": 4}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     finish(start(pictures, [(whole, own, False)]))
     runs = [(killed, own, False)]
@@ -70,7 +70,7 @@ def test_a_run_that_is_killed_and_stopped_ends_as_one_that_is_not(pictures, tmp_
 
 @pytest.mark.slow
 def test_it_may_be_killed_at_any_update(pictures, tmp_path):
-    own = {"drop_path_rate": 0.2, "rand_augment": "rand-m9-mstd0.5-inc1", "save_steps": 3}
+    own = {"drop_path_rate": 0.2, "rand_augment": "rand-m9-mstd0.5-inc1", "save_updates": 3}
     whole = tmp_path / "whole"
     finish(start(pictures, [(whole, own, False)]))
     for update in (1, 3, 9, 10, 14, 20):
@@ -114,7 +114,7 @@ def free_ports(count):
 def test_two_devices_and_two_machines_learn_as_one_device_does(
     pictures, tmp_path, optimizer, accumulated
 ):
-    own = {"optimizer": optimizer, "mixing_batch": 2, "epochs": 1}
+    own = {"algorithm": optimizer, "mixing_batch": 2, "epochs": 1}
 
     def run(name, images, on_one=False):
         return tmp_path / name, {**own, "device_batch": images}, on_one
@@ -165,15 +165,17 @@ def test_where_there_is_nothing_else_a_share_is_held_back_to_validate_on(picture
     assert described["images"] == 4 * 36
     assert len(rows_of(output)) == 1
     # As a version would have written it that did not know of the field.
-    del described["recipe"]["optimizer"]
+    del described["recipe"]["optimizer.algorithm"]
     (output / "run.json").write_text(json.dumps(described))
     toy_runs.toy_train(photos, output, epochs=1, validation_share=0.1)
 
 
 def test_a_folder_of_another_run_is_left_alone(pictures, tmp_path):
-    (tmp_path / "run.json").write_text(json.dumps({"model": "toy", "recipe": {"epochs": 2}}))
+    (tmp_path / "run.json").write_text(
+        json.dumps({"model": "toy", "recipe": {"schedule.epochs": 2}})
+    )
     with pytest.raises(
-        ValueError, match=r"run with other settings.*epochs=2 in the folder, 3 in this"
+        ValueError, match=r"run with other settings.*schedule.epochs=2 in the folder, 3 in this"
     ):
         toy_runs.toy_train(pictures, tmp_path, epochs=3)
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
@@ -188,26 +190,26 @@ def test_a_folder_of_something_else_is_left_alone(pictures, tmp_path):
 def test_a_loss_that_is_no_number_ends_the_run_and_keeps_the_last_state(pictures, tmp_path):
     with pytest.raises(NonFiniteLossError, match="a lower learning_rate"):
         toy_runs.toy_train(
-            pictures, tmp_path / "run", learning_rate=1e20, warmup_epochs=1.5, save_steps=2
+            pictures, tmp_path / "run", learning_rate=1e20, warmup_epochs=1.5, save_updates=2
         )
     for state in saved_states(tmp_path / "run" / "checkpoints"):
         assert all(np.isfinite(value).all() for value in load_file(state).values())
 
 
 def test_fewer_images_than_a_batch_are_refused(pictures, tmp_path):
-    with pytest.raises(ValueError, match=r"160 training images.*batch_size=256"):
+    with pytest.raises(ValueError, match=r"160 examples.*batch_size=256"):
         toy_runs.toy_train(pictures, tmp_path / "run", batch_size=256)
     assert not (tmp_path / "run").exists()
 
 
 def test_a_state_that_is_damaged_gives_way_to_the_one_before(pictures, tmp_path):
     output = tmp_path / "run"
-    toy_runs.toy_train(pictures, output, save_steps=5)
+    toy_runs.toy_train(pictures, output, save_updates=5)
     newest, older = saved_states(output / "checkpoints")[:2]
     (output / "final.keras").unlink()
     expected = load_file(newest)
     newest.write_bytes(newest.read_bytes()[:1000])
-    toy_runs.toy_train(pictures, output, save_steps=5)
+    toy_runs.toy_train(pictures, output, save_updates=5)
     for name, value in load_file(newest).items():
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
     assert older.exists()

@@ -1,90 +1,119 @@
+from dataclasses import dataclass
+
 import pytest
 
-from keras_convnext.classification.recipes import RECIPES, Recipe, RecipeFamily
-from keras_convnext.training.settings import _RULES, recipe_for
+from keras_convnext.training.recipe import Batch, Optimizer, Recipe, RecipeFamily, Schedule
+from keras_convnext.training.settings import (
+    RULES,
+    Rule,
+    check,
+    field_types,
+    flat,
+    for_network,
+    with_all_networks,
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    sides: tuple[float, float] = (1.0, 2.0)
+    name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing(Recipe):
+    shape: Shape = Shape()
+
+
+RECIPE = Drawing(
+    name="drawing",
+    source="ours",
+    optimizer=Optimizer(learning_rate=1e-3, weight_decay=0.1),
+    schedule=Schedule(epochs=4),
+    batch=Batch(batch_size=8),
+)
+FAMILY = RecipeFamily(
+    RECIPE, {"small": {"devices": 2}, "large": {"devices": 4, "sides": (2.0, 3.0)}}, ("devices",)
+)
 
 
 @pytest.mark.parametrize(
-    ("name", "model", "expected"),
+    ("settings", "name", "expected"),
     [
-        ("imagenet1k", "convnext_tiny", {"drop_path_rate": 0.1, "devices": 32}),
-        ("imagenet1k", "convnext_large", {"drop_path_rate": 0.5, "devices": 64}),
-        ("imagenet1k_isotropic", "convnext_isotropic_base", {"layer_scale": None}),
-        ("imagenet1k_isotropic", "convnext_isotropic_large", {"layer_scale": 1e-6}),
-        ("imagenet22k", "convnext_xlarge", {"drop_path_rate": 0.2, "epochs": 90}),
-        ("imagenet22k_to_1k", "convnext_base", {"layer_decay": 0.8, "ema_decay": None}),
-        ("imagenet22k_to_1k_384", "convnext_xlarge", {"size": 384, "ema_decay": 0.9999}),
-        ("imagenet1k_384", "convnext_large", {"drop_path_rate": 0.95, "layer_decay": 0.7}),
-        ("finetune_small", "convnext_cifar", {"size": 32, "start": "cifar10"}),
-    ],
-)  # fmt: skip
-def test_a_recipe_is_that_of_the_network(name, model, expected):
-    row = recipe_for(name, model)
-    assert {field: getattr(row, field) for field in expected} == expected
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_every_setting_of_one_network_counts(name):
-    for field in set(RecipeFamily._fields) - {"shared"}:
-        for model, value in getattr(RECIPES[name], field).items():
-            settings = {} if field == "drop_path_rate" else {"drop_path_rate": 0.0}
-            assert getattr(recipe_for(name, model, settings), field) == value
-
-
-@pytest.mark.parametrize("name", RECIPES)
-def test_the_batch_is_that_of_the_reference_layout(name):
-    for model in RECIPES[name].drop_path_rate or ["convnext_cifar"]:
-        row = recipe_for(name, model)
-        assert row.devices * row.device_batch == row.batch_size
-
-
-def test_every_field_with_a_range_has_a_rule():
-    assert set(Recipe._fields) - set(_RULES) == {
-        "name", "source", "start", "published", "rand_augment",
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("setting", "value"),
-    [
-        ({"epochs": "5"}, 5),
-        ({"learning_rate": "1e-4"}, 1e-4),
-        ({"crop_scale": "0.3,1"}, (0.3, 1.0)),
-        ({"crop_scale": "[0.3, 1.0]"}, (0.3, 1.0)),
-        ({"rand_augment": "none"}, None),
-        ({"ema_decay": "None"}, None),
-        ({"remat": "true"}, True),
-        ({"start": "best.keras"}, "best.keras"),
-        ({"precision": "mixed_bfloat16"}, "mixed_bfloat16"),
-        ({"optimizer": "muon"}, "muon"),
+        ({"epochs": "5"}, "schedule.epochs", 5),
+        ({"schedule.epochs": 5}, "schedule.epochs", 5),
+        ({"learning_rate": "1e-4"}, "optimizer.learning_rate", 1e-4),
+        ({"optimizer.learning_rate": 1e-4}, "optimizer.learning_rate", 1e-4),
+        ({"sides": "0.3,1"}, "shape.sides", (0.3, 1.0)),
+        ({"sides": "[0.3, 1.0]"}, "shape.sides", (0.3, 1.0)),
+        ({"ema_decay": "None"}, "optimizer.ema_decay", None),
+        ({"remat": "true"}, "batch.remat", True),
+        ({"shape.name": "1"}, "shape.name", "1"),
+        ({"shape.name": "none"}, "shape.name", None),
+        ({"milestones": "27,33"}, "schedule.milestones", (27.0, 33.0)),
+        ({"milestones": "5"}, "schedule.milestones", (5.0,)),
     ],
 )
-def test_a_setting_is_read_as_its_field_is(setting, value):
-    ((field, _),) = setting.items()
-    read = getattr(recipe_for("finetune_small", "convnext_atto", setting), field)
-    assert read == value
-    assert type(read) is type(value)
+def test_a_setting_is_read_as_a_value_of_its_field(settings, name, expected):
+    found = flat(for_network(FAMILY, "small", settings))[name]
+    assert found == expected
+    assert type(found) is type(expected)
 
 
 @pytest.mark.parametrize(
-    ("name", "model", "settings", "message"),
+    ("settings", "message"),
     [
-        ("imagenet", "convnext_tiny", {}, "did you mean imagenet"),
-        ("imagenet1k", "convnext_tony", {"drop_path_rate": 0.1}, "did you mean convnext_tiny"),
-        ("imagenet1k", "convnext_tiny", {"learning_rates": 1}, "did you mean learning_rate"),
-        ("imagenet1k", "convnext_tiny", {"name": "mine"}, "Received: name=mine"),
-        ("imagenet1k", "convnext_xlarge", {}, "published for convnext_tiny"),
-        ("imagenet1k", "convnext_tiny", {"epochs": "many"}, "epochs=many"),
-        ("imagenet1k", "convnext_tiny", {"epochs": 0}, "positive integer"),
-        ("imagenet1k", "convnext_tiny", {"epochs": 1.5}, "positive integer"),
-        ("imagenet1k", "convnext_tiny", {"learning_rate": "nan"}, "learning_rate"),
-        ("imagenet1k", "convnext_tiny", {"crop_scale": "1,0.5"}, "the smaller one first"),
-        ("imagenet1k", "convnext_tiny", {"precision": "float8"}, "mixed_bfloat16"),
-        ("imagenet1k", "convnext_tiny", {"optimizer": "lamb"}, "one of adamw, muon"),
-        ("imagenet1k", "convnext_tiny", {"size": 16}, "at least 32 px"),
-        ("imagenet1k", "convnext_tiny", {"epochs": 10}, "Set warmup_epochs to 10 or less"),
+        ({"epoch": 1}, "did you mean epochs"),
+        ({"name": "mine"}, r"use name or shape.name|Received: name"),
+        ({"epochs": 1, "schedule.epochs": 2}, "set twice"),
+        ({"epochs": "many"}, "epochs=many"),
+        ({"epochs": 1.5}, "None or a positive integer"),
+        ({"epochs": "true"}, "positive integer"),
+        ({"remat": 1}, "remat must be True or False"),
+        ({"remat": "yes"}, "remat=yes"),
+        ({"learning_rate": "nan"}, "above 0"),
+        ({"learning_rate": float("inf")}, "above 0"),
+        ({"learning_rate": [1, 2]}, "above 0"),
+        ({"sides": "1"}, "numbers, separated by commas"),
+        ({"sides": "1,2,3"}, "numbers, separated by commas"),
+        ({"shape.name": 5}, "shape.name must be None or text. Received: shape.name=5"),
+        ({"decay": "linear"}, "one of cosine, polynomial, steps, constant"),
+        ({"updates": 5}, "either epochs or updates"),
+        ({"epochs": "none"}, "either epochs or updates"),
+        ({"warmup_epochs": 5}, "Set warmup_epochs to 4 or less"),
+        ({"warmup_epochs": 1, "warmup_updates": 1}, "not both"),
+        ({"epochs": "none", "updates": 5, "warmup_updates": 6}, "Set warmup_updates to 5 or less"),
+        ({"epochs\x1b[31m": 1}, r"Received: epochs\\x1b"),
     ],
 )
-def test_what_is_wrong_is_told(name, model, settings, message):
+def test_a_wrong_setting_is_refused(settings, message):
     with pytest.raises(ValueError, match=message):
-        recipe_for(name, model, settings)
+        check(for_network(FAMILY, "small", settings), {})
+
+
+def test_a_network_has_its_own_settings():
+    assert for_network(FAMILY, "large", {}).batch.devices == 4
+    assert for_network(FAMILY, "large", {}).shape.sides == (2.0, 3.0)
+    assert for_network(FAMILY, "large", {"devices": 1}).batch.devices == 1
+    with pytest.raises(ValueError, match=r"published for small, large.*set devices"):
+        for_network(FAMILY, "middle", {})
+    assert for_network(FAMILY, "middle", {"batch.devices": 3}).batch.devices == 3
+
+
+def test_the_settings_of_all_networks_are_shown_at_once():
+    found = with_all_networks(FAMILY)
+    assert found["batch.devices"] == {"small": 2, "large": 4}
+    assert found["shape.sides"] == {"": (1.0, 2.0), "large": (2.0, 3.0)}
+    assert found["schedule.epochs"] == 4
+
+
+def test_a_task_adds_rules():
+    rules = {"shape.sides": Rule("small", lambda value: value[0] < 1)}
+    with pytest.raises(ValueError, match="sides must be small"):
+        check(RECIPE, rules)
+
+
+def test_every_number_has_a_rule():
+    kinds = field_types(Recipe)
+    assert {name for name, kind in kinds.items() if kind not in (str, bool)} <= set(RULES)
+    assert set(RULES) <= set(kinds)

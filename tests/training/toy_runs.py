@@ -13,13 +13,13 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_convnext import builders
+from keras_convnext.classification import train
 from keras_convnext.training import journal
-from keras_convnext.training.run import train
 from keras_convnext.variants import VARIANTS, Variant
 
 TOY = Variant("toy", (1, 1), (8, 16), 0.3, 2)
 SETTINGS = {
-    "optimizer": "adamw",
+    "algorithm": "adamw",
     "epochs": 2,
     "warmup_epochs": 0.5,
     "batch_size": 16,

@@ -26,13 +26,13 @@ def train_on(folder):
 
 
 def plan_without_tensorflow():
-    from keras_convnext.training import RECIPES, plan, recipe_for
+    from keras_convnext.classification import RECIPES, plan, recipe_for
 
     assert "imagenet1k" in RECIPES
     recipe = recipe_for("imagenet1k", "convnext_tiny")
     assert plan(recipe, "convnext_tiny", None, 8, "a100-80gb").hours > 1
     try:
-        from keras_convnext.training import train  # noqa: F401
+        from keras_convnext.classification import train  # noqa: F401
     except ImportError as error:
         assert "KERAS_BACKEND=tensorflow" in str(error)  # noqa: PT017
     else:

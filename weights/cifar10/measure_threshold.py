@@ -22,7 +22,7 @@ import keras
 import numpy as np
 
 import keras_convnext
-from keras_convnext.classification.prediction import find_images
+from keras_convnext.picture_files import find_images
 from keras_convnext.preprocessing import load_images
 
 CLASSES = Path(__file__).with_name("classes.txt").read_text("utf-8").split()

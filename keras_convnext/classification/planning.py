@@ -6,9 +6,11 @@ Hours are those of the training steps alone, at the measured or assumed rates in
 import difflib
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import NamedTuple
 
-from keras_convnext.classification.recipes import Recipe
+from keras_convnext.classification.memory import Memory, memory_of, network_of
+from keras_convnext.classification.recipes import Classification
 from keras_convnext.complexity import parts
 from keras_convnext.printable import printable
 from keras_convnext.training.devices import (
@@ -19,7 +21,8 @@ from keras_convnext.training.devices import (
     Rate,
 )
 from keras_convnext.training.layout import shares
-from keras_convnext.training.memory import Memory, memory_of, network_of
+from keras_convnext.training.length import length_of
+from keras_convnext.training.settings import flat
 
 _IMAGENET_1K = (1_281_167, 1_000)
 DATA = {  # images and classes in the training split of each recipe's dataset
@@ -38,7 +41,7 @@ class Plan(NamedTuple):
     """The result of `plan`.
 
     Args:
-        recipe: Recipe. The recipe.
+        recipe: Classification. The recipe.
         model: str. Name of the network.
         device: Device. The device type.
         devices: int. Number of devices.
@@ -62,7 +65,7 @@ class Plan(NamedTuple):
         input_cores: int. CPU cores that this needs, for photographs of ImageNet's size.
     """
 
-    recipe: Recipe
+    recipe: Classification
     model: str
     device: Device
     devices: int
@@ -94,7 +97,7 @@ class Plan(NamedTuple):
         """Returns the rows of a table for display: name, value and basis."""
         recipe, device, memory = self.recipe, self.device, self.memory
         gib = {name: f"{size / 2**30:.2f} GiB" for name, size in memory._asdict().items() if size}
-        peak = device.peak(recipe.precision)
+        peak = device.peak(recipe.batch.precision)
         share = f"{self.rate.utilization:.3f} of {peak * 1000:,.0f} GFLOP/s"
         if device.is_gpu:
             share = f"{self.rate.utilization:.3f} of {peak:,.0f} TFLOP/s"
@@ -103,12 +106,16 @@ class Plan(NamedTuple):
             (
                 "updates per epoch",
                 f"{self.updates_per_epoch:,}",
-                f"of {recipe.batch_size:,} images",
+                f"of {recipe.batch.batch_size:,} images",
             ),
-            ("updates", f"{self.updates:,}", f"{recipe.epochs} epochs"),
+            ("updates", f"{self.updates:,}", f"{self.updates / self.updates_per_epoch:g} epochs"),
             ("images seen", f"{self.images_seen:,}", ""),
             ("devices", f"{self.devices:,}", f"{device.name}, machines: {self.machines}"),
-            ("device batch", f"{self.device_batch:,}", f"{recipe.size} px, {recipe.precision}"),
+            (
+                "device batch",
+                f"{self.device_batch:,}",
+                f"{recipe.input.size} px, {recipe.batch.precision}",
+            ),
             ("accumulated batches", f"{self.accumulated:,}", ""),
             *(("memory: " + name, size, "") for name, size in gib.items()),
             (
@@ -133,7 +140,7 @@ class Plan(NamedTuple):
         """Returns a dict for programs, with memory in bytes and times in hours."""
         return {
             **self._asdict(),
-            "recipe": self.recipe._asdict(),
+            "recipe": flat(self.recipe),
             "device": self.device.name,
             "memory": {**self.memory._asdict(), "total": self.memory.total},
             "fits": self.fits,
@@ -141,7 +148,9 @@ class Plan(NamedTuple):
         }
 
 
-def plan(recipe: Recipe, model: str, images: int | None, devices: int, device_type: str) -> Plan:
+def plan(
+    recipe: Classification, model: str, images: int | None, devices: int, device_type: str
+) -> Plan:
     """Estimates the updates, memory and time of a run without running it.
 
     The batch size per device is the recipe's, or the largest smaller one that fits in memory. All
@@ -156,7 +165,7 @@ def plan(recipe: Recipe, model: str, images: int | None, devices: int, device_ty
     ```
 
     Args:
-        recipe: Recipe. As returned by `recipe_for`.
+        recipe: Classification. As returned by `recipe_for`.
         model: str. Name of the network.
         images: int or None. Images per epoch, or None for those of the recipe's dataset.
         devices: int. Number of devices, or of CPU cores.
@@ -170,7 +179,7 @@ def plan(recipe: Recipe, model: str, images: int | None, devices: int, device_ty
             number of images is unknown or less than a batch, or if the batch size is not a multiple
             of the number of devices.
     """
-    device = _device(device_type, recipe.precision)
+    device = _device(device_type, recipe.batch.precision)
     known, classes = DATA.get(recipe.name, (None, 1_000))
     images = images or known
     if images is None:
@@ -180,38 +189,36 @@ def plan(recipe: Recipe, model: str, images: int | None, devices: int, device_ty
         )
     if devices < 1:
         raise ValueError(f"devices must be at least 1. Received: devices={devices}")
-    updates_per_epoch = images // recipe.batch_size
-    if not updates_per_epoch:
-        raise ValueError(
-            f"An epoch has fewer images than a batch. Set batch_size to {images} or less. "
-            f"Received: images={images}, batch_size={recipe.batch_size}"
-        )
+    length = length_of(recipe, images)
+    updates_per_epoch = length.epoch
     together = 1 if device.is_gpu else devices
     memory_limit = round(device.memory * 2**30) * together
     replicas = devices // together
 
-    def shared(recipe: Recipe, most: int) -> tuple[int, int, Memory]:
-        device_batch, accumulated = shares(recipe.batch_size, replicas, most)
+    def shared(recipe: Classification, most: int) -> tuple[int, int, Memory]:
+        device_batch, accumulated = shares(recipe.batch.batch_size, replicas, most)
         memory = memory_of(recipe, model, classes, device_batch, accumulated, device)
         return device_batch, accumulated, memory
 
-    device_batch, accumulated, memory = shared(recipe, recipe.device_batch)
+    device_batch, accumulated, memory = shared(recipe, recipe.batch.device_batch)
     while memory.total > memory_limit and device_batch > 1:
         device_batch, accumulated, memory = shared(recipe, device_batch - 1)
     advice: tuple[str, ...] = ()
     if memory.total > memory_limit:
         advice = tuple(_advice(recipe, device, lambda other: shared(other, 1)[2].total))
 
-    rate = device.rates[recipe.precision]
-    counted = parts(network_of(recipe, model), (recipe.size, recipe.size), classes)
+    rate = device.rates[recipe.batch.precision]
+    counted = parts(network_of(recipe, model), (recipe.input.size, recipe.input.size), classes)
     macs = sum(part.macs for part in counted)
-    flops_per_image = 2 * macs * (4 if recipe.remat else 3)
-    reached = devices * device.peak(recipe.precision) * 1e12 * rate.utilization
+    flops_per_image = 2 * macs * (4 if recipe.batch.remat else 3)
+    reached = devices * device.peak(recipe.batch.precision) * 1e12 * rate.utilization
     images_per_second = reached / flops_per_image
-    updates = updates_per_epoch * recipe.epochs
-    hours_per_epoch = updates_per_epoch * recipe.batch_size / images_per_second / 3600
+    updates = length.updates
+    hours_per_epoch = updates_per_epoch * recipe.batch.batch_size / images_per_second / 3600
     machines = math.ceil(devices / DEVICES_PER_MACHINE) if device.is_gpu else 1
-    numbers = 3 + (recipe.ema_decay is not None) + (accumulated > 1)  # weights, two moments, ...
+    numbers = (
+        3 + (recipe.optimizer.ema_decay is not None) + (accumulated > 1)
+    )  # weights, two moments, ...
     return Plan(
         recipe=recipe,
         model=model,
@@ -220,7 +227,7 @@ def plan(recipe: Recipe, model: str, images: int | None, devices: int, device_ty
         images=images,
         updates_per_epoch=updates_per_epoch,
         updates=updates,
-        images_seen=updates * recipe.batch_size,
+        images_seen=updates * recipe.batch.batch_size,
         device_batch=device_batch,
         accumulated=accumulated,
         memory=memory,
@@ -230,7 +237,7 @@ def plan(recipe: Recipe, model: str, images: int | None, devices: int, device_ty
         rate=rate,
         images_per_second=images_per_second,
         hours_per_epoch=hours_per_epoch,
-        hours=hours_per_epoch * recipe.epochs,
+        hours=hours_per_epoch * updates / updates_per_epoch,
         checkpoint=4 * numbers * sum(part.parameters for part in counted),
         machines=machines,
         input_rate=images_per_second / machines,
@@ -255,20 +262,24 @@ def _device(device_type: str, precision: str) -> Device:
     return device
 
 
-def _advice(recipe: Recipe, device: Device, total: Callable[[Recipe], int]) -> list[str]:
+def _advice(
+    recipe: Classification, device: Device, total: Callable[[Classification], int]
+) -> list[str]:
     """Returns the memory with other settings and a batch size of one."""
     half = next(
         (name for name in ("mixed_bfloat16", "mixed_float16") if name in device.rates), None
     )
-    others = [] if recipe.remat else [recipe._replace(remat=True)]
-    if half and recipe.precision == "float32":
-        others += [other._replace(precision=half) for other in (recipe, *others)]
+    batches = [] if recipe.batch.remat else [replace(recipe.batch, remat=True)]
+    if half and recipe.batch.precision == "float32":
+        batches += [replace(other, precision=half) for other in (recipe.batch, *batches)]
     lines = []
-    for other in others:
+    for other in batches:
         changes = {"precision": other.precision, "remat": other.remat}
         settings = " ".join(
-            f"{name}={value}" for name, value in changes.items() if value != getattr(recipe, name)
+            f"{name}={value}"
+            for name, value in changes.items()
+            if value != getattr(recipe.batch, name)
         )
-        taken = total(other) / 2**30
+        taken = total(replace(recipe, batch=other)) / 2**30
         lines.append(f"{settings}: {taken:.1f} GiB".replace("remat=True", "remat=true"))
     return lines

@@ -11,13 +11,13 @@ from typer.testing import CliRunner
 
 from keras_convnext import cli
 from keras_convnext.builders import ConvNeXt
+from keras_convnext.classification.memory import memory_of, sections
+from keras_convnext.classification.planning import plan
+from keras_convnext.classification.settings import recipe_for
 from keras_convnext.cli.application import settings_of
 from keras_convnext.complexity import parts
 from keras_convnext.training.devices import DEVICES
 from keras_convnext.training.layout import shares
-from keras_convnext.training.memory import memory_of, sections
-from keras_convnext.training.planning import plan
-from keras_convnext.training.settings import recipe_for
 from keras_convnext.variants import VARIANTS, Variant
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -46,7 +46,7 @@ def test_the_batch_is_shared_as_in_the_official_layouts(recipe, model, devices, 
     else:
         found = planned(recipe, model, devices)
         assert (found.device_batch, found.accumulated) == shared
-        assert found.device_batch * found.accumulated * devices == found.recipe.batch_size
+        assert found.device_batch * found.accumulated * devices == found.recipe.batch.batch_size
 
 
 def test_shares_are_the_largest_that_divide():
@@ -236,7 +236,7 @@ def test_the_command_prints_json_with_settings():
     )  # fmt: skip
     found = json.loads(result.stdout)
     assert (found["updates_per_epoch"], found["updates"], found["devices"]) == (100, 300, 1)
-    assert found["recipe"]["remat"] is True
+    assert found["recipe"]["batch.remat"] is True
     assert found["memory"]["total"] == sum(
         size for name, size in found["memory"].items() if name != "total"
     )

@@ -14,7 +14,7 @@ and 24.7 GB.
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from keras_convnext.classification.recipes import Recipe
+from keras_convnext.classification.recipes import Classification
 from keras_convnext.complexity import parts
 from keras_convnext.training.devices import Device
 from keras_convnext.variants import VARIANTS, Variant
@@ -70,11 +70,11 @@ _OPEN_FUSED = 3 * 4 + 3
 _OPEN_PLAIN = 4 * 4 + 3
 
 
-def network_of(recipe: Recipe, model: str) -> Variant:
+def network_of(recipe: Classification, model: str) -> Variant:
     """Returns the network as the recipe trains it: with or without layer scale."""
     variant = VARIANTS[model]
-    if recipe.start is None:
-        variant = variant._replace(layer_scale=recipe.layer_scale or None)
+    if recipe.network.start is None:
+        variant = variant._replace(layer_scale=recipe.network.layer_scale or None)
     return variant
 
 
@@ -135,7 +135,12 @@ def sections(
 
 
 def memory_of(
-    recipe: Recipe, model: str, classes: int, device_batch: int, accumulated: int, device: Device
+    recipe: Classification,
+    model: str,
+    classes: int,
+    device_batch: int,
+    accumulated: int,
+    device: Device,
 ) -> Memory:
     """Estimates the peak memory of a training step on a device.
 
@@ -143,7 +148,7 @@ def memory_of(
     The peak is where the sum of both and of the temporary tensors is largest.
 
     Args:
-        recipe: Recipe. As returned by `recipe_for`.
+        recipe: Classification. As returned by `recipe_for`.
         model: str. Name of the network.
         classes: int. Number of classes.
         device_batch: int. Batch size per device.
@@ -153,10 +158,10 @@ def memory_of(
     Returns:
         A `Memory`.
     """
-    compute = 4 if recipe.precision == "float32" else 2
+    compute = 4 if recipe.batch.precision == "float32" else 2
     variant = network_of(recipe, model)
     fused = not device.is_gpu and compute == 4
-    rows = list(sections(variant, recipe.size, classes, compute, recipe.remat, fused))
+    rows = list(sections(variant, recipe.input.size, classes, compute, recipe.batch.remat, fused))
     parameters = sum(row.parameters for row in rows)
     # With accumulation, each gradient immediately becomes a sum and its mean.
     made = 4 * (1 + (accumulated > 1))
@@ -167,12 +172,12 @@ def memory_of(
         states.append((made * (parameters - below), device_batch * (kept + row.open)))
         below += row.parameters
     # The update has all gradients, and no activations except the images.
-    states.append((made * parameters, device_batch * 12 * recipe.size**2))
+    states.append((made * parameters, device_batch * 12 * recipe.input.size**2))
     gradients, activations = max(states, key=sum)
     memory = Memory(
         weights=(4 if compute == 4 else 6) * parameters,
         moments=8 * parameters,
-        average=4 * parameters if recipe.ema_decay is not None else 0,
+        average=4 * parameters if recipe.optimizer.ema_decay is not None else 0,
         accumulator=4 * parameters if accumulated > 1 else 0,
         gradients=gradients,
         activations=activations,

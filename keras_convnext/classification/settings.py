@@ -1,0 +1,85 @@
+"""Combines a recipe for classifiers with a network and with a user's settings."""
+
+from collections.abc import Mapping
+
+from keras_convnext.classification.recipes import RECIPES, Classification
+from keras_convnext.training.settings import (
+    BELOW_ONE,
+    COUNT,
+    FROM_ZERO,
+    RANGE,
+    SHARE,
+    Rule,
+    check,
+    for_network,
+    unknown,
+)
+from keras_convnext.variants import VARIANTS
+
+RULES: dict[str, Rule] = {
+    "network.drop_path_rate": BELOW_ONE,
+    "network.layer_scale": FROM_ZERO,
+    "network.head_init_scale": FROM_ZERO,
+    "input.size": COUNT,
+    "input.crop_scale": RANGE,
+    "input.crop_ratio": RANGE,
+    "input.horizontal_flip": SHARE,
+    "input.color_jitter": FROM_ZERO,
+    "input.random_erasing": SHARE,
+    "input.validation_share": BELOW_ONE,
+    "targets.label_smoothing": BELOW_ONE,
+    "targets.mixup": FROM_ZERO,
+    "targets.cutmix": FROM_ZERO,
+    "targets.mixing_probability": SHARE,
+    "targets.mixing_switch": SHARE,
+    "targets.mixing_batch": COUNT,
+}
+
+
+def recipe_for(
+    name: str, model: str, settings: Mapping[str, object] | None = None
+) -> Classification:
+    """Returns the recipe for a network.
+
+    Example:
+
+    ```python
+    recipe_for("imagenet1k", "convnext_base").network.drop_path_rate  # 0.5
+    recipe_for("finetune_small", "convnext_tiny", {"epochs": 5, "optimizer.learning_rate": 1e-4})
+    ```
+
+    Args:
+        name: str. A key of `RECIPES`.
+        model: str. Name of the network, as in `keras-convnext list`.
+        settings: dict or None. Fields to override, by their full names, such as
+            `"optimizer.learning_rate"`, or their last parts. Strings are parsed as values of the
+            field. Defaults to None.
+
+    Returns:
+        A `Classification`.
+
+    Raises:
+        ValueError: If the recipe, network or a field is unknown, or a value has the wrong type or
+            is out of range.
+    """
+    if name not in RECIPES:
+        raise unknown("recipe", name, RECIPES)
+    recipe = for_network(RECIPES[name], model, settings or {})
+    check_recipe(recipe, model)
+    return recipe
+
+
+def check_recipe(recipe: Classification, model: str) -> None:
+    """Checks the fields of a recipe, and whether the network can be trained with it.
+
+    Raises:
+        ValueError: If the network is unknown, or a value has the wrong type or is out of range.
+    """
+    if model not in VARIANTS:
+        raise unknown("model", model, VARIANTS)
+    check(recipe, RULES)
+    if recipe.input.size < VARIANTS[model].min_size:
+        raise ValueError(
+            f"{model} needs images of at least {VARIANTS[model].min_size} px. "
+            f"Received: size={recipe.input.size}"
+        )

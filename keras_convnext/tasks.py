@@ -1,0 +1,51 @@
+"""The tasks, and which of them a recipe or a file belongs to."""
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from keras_convnext.pretrained.errors import CheckpointError
+from keras_convnext.training.recipe import RecipeFamily
+from keras_convnext.training.settings import unknown
+
+TASKS = ("classification",)  # packages with the same public names
+
+
+def recipes() -> Mapping[str, RecipeFamily[Any]]:
+    """Returns the recipes of all tasks by name."""
+    return {name: family for task in map(_package, TASKS) for name, family in task.RECIPES.items()}
+
+
+def task_of_recipe(name: str) -> ModuleType:
+    """Returns the package of the task that a recipe trains.
+
+    Raises:
+        ValueError: If there is no such recipe.
+    """
+    for task in map(_package, TASKS):
+        if name in task.RECIPES:
+            return task
+    raise unknown("recipe", name, recipes())
+
+
+def task_of_file(path: Path) -> ModuleType:
+    """Returns the package of the task of a weight file: classification, unless it records another.
+
+    Raises:
+        CheckpointError: If the file is for a task that this version does not have.
+    """
+    from keras_convnext.pretrained.record import read_record  # which imports h5py
+
+    name = read_record(path).task or TASKS[0]
+    if name not in TASKS:
+        raise CheckpointError(
+            f"This file is for the task {name!r}, which this version does not have. Upgrade "
+            f"keras_convnext. It has {', '.join(TASKS)} (file: {path})"
+        )
+    return _package(name)
+
+
+def _package(name: str) -> ModuleType:
+    return import_module(f"keras_convnext.{name}")

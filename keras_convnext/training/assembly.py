@@ -1,0 +1,72 @@
+"""Builds the schedule, the optimizer and the model to fit of a recipe."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from keras_convnext.training.fitted import FittedModel
+from keras_convnext.training.layout import Layout
+from keras_convnext.training.length import Length
+from keras_convnext.training.muon import Muon
+from keras_convnext.training.optimizer import AdamW, LossScaleOptimizer
+from keras_convnext.training.recipe import Recipe
+from keras_convnext.training.schedule import WarmupCosine, WarmupPolynomial, WarmupSteps
+from keras_convnext.training.task import Task
+
+
+def schedule_of(recipe: Recipe, length: Length) -> keras.optimizers.schedules.LearningRateSchedule:
+    """Returns the learning rate schedule of a recipe."""
+    peak, own = recipe.optimizer.learning_rate, recipe.schedule
+    warmup, start = length.warmup, own.warmup_start
+    if own.decay == "cosine":
+        return WarmupCosine(peak, length.updates, warmup, own.min_learning_rate)
+    if own.decay == "polynomial":
+        return WarmupPolynomial(
+            peak, length.updates, warmup, own.min_learning_rate, own.power, start
+        )
+    milestones = length.milestones if own.decay == "steps" else ()
+    return WarmupSteps(peak, milestones, warmup, own.step_factor, start)
+
+
+def optimizer_of(recipe: Recipe, layout: Layout, length: Length) -> keras.optimizers.Optimizer:
+    """Returns the optimizer of a recipe."""
+    own = recipe.optimizer
+    optimizer = {"adamw": AdamW, "muon": Muon}[own.algorithm](
+        schedule_of(recipe, length),
+        own.weight_decay,
+        layer_decay=own.layer_decay,
+        frozen_steps=length.frozen,
+        global_clipnorm=own.clip_norm,
+        use_ema=own.ema_decay is not None,
+        ema_momentum=own.ema_decay if own.ema_decay is not None else 0.99,
+        gradient_accumulation_steps=layout.accumulated if layout.accumulated > 1 else None,
+    )
+    return LossScaleOptimizer(optimizer) if recipe.batch.precision == "mixed_float16" else optimizer
+
+
+def model_of(task: Task, recipe: Recipe, layout: Layout, length: Length) -> FittedModel:
+    """Builds and compiles the model of a task, in the scope of a strategy."""
+    network, objective = task.network(), task.objective()
+    fitted = FittedModel(network.inputs, network.outputs, name=network.name)
+    fitted.compile(
+        optimizer_of(recipe, layout, length),
+        objective.loss,
+        weighted_metrics=list(objective.metrics),
+        auto_scale_loss=False,
+        # XLA with a strategy and mixed precision is broken (keras issue 20763).
+        jit_compile="auto" if layout.devices * layout.processes == 1 else False,
+    )
+
+    def batched(spec: Any) -> tf.TensorSpec:
+        return tf.TensorSpec((layout.device_batch, *spec.shape), spec.dtype)
+
+    (images,) = network.inputs
+    fitted.build_for(
+        (
+            tf.TensorSpec((layout.device_batch, *images.shape[1:])),
+            tf.nest.map_structure(batched, objective.targets),
+            tf.TensorSpec((layout.device_batch,)),
+        )
+    )
+    return fitted

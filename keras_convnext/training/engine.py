@@ -1,0 +1,154 @@
+"""Trains the network of a task with a recipe, and resumes interrupted runs."""
+
+import signal
+from functools import partial
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+from rich.console import Console
+from rich.text import Text
+
+from keras_convnext.data.checks import reason_of
+from keras_convnext.data.errors import DataError
+from keras_convnext.printable import printable
+from keras_convnext.training.assembly import model_of
+from keras_convnext.training.display import Charts, ProgressBar, draw_run, is_installed
+from keras_convnext.training.folder import check_folder, claim, describe, held
+from keras_convnext.training.journal import Interrupted, Journal, averaged_weights
+from keras_convnext.training.layout import find_strategy, layout_of
+from keras_convnext.training.length import length_of
+from keras_convnext.training.recipe import Recipe
+from keras_convnext.training.state import Progress, restore_state, saved_states, write_whole
+from keras_convnext.training.task import Task
+
+
+def fit(
+    task: Task,
+    recipe: Recipe,
+    output: str | Path,
+    *,
+    strategy: tf.distribute.Strategy | None = None,
+    console: Console | None = None,
+) -> Progress:
+    """Trains the network of a task, or resumes an interrupted run.
+
+    The following files are written to the folder of the run: `run.json` (all settings), `log.csv`,
+    `checkpoints/` (the last three states), and, if the task validates, `best.keras` and
+    `best_ema.keras`; at the end `final.keras`, `final_ema.keras` and `run.png`; and `tensorboard/`
+    if TensorBoard is installed. Files with `_ema` contain the moving averages of the weights, if
+    the recipe uses them. The same call with the same folder resumes from the last state, and gives
+    the same results as an uninterrupted run.
+
+    Args:
+        task: Task. What is trained, on which data.
+        recipe: Recipe. The recipe.
+        output: str or path. The folder of the run. Several machines must share it.
+        strategy: tf.distribute.Strategy or None. Defaults to None, for all available devices.
+        console: rich.console.Console or None. Where to show progress. Defaults to None, to show
+            nothing.
+
+    Returns:
+        The `Progress` of the finished run.
+
+    Raises:
+        ValueError: If `output` belongs to another run, or there are fewer examples than one batch.
+        Interrupted: If SIGTERM or SIGINT was received. The state has been saved.
+        NonFiniteLossError: If the loss is NaN or infinite. The last good state is kept.
+    """
+    strategy = strategy or find_strategy()
+    output = Path(output)
+    layout = layout_of(strategy, recipe)
+    length = length_of(recipe, task.examples)
+    description = describe(recipe, task)
+    check_folder(output, description)
+    with held(output, layout):
+        if layout.is_chief:
+            claim(output, description, task.files())
+        keras.utils.set_random_seed(recipe.seed)
+        policy = keras.config.dtype_policy()
+        keras.config.set_dtype_policy(recipe.batch.precision)
+        try:
+            with strategy.scope():
+                fitted = model_of(task, recipe, layout, length)
+        finally:
+            keras.config.set_dtype_policy(policy)
+        progress = _restored(output / "checkpoints", fitted, console or Console(stderr=True))
+        evaluate = task.evaluation(fitted, layout)
+        keep = lambda path: write_whole(path, task.save)  # noqa: E731
+        journal = Journal(output, recipe, layout, length, progress, task.metric, evaluate, keep)
+        journal.set_model(fitted)
+        journal.write_log()
+        spectators: list[keras.callbacks.Callback] = []
+        if layout.is_chief and is_installed("tensorboard"):
+            spectators.append(Charts(output / "tensorboard", progress.rows))
+        if console is not None:
+            spectators.append(ProgressBar(console, journal))
+        with journal.stopping_on(signal.SIGTERM, signal.SIGINT):
+            while progress.updates < length.updates:
+                _fit_on(task, fitted, journal, spectators)
+                if journal.signal:
+                    raise Interrupted(
+                        f"Stopped by {journal.signal.name} after update {progress.updates:,}. Run "
+                        f"the same command to resume. Received: output={output}",
+                        journal.signal,
+                    )
+        if layout.is_chief:
+            keep(output / "final.keras")
+            if recipe.optimizer.ema_decay is not None:
+                with averaged_weights(fitted):
+                    keep(output / "final_ema.keras")
+            if is_installed("matplotlib"):
+                title = ", ".join((fitted.name, recipe.name, output.name))
+                draw = partial(draw_run, progress.rows, task.metric, title=title)
+                write_whole(output / "run.png", draw)
+    return progress
+
+
+def _fit_on(
+    task: Task,
+    model: keras.Model,
+    journal: Journal,
+    spectators: list[keras.callbacks.Callback],
+) -> None:
+    """Trains to the end, or to the next evaluation if the last one was not the last update."""
+    length, layout, progress = journal.length, journal.layout, journal.progress
+    period, done = divmod(progress.updates, length.evaluation)
+    periods = (length.updates - progress.updates) // length.evaluation
+    # The rest of an interrupted period, and a short one at the end, are a separate `fit`.
+    steps, last = length.evaluation, period + periods
+    if done or not periods:
+        steps = min(length.evaluation - done, length.updates - progress.updates)
+        last = period + 1
+    if done:
+        journal.resume_metrics()
+    batches = task.batches(layout, progress.updates)
+    try:
+        model.fit(
+            layout.distributed(model.distribute_strategy, batches),
+            initial_epoch=period,
+            epochs=last,
+            steps_per_epoch=steps * layout.accumulated,
+            callbacks=[journal, *spectators],
+            shuffle=False,
+            verbose=0,
+        )
+    except tf.errors.OpError as error:
+        task.refuse_broken(progress.updates)
+        if isinstance(error, tf.errors.NotFoundError):  # a file that has reappeared
+            raise DataError(f"{reason_of(error)} Received: {journal.output}") from error
+        raise
+
+
+def _restored(folder: Path, model: keras.Model, console: Console) -> Progress:
+    """Restores the newest readable state."""
+    states = saved_states(folder)
+    for state in states:
+        try:
+            return restore_state(state, model)
+        except ValueError as error:
+            if state is states[-1]:
+                raise
+            notice = Text(f"{printable(error)}. Using the previous state.", "yellow")
+            console.print(notice, soft_wrap=True)
+    return Progress()
