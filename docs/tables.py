@@ -1,5 +1,7 @@
 """The tables of the site, generated from the tables of the package."""
 
+from pathlib import Path
+
 import typer
 from typer.cli import get_docs_for_click
 
@@ -82,6 +84,12 @@ def commands():
         )
         for name, command in group.commands.items()
     )
+
+
+def angle_task():
+    """The example of a task of its own, which is also a test."""
+    text = (Path(__file__).parents[1] / "tests/training/angle_task.py").read_text("utf-8")
+    return f"```python\n{text}```"
 
 
 def _table(heads, rows):
