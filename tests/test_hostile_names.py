@@ -13,7 +13,6 @@ import keras
 import numpy as np
 import pytest
 from data_on_disk import write_folder
-from keras_convnext.training.planning import plan
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from test_cli import run
@@ -22,23 +21,25 @@ from training import toy_runs
 import keras_convnext
 from keras_convnext import export, saliency
 from keras_convnext.classification import draw_confusion, evaluate
+from keras_convnext.classification.planning import plan
 from keras_convnext.classification.prediction import (
     Label,
     Prediction,
     draw_predictions,
-    find_images,
 )
 from keras_convnext.classification.recipes import RECIPES
+from keras_convnext.classification.settings import recipe_for
 from keras_convnext.data.errors import DataError
 from keras_convnext.data.sources import open_source
 from keras_convnext.demo import answers, page
 from keras_convnext.demo.lanes import Lanes
 from keras_convnext.demo.uploads import Space, Upload, Uploads
 from keras_convnext.export.exporting import ExportError
+from keras_convnext.picture_files import find_images
 from keras_convnext.preprocessing import class_names, load_image
 from keras_convnext.pretrained.errors import DownloadError
+from keras_convnext.pretrained.record import recorded_names
 from keras_convnext.printable import printable
-from keras_convnext.training.settings import recipe_for
 
 ROOT = Path(__file__).parents[1]
 PHOTO = ROOT / "examples" / "photos" / "cat.jpg"
@@ -280,7 +281,7 @@ FUNCTIONS = {
     "open_source, a split": lambda folder, _: open_source(folder / "data", NAME),
     "recipe_for": lambda *_: recipe_for(NAME, "convnext_tiny"),
     "recipe_for, a network": lambda *_: recipe_for("cifar10", NAME, {"drop_path_rate": 0.1}),
-    "plan": lambda *_: plan(RECIPES["cifar10"].shared, "convnext_tiny", 1000, 1, NAME),
+    "plan": lambda *_: plan(RECIPES["cifar10"].recipe, "convnext_tiny", 1000, 1, NAME),
     "DownloadError": lambda *_: (_ for _ in ()).throw(DownloadError(f"{LINE}\n{LINE}")),
     "ExportError": lambda *_: (_ for _ in ()).throw(ExportError(NAME)),
 }
@@ -305,14 +306,14 @@ def test_a_link_in_a_folder_of_this_name_is_told_as_text(named):
 def test_a_list_of_classes_beside_a_checkpoint_is_text_of_a_modest_size(tmp_path):
     listed = tmp_path / "classes.txt"
     listed.write_bytes("\ufeffone\r\ntwo\r\n".encode())
-    assert class_names(2, tmp_path / "x.pth") == (("", "one"), ("", "two"))
+    assert class_names(2, recorded_names(tmp_path / "x.pth")) == (("", "one"), ("", "two"))
     listed.write_bytes(b"\xffone\ntwo\n")
     with pytest.raises(ValueError, match=f"not UTF-8 text.*Received: {listed}"):
-        class_names(2, tmp_path / "x.pth")
+        class_names(2, recorded_names(tmp_path / "x.pth"))
     with listed.open("wb") as file:
         file.truncate(2**40)
     with pytest.raises(ValueError, match=f"at most 16 MB.*Received: {listed}"):
-        class_names(2, tmp_path / "x.pth")
+        class_names(2, recorded_names(tmp_path / "x.pth"))
 
 
 RISKY = {"name", "path", "folder", "output", "target", "source", "weights", "model", "recipe"}

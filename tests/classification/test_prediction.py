@@ -11,9 +11,9 @@ from keras_convnext.classification.prediction import (
     Label,
     Prediction,
     draw_predictions,
-    find_images,
     predict_files,
 )
+from keras_convnext.picture_files import find_images
 from keras_convnext.preprocessing import class_labels, load_image
 
 PHOTOS = Path(__file__).parent.parent / "examples" / "photos"
