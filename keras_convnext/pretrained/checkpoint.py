@@ -13,6 +13,7 @@ from keras_convnext.pretrained.h5_file import H5Tensor
 from keras_convnext.pretrained.image_size import recorded_size
 from keras_convnext.pretrained.keras_trunk import keras_prefixes, keras_trunk
 from keras_convnext.pretrained.layouts import HEAD_KERNEL, Place
+from keras_convnext.pretrained.limits import check_claims, check_number
 from keras_convnext.pretrained.relatives import explained, relative_of
 from keras_convnext.pretrained.snapshot import weight_file
 from keras_convnext.pretrained.source import Source
@@ -111,7 +112,9 @@ def open_checkpoint(
             Entry(each.path, {k: v for k, v in each.tensors.items() if not is_left_out(k)})
             for each in entries_of(saved)
         ]
+        check_number(sum(len(each.tensors) for each in entries))
         checkpoint = chosen(saved, entries, entry, prefix)
+        check_claims(source.tensor for source in checkpoint.sources.values())
         return replace(checkpoint, size=recorded_size(path, saved))
     except CheckpointError as error:
         raise CheckpointError(f"{error} (file: {path})") from error

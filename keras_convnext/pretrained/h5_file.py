@@ -20,17 +20,17 @@ import ml_dtypes
 import numpy as np
 
 from keras_convnext.pretrained.errors import CheckpointError
+from keras_convnext.pretrained.limits import MAX_EXPANSION, MAX_TENSORS
 from keras_convnext.pretrained.memory import Unshared
 
 SUFFIXES = (".h5", ".hdf5")
 
 BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 
-# The most bytes that the tensors of a file may claim, as a multiple of the file size: weights
-# compress to half of their size at best.
-_MAX_EXPANSION = 16
 _PLAIN = "Rewrite it with `h5repack -f NONE -l CONTI in.h5 out.h5`"
+_MAX_ADDRESS = 1000  # characters
 _NO_WEIGHTS = {"optimizer", "optimizer_weights"}
+_NO_WEIGHT = "seed_generator"  # a state, which Keras reads with the model
 _FETCH = "Download the file again from its publisher"
 _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
 
@@ -160,20 +160,23 @@ def read_h5_within(
     try:
         with h5py.File(opened, "r") as file:
             size = path.stat().st_size if size is None else size
-            room = _MAX_EXPANSION * size
+            room = MAX_EXPANSION * size
             for address, dataset in _datasets(file.id):
+                tensor = _tensor(path, address, dataset, offset, size)
+                room -= _claimed(dataset)
+                if room < 0:
+                    raise CheckpointError(
+                        f"The tensors claim far more bytes than the file contains. {_FETCH}"
+                    )
+                if _NO_WEIGHT in address.split("/"):
+                    continue
                 key = _key(address)
                 if key in tensors:
                     raise CheckpointError(
                         f"{tensors[key].address!r:.200} and {address!r:.200} belong to layers with "
                         "the same name. Use a file with a single network"
                     )
-                tensors[key] = _tensor(path, address, dataset, offset, size)
-                room -= _claimed(dataset)
-                if room < 0:
-                    raise CheckpointError(
-                        f"The tensors claim far more bytes than the file contains. {_FETCH}"
-                    )
+                tensors[key] = tensor
     except (FileNotFoundError, PermissionError, IsADirectoryError):
         raise
     except CheckpointError as error:
@@ -184,8 +187,8 @@ def read_h5_within(
 
 
 def _datasets(root: h5py.h5g.GroupID) -> Iterator[tuple[str, h5py.Dataset]]:
-    """Yields the address and dataset of each weight."""
-    groups, seen = [("", root)], {root}
+    """Yields the address and dataset of each weight and each state of a seed generator."""
+    groups, seen, count = [("", root)], {root}, 0
     while groups:
         place, group = groups.pop()
         for name in group:
@@ -194,7 +197,14 @@ def _datasets(root: h5py.h5g.GroupID) -> Iterator[tuple[str, h5py.Dataset]]:
                 raise CheckpointError(
                     f"{address!r:.200} is a link, which Keras never saves. {_FETCH}"
                 )
-            if address in _NO_WEIGHTS or name == b"seed_generator":
+            count += 1
+            if count > MAX_TENSORS or len(address) > _MAX_ADDRESS:
+                raise CheckpointError(
+                    f"The file has more than the limit of {MAX_TENSORS:,} groups and datasets, or "
+                    f"of {_MAX_ADDRESS:,} characters in an address. Use a file that contains only "
+                    "the weights"
+                )
+            if address in _NO_WEIGHTS:
                 continue
             member = h5py.h5o.open(group, name)
             if isinstance(member, h5py.h5d.DatasetID):

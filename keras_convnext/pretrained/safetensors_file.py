@@ -1,9 +1,12 @@
 """Reads safetensors files one tensor at a time, and writes them."""
 
+import json
+import math
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -11,9 +14,12 @@ import safetensors
 import safetensors.numpy
 
 from keras_convnext.pretrained.errors import CheckpointError
+from keras_convnext.pretrained.limits import check_number
 from keras_convnext.pretrained.placeholder import Placeholder
-from keras_convnext.pretrained.stored_tensor import is_possible
+from keras_convnext.pretrained.stored_tensor import FETCH, is_possible
 from keras_convnext.printable import printable
+
+_MAX_HEADER = 32 << 20  # bytes; that of the largest network has 70 kB
 
 DTYPES = {
     "F64": np.dtype("float64"),
@@ -35,17 +41,33 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class SafeTensor:
-    """A tensor in a safetensors file, read on demand."""
+    """A tensor in a safetensors file, read on demand.
+
+    Args:
+        path: Path. The file.
+        key: str. Its name in the file.
+        shape: tuple of int.
+        dtype: np.dtype.
+        start: int. Offset of its data in the file in bytes.
+    """
 
     path: Path
     key: str
     shape: tuple[int, ...]
     dtype: np.dtype
+    start: int
 
     def read(self, verify: bool = True) -> np.ndarray:
-        """Reads the tensor. The format has no checksum to verify."""
-        with safetensors.safe_open(self.path, "np") as file:
-            return file.get_tensor(self.key)
+        """Reads the tensor. The format has no checksum to verify.
+
+        Raises:
+            CheckpointError: If the file was truncated after it was opened.
+        """
+        size = math.prod(self.shape) * self.dtype.itemsize
+        data = np.fromfile(self.path, np.uint8, size, offset=self.start)
+        if data.nbytes < size:
+            raise CheckpointError(f"{self.path} was truncated while it was being read. {FETCH}")
+        return data.view(self.dtype).reshape(self.shape)
 
     def pieces(self, elements: int, verify: bool = True) -> Iterator[np.ndarray]:
         """Yields the tensor in C order, `elements` at a time."""
@@ -64,16 +86,16 @@ def read_safetensors(path: str | Path) -> dict[str, SafeTensor | Placeholder]:
     """
     path = Path(path)
     try:
-        with safetensors.safe_open(path, "np") as file:
-            tensors = {
-                key: _tensor(path, key, tuple(tensor.get_shape()), tensor.get_dtype())
-                for key in file.keys()  # noqa: SIM118  (the file is not a dict)
-                if (tensor := file.get_slice(key))
-            }
+        with safetensors.safe_open(path, "np"):  # checks the header
+            header, start = _header(path)
+        check_number(len(header))
+        tensors = {key: _tensor(path, key, header[key], start) for key in sorted(header)}
     except safetensors.SafetensorError as error:
         raise CheckpointError(
             f"Not a valid safetensors file: {str(error)!a:.200}. Download it again (file: {path})"
         ) from error
+    except CheckpointError as error:
+        raise CheckpointError(f"{error} (file: {path})") from error
     if tensors and all(isinstance(tensor, Placeholder) for tensor in tensors.values()):
         kinds = ", ".join(sorted({str(tensor) for tensor in tensors.values()}))
         raise CheckpointError(
@@ -83,15 +105,33 @@ def read_safetensors(path: str | Path) -> dict[str, SafeTensor | Placeholder]:
     return tensors
 
 
-def _tensor(path: Path, key: str, shape: tuple[int, ...], kind: str) -> SafeTensor | Placeholder:
+def _header(path: Path) -> tuple[dict[str, dict[str, Any]], int]:
+    """Returns the description of each tensor, and where their data starts in the file.
+
+    Asking safetensors for one tensor after the other takes quadratic time.
+    """
+    with open(path, "rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        if size > _MAX_HEADER:
+            raise CheckpointError(
+                f"The header has {size:,} bytes, far more than weights need. Use a file that "
+                "contains only the weights"
+            )
+        header = json.loads(file.read(size))
+        header.pop("__metadata__", None)
+        return header, file.tell()
+
+
+def _tensor(path: Path, key: str, told: dict[str, Any], start: int) -> SafeTensor | Placeholder:
+    kind, shape = told["dtype"], tuple(told["shape"])
     if kind not in DTYPES:
         return Placeholder(f"safetensors.{kind}")
     if not is_possible(shape):
         raise CheckpointError(
             "A tensor has an impossible shape. Download the file again. "
-            f"Received: shape={shape!s:.200} (file: {path})"
+            f"Received: shape={shape!s:.200}"
         )
-    return SafeTensor(path, key, shape, DTYPES[kind])
+    return SafeTensor(path, key, shape, DTYPES[kind], start + told["data_offsets"][0])
 
 
 def write_safetensors(path: str | Path, tensors: Iterable[tuple[str, np.ndarray]]) -> None:

@@ -43,6 +43,11 @@ class StoredTensor:
     strides: tuple[int, ...]
 
     @property
+    def path(self) -> Path:
+        """The file."""
+        return self.storage.path
+
+    @property
     def dtype(self) -> np.dtype:
         """The dtype, which may be `ml_dtypes.bfloat16`."""
         return self.storage.dtype

@@ -9,6 +9,7 @@ from forked import Forked
 
 import keras_convnext
 from keras_convnext import CheckpointError, identify, load_checkpoint
+from keras_convnext.pretrained import h5_file
 from keras_convnext.pretrained.h5_file import read_h5
 
 DENSE = "layers/block/pwconv1/vars/0"
@@ -213,6 +214,7 @@ def test_damage_anywhere_is_an_error_of_ours_or_none(saved, tmp_path):
 import random, sys
 from pathlib import Path
 from keras_convnext.pretrained.errors import CheckpointError
+from keras_convnext.pretrained import h5_file
 from keras_convnext.pretrained.h5_file import read_h5
 
 path = Path(sys.argv[1])
@@ -231,3 +233,14 @@ for _ in range(60):
 """
     done = Forked(script, path).wait(120)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_number_of_datasets_and_an_address_have_limits(path, monkeypatch):
+    monkeypatch.setattr(h5_file, "MAX_TENSORS", 50)
+    with pytest.raises(CheckpointError, match=r"limit of 50 groups and datasets.*weights\.h5\)"):
+        read_h5(path)
+    monkeypatch.undo()
+    with h5py.File(path, "a") as file:
+        file.create_group("/".join(["x" * 100] * 11))
+    with pytest.raises(CheckpointError, match=r"1,000 characters in an address.*weights\.h5\)"):
+        read_h5(path)

@@ -1,6 +1,8 @@
 """What a safetensors file says of its tensors is not believed before it is looked at."""
 
 import json
+import os
+import time
 
 import numpy as np
 import pytest
@@ -68,3 +70,39 @@ def test_others_may_read_what_is_written(tmp_path):
     write_safetensors(tmp_path / "x.safetensors", [("x", np.zeros(2, "float32"))])
     (tmp_path / "y").touch()
     assert (tmp_path / "x.safetensors").stat().st_mode == (tmp_path / "y").stat().st_mode
+
+
+def test_time_is_linear_in_the_number_of_tensors(tmp_path):
+    """A network of some hundred tensors is read one by one."""
+
+    def seconds(number):
+        path = tmp_path / f"{number}.safetensors"
+        write_safetensors(path, ((f"x{each}", np.ones(1)) for each in range(number)))
+        began = time.process_time()
+        for tensor in read_safetensors(path).values():
+            tensor.read()
+        return time.process_time() - began
+
+    few = min(seconds(200) for _ in range(3))
+    assert seconds(4000) < 60 * few
+
+
+def test_a_number_of_tensors_and_a_header_have_limits(tmp_path):
+    path = tmp_path / "x.safetensors"
+    tensor = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
+    header = json.dumps({f"x{each}": tensor for each in range(100_001)}).encode()
+    path.write_bytes(safe_file_of(header, b""))
+    with pytest.raises(CheckpointError, match=r"limit of 100,000 tensors.*x\.safetensors\)"):
+        read_safetensors(path)
+    path.write_bytes(safe_file_of(b"{" + b" " * (33 << 20) + b"}", b""))
+    with pytest.raises(CheckpointError, match=r"header has 34,.* bytes, far more.*x\.safetensors"):
+        read_safetensors(path)
+
+
+def test_a_file_that_becomes_shorter_is_said(tmp_path):
+    path = tmp_path / "x.safetensors"
+    write_safetensors(path, [("x", np.ones(100))])
+    tensor = read_safetensors(path)["x"]
+    os.truncate(path, path.stat().st_size - 8)
+    with pytest.raises(CheckpointError, match="truncated while"):
+        tensor.read()

@@ -15,6 +15,7 @@ import torch_reference
 
 import keras_convnext
 from keras_convnext import CheckpointError, convert, identify, load_checkpoint, load_model
+from keras_convnext.pretrained import limits
 from keras_convnext.pretrained.checkpoint import chosen, open_checkpoint
 from keras_convnext.pretrained.entries import entries_of
 from keras_convnext.pretrained.rewriting import rewrite_checkpoint
@@ -427,7 +428,8 @@ def test_asked_for_other_classes_a_trunk_gets_a_random_head(path):
         model(weights=path, classes=None)
 
 
-def test_the_largest_of_clip_has_another_epsilon(path):
+def test_the_largest_of_clip_has_another_epsilon(path, monkeypatch):
+    monkeypatch.setattr(limits, "MAX_EXPANSION", 1 << 30)
     shapes = torch_reference.Hierarchical
     with torch.device("meta"):
         state = shapes((3, 4, 30, 3), (384, 768, 1536, 3072)).state_dict()
