@@ -12,9 +12,10 @@ from keras_convnext.pictures import ImageSource, open_image
 from keras_convnext.preprocessing import WARP_FROM
 from keras_convnext.pretrained.catalog import COCO_LOGITS, Checkpoint, find, list_weights
 from keras_convnext.pretrained.checkpoint import check_numbers
+from keras_convnext.pretrained.digests import check_digest, file_digest
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.identify import check_network, identify
-from keras_convnext.pretrained.published import check_digest, file_digest, published_file
+from keras_convnext.pretrained.published import published_file
 
 COCO_TOLERANCE = 1e-3  # the tolerance used by the publishers of the logits
 

@@ -1,11 +1,14 @@
 """A local server in place of the publishers of checkpoints, which can simulate failures."""
 
+import os
 import ssl
 import threading
 import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
+
+os.environ["KERAS_CONVNEXT_ALLOW_HTTP"] = "1"  # the server has no certificate by default
 
 
 class FileServer:

@@ -96,7 +96,7 @@ def _network(
 
     from keras_convnext.builders import BUILDERS
     from keras_convnext.preprocessing import class_names
-    from keras_convnext.pretrained.published import file_digest
+    from keras_convnext.pretrained.digests import file_digest
     from keras_convnext.pretrained.record import recorded_names
 
     if weights == RANDOM:

@@ -182,7 +182,7 @@ def chosen_network(
 
 def _least_probability(file: Path, size: int | None) -> float | None:
     """Returns the threshold measured for published weights, if the file is a copy of them."""
-    from keras_convnext.pretrained.published import file_digest
+    from keras_convnext.pretrained.digests import file_digest
 
     for row in list_weights():
         if row.least_probability is None or row.size != size or not file.is_file():

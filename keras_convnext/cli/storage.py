@@ -17,23 +17,38 @@ cache = typer.Typer(
 )
 
 
-def download(model: Network, weights: TagNames = None, as_json: Json = False) -> None:
+def download(
+    model: Network,
+    weights: TagNames = None,
+    sha256: Annotated[
+        str | None,
+        typer.Option(
+            help="SHA-256 that the published file must have. Without it, a file whose publisher "
+            "provides no digest is accepted if it has the right network and valid numbers."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Download published weights, to load them offline later.
 
     Prints the size, license, source and destination of each file. Interrupted downloads are
     resumed, and complete files are not downloaded again.
 
     Environment variables: KERAS_CONVNEXT_OFFLINE=1 disables downloads. KERAS_CONVNEXT_CACHE sets
-    the folder, KERAS_CONVNEXT_MIRROR the addresses to use instead of the publishers', HTTPS_PROXY
-    the proxy, and REQUESTS_CA_BUNDLE the trusted certificates.
+    the folder, KERAS_CONVNEXT_MIRROR the addresses to use instead of the publishers',
+    KERAS_CONVNEXT_ALLOW_HTTP=1 allows addresses that are not encrypted, HTTPS_PROXY sets the proxy,
+    and REQUESTS_CA_BUNDLE the trusted certificates.
     """
     show_downloads()
     from keras_convnext.pretrained.cache import download_weights
 
+    tags = weights or [list_weights(model)[0].tag]
+    if sha256 is not None and len(tags) > 1:
+        raise typer.BadParameter("--sha256 is the digest of one file: name one of the weights")
     rows: list[dict[str, object]] = []
-    for tag in weights or [list_weights(model)[0].tag]:
+    for tag in tags:
         license = find(model, tag)[0].license
-        path = download_weights(model, tag)
+        path = download_weights(model, tag, sha256)
         rows.append({"model": model, "weights": tag, "license": license.name, "terms": license.url,
                      "bytes": path.stat().st_size, "file": str(path)})  # fmt: skip
     if as_json:
@@ -93,7 +108,7 @@ def verify_files(as_json: Json = False) -> None:
     Only published files have a checksum. The exit code is 1 if a file is damaged.
     """
     from keras_convnext.pretrained.checkpoint import check_numbers
-    from keras_convnext.pretrained.published import check_digest
+    from keras_convnext.pretrained.digests import check_digest
 
     files = [file for file in cached_files() if file.kind in ("published", "port")]
     problems: dict[str, str | None] = {}

@@ -1,19 +1,21 @@
 """Published weights as models load them: ported once, and cached next to the published file."""
 
-import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from keras_convnext.pretrained.catalog import Checkpoint, find, list_weights
+from keras_convnext.pretrained.digests import check_digest, pinned, recorded
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.folder import PORT, cache_folder, port_of
-from keras_convnext.pretrained.published import check, locked, obtained, present
+from keras_convnext.pretrained.notices import warn_user
+from keras_convnext.pretrained.published import check, locked, obtained, present, usable_cache
 from keras_convnext.pretrained.rewriting import rewrite_checkpoint
-from keras_convnext.printable import printable
 from keras_convnext.shipped import shipped
 from keras_convnext.variants import VARIANTS
 
 
+@usable_cache()
 def ported_weights(copies: Sequence[Checkpoint]) -> Path:
     """Returns a file to load published weights from, downloading and porting them if necessary.
 
@@ -27,7 +29,8 @@ def ported_weights(copies: Sequence[Checkpoint]) -> Path:
 
     Raises:
         CheckpointError: If a file in the cache is not the published one.
-        DownloadError: If the weights are not in the cache and cannot be downloaded.
+        DownloadError: If the weights are not in the cache and cannot be downloaded, or the cache
+            cannot be read.
     """
     if copies[0].source == "shipped":
         return shipped(f"weights/{copies[0].url}")
@@ -41,14 +44,19 @@ def ported_weights(copies: Sequence[Checkpoint]) -> Path:
         copy, published = found or obtained(copies)
         port = cache_folder() / f"{copy.stem}{PORT}"
         for left in port.parent.glob(f"{port.name}.*.partial"):  # by one that was killed
-            left.unlink()
+            with suppress(OSError):
+                left.unlink()
         try:
             rewrite_checkpoint(published, port)
         except OSError as error:
-            warnings.warn(
-                f"The port of {published.name} cannot be saved, so it is repeated each time: "
-                f"{printable(error)}",
-                stacklevel=2,
+            reason = error.strerror or error
+            warn_user(
+                [
+                    f"The port of these weights cannot be kept, so it is repeated each time: "
+                    f"{reason}. Set KERAS_CONVNEXT_CACHE to a folder that you can write and that "
+                    "has room for it"
+                ],
+                published,
             )
             return published
         return port
@@ -64,7 +72,7 @@ def _check_present(copy: Checkpoint, path: Path) -> None:
         ) from error
 
 
-def download_weights(model: str, weights: str | None = None) -> Path:
+def download_weights(model: str, weights: str | None = None, sha256: str | None = None) -> Path:
     """Downloads published weights into the cache, so that models load them without a connection.
 
     Does nothing if they are already there.
@@ -79,15 +87,38 @@ def download_weights(model: str, weights: str | None = None) -> Path:
         model: str. The network, such as "convnext_tiny".
         weights: str or None. The name of published weights, as `list_weights` has them. Defaults to
             None, those that the network's builder loads by default.
+        sha256: str or None. The SHA-256 that the published file must have, in hexadecimal digits.
+            Copies of the weights in other files are not used. Defaults to None, for the digest that
+            its publisher provides, if any.
 
     Returns:
         Path of the file that models load.
 
     Raises:
-        ValueError: If there is no such network, or it has no such weights.
-        CheckpointError: If a file in the cache is not the published one.
+        ValueError: If there is no such network, it has no such weights, or `sha256` is not one.
+        CheckpointError: If a file in the cache is not the published one, or does not have the
+            SHA-256.
         DownloadError: If the weights cannot be downloaded; the message says what to do.
     """
     if model not in VARIANTS:
         raise ValueError(f"model is one of {', '.join(VARIANTS)}. Received: model={model!r}")
-    return ported_weights(find(model, weights or list_weights(model)[0].tag))
+    copies: Sequence[Checkpoint] = find(model, weights or list_weights(model)[0].tag)
+    if sha256 is not None:
+        copies = pinned(copies, sha256)
+        _check_pinned(copies, sha256.lower())
+    return ported_weights(copies)
+
+
+@usable_cache()
+def _check_pinned(copies: Sequence[Checkpoint], sha256: str) -> None:
+    """Checks weights that are already on this machine."""
+    if copies[0].source == "shipped":
+        check_digest(shipped(f"weights/{copies[0].url}"), copies[0])
+    elif port := port_of(copies):
+        (copy,) = (copy for copy in copies if f"{copy.stem}{PORT}" == port.name)
+        if recorded(copy).sha256 != sha256:
+            raise CheckpointError(
+                "The weights in the cache were not converted from the file with this SHA-256. "
+                f"Remove them with `keras-convnext cache remove {port.name} {copy.file}`, and "
+                f"download them again. Received: sha256={sha256} (file: {port})"
+            )

@@ -69,9 +69,12 @@ def download(
         if kept := _kept(partial):
             say(f"Stopped. {kept}")
         raise
-    # First, so that a kill in between leaves no stray file.
-    _version_of(partial).unlink(missing_ok=True)
-    os.replace(partial, path)
+    try:
+        # First, so that a kill in between leaves no stray file.
+        _version_of(partial).unlink(missing_ok=True)
+        os.replace(partial, path)
+    except OSError as error:
+        raise _not_written(partial, error) from error
     say(f"{come} and checked")
 
 

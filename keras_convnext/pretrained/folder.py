@@ -37,9 +37,9 @@ def cache_folder() -> Path:
 
 
 def port_of(copies: Sequence[Checkpoint]) -> Path | None:
-    """Returns the first cached port of these copies, or None."""
+    """Returns the first cached port of these copies that can be read, or None."""
     ports = (cache_folder() / f"{copy.stem}{PORT}" for copy in copies)
-    return next(filter(Path.is_file, ports), None)
+    return next((port for port in ports if port.is_file() and os.access(port, os.R_OK)), None)
 
 
 def cached_files() -> list[CachedFile]:

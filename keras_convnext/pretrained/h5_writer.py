@@ -53,6 +53,8 @@ def write_h5(path: str | Path, entries: Iterable[H5Entry]) -> None:
         with h5py.File(partial, "w") as file:
             write(file, entries)
         os.replace(partial, path)
+    except RuntimeError as error:  # of h5py, if closing the file fails because the disk is full
+        raise OSError(f"{path} could not be written: {error}") from error
     finally:
         partial.unlink(missing_ok=True)
 

@@ -1,11 +1,10 @@
 """Published files on this machine: found, or downloaded and checked once.
 
 The cache is the folder `models/keras_convnext` of Keras' own (`~/.keras`, or KERAS_HOME), unless
-KERAS_CONVNEXT_CACHE names another. Of each file that was downloaded it keeps the SHA-256. Weights
-that come with the package are read where they lie.
+KERAS_CONVNEXT_CACHE names another. Of each file that was downloaded it keeps the size and the
+SHA-256. Weights that come with the package are read where they lie.
 """
 
-import hashlib
 import itertools
 import os
 import socket
@@ -15,14 +14,16 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, FileLock, Timeout
 
-from keras_convnext.pretrained.catalog import Checkpoint
+from keras_convnext.pretrained.catalog import COCO_LOGITS, Checkpoint
 from keras_convnext.pretrained.checkpoint import check_numbers
+from keras_convnext.pretrained.digests import check_digest, record, recorded
 from keras_convnext.pretrained.download import NotWritten, download
 from keras_convnext.pretrained.errors import CheckpointError, DownloadError
 from keras_convnext.pretrained.folder import cache_folder
 from keras_convnext.pretrained.identify import check_network
+from keras_convnext.pretrained.notices import warn_user
 from keras_convnext.pretrained.other_caches import in_other_cache
 from keras_convnext.pretrained.servers import address_of, addresses, is_offline
 from keras_convnext.pretrained.transfer_display import megabytes, say
@@ -33,6 +34,30 @@ from keras_convnext.shipped import shipped
 _MOST_TIMES_EXPECTED = 4  # of bytes: a training run's state beside the weights is no more
 
 
+class NotUsable(DownloadError):
+    """The cache, or a file in it, cannot be read."""
+
+
+@contextmanager
+def usable_cache() -> Iterator[None]:
+    """Says what to do if an operation in the context fails because of the cache's permissions.
+
+    Raises:
+        NotUsable: In place of an `OSError`.
+    """
+    try:
+        yield
+    except DownloadError:
+        raise
+    except OSError as error:
+        reason = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+        raise NotUsable(
+            f"The cache {cache_folder()} cannot be used: {reason}. Set KERAS_CONVNEXT_CACHE to a "
+            "folder that you can read and write"
+        ) from error
+
+
+@usable_cache()
 def published_file(copies: Sequence[Checkpoint]) -> tuple[Checkpoint, Path]:
     """Returns a published file, downloading it if necessary, and which of the copies it is.
 
@@ -56,27 +81,33 @@ def locked(copies: Sequence[Checkpoint]) -> Iterator[None]:
     folder = cache_folder()
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK):
-        yield
-        return
     lock = FileLock(folder / f"{copies[0].file}.lock")
     holder = folder / f"{copies[0].file}.holder"
+    try:
+        if os.access(folder, os.W_OK):
+            # The lock may belong to another user, or the file system may have none. Then nobody is
+            # waited for, and what is in the cache can still be read.
+            with suppress(OSError, NotImplementedError):
+                _acquire(lock, holder, copies[0])
+                holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
+        yield
+    finally:
+        if lock.is_locked:
+            with suppress(OSError):
+                holder.unlink(missing_ok=True)
+            lock.release()
+
+
+def _acquire(lock: BaseFileLock, holder: Path, copy: Checkpoint) -> None:
+    """Waits for a lock, and says for whom."""
     try:
         lock.acquire(timeout=0)
     except Timeout:
         named = "another process"
         with suppress(OSError):
             named = holder.read_text(errors="replace")[:100] or named
-        say(f"Waiting for {named}, which downloads {_title(copies[0])}")
+        say(f"Waiting for {named}, which downloads {_title(copy)}")
         lock.acquire()
-    try:
-        with suppress(OSError):
-            holder.write_text(f"process {os.getpid()} on {socket.gethostname()}")
-        yield
-    finally:
-        with suppress(OSError):
-            holder.unlink(missing_ok=True)
-        lock.release()
 
 
 def present(copies: Sequence[Checkpoint]) -> tuple[Checkpoint, Path] | None:
@@ -112,11 +143,10 @@ def obtained(copies: Sequence[Checkpoint]) -> tuple[Checkpoint, Path]:
         if failures:
             say(*failures[-1])
         path = cache_folder() / copy.file
+        size = copy.bytes or recorded(copy).bytes
         most = _MOST_TIMES_EXPECTED * copy.expected_bytes
         try:
-            download(
-                url, path, partial(check, copy), copy.bytes, most, partial(_announce, copy, url)
-            )
+            download(url, path, partial(check, copy), size, most, partial(_announce, copy, url))
         except NotWritten:
             raise
         except DownloadError as error:
@@ -167,7 +197,9 @@ def _title(copy: Checkpoint) -> str:
 
 
 def check(copy: Checkpoint, path: Path) -> None:
-    """Checks a published file, and keeps its SHA-256.
+    """Checks a published file, and keeps its size and SHA-256.
+
+    A warning is issued at its first use if its publisher provides no digest.
 
     Raises:
         CheckpointError: If it is not what it should be.
@@ -175,45 +207,23 @@ def check(copy: Checkpoint, path: Path) -> None:
     sha256 = check_digest(path, copy)
     check_network(path, copy.model, copy.classes)
     check_numbers(path)
-    with suppress(OSError):  # a cache that somebody else filled may be read-only
-        _record(copy).write_text(f"{sha256}  {copy.file}\n")  # as sha256sum writes and checks it
+    if copy.known_digest is None and not recorded(copy).sha256:
+        is_partial = path.parent.name == "partial"  # and moved once it is checked
+        warn_user(
+            [_unverified(copy, sha256)], path.parent.parent / path.name if is_partial else path
+        )
+    record(copy, path, sha256)
 
 
-def check_digest(path: Path, copy: Checkpoint) -> str:
-    """Checks that a file is what its publisher says, and what it was when first seen here.
-
-    Args:
-        path: path. The file.
-        copy: Checkpoint. What it should be.
-
-    Returns:
-        Its SHA-256, in hexadecimal digits.
-
-    Raises:
-        CheckpointError: If it is not.
-    """
-    sha256 = file_digest(path)
-    record = _record(copy)
-    recorded = record.read_text().partition(" ")[0] if record.is_file() else ""
-    for told_by, known in (("its publisher", copy.known_digest), (record, f"sha256:{recorded}")):
-        algorithm, _, digits = (known or "sha256:").partition(":")
-        digest = sha256 if algorithm == "sha256" else file_digest(path, algorithm)
-        if not digest.startswith(digits):
-            raise CheckpointError(
-                f"This is not the file that was published: its {algorithm} is {digest} and not, "
-                f"as {told_by} says, {digits} (file: {path})"
-            )
-    return sha256
-
-
-def _record(copy: Checkpoint) -> Path:
-    return cache_folder() / f"{copy.file}.sha256"
-
-
-def file_digest(path: Path, algorithm: str = "sha256") -> str:
-    """Returns the digest of a file, in hexadecimal digits."""
-    digest, piece = hashlib.new(algorithm), bytearray(1 << 20)
-    with open(path, "rb", buffering=0) as file:
-        while count := file.readinto(piece):
-            digest.update(memoryview(piece)[:count])
-    return digest.hexdigest()
+def _unverified(copy: Checkpoint, sha256: str) -> str:
+    """Describes what is known about a file without a published digest."""
+    logits = (
+        f" To compare its logits with published ones: keras-convnext verify {copy.tag} --model "
+        f"{copy.model} --image 000000039769.jpg, an image of COCO val2017."
+    ) * (copy.file in COCO_LOGITS)
+    return (
+        f"{copy.file} has the right network and valid numbers, but its publisher provides no "
+        f"digest to check it against. Its SHA-256 is {sha256}, and later copies must have the "
+        f"same. If you know the right one: keras-convnext download {copy.model} {copy.tag} "
+        f"--sha256 DIGEST.{logits}"
+    )

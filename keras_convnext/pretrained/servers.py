@@ -4,6 +4,8 @@
 - KERAS_CONVNEXT_MIRROR: addresses of folders with the files under their own names, tried in this
   order, between spaces or commas. `direct` among them stands for the publishers.
 - HF_ENDPOINT: a server with the files of huggingface.co, as for `huggingface_hub`.
+- KERAS_CONVNEXT_ALLOW_HTTP: 1 for addresses that start with http://. Whoever can change what comes
+  over such a connection can replace a file, and few files have a published digest.
 """
 
 import os
@@ -22,8 +24,7 @@ _HUGGING_FACE = "https://huggingface.co"
 
 def is_offline() -> bool:
     """Whether KERAS_CONVNEXT_OFFLINE forbids connections."""
-    value = os.environ.get("KERAS_CONVNEXT_OFFLINE", "")
-    return value.strip().lower() not in ("", "0", "false", "no", "off")
+    return _is_set("KERAS_CONVNEXT_OFFLINE")
 
 
 def addresses(copies: Sequence[Checkpoint]) -> list[tuple[Checkpoint, str]]:
@@ -33,7 +34,8 @@ def addresses(copies: Sequence[Checkpoint]) -> list[tuple[Checkpoint, str]]:
         copies: sequence of Checkpoint. The same weights in several places, the best first.
 
     Raises:
-        DownloadError: If KERAS_CONVNEXT_MIRROR holds something else than addresses.
+        DownloadError: If KERAS_CONVNEXT_MIRROR holds something else than addresses, or an address
+            is not encrypted and KERAS_CONVNEXT_ALLOW_HTTP is not set.
     """
     found = []
     for mirror in _mirrors():
@@ -46,6 +48,7 @@ def addresses(copies: Sequence[Checkpoint]) -> list[tuple[Checkpoint, str]]:
         for copy in copies:
             at_publisher = mirror == DIRECT
             url = address_of(copy) if at_publisher else f"{mirror.rstrip('/')}/{copy.file}"
+            _check_encrypted(url, "HF_ENDPOINT" if at_publisher else "KERAS_CONVNEXT_MIRROR")
             found.append((copy, url))
     return found
 
@@ -67,6 +70,19 @@ def described() -> str:
     proxies = {without_login(known[kind]) for kind in ("http", "https", "all") if kind in known}
     by = f", by the proxy {' or '.join(sorted(proxies))}" if proxies else ""
     return f"from {', then '.join(servers)}{by}"
+
+
+def _is_set(name: str) -> bool:
+    return os.environ.get(name, "").strip().lower() not in ("", "0", "false", "no", "off")
+
+
+def _check_encrypted(url: str, source: str) -> None:
+    if urlsplit(url).scheme != "https" and not _is_set("KERAS_CONVNEXT_ALLOW_HTTP"):
+        raise DownloadError(
+            f"The address from {source} does not start with https://, so others could replace the "
+            "file on its way. If you trust the network, set KERAS_CONVNEXT_ALLOW_HTTP=1. "
+            f"Received: {without_login(url)}"
+        )
 
 
 def _is_address(text: str) -> bool:

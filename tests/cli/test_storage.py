@@ -11,6 +11,7 @@ from test_cli import run
 from keras_convnext.cli import environment
 from keras_convnext.pretrained import catalog, folder
 from keras_convnext.pretrained.catalog import find
+from keras_convnext.pretrained.digests import file_digest
 from keras_convnext.pretrained.servers import described
 
 WEIGHTS = Path(__file__).parents[2] / "weights" / "cifar10" / "convnext_cifar_32.safetensors"
@@ -95,8 +96,18 @@ def test_weights_are_downloaded_without_a_backend_and_the_files_printed(tmp_path
     }
     assert shipped["file"] == str(WEIGHTS)
     assert result.stderr.startswith("Downloading the toy weights of convnext_cifar: 4.0 MB, MIT")
+    warned = result.stderr
     result = run("download", "convnext_cifar")  # what the builder loads by default
     assert (result.stdout, result.stderr) == (f"{tmp_path / 'toy.weights.h5'}\n", "")
+    assert "toy.safetensors has the right network and valid numbers, but" in warned
+    result = run("download", "convnext_cifar", "toy", "--sha256", "0" * 64)
+    assert result.exit_code == 2
+    assert "were not converted from the file with this SHA-256" in result.stderr
+    result = run("download", "convnext_cifar", "toy", "--sha256", file_digest(WEIGHTS))
+    assert result.stdout == f"{tmp_path / 'toy.weights.h5'}\n"
+    result = run("download", "convnext_cifar", "toy", "cifar10", "--sha256", "0" * 64)
+    assert result.exit_code == 2
+    assert "is the digest of one file" in result.stderr
     assert run("cache", "remove", "toy.safetensors").stdout == "toy.safetensors\n"
     monkeypatch.setenv("KERAS_CONVNEXT_OFFLINE", "1")
     assert run("download", "convnext_cifar", "toy").exit_code == 0  # the port is enough

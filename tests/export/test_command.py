@@ -14,7 +14,7 @@ from keras_convnext.cli.terminal import Bar
 from keras_convnext.export import Artifact
 from keras_convnext.export.formats import FORMATS
 from keras_convnext.preprocessing import class_labels, load_images
-from keras_convnext.pretrained.published import file_digest
+from keras_convnext.pretrained.digests import file_digest
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 

@@ -1,7 +1,11 @@
+import builtins
+import errno
 import hashlib
+import io
 import os
 import shutil
 import time
+import warnings
 
 import numpy as np
 import pytest
@@ -10,8 +14,9 @@ from file_server import serving
 from forked import Forked
 
 import keras_convnext
-from keras_convnext import CheckpointError, DownloadError
+from keras_convnext import CheckpointError, DownloadError, download_weights
 from keras_convnext.pretrained import cache, catalog, download
+from keras_convnext.pretrained import published as published_module
 from keras_convnext.pretrained.catalog import Checkpoint
 
 ROW = Checkpoint("convnext_atto", "toy", "official", "toy.pth", 10, 224)
@@ -65,7 +70,8 @@ def test_the_first_start_fetches_and_ports_and_the_second_does_neither(
     assert_same_weights(model, direct)
     assert files_in(folder) == ["toy.pth", "toy.pth.sha256", PORT]
     digest = hashlib.sha256(published).hexdigest()
-    assert (folder / "toy.pth.sha256").read_text() == f"{digest}  toy.pth\n"
+    told = f"# {len(published)} bytes\n{digest}  toy.pth\n"
+    assert (folder / "toy.pth.sha256").read_text() == told
 
     server.requests.clear()
     (folder / "toy.pth").unlink()
@@ -119,6 +125,11 @@ def test_the_digest_of_the_first_use_is_enforced_after(server, folder, published
     torch_reference.save(other, folder / "toy.pth")
     with pytest.raises(CheckpointError, match=r"toy\.pth\.sha256 says.*cache remove toy\.pth"):
         atto()
+    with open(folder / "toy.pth", "ab") as file:
+        file.write(b"more")
+    with pytest.raises(CheckpointError, match=r"it has [\d,]+ bytes and not, as .*sha256 says, "):
+        atto()
+    torch_reference.save(other, folder / "toy.pth")
     server.files["toy.pth"] = (folder / "toy.pth").read_bytes()
     (folder / "toy.pth").unlink()
     with pytest.raises(DownloadError, match=r"toy\.pth\.sha256 says"):
@@ -172,14 +183,145 @@ def test_a_file_of_something_else_does_not_enter_the_cache(server, folder, row, 
 
 def test_a_port_that_cannot_be_kept_is_made_each_time(server, folder, monkeypatch):
     def full(*_):
-        raise OSError("no space left")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(cache, "rewrite_checkpoint", full)
-    with pytest.warns(UserWarning, match="no space left"):
+    with pytest.warns(
+        UserWarning, match=r"cannot be kept.*: No space left on device\. Set KERAS_CONVNEXT_CACHE"
+    ):
         model = atto()
     monkeypatch.undo()
     assert files_in(folder) == ["toy.pth", "toy.pth.sha256"]
     assert_same_weights(model, keras_convnext.ConvNeXtAtto(weights=folder / "toy.pth"))
+
+
+FULL = """
+import resource, signal, sys, warnings
+from keras_convnext.pretrained import cache, catalog
+warnings.simplefilter("always")
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+row = catalog.Checkpoint("convnext_atto", "toy", "official", "toy.pth", 10, 224)
+print(cache.ported_weights([row]).name)
+"""
+
+
+def test_a_disk_that_fills_up_while_porting_leaves_the_published_file(server, folder, published):
+    """The limit on the size of files is enforced by the system as a full disk is."""
+    folder.mkdir()
+    (folder / "toy.pth").write_bytes(published)
+    for _ in range(2):
+        done = Forked(FULL).wait()
+        assert done.stdout == "toy.pth\n", done.stderr
+        assert "cannot be kept" in done.stderr
+        assert "KERAS_CONVNEXT_CACHE" in done.stderr
+        assert files_in(folder) == ["toy.pth", "toy.pth.sha256"]
+
+
+def denied(monkeypatch, module, name, suffix):
+    """Lets a function of the system fail for paths with a suffix, as for another user's files."""
+    original = getattr(module, name)
+
+    def function(path, *arguments, **options):
+        if str(path).endswith(suffix):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return original(path, *arguments, **options)
+
+    monkeypatch.setattr(module, name, function)
+
+
+def test_a_lock_of_another_user_is_no_obstacle(server, folder, published, monkeypatch):
+    folder.mkdir()
+    (folder / "toy.pth").write_bytes(published)
+    with monkeypatch.context() as patch:
+        denied(patch, os, "open", ".lock")
+        assert cache.ported_weights([ROW]) == folder / PORT
+
+
+def test_a_cache_that_cannot_be_read_is_said(server, folder, published, monkeypatch):
+    folder.mkdir()
+    (folder / "toy.pth").write_bytes(published)
+    said = r"The cache .*cache cannot be used: Permission denied: .* Set KERAS_CONVNEXT_CACHE to"
+    for function in ("stat", "open"):
+        with monkeypatch.context() as patch:
+            denied(patch, os if function == "stat" else io, function, "toy.pth")
+            denied(patch, builtins, "open", "toy.pth" if function == "open" else "?")
+            with pytest.raises(DownloadError, match=said):
+                cache.ported_weights([ROW])
+    assert server.requests == []
+
+
+def test_a_port_that_cannot_be_read_is_made_again(server, folder, published, monkeypatch):
+    folder.mkdir()
+    (folder / "toy.pth").write_bytes(published)
+    (folder / PORT).write_bytes(b"of another user")
+    with monkeypatch.context() as patch:
+        access = os.access
+        patch.setattr(os, "access", lambda path, mode: path != folder / PORT and access(path, mode))
+        denied(patch, os, "replace", ".partial")
+        with pytest.warns(UserWarning, match="cannot be kept.*Permission denied.*KERAS_CONVNEXT_C"):
+            assert cache.ported_weights([ROW]) == folder / "toy.pth"
+
+
+def test_a_file_that_cannot_be_moved_into_the_cache_is_said(server, folder, monkeypatch):
+    denied(monkeypatch, os, "replace", "toy.pth")
+    with pytest.raises(DownloadError, match=r"cannot be written in .*denied\. Set KERAS_CONV"):
+        cache.ported_weights([ROW])
+
+
+def test_a_file_without_a_digest_is_warned_of_once(server, folder, published, monkeypatch):
+    digest = hashlib.sha256(published).hexdigest()
+    row = ROW._replace(file="convnext_tiny_1k_224_ema.pth")  # has published logits
+    server.files[row.file] = published
+    with pytest.warns(UserWarning, match="no digest") as told:
+        cache.ported_weights([row])
+    (said,) = (str(each.message) for each in told)
+    assert f"Its SHA-256 is {digest}, and later copies must have the same" in said
+    assert "keras-convnext download convnext_atto toy --sha256 DIGEST" in said
+    assert "keras-convnext verify toy --model convnext_atto --image 000000039769.jpg" in said
+    assert said.endswith(f"(file: {folder / row.file})")
+    (folder / f"{row.stem}.weights.h5").unlink()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        cache.ported_weights([row])
+        known = ROW._replace(digest=f"sha256:{digest}")
+        cache.ported_weights([known])
+    assert "verify" not in published_module._unverified(ROW, digest)
+
+
+def test_a_digest_can_be_required(server, folder, published, monkeypatch):
+    digest, other = hashlib.sha256(published).hexdigest(), "0" * 64
+    copy = ROW._replace(source="timm", file="copy.pth")
+    monkeypatch.setattr(catalog, "CATALOG", (ROW, copy))
+    server.files = {"toy.pth": published[:-1] + b"x", "copy.pth": published}
+    for wrong in ("", digest[:8], f"sha256:{digest}", digest + "\n"):
+        with pytest.raises(ValueError, match="must have 64 hexadecimal digits"):
+            download_weights("convnext_atto", "toy", wrong)
+    with pytest.raises(DownloadError, match=f"as its publisher or sha256= says, {other}"):
+        download_weights("convnext_atto", "toy", other)
+    assert files_in(folder) == []
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        port = download_weights("convnext_atto", "toy", digest.upper())
+    assert port.name == "copy.weights.h5"
+    requests = len(server.requests)
+    assert download_weights("convnext_atto", "toy", digest) == port
+    with pytest.raises(CheckpointError, match=r"cache remove copy\.weights\.h5 copy\.pth"):
+        download_weights("convnext_atto", "toy", other)
+    (folder / "copy.pth.sha256").write_bytes(b"\xff")  # damaged: nothing is known
+    with pytest.raises(CheckpointError, match="were not converted from the file with this SHA-256"):
+        download_weights("convnext_atto", "toy", digest)
+    port.unlink()
+    assert download_weights("convnext_atto", "toy", digest) == port
+    assert len(server.requests) == requests
+
+
+def test_a_digest_of_weights_in_the_package_can_be_required():
+    shipped = download_weights("convnext_cifar")
+    digest = hashlib.sha256(shipped.read_bytes()).hexdigest()
+    assert download_weights("convnext_cifar", sha256=digest) == shipped
+    with pytest.raises(CheckpointError, match="not the file that was published"):
+        download_weights("convnext_cifar", sha256="0" * 64)
 
 
 def test_a_cache_that_cannot_be_written_is_used(server, folder, published, monkeypatch):

@@ -29,6 +29,7 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.delenv("HF_ENDPOINT", raising=False)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setenv("KERAS_CONVNEXT_ALLOW_HTTP", "1")
     monkeypatch.setattr(download, "PAUSE", 0.001)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("KERAS_CONVNEXT_CACHE", str(tmp_path / "cache"))
@@ -195,6 +196,25 @@ def test_the_addresses(monkeypatch, folder):
         with pytest.raises(DownloadError) as told:
             addresses([tiny])
         assert str(told.value).endswith(f"set KERAS_CONVNEXT_CACHE. Received: {wrong}")
+
+
+@pytest.mark.parametrize("value", ["", "0", None])
+def test_addresses_that_are_not_encrypted_have_to_be_allowed(server, folder, value, monkeypatch):
+    if value is None:
+        monkeypatch.delenv("KERAS_CONVNEXT_ALLOW_HTTP")
+    else:
+        monkeypatch.setenv("KERAS_CONVNEXT_ALLOW_HTTP", value)
+    tiny, *_, of_hub = catalog.find("convnext_tiny", "imagenet")
+    monkeypatch.setenv("HF_ENDPOINT", "http://hf.example")
+    with pytest.raises(DownloadError, match=r"HF_ENDPOINT .* Received: http://hf\.example/timm"):
+        addresses([tiny, of_hub])
+    mirrors(monkeypatch, "https://a.example", server.url.replace("//", "//me:secret@"))
+    with pytest.raises(DownloadError) as told:
+        published_file([ROW])
+    assert "KERAS_CONVNEXT_MIRROR does not start with https://" in str(told.value)
+    assert "set KERAS_CONVNEXT_ALLOW_HTTP=1" in str(told.value)
+    assert str(told.value).endswith(f"Received: {server.url}/toy.safetensors")
+    assert server.requests == []
 
 
 def test_a_cache_that_cannot_be_written_is_said_once(server, tmp_path, folder, monkeypatch):
