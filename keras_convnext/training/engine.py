@@ -99,7 +99,7 @@ def fit(
                 with averaged_weights(fitted):
                     keep(output / "final_ema.keras")
             if is_installed("matplotlib"):
-                title = ", ".join((fitted.name, recipe.name, output.name))
+                title = f"{fitted.name}, {recipe.name}, {output}"
                 draw = partial(draw_run, progress.rows, task.metric, title=title)
                 write_whole(output / "run.png", draw)
     return progress

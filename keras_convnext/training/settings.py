@@ -99,7 +99,7 @@ def for_network(
     ]
     if missing:
         raise ValueError(
-            f"The recipe {recipe.name} was published for {', '.join(family.networks)}. For another "
+            f"The recipe {printable(recipe.name)} was published for {', '.join(family.networks)}. For another "
             f"network, set {' and '.join(missing)}. Received: model={printable(model)}"
         )
     changes = {_full_name(name, kinds): value for name, value in (own or {}).items()}

@@ -16,7 +16,7 @@ from keras_convnext.classification.prediction import (
 from keras_convnext.picture_files import find_images
 from keras_convnext.preprocessing import class_labels, load_image
 
-PHOTOS = Path(__file__).parent.parent / "examples" / "photos"
+PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
 
 
 @pytest.fixture
