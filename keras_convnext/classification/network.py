@@ -30,5 +30,11 @@ def build_classifier(recipe: Classification, model: str, classes: int) -> keras.
 
 
 def without_softmax(classifier: keras.Model) -> keras.Model:
-    """Returns a model of the same layers that returns logits (N, classes), as the loss expects."""
-    return keras.Model(classifier.input, classifier.get_layer("head").output, name=classifier.name)
+    """Returns a model of the same layers that returns logits (N, classes), as the loss expects.
+
+    They are cast to the dtype of the probabilities, which is float32 with mixed precision.
+    """
+    policy = classifier.get_layer("predictions").dtype_policy
+    cast = keras.layers.Activation("linear", dtype=policy, name="logits")
+    logits = cast(classifier.get_layer("head").output)
+    return keras.Model(classifier.input, logits, name=classifier.name)

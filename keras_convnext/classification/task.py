@@ -63,7 +63,7 @@ class ClassificationTask:
             "data": self.data,
             "images": self.examples,
             "classes": len(self.classes),
-            "digest": self.training.digest(),
+            "data_digest": self.training.digest(),
         }
 
     def files(self) -> Mapping[str, str]:

@@ -99,8 +99,8 @@ def for_network(
     ]
     if missing:
         raise ValueError(
-            f"The recipe {printable(recipe.name)} was published for {', '.join(family.networks)}. For another "
-            f"network, set {' and '.join(missing)}. Received: model={printable(model)}"
+            f"The recipe {printable(recipe.name)} was published for {', '.join(family.networks)}. "
+            f"For another network, set {' and '.join(missing)}. Received: model={printable(model)}"
         )
     changes = {_full_name(name, kinds): value for name, value in (own or {}).items()}
     changes |= {name: _read(name, kinds[name], value) for name, value in named.items()}
