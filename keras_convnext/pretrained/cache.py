@@ -1,5 +1,6 @@
 """Published weights as models load them: ported once, and cached next to the published file."""
 
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -47,6 +48,7 @@ def ported_weights(copies: Sequence[Checkpoint]) -> Path:
             with suppress(OSError):
                 left.unlink()
         try:
+            _reserve(port, copy.expected_bytes)
             rewrite_checkpoint(published, port)
         except OSError as error:
             reason = error.strerror or error
@@ -60,6 +62,20 @@ def ported_weights(copies: Sequence[Checkpoint]) -> Path:
             )
             return published
         return port
+
+
+def _reserve(port: Path, size: int) -> None:
+    """Raises an `OSError` if there is no room for a port.
+
+    If a disk fills up while h5py writes, h5py prints a traceback for each tensor.
+    """
+    if hasattr(os, "posix_fallocate"):  # not on Windows and macOS
+        trial = port.with_name(f"{port.name}.{os.getpid()}.partial")
+        try:
+            with open(trial, "wb") as file:
+                os.posix_fallocate(file.fileno(), 0, size)
+        finally:
+            trial.unlink(missing_ok=True)
 
 
 def _check_present(copy: Checkpoint, path: Path) -> None:
