@@ -6,7 +6,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from keras_convnext.classification.augmentation import training_image
-from keras_convnext.classification.mixing import mix, smoothed_targets
+from keras_convnext.classification.mixing import group_sizes, mix, smoothed_targets
 from keras_convnext.classification.recipes import Classification
 from keras_convnext.data.checks import check_images
 from keras_convnext.data.errors import NoSuchSplitError
@@ -60,7 +60,8 @@ def training_batches(
 
     Each image and its mixing partner depend only on the seed, the epoch and its position in the
     epoch. A resumed run therefore sees the same images as an uninterrupted one, and so does a run
-    on other devices if `mixing_batch` divides the batch of each process.
+    on other devices. With several processes, the partners are the same as with one if
+    `mixing_batch` divides the images of each process in an update.
 
     Args:
         source: Source. The training images.
@@ -71,11 +72,15 @@ def training_batches(
     Returns:
         Dataset of (images, targets): float32 (N, size, size, 3), RGB in 0..255, and float32
         (N, classes), where N is the batch size of all devices of this process.
+
+    Raises:
+        ValueError: If there is only one image to mix.
     """
     classes = len(source.classes)
     batch = layout.process_batch
+    images, together = batch * layout.accumulated, recipe.targets.mixing_batch
     mixes = recipe.targets.mixup > 0 or recipe.targets.cutmix > 0
-    group = math.gcd(batch, recipe.targets.mixing_batch) if mixes else batch
+    groups = group_sizes(images, together) if mixes else (batch,)
 
     @_as_it_stands
     def augmented(
@@ -113,9 +118,12 @@ def training_batches(
         (layout.process, layout.processes),
         recipe.batch.batch_size,
     )
-    groups = records.map(augmented, **parallel).batch(group, drop_remainder=True)
-    batches = groups.map(mixed, **parallel)
-    if group != batch:
+    common = math.gcd(*groups)
+    batches = records.map(augmented, **parallel).batch(common, drop_remainder=True)
+    if set(groups) != {common}:
+        batches = batches.rebatch(groups)  # these sizes in turn
+    batches = batches.map(mixed, **parallel)
+    if set(groups) != {batch}:
         batches = batches.rebatch(batch, drop_remainder=True)
     return batches.prefetch(tf.data.AUTOTUNE)
 

@@ -34,10 +34,12 @@ def mix(
     probability: float = 1.0,
     switch: float = 0.5,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mixes each image of a batch, and its targets, with its partner in the reversed batch.
+    """Mixes each image of a batch, and its targets, with those of a partner.
 
     One share is drawn for the whole batch. With mixup, each image is a weighted mean of the two;
     with CutMix, a box is copied from the partner, and the share is that of the remaining area.
+    Partners are those of the reversed batch, as in timm; in a batch of odd size, which timm
+    refuses, each image's partner is the next one.
 
     Example:
 
@@ -47,7 +49,7 @@ def mix(
     ```
 
     Args:
-        images: float32 tensor (N, H, W, 3). If N is odd, the middle image is unchanged.
+        images: float32 tensor (N, H, W, 3), with N at least 2.
         targets: float32 tensor (N, classes).
         seed: int tensor (2,). The same seed gives the same result.
         mixup: float. Both parameters of the beta distribution of mixup's share, or 0 to disable
@@ -60,7 +62,7 @@ def mix(
         Pair of float32 tensors, the mixed images and targets.
 
     Raises:
-        ValueError: If `mixup` or `cutmix` is negative.
+        ValueError: If `mixup` or `cutmix` is negative, or the batch is known to have one image.
     """
     if min(mixup, cutmix) < 0:
         raise ValueError(
@@ -69,10 +71,59 @@ def mix(
         )
     if mixup == cutmix == 0:
         return images, targets
+    if images.shape[0] == 1:
+        raise ValueError(
+            f"A single image has no partner to be mixed with. Received: shape={images.shape}"
+        )
     cuts, share, center = draw(seed, mixup, cutmix, probability, switch)
     weights, share = weights_of_images(tf.shape(images)[1:3], cuts, share, center)
-    images = images * weights + tf.reverse(images, [0]) * (1 - weights)
-    return images, targets * share + tf.reverse(targets, [0]) * (1 - share)
+    partners = _partners(tf.shape(images)[0])
+    images = images * weights + tf.gather(images, partners) * (1 - weights)
+    return images, targets * share + tf.gather(targets, partners) * (1 - share)
+
+
+def _partners(count: tf.Tensor) -> tf.Tensor:
+    """Returns the index of each image's partner, int32 (N,)."""
+    images = tf.range(count)
+    # The middle image of a reversed batch of odd size would be its own partner.
+    return tf.where(count % 2 == 0, count - 1 - images, (images + 1) % count)
+
+
+def group_sizes(images: int, most: int) -> tuple[int, ...]:
+    """Divides consecutive images into groups that share one draw of `mix`.
+
+    Each group has `most` images, and the last one has the rest. A single image joins the group
+    before it.
+
+    Example:
+
+    ```python
+    group_sizes(1024, 128)  # (128, 128, 128, 128, 128, 128, 128, 128)
+    group_sizes(99, 128)  # (99,)
+    group_sizes(257, 128)  # (128, 129)
+    ```
+
+    Args:
+        images: int. Number of images.
+        most: int. Number of images in a group, such as a recipe's `mixing_batch`.
+
+    Returns:
+        Tuple of int, each at least 2.
+
+    Raises:
+        ValueError: If `images` or `most` is less than 2.
+    """
+    if min(images, most) < 2:
+        raise ValueError(
+            "Mixup and CutMix need at least two images. Set mixing_batch, and batch_size per "
+            "machine, to 2 or more, or disable them with mixup=0 and cutmix=0. Received: "
+            f"mixing_batch={most}, with {images} images per update and machine"
+        )
+    full, rest = divmod(images, most)
+    sizes = [most] * full + [rest] * (rest > 0)
+    if rest == 1 and full:
+        sizes[-2:] = [most + 1]
+    return tuple(sizes)
 
 
 def draw(

@@ -68,7 +68,7 @@ class Targets:
         mixing_probability: float. Probability that a batch is mixed.
         mixing_switch: float. Probability of CutMix instead of mixup, if both are enabled.
         mixing_batch: int. Number of images that share one draw of mixing: the batch size per device
-            in the reference layout. Its greatest common divisor with a process's batch is used.
+            in the reference layout. The last group of an update may be smaller.
     """
 
     label_smoothing: float = 0.1

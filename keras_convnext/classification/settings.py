@@ -32,7 +32,7 @@ RULES: dict[str, Rule] = {
     "targets.cutmix": FROM_ZERO,
     "targets.mixing_probability": SHARE,
     "targets.mixing_switch": SHARE,
-    "targets.mixing_batch": COUNT,
+    "targets.mixing_batch": Rule("at least 2", lambda value: value >= 2),
 }
 
 
@@ -82,4 +82,11 @@ def check_recipe(recipe: Classification, model: str) -> None:
         raise ValueError(
             f"{model} needs images of at least {VARIANTS[model].min_size} px. "
             f"Received: size={recipe.input.size}"
+        )
+    targets = recipe.targets
+    if recipe.batch.batch_size == 1 and (targets.mixup or targets.cutmix):
+        raise ValueError(
+            "A single image has no partner to be mixed with. Set batch_size to 2 or more, or mixup "
+            f"and cutmix to 0. Received: batch_size=1, mixup={targets.mixup}, "
+            f"cutmix={targets.cutmix}"
         )

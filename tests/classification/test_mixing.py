@@ -6,7 +6,13 @@ import tensorflow as tf
 import torch
 from torch_reference import declare_torchvision_operators
 
-from keras_convnext.classification.mixing import draw, mix, smoothed_targets, weights_of_images
+from keras_convnext.classification.mixing import (
+    draw,
+    group_sizes,
+    mix,
+    smoothed_targets,
+    weights_of_images,
+)
 
 declare_torchvision_operators()
 from timm.data import mixup as timm_mixup  # noqa: E402
@@ -110,6 +116,55 @@ def test_same_in_a_dataset(images):
         eager = mix(tf.constant(images), targets, tf.constant([4, number], tf.int64))
         assert np.array_equal(graph[0], eager[0])
         assert np.array_equal(graph[1], eager[1])
+
+
+@pytest.mark.parametrize("count", [2, 3, 4, 5, 33])
+@pytest.mark.parametrize("mixing", [mix, tf.function(mix, reduce_retracing=True)])
+def test_each_image_is_mixed_with_one_other_image(count, mixing):
+    marks = np.eye(count, dtype="float32")
+    images = np.broadcast_to(marks[:, None, None], (count, 4, 4, count))
+    mixed, targets = mixing(
+        tf.constant(images), tf.constant(marks), tf.constant([0, 3]), cutmix=0.0
+    )
+    mixed, targets = mixed.numpy(), targets.numpy()
+    own = np.diagonal(targets)
+    assert 0.05 < own[0] < 0.95
+    partners = np.where(np.eye(count, dtype=bool), 0, targets)
+    np.testing.assert_allclose(own, own[0])
+    np.testing.assert_allclose(partners.max(axis=1), 1 - own, rtol=1e-6)
+    # Each image is the partner of one other image.
+    np.testing.assert_allclose(partners.sum(axis=0), 1 - own, rtol=1e-6)
+    np.testing.assert_allclose(mixed, np.broadcast_to(targets[:, None, None], mixed.shape))
+    if count % 2 == 0:
+        np.testing.assert_array_equal(partners.argmax(axis=1), np.arange(count)[::-1])
+
+
+@pytest.mark.parametrize(
+    ("images", "most", "sizes"),
+    [
+        (1024, 128, (128,) * 8),
+        (33, 128, (33,)),
+        (126, 128, (126,)),
+        (130, 128, (128, 2)),
+        (129, 128, (129,)),
+        (257, 128, (128, 129)),
+        (66, 33, (33, 33)),
+        (5, 2, (2, 3)),
+        (2, 2, (2,)),
+    ],
+)
+def test_groups_are_full_and_the_last_has_the_rest(images, most, sizes):
+    assert group_sizes(images, most) == sizes
+
+
+def test_a_single_image_cannot_be_mixed():
+    for images, most in ((1, 128), (64, 1)):
+        with pytest.raises(ValueError, match=f"=0. Received: mixing_batch={most}, with {images} "):
+            group_sizes(images, most)
+    one = np.zeros((1, 4, 4, 3), "float32")
+    with pytest.raises(ValueError, match="no partner"):
+        mix(tf.constant(one), tf.zeros((1, 2)), (0, 3))
+    assert mix(tf.constant(one), tf.zeros((1, 2)), (0, 3), mixup=0.0, cutmix=0.0)[0].shape[0] == 1
 
 
 def test_refusal(images):

@@ -72,6 +72,8 @@ def test_a_setting_is_read_as_its_field_is(setting, field, value):
         ("imagenet1k", "convnext_tiny", {"rand_augment": 9}, "rand_augment must be None or text"),
         ("imagenet1k", "convnext_tiny", {"size": 16}, "at least 32 px"),
         ("imagenet1k", "convnext_tiny", {"epochs": 10}, "Set warmup_epochs to 10 or less"),
+        ("imagenet1k", "convnext_tiny", {"mixing_batch": 1}, "mixing_batch must be at least 2"),
+        ("imagenet1k", "convnext_tiny", {"batch_size": 1}, "Set batch_size to 2 or more"),
     ],
 )
 def test_what_is_wrong_is_told(name, model, settings, message):
