@@ -115,15 +115,6 @@ _FINE_TUNE = Classification(
 
 _NEEDS = ("drop_path_rate",)
 
-_FINE_TUNED_NETWORKS = {
-    "convnext_tiny":   {"drop_path_rate": 0.0},
-    "convnext_small":  {"drop_path_rate": 0.1},
-    "convnext_base":   {"drop_path_rate": 0.2},
-    "convnext_large":  {"drop_path_rate": 0.3, "device_batch": 16, "devices": 32},
-    "convnext_xlarge": {"drop_path_rate": 0.4, "device_batch": 8,  "devices": 64,
-                        "ema_decay": 0.9999},
-}  # fmt: skip
-
 RECIPES = {
     family.recipe.name: family
     for family in (
@@ -131,7 +122,8 @@ RECIPES = {
             "convnext_tiny":  {"drop_path_rate": 0.1},
             "convnext_small": {"drop_path_rate": 0.4},
             "convnext_base":  {"drop_path_rate": 0.5},
-            "convnext_large": {"drop_path_rate": 0.5, "device_batch": 64, "devices": 64},
+            "convnext_large": {"drop_path_rate": 0.5, "mixing_batch": 64, "device_batch": 64,
+                               "devices": 64},
         }, _NEEDS),
         RecipeFamily(
             replace(
@@ -145,7 +137,8 @@ RECIPES = {
                 "convnext_isotropic_small": {"drop_path_rate": 0.1},
                 "convnext_isotropic_base":  {"drop_path_rate": 0.2},
                 "convnext_isotropic_large": {"drop_path_rate": 0.5, "layer_scale": 1e-6,
-                                             "device_batch": 64, "devices": 64},
+                                             "mixing_batch": 64, "device_batch": 64,
+                                             "devices": 64},
             },
             _NEEDS,
         ),
@@ -169,15 +162,30 @@ RECIPES = {
             },
             _NEEDS,
         ),
-        RecipeFamily(_FINE_TUNE, _FINE_TUNED_NETWORKS, _NEEDS),
+        RecipeFamily(_FINE_TUNE, {
+            "convnext_tiny":   {"drop_path_rate": 0.0},
+            "convnext_small":  {"drop_path_rate": 0.1},
+            "convnext_base":   {"drop_path_rate": 0.2},
+            "convnext_large":  {"drop_path_rate": 0.3},
+            "convnext_xlarge": {"drop_path_rate": 0.4, "ema_decay": 0.9999, "device_batch": 16,
+                                "devices": 32},
+        }, _NEEDS),
         RecipeFamily(
             replace(
                 _FINE_TUNE,
                 name="imagenet22k_to_1k_384",
+                batch=Batch(batch_size=512, device_batch=16, devices=32),
                 network=replace(_FINE_TUNE.network, published="imagenet22k_ft_384"),
                 input=Input(size=384),
             ),
-            _FINE_TUNED_NETWORKS,
+            {
+                "convnext_tiny":   {"drop_path_rate": 0.0},
+                "convnext_small":  {"drop_path_rate": 0.1},
+                "convnext_base":   {"drop_path_rate": 0.2},
+                "convnext_large":  {"drop_path_rate": 0.3},
+                "convnext_xlarge": {"drop_path_rate": 0.4, "ema_decay": 0.9999, "device_batch": 8,
+                                    "devices": 64},
+            },
             _NEEDS,
         ),
         RecipeFamily(
@@ -190,7 +198,7 @@ RECIPES = {
             ),
             {
                 "convnext_base":  {"drop_path_rate": 0.8},
-                "convnext_large": {"drop_path_rate": 0.95, "device_batch": 16, "devices": 32},
+                "convnext_large": {"drop_path_rate": 0.95},
             },
             _NEEDS,
         ),

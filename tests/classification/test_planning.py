@@ -35,8 +35,8 @@ def planned(recipe, model, devices, device_type="a100-80gb", images=None, **sett
         ("imagenet1k", "convnext_tiny", 32, (128, 1)),
         ("imagenet1k", "convnext_large", 64, (64, 1)),
         ("imagenet1k", "convnext_tiny", 3 * 2**9, None),
-        ("imagenet22k_to_1k", "convnext_xlarge", 64, (8, 1)),
-        ("imagenet22k_to_1k", "convnext_xlarge", 1, (8, 64)),
+        ("imagenet22k_to_1k_384", "convnext_xlarge", 64, (8, 1)),
+        ("imagenet22k_to_1k", "convnext_xlarge", 1, (16, 32)),
     ],
 )
 def test_the_batch_is_shared_as_in_the_official_layouts(recipe, model, devices, shared):
