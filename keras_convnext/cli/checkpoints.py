@@ -77,6 +77,8 @@ def _formatted(value: object) -> str:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {own}" for name, own in value.items())
     if isinstance(value, tuple):
         more = f" and {len(value) - _MOST_LISTED} more" if len(value) > _MOST_LISTED else ""
         return ", ".join(map(str, value[:_MOST_LISTED])) + more

@@ -1,14 +1,15 @@
 """Identifies the network in a weight file from names and shapes alone."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from keras_convnext.complexity import parts
 from keras_convnext.pretrained.checkpoint import OpenCheckpoint, open_checkpoint
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.layouts import STEM_KERNEL
 from keras_convnext.pretrained.networks import parameters_of
+from keras_convnext.pretrained.record import read_record
 from keras_convnext.variants import VARIANTS, Variant
 
 
@@ -28,6 +29,9 @@ class Identity(NamedTuple):
         ignored: tuple of str. The other tensors in the file.
         size: int or None. Side of the training images in pixels, if it is recorded in the file, its
             metadata or a `config.json` in the same folder.
+        task: str. Name of the task that the file was trained for, or "" if it records none.
+        class_names: tuple of str. Names of the classes, if the file records them.
+        preprocessing: dict. How images were prepared, if the file records it.
     """
 
     variant: Variant
@@ -40,6 +44,9 @@ class Identity(NamedTuple):
     prefix: str = ""
     ignored: tuple[str, ...] = ()
     size: int | None = None
+    task: str = ""
+    class_names: tuple[str, ...] = ()
+    preprocessing: Mapping[str, Any] = {}
 
 
 def identify(
@@ -69,7 +76,10 @@ def identify(
         CheckpointError: If the file is damaged, or contains no ConvNeXt or several.
         FileNotFoundError: If the file does not exist.
     """
-    return identity_of(open_checkpoint(path, entry, prefix, ignore))
+    record = read_record(path)
+    return identity_of(open_checkpoint(path, entry, prefix, ignore))._replace(
+        task=record.task, class_names=record.classes, preprocessing=record.preprocessing
+    )
 
 
 def identity_of(checkpoint: OpenCheckpoint) -> Identity:

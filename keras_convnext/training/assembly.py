@@ -20,7 +20,7 @@ def schedule_of(recipe: Recipe, length: Length) -> keras.optimizers.schedules.Le
     peak, own = recipe.optimizer.learning_rate, recipe.schedule
     warmup, start = length.warmup, own.warmup_start
     if own.decay == "cosine":
-        return WarmupCosine(peak, length.updates, warmup, own.min_learning_rate)
+        return WarmupCosine(peak, length.updates, warmup, own.min_learning_rate, start)
     if own.decay == "polynomial":
         return WarmupPolynomial(
             peak, length.updates, warmup, own.min_learning_rate, own.power, start

@@ -12,14 +12,16 @@ from keras import ops
 class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
     """Linear warmup, followed by a half-cosine decay, as for classifiers in the official code.
 
-    The learning rate is `linspace(0, learning_rate, warmup_steps)[i]` in update `i` of the warmup,
-    and `end + (learning_rate - end) (1 + cos(pi i / n)) / 2` in update `i` of the `n` after it.
+    The learning rate rises linearly from `warmup_start * learning_rate` in the first update of the
+    warmup to `learning_rate` in its last one. In update `i` of the `n` after it, it is
+    `end + (learning_rate - end) (1 + cos(pi i / n)) / 2`.
 
     Args:
         learning_rate: float. Peak learning rate.
         steps: int. Total number of updates.
         warmup_steps: int. Number of warmup updates. Defaults to 0.
         end_learning_rate: float. Final learning rate. Defaults to 1e-6.
+        warmup_start: float. Share of the learning rate in the first update. Defaults to 0.
 
     Raises:
         ValueError: If the warmup is longer than the run.
@@ -34,6 +36,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         steps: int,
         warmup_steps: int = 0,
         end_learning_rate: float = 1e-6,
+        warmup_start: float = 0.0,
     ) -> None:
         super().__init__()
         if not 0 <= warmup_steps <= steps:
@@ -45,11 +48,13 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
         self.steps = steps
         self.warmup_steps = warmup_steps
         self.end_learning_rate = end_learning_rate
+        self.warmup_start = warmup_start
 
     def __call__(self, step: Any) -> Any:
         """Returns the learning rate of an update as a float32 scalar, constant after the end."""
         step = ops.cast(step, "float32")
-        warmup = self.learning_rate * step / max(self.warmup_steps - 1, 1)
+        risen = step / max(self.warmup_steps - 1, 1)
+        warmup = self.learning_rate * (self.warmup_start + (1 - self.warmup_start) * risen)
         left = ops.clip((self.steps - step) / max(self.steps - self.warmup_steps, 1), 0, 1)
         # (1 + cos x) / 2 without cancellation near a cosine of -1.
         falling = ops.square(ops.sin(left * (math.pi / 2)))
@@ -63,6 +68,7 @@ class WarmupCosine(keras.optimizers.schedules.LearningRateSchedule):
             "steps": self.steps,
             "warmup_steps": self.warmup_steps,
             "end_learning_rate": self.end_learning_rate,
+            "warmup_start": self.warmup_start,
         }
 
 
