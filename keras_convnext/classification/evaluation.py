@@ -90,7 +90,7 @@ def evaluate(
     source = data if isinstance(data, Source) else open_source(data, split)
     size = _size_of(model, size)
     outputs = _outputs_of_classes(source, model.output_shape[-1])
-    returns_logits = _returns_logits(model)
+    has_logits = returns_logits(model)
     total = source.size if limit is None else min(limit, source.size)
     indices = source.order(0, 0) if limit is not None else np.arange(source.size)
     records = source.records(seed=0, epoch=0, shuffled=limit is not None).take(total)
@@ -113,7 +113,7 @@ def evaluate(
             raise DataError(f"{reason_of(error)} Received: {source.name}") from error
         scores = _predict(model, images.numpy(), batch_size)
         true = outputs[labels.numpy()]
-        losses, ranks = _losses_and_ranks(scores, true, returns_logits)
+        losses, ranks = _losses_and_ranks(scores, true, has_logits)
         guesses.update(zip(true.tolist(), scores.argmax(axis=1).tolist()))
         right += [int((ranks < top).sum()) for top in (1, 5)]
         loss += float(losses.sum())
@@ -154,7 +154,12 @@ def _outputs_of_classes(source: Source, outputs: int) -> np.ndarray:
     return np.arange(outputs)
 
 
-def _returns_logits(model: keras.Model) -> bool:
+def returns_logits(model: keras.Model) -> bool:
+    """Whether a classifier returns logits, not probabilities.
+
+    Raises:
+        ValueError: If it returns neither.
+    """
     layer = model
     while isinstance(layer, keras.Model):
         layer = layer.layers[-1]
@@ -177,7 +182,7 @@ def _predict(model: keras.Model, images: np.ndarray, batch_size: int) -> np.ndar
 
 
 def _losses_and_ranks(
-    scores: np.ndarray, labels: np.ndarray, returns_logits: bool
+    scores: np.ndarray, labels: np.ndarray, has_logits: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the cross-entropy of each image, and the number of more probable classes."""
     if not np.isfinite(scores).all():
@@ -186,7 +191,7 @@ def _losses_and_ranks(
     # Ties are won by the class with the lower index.
     earlier = np.arange(scores.shape[1]) < labels[:, None]
     ranks = (scores > score).sum(axis=1) + ((scores == score) & earlier).sum(axis=1)
-    if returns_logits:
+    if has_logits:
         highest = scores.max(axis=1, keepdims=True)
         normalizer = highest + np.log(np.exp(scores - highest).sum(axis=1, keepdims=True))
         return (normalizer - score)[:, 0], ranks

@@ -63,6 +63,10 @@ class Targets:
 
     Args:
         label_smoothing: float. Label smoothing.
+        teacher: str or None. A classifier to learn from: a weight file, or published weights as
+            "convnext_base/imagenet".
+        teacher_weight: float. Weight of the teacher in the loss.
+        temperature: float. Temperature of the teacher's probabilities.
         mixup: float. Alpha of mixup; 0 to disable it.
         cutmix: float. Alpha of CutMix; 0 to disable it.
         mixing_probability: float. Probability that a batch is mixed.
@@ -72,6 +76,9 @@ class Targets:
     """
 
     label_smoothing: float = 0.1
+    teacher: str | None = None
+    teacher_weight: float = 0.5
+    temperature: float = 1.0
     mixup: float = 0.0
     cutmix: float = 0.0
     mixing_probability: float = 1.0

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from keras_convnext.classification.recipes import RECIPES, Classification
 from keras_convnext.training.settings import (
+    ABOVE_ZERO,
     BELOW_ONE,
     COUNT,
     FROM_ZERO,
@@ -28,6 +29,8 @@ RULES: dict[str, Rule] = {
     "input.random_erasing": SHARE,
     "input.validation_share": BELOW_ONE,
     "targets.label_smoothing": BELOW_ONE,
+    "targets.teacher_weight": SHARE,
+    "targets.temperature": ABOVE_ZERO,
     "targets.mixup": FROM_ZERO,
     "targets.cutmix": FROM_ZERO,
     "targets.mixing_probability": SHARE,

@@ -10,6 +10,7 @@ import keras
 import tensorflow as tf
 from rich.console import Console
 
+from keras_convnext.classification.distillation import distilled, open_teacher
 from keras_convnext.classification.input import (
     evaluation_batches,
     open_training_data,
@@ -36,6 +37,7 @@ class ClassificationTask:
         model: str. Name of the network.
         data: str or path. As in `open_source`.
         validation_data: str, path or None. Other data to validate on.
+        teacher: keras.Model or None. A classifier to learn from, instead of the recipe's `teacher`.
     """
 
     metric = ACCURACY
@@ -46,6 +48,7 @@ class ClassificationTask:
         model: str,
         data: str | Path,
         validation_data: str | Path | None = None,
+        teacher: keras.Model | None = None,
     ) -> None:
         check_recipe(recipe, model)
         self.recipe = recipe
@@ -54,9 +57,11 @@ class ClassificationTask:
         self.training, self.validation = open_training_data(data, validation_data, recipe)
         self.examples = self.training.size
         self.classes = self.training.classes
+        self.teacher = teacher or recipe.targets.teacher
 
     def describe(self) -> Mapping[str, Any]:
         """Returns what identifies the run."""
+        name = getattr(self.teacher, "name", self.teacher)
         return {
             "task": "classification",
             "model": self.model,
@@ -64,6 +69,7 @@ class ClassificationTask:
             "images": self.examples,
             "classes": len(self.classes),
             "data_digest": self.training.digest(),
+            "teacher": name or "",
         }
 
     def files(self) -> Mapping[str, str]:
@@ -77,7 +83,12 @@ class ClassificationTask:
 
     def objective(self) -> Objective:
         """Returns the loss and the metrics."""
-        return objective(len(self.classes))
+        found, own = objective(len(self.classes)), self.recipe.targets
+        if self.teacher is None:
+            return found
+        teacher = open_teacher(self.teacher, self.recipe.input.size, len(self.classes))
+        combine = distilled(teacher, own.teacher_weight, own.temperature)
+        return found._replace(combine=combine)
 
     def batches(self, layout: Layout, first_update: int) -> tf.data.Dataset:
         """Returns the augmented images and soft targets."""
@@ -125,6 +136,7 @@ def train(
     settings: Mapping[str, object] | None = None,
     *,
     validation_data: str | Path | None = None,
+    teacher: keras.Model | None = None,
     strategy: tf.distribute.Strategy | None = None,
     console: Console | None = None,
 ) -> keras.Model:
@@ -153,6 +165,8 @@ def train(
         settings: dict or None. Fields of the recipe to override. Defaults to None.
         validation_data: str, path or None. Other data to validate on. Its classes may be some of
             those of the training data, such as ImageNet-1K for ImageNet-22K. Defaults to None.
+        teacher: keras.Model or None. A classifier to learn from (knowledge distillation), instead
+            of the recipe's `teacher`. Defaults to None.
         strategy: tf.distribute.Strategy or None. Defaults to None, for all available devices.
         console: rich.console.Console or None. Where to show progress. Defaults to None, to show
             nothing.
@@ -169,7 +183,7 @@ def train(
         recipe = recipe_for(recipe, model, settings)
     # A strategy for several machines must be created before any other use of TensorFlow.
     strategy = strategy or find_strategy()
-    task = ClassificationTask(recipe, model, data, validation_data)
+    task = ClassificationTask(recipe, model, data, validation_data, teacher)
     if task.validation is None and console is not None:
         console.print(
             "There are no validation images, so only the last weights are kept. To validate, use "

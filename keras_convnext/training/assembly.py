@@ -49,6 +49,7 @@ def model_of(task: Task, recipe: Recipe, layout: Layout, length: Length) -> Fitt
     """Builds and compiles the model of a task, in the scope of a strategy."""
     network, objective = task.network(), task.objective()
     fitted = FittedModel(network.inputs, network.outputs, name=network.name)
+    fitted.combine = objective.combine
     fitted.compile(
         optimizer_of(recipe, layout, length),
         objective.loss,

@@ -1,6 +1,7 @@
 """A model for `fit` on several machines."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -16,6 +17,8 @@ class FittedModel(keras.Model):
     workers as if they were batches. Call `build_for` after `compile`.
     """
 
+    combine: Callable[[tf.Tensor, Any, Any], tf.Tensor] | None = None
+
     def build_for(self, specs: tuple[tf.TensorSpec, ...]) -> None:
         """Creates the variables of loss, metrics and optimizer.
 
@@ -24,6 +27,18 @@ class FittedModel(keras.Model):
         """
         with self.distribute_strategy.scope():
             self._symbolic_build(data_batch=specs)
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> tf.Tensor:
+        """Returns the loss, in training with what `Objective.combine` adds."""
+        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        return self.combine(loss, x, y_pred) if self.combine and training else loss
 
     def train_step(self, data: Batch) -> dict[str, tf.Tensor]:
         """Runs one training step and returns the metrics."""

@@ -35,11 +35,14 @@ class Objective(NamedTuple):
         loss: keras.losses.Loss. Takes the targets and the outputs of the network.
         metrics: sequence of keras.metrics.Metric. They also take the weights of the examples.
         targets: nested tf.TensorSpec. The targets of one example, without the batch axis.
+        combine: function or None. Takes the loss of a training step, the inputs and the outputs,
+            and returns the loss that is minimized. Defaults to None, for the loss itself.
     """
 
     loss: keras.losses.Loss
     metrics: Sequence[keras.metrics.Metric]
     targets: Any
+    combine: Callable[[tf.Tensor, Any, Any], tf.Tensor] | None = None
 
 
 class Task(Protocol):

@@ -100,6 +100,19 @@ def test_a_full_disk_another_run_and_other_data_leave_a_run_that_resumes(
     assert sorted(step for tag, step in drawn if tag == "val_loss") == [3, 6, 9]
 
 
+@pytest.mark.usefixtures("toy")
+def test_a_run_learns_from_the_file_of_a_teacher(pictures, tmp_path):
+    teacher = toy_runs.toy_train(pictures, tmp_path / "teacher", epochs=4, learning_rate=1e-2)
+    toy_runs.toy_train(
+        pictures, tmp_path / "student", epochs=1, teacher=str(tmp_path / "teacher" / "final.keras"),
+        teacher_weight=1.0, temperature=2.0, mixup=0.0, cutmix=0.0,
+    )  # fmt: skip
+    student = keras.models.load_model(tmp_path / "student" / "final.keras")
+    assert student.count_params() == teacher.count_params()
+    with pytest.raises(ValueError, match="other settings or data"):
+        toy_runs.toy_train(pictures, tmp_path / "student", epochs=1)
+
+
 RECIPE = Recipe(
     name="toy",
     source="ours",
