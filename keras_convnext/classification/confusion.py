@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_convnext.printable import printable
 
+_LONGEST = 24  # characters of a name
 MOST_WITH_NUMBERS = 30  # classes; with more, the cells are too small for numbers
 
 
@@ -40,7 +41,7 @@ def draw_confusion(
     bar.set_ticks([math.sqrt(tick) for tick in ticks], labels=[str(tick) for tick in ticks])
     axes.set(xlabel="predicted class", ylabel="true class", title="Confusion")
     if len(names) <= MOST_WITH_NUMBERS:
-        labels = [printable(name) for name in names]
+        labels = [_label(name) for name in names]
         axes.set_xticks(range(len(names)), labels, rotation=45, ha="right", parse_math=False)
         axes.set_yticks(range(len(names)), labels, parse_math=False)
         for (row, column), share in np.ndenumerate(shares):
@@ -49,3 +50,9 @@ def draw_confusion(
                 text = f"{share:.1f}" if row != column else f"{share:.0f}"
                 axes.text(column, row, text, ha="center", va="center", color=color, fontsize=8)
     figure.savefig(path, dpi=110)
+
+
+def _label(name: str) -> str:
+    """Returns a name for an axis. Long ones are cut, to leave room for the matrix."""
+    shown = printable(name)
+    return shown if len(shown) <= _LONGEST else f"{shown[: _LONGEST - 1]}\u2026"
