@@ -27,6 +27,7 @@ _MARGIN = 2
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _TABLES = b"\xff\xdb"  # JPEG quantization tables, which follow all metadata
+_EXIF = b"\xff\xe1"  # a JPEG segment that may contain EXIF or XMP
 _METADATA = 2**16  # bytes searched for EXIF at the start of a file, and at the end of a PNG
 # The orientation in EXIF, little-endian or big-endian, or in XMP; 1 is upright. `\C` is any byte.
 _ORIENTATION = (
@@ -109,10 +110,13 @@ def _is_plain_jpeg(encoded: tf.Tensor) -> tf.Tensor:
 
     def is_plain() -> tf.Tensor:
         shape = tf.io.extract_jpeg_shape(encoded)
-        # If the tables follow the first segment, as in most files not written by a camera, there is
-        # no EXIF to search for.
+        # If the tables follow the first segment, or no segment can contain EXIF, as in most files
+        # not written by a camera, there is nothing to search for. Finding two bytes takes a quarter
+        # of the time of the regular expression.
         searched = tf.where(tf.strings.substr(encoded, 20, 2) == _TABLES, 0, _METADATA)
-        turned = _is_turned(tf.strings.substr(encoded, 0, searched))
+        head = tf.strings.substr(encoded, 0, searched)
+        searched = tf.where(_has_more(head, _EXIF, 0), _METADATA, 0)
+        turned = _is_turned(tf.strings.substr(head, 0, searched))
         return (shape[2] < 4) & _is_small(shape[:2]) & ~turned & has_few_scans(encoded)
 
     return tf.cond(tf.io.is_jpeg(encoded), is_plain, lambda: tf.constant(False))
@@ -120,8 +124,13 @@ def _is_plain_jpeg(encoded: tf.Tensor) -> tf.Tensor:
 
 def has_few_scans(encoded: tf.Tensor) -> tf.Tensor:
     """Whether a JPEG has no more scans than encoders write."""
-    parts = tf.raw_ops.StringSplitV2(input=[encoded], sep=START_OF_SCAN, maxsplit=MOST_SCANS + 1)
-    return parts.shape[1] <= MOST_SCANS + 1
+    return ~_has_more(encoded, START_OF_SCAN, MOST_SCANS)
+
+
+def _has_more(data: tf.Tensor, mark: bytes, most: int) -> tf.Tensor:
+    """Whether some bytes are found more than `most` times."""
+    parts = tf.raw_ops.StringSplitV2(input=[data], sep=mark, maxsplit=most + 1)
+    return parts.shape[1] > most + 1
 
 
 def _is_plain_png(encoded: tf.Tensor) -> tf.Tensor:
