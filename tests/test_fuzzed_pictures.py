@@ -24,7 +24,7 @@ from keras_convnext.data.checks import refuse_broken
 from keras_convnext.data.errors import DataError
 from keras_convnext.data.images import evaluation_image, training_crop
 from keras_convnext.data.tables import TableSource
-from keras_convnext.demo import answers
+from keras_convnext.demo import answers, decoder
 from keras_convnext.export import saved_model
 from keras_convnext.pictures import ImageError, ImageWarning
 from keras_convnext.preprocessing import load_image
@@ -42,7 +42,7 @@ CLASSES = [("", "a"), ("", "b")]
 def limits(monkeypatch):
     """Lowers the limits of pixels."""
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", MOST_PIXELS // 2)
-    monkeypatch.setattr(answers, "MOST_PIXELS", MOST_PIXELS)
+    monkeypatch.setattr(decoder, "MOST_PIXELS", MOST_PIXELS)
     monkeypatch.setattr(saved_model, "MOST_PIXELS", MOST_PIXELS)
     monkeypatch.setattr(saved_model, "MOST_PIXELS_OF_REQUEST", BATCH * MOST_PIXELS)
 
@@ -101,7 +101,7 @@ def upload_all():
             try:
                 assert answers.answer(classifier, path).labels
                 yield True
-            except answers.UploadError as error:
+            except decoder.UploadError as error:
                 check_message(str(error), path.name)
                 yield False
 

@@ -54,7 +54,7 @@ def write_h5(path: str | Path, entries: Iterable[H5Entry]) -> None:
             write(file, entries)
         os.replace(partial, path)
     except RuntimeError as error:  # of h5py, if closing the file fails because the disk is full
-        raise OSError(f"{path} could not be written: {error}") from error
+        raise OSError(f"{printable(path)} could not be written: {error}") from error
     finally:
         partial.unlink(missing_ok=True)
 
