@@ -7,25 +7,37 @@ from keras_convnext.classification.memory import network_of
 from keras_convnext.classification.recipes import Classification
 
 
-def build_classifier(recipe: Classification, model: str, classes: int) -> keras.Model:
+def build_classifier(
+    recipe: Classification, model: str, classes: int, any_size: bool = False
+) -> keras.Model:
     """Builds the classifier of a recipe.
 
     Args:
         recipe: Classification. The recipe.
         model: str. Name of the network.
         classes: int. Number of classes.
+        any_size: bool. Whether it takes images of any size, not only the recipe's.
 
     Returns:
         keras.Model, from pixels in 0..255 (N, size, size, 3) to probabilities (N, classes).
     """
+    side = None if any_size else recipe.input.size
     return BUILDERS[model](
         weights=recipe.network.start,
-        input_shape=(recipe.input.size, recipe.input.size, 3),
+        input_shape=(side, side, 3),
         classes=classes,
         drop_path_rate=recipe.network.drop_path_rate,
         head_init_scale=recipe.network.head_init_scale,
         layer_scale_init_value=network_of(recipe, model).layer_scale,
         remat=recipe.batch.remat,
+    )
+
+
+def for_size(classifier: keras.Model, size: int) -> keras.Model:
+    """Returns a model of the same layers that takes images of one size."""
+    image = keras.Input((size, size, 3), name=classifier.input.name)
+    return keras.models.clone_model(
+        classifier, input_tensors=image, clone_function=lambda layer: layer
     )
 
 

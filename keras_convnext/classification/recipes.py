@@ -36,6 +36,9 @@ class Input:
 
     Args:
         size: int. Side of the images, in pixels.
+        early_sizes: tuple of int. Sides of the images in the first epochs, which smaller images
+            make faster (progressive resizing). Validation always uses `size`.
+        early_epochs: tuple of float. For each of `early_sizes`, the epoch until which it is used.
         crop_scale: tuple of two floats. Minimum and maximum share of the image in a random crop.
         crop_ratio: tuple of two floats. Minimum and maximum width / height of a random crop.
         horizontal_flip: float. Probability of a horizontal flip.
@@ -48,6 +51,8 @@ class Input:
     """
 
     size: int = 224
+    early_sizes: tuple[int, ...] = ()
+    early_epochs: tuple[float, ...] = ()
     crop_scale: tuple[float, float] = (0.08, 1.0)
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     horizontal_flip: float = 0.5

@@ -22,6 +22,11 @@ RULES: dict[str, Rule] = {
     "network.layer_scale": FROM_ZERO,
     "network.head_init_scale": FROM_ZERO,
     "input.size": COUNT,
+    "input.early_sizes": Rule("positive integers", lambda value: all(each >= 1 for each in value)),
+    "input.early_epochs": Rule(
+        "numbers above 0 in ascending order",
+        lambda value: list(value) == sorted({0.0, *value})[1:],
+    ),
     "input.crop_scale": RANGE,
     "input.crop_ratio": RANGE,
     "input.horizontal_flip": SHARE,
@@ -81,10 +86,16 @@ def check_recipe(recipe: Classification, model: str) -> None:
     if model not in VARIANTS:
         raise unknown("model", model, VARIANTS)
     check(recipe, RULES)
-    if recipe.input.size < VARIANTS[model].min_size:
+    own = recipe.input
+    if min(own.size, *own.early_sizes, own.size) < VARIANTS[model].min_size:
         raise ValueError(
             f"{model} needs images of at least {VARIANTS[model].min_size} px. "
-            f"Received: size={recipe.input.size}"
+            f"Received: size={own.size}, early_sizes={own.early_sizes}"
+        )
+    if len(own.early_sizes) != len(own.early_epochs):
+        raise ValueError(
+            "early_sizes and early_epochs must have the same length. "
+            f"Received: early_sizes={own.early_sizes}, early_epochs={own.early_epochs}"
         )
     targets = recipe.targets
     if recipe.batch.batch_size == 1 and (targets.mixup or targets.cutmix):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from keras_convnext.classification.input import (
     training_batches,
 )
 from keras_convnext.classification.losses import ACCURACY, CROSS_ENTROPY, objective
-from keras_convnext.classification.network import build_classifier, without_softmax
+from keras_convnext.classification.network import build_classifier, for_size, without_softmax
 from keras_convnext.classification.recipes import Classification
 from keras_convnext.classification.settings import check_recipe, recipe_for
 from keras_convnext.data.checks import refuse_broken
@@ -58,6 +59,8 @@ class ClassificationTask:
         self.examples = self.training.size
         self.classes = self.training.classes
         self.teacher = teacher or recipe.targets.teacher
+        epoch = self.examples // recipe.batch.batch_size
+        self.restarts: Sequence[int] = [round(each * epoch) for each in recipe.input.early_epochs]
 
     def describe(self) -> Mapping[str, Any]:
         """Returns what identifies the run."""
@@ -78,8 +81,13 @@ class ClassificationTask:
 
     def network(self) -> keras.Model:
         """Builds the classifier, and returns it without its softmax."""
-        self.classifier = build_classifier(self.recipe, self.model, len(self.classes))
-        return without_softmax(self.classifier)
+        recipe, classes = self.recipe, len(self.classes)
+        if not recipe.input.early_sizes:
+            self.classifier = build_classifier(recipe, self.model, classes)
+            return without_softmax(self.classifier)
+        whole = build_classifier(recipe, self.model, classes, any_size=True)
+        self.classifier = for_size(whole, recipe.input.size)
+        return without_softmax(whole)
 
     def objective(self) -> Objective:
         """Returns the loss and the metrics."""
@@ -92,7 +100,12 @@ class ClassificationTask:
 
     def batches(self, layout: Layout, first_update: int) -> tf.data.Dataset:
         """Returns the augmented images and soft targets."""
-        return training_batches(self.training, self.recipe, layout, first_update)
+        early = zip(self.restarts, self.recipe.input.early_sizes)
+        sizes = [size for restart, size in early if first_update < restart]
+        recipe = self.recipe
+        if sizes:
+            recipe = replace(recipe, input=replace(recipe.input, size=sizes[0]))
+        return training_batches(self.training, recipe, layout, first_update)
 
     def evaluation(
         self, model: FittedModel, layout: Layout

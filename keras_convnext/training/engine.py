@@ -111,14 +111,17 @@ def _fit_on(
     journal: Journal,
     spectators: list[keras.callbacks.Callback],
 ) -> None:
-    """Trains to the end, or to the next evaluation if the last one was not the last update."""
+    """Trains to the end, or to where another `fit` is needed."""
     length, layout, progress = journal.length, journal.layout, journal.progress
+    end = min([*(at for at in task.restarts if at > progress.updates), length.updates])
+    if progress.updates in task.restarts:
+        model.make_train_function(force=True)  # the other shape would be traced as a dynamic one
     period, done = divmod(progress.updates, length.evaluation)
-    periods = (length.updates - progress.updates) // length.evaluation
+    periods = (end - progress.updates) // length.evaluation
     # The rest of an interrupted period, and a short one at the end, are a separate `fit`.
     steps, last = length.evaluation, period + periods
     if done or not periods:
-        steps = min(length.evaluation - done, length.updates - progress.updates)
+        steps = min(length.evaluation - done, end - progress.updates)
         last = period + 1
     if done:
         journal.resume_metrics()

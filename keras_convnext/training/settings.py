@@ -196,15 +196,16 @@ def _read(name: str, kind: Any, value: object) -> Any:
         read = json.loads({"True": "true", "False": "false"}.get(value, value))
     except json.JSONDecodeError:
         parts = [part for part in value.strip("()[] ").split(",") if part.strip()]
+        number = int if kind == tuple[int, ...] else float
         try:
-            read = [float(part) for part in parts]
+            read = [number(part) for part in parts]
         except ValueError:
             raise ValueError(
                 f"The value of {name} must be {_described(kind)}. "
                 f"Received: {name}={printable(value)}"
             ) from None
-    if any(typing.get_origin(each) is tuple for each in kinds) and is_number(read):
-        read = [float(read)]
+    if typing.get_origin(kind) is tuple and is_number(read):
+        read = [read if kind == tuple[int, ...] else float(read)]
     return tuple(read) if isinstance(read, list) else read
 
 

@@ -51,10 +51,12 @@ class Task(Protocol):
     Attributes:
         examples: int. Number of training examples.
         metric: Metric. What the best weights are selected by.
+        restarts: sequence of int. Updates from which batches have another shape.
     """
 
     examples: int
     metric: Metric
+    restarts: Sequence[int]
 
     def describe(self) -> Mapping[str, Any]:
         """Returns what identifies the run in addition to the recipe, as values for JSON.

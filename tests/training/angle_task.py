@@ -52,6 +52,7 @@ class AngleTask:
 
     examples = 320
     metric = Metric("degrees", higher_is_better=False)
+    restarts = ()
     drop_path_rate = 0.1
 
     def __init__(self, recipe):

@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import filelock
@@ -14,6 +15,7 @@ import tensorflow as tf
 import toy_runs
 
 from keras_convnext.training import state
+from keras_convnext.training.fitted import FittedModel
 from keras_convnext.training.journal import EMA, RAW, Journal
 from keras_convnext.training.layout import Layout
 from keras_convnext.training.length import Length, length_of
@@ -111,6 +113,48 @@ def test_a_run_learns_from_the_file_of_a_teacher(pictures, tmp_path):
     assert student.count_params() == teacher.count_params()
     with pytest.raises(ValueError, match="other settings or data"):
         toy_runs.toy_train(pictures, tmp_path / "student", epochs=1)
+
+
+@pytest.mark.usefixtures("toy")
+def test_images_grow_during_a_run_that_resumes(pictures, tmp_path, monkeypatch):
+    seen = []
+    original = Journal.on_train_batch_end
+
+    def end(self, batch, logs=None):
+        original(self, batch, logs)
+        seen.append((self.progress.updates, int(np.prod(SHAPES[-1][1:3]))))
+        if stops and self.progress.updates == stops[0]:
+            stops.pop()
+            raise KeyboardInterrupt
+
+    SHAPES, stops = [], []
+    step = FittedModel.train_step
+
+    def traced(self, data):
+        SHAPES.append(data[0].shape)
+        return step(self, data)
+
+    monkeypatch.setattr(FittedModel, "train_step", traced)
+    monkeypatch.setattr(Journal, "on_train_batch_end", end)
+    own = {"epochs": 2, "early_sizes": (8,), "early_epochs": (0.7,), "save_updates": 1}
+    whole = toy_runs.toy_train(pictures, tmp_path / "whole", **own)
+    sides = [shape[1] for shape in SHAPES]
+    assert list(dict.fromkeys(sides)) == [8, 16]
+    assert all(shape[0] == 16 for shape in SHAPES)
+    assert [row["update"] for row in rows_of(tmp_path / "whole")] == ["10", "20"]
+    changes = {after: size for (_, before), (after, size) in pairwise(seen) if before != size}
+    assert changes == {8: 256}
+
+    stops.append(5)
+    with pytest.raises(KeyboardInterrupt):
+        toy_runs.toy_train(pictures, tmp_path / "stopped", **own)
+    resumed = toy_runs.toy_train(pictures, tmp_path / "stopped", **own)
+    for found, expected in zip(resumed.get_weights(), whole.get_weights()):
+        np.testing.assert_array_equal(found, expected)
+    saved = keras.models.load_model(tmp_path / "whole" / "best.keras")
+    assert saved.input_shape == (None, 16, 16, 3)
+    with pytest.raises(ValueError, match="same length"):
+        toy_runs.toy_train(pictures, tmp_path / "new", early_sizes=(8,))
 
 
 RECIPE = Recipe(
