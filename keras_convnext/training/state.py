@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -117,12 +118,11 @@ def _progress_of(metadata: dict[str, str], path: Path) -> Progress:
             f"The state records measurements that are no numbers. Received: {printable(path)}"
         )
     # The names become the header of `log.csv`, where a spreadsheet would execute a formula.
-    columns = progress.rows[0].keys() if progress.rows else {"epoch"}
+    columns = progress.rows[-1].keys() if progress.rows else {"epoch"}
     if (
-        "epoch" not in columns
-        or not all(map(str.isidentifier, columns))
-        or any(row.keys() != columns for row in progress.rows)
-    ):
+        not all(name.isprintable() and re.match(r"\w", name) for name in columns)
+        or not all("epoch" in row and row.keys() <= columns for row in progress.rows)
+    ):  # fmt: skip
         raise ValueError(
             f"The state records measurements with other names. Received: {printable(path)}"
         )

@@ -44,7 +44,7 @@ WRONG = {
     "rows a dict": '{"updates": 7, "rows": {}, "best": {}}',
     "rows of other names": '{"updates": 7, "rows": [{"epoch": 1, "=1+1": 2}], "best": {}}',
     "rows without an epoch": '{"updates": 7, "rows": [{"loss": 1}], "best": {}}',
-    "unequal rows": '{"updates": 7, "rows": [{"epoch": 1}, {"epoch": 2, "x": 1}], "best": {}}',
+    "unequal rows": '{"updates": 7, "rows": [{"epoch": 1, "x": 1}, {"epoch": 2}], "best": {}}',
     "best of text": '{"updates": 7, "rows": [], "best": {"": "good"}}',
 }
 
