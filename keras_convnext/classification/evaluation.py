@@ -2,7 +2,8 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,13 +11,15 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from keras_convnext.classification.class_matching import outputs_of_classes
 from keras_convnext.data.checks import reason_of, refuse_broken
 from keras_convnext.data.errors import DataError
 from keras_convnext.data.images import evaluation_image
 from keras_convnext.data.source import Source
 from keras_convnext.data.sources import open_source
-from keras_convnext.preprocessing import class_labels
 from keras_convnext.printable import printable
+
+_as_it_stands = tf.autograph.experimental.do_not_convert  # which takes seconds, and changes nothing
 
 
 class Accuracy(NamedTuple):
@@ -31,6 +34,8 @@ class Accuracy(NamedTuple):
             batch, which includes compilation.
         guesses: mapping from (int, int) to int. Number of images for each pair of true and
             predicted class, as indices into the model's classes.
+        missing: tuple of str. Classes of the data that the model does not have.
+        excluded: int. Number of images of these classes, which are not evaluated.
     """
 
     top1: float
@@ -39,6 +44,8 @@ class Accuracy(NamedTuple):
     images: int
     images_per_second: float
     guesses: Mapping[tuple[int, int], int]
+    missing: tuple[str, ...] = ()
+    excluded: int = 0
 
 
 def evaluate(
@@ -49,6 +56,7 @@ def evaluate(
     size: int | None = None,
     batch_size: int = 32,
     limit: int | None = None,
+    classes: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Accuracy:
     """Measures the accuracy of a classifier.
@@ -57,10 +65,12 @@ def evaluate(
     resized to `size / 0.875` and the center is cropped; otherwise the whole image is warped to the
     square.
 
-    A model with 1,000 or 21,841 classes is assumed to be an ImageNet model, and data classes named
-    by WordNet identifiers, such as `n01440764`, are matched with its classes. The data may
-    therefore have only some of the classes, or be ImageNet-1K for an ImageNet-22K model. In all
-    other cases, data and model must have the same number of classes, in the same order.
+    Classes of data and model are matched by name. A model with 1,000 or 21,841 classes is assumed
+    to be an ImageNet model, with WordNet identifiers such as `n01440764` as names; `classes` names
+    those of other models. The data may have only some of the model's classes. Images of a class
+    that the model does not have are excluded and counted: ImageNet-22K lacks one of the classes of
+    ImageNet-1K, n04399382 (teddy). If no name matches, data and model must have the same number of
+    classes, in the same order.
 
     Example:
 
@@ -78,53 +88,93 @@ def evaluate(
         batch_size: int. Number of images per prediction step. Defaults to 32.
         limit: int or None. Number of images to evaluate: a fixed random sample of all classes.
             Defaults to None, for all images.
+        classes: sequence of str or None. The names of the model's classes, in order, such as the
+            lines of the `classes.txt` that `train` writes. Defaults to None, for those of ImageNet
+            if the model has as many classes.
         progress: function (done, total), called after each batch with numbers of images.
 
     Returns:
         An `Accuracy`.
 
     Raises:
-        DataError: If the classes of data and model differ, or an image is broken.
-        ValueError: If `size` does not fit the model, or its outputs are not finite.
+        DataError: If the model has none of the data's classes, or an image is broken.
+        ValueError: If `size` or `classes` do not fit the model, or its outputs are not finite.
     """
     source = data if isinstance(data, Source) else open_source(data, split)
     size = _size_of(model, size)
-    outputs = _outputs_of_classes(source, model.output_shape[-1])
+    outputs = outputs_of_classes(source, model.output_shape[-1], classes)
     has_logits = returns_logits(model)
     total = source.size if limit is None else min(limit, source.size)
     indices = source.order(0, 0) if limit is not None else np.arange(source.size)
     records = source.records(seed=0, epoch=0, shuffled=limit is not None).take(total)
+    if (outputs < 0).any():
+        records = records.filter(_has_output(outputs))
 
-    @tf.autograph.experimental.do_not_convert  # which takes seconds, and changes nothing
-    def prepare(encoded: tf.Tensor, label: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return evaluation_image(encoded, size), label
+    @_as_it_stands
+    def prepare(encoded: tf.Tensor, label: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return evaluation_image(encoded, size), label, position
 
     options = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
     batches = records.map(prepare, **options).batch(batch_size).prefetch(2)
-    right, loss, done = np.zeros(2, int), 0.0, 0
+    right, loss, done, read = np.zeros(2, int), 0.0, 0, 0  # read: with those excluded
     guesses: Counter[tuple[int, int]] = Counter()
     started, start = 0, time.perf_counter()
     iterator = iter(batches)
-    while done < total:
+    while read < total:
         try:
-            images, labels = next(iterator)
+            batch = next(iterator, None)
         except tf.errors.OpError as error:
-            refuse_broken(source, indices[done : done + batch_size])
+            refuse_broken(source, islice(_evaluated(source, indices[read:], outputs), batch_size))
             raise DataError(f"{reason_of(error)} Received: {source.name}") from error
-        scores = _predict(model, images.numpy(), batch_size)
-        true = outputs[labels.numpy()]
+        if batch is None:  # the rest is excluded
+            break
+        images, labels, positions = (tensor.numpy() for tensor in batch)
+        scores = _predict(model, images, batch_size)
+        true = outputs[labels]
         losses, ranks = _losses_and_ranks(scores, true, has_logits)
         guesses.update(zip(true.tolist(), scores.argmax(axis=1).tolist()))
         right += [int((ranks < top).sum()) for top in (1, 5)]
         loss += float(losses.sum())
         done += len(ranks)
-        if not started and done < total:
+        read = int(positions[-1]) + 1
+        if not started and read < total:
             started, start = done, time.perf_counter()
         if progress:
-            progress(done, total)
+            progress(read, total)
+    if progress and read < total:
+        progress(total, total)
+    missing = tuple(name for name, output in zip(source.classes, outputs) if output < 0)
+    if not done:
+        raise DataError(
+            f"None of the {total:,} images is of a class that the model has. {len(missing):,} "
+            f"classes of the data are missing in it, such as {missing[0]!r}. "
+            f"Received: {source.name}"
+        )
     speed = (done - started) / (time.perf_counter() - start)
     top1, top5 = (right / done).tolist()
-    return Accuracy(top1, top5, loss / done, done, speed, dict(guesses))
+    return Accuracy(top1, top5, loss / done, done, speed, dict(guesses), missing, total - done)
+
+
+def _has_output(outputs: np.ndarray) -> Callable[..., tf.Tensor]:
+    has_output = tf.constant(outputs >= 0)
+
+    @_as_it_stands
+    def is_evaluated(_: tf.Tensor, label: tf.Tensor, *__: tf.Tensor) -> tf.Tensor:
+        return tf.gather(has_output, label)
+
+    return is_evaluated
+
+
+def _evaluated(source: Source, indices: np.ndarray, outputs: np.ndarray) -> Iterator[int]:
+    """Yields the indices of the images that are evaluated, and of those that cannot be read."""
+    for index in map(int, indices):
+        try:
+            label = source.example(index)[1]
+        except (tf.errors.OpError, OSError):
+            yield index
+        else:
+            if outputs[label] >= 0:
+                yield index
 
 
 def _size_of(model: keras.Model, size: int | None) -> int:
@@ -134,24 +184,6 @@ def _size_of(model: keras.Model, size: int | None) -> int:
     if any(side not in (None, size) for side in taken):
         raise ValueError(f"The model expects images of {taken} pixels. Received: size={size}")
     return size
-
-
-def _outputs_of_classes(source: Source, outputs: int) -> np.ndarray:
-    """Returns the index of the model output for each class of the data."""
-    if outputs in (1000, 21841):
-        output_of = {wnid: output for output, (wnid, _) in enumerate(class_labels(outputs))}
-        unknown = [name for name in source.classes if name not in output_of]
-        if not unknown:
-            return np.array([output_of[wnid] for wnid in source.classes])
-    else:
-        unknown = list(source.classes)
-    if len(source.classes) != outputs:
-        raise DataError(
-            f"The model has {outputs:,} classes, but the data has {len(source.classes):,}, such as "
-            f"{unknown[0]!r}. Only classes named by WordNet identifiers may be a subset of the "
-            f"classes of an ImageNet model. Received: {source.name}"
-        )
-    return np.arange(outputs)
 
 
 def returns_logits(model: keras.Model) -> bool:

@@ -1,6 +1,7 @@
 """The commands `train`, `evaluate`, `plan` and `recipes`."""
 
 import csv
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -36,6 +37,7 @@ from keras_convnext.cli.terminal import (
 from keras_convnext.tasks import recipes, task_of_file, task_of_recipe
 from keras_convnext.training.settings import flat, with_all_networks
 
+_MOST_SHOWN = 5  # classes in a message
 DATA_HELP = "Folder with a subfolder per class, CSV table, shards, or a TensorFlow Datasets name."
 
 
@@ -118,6 +120,7 @@ def evaluate_network(
     task = task_of_file(file)
     shape = shape_of(None if weights.endswith(".keras") else size)
     network = load_classifier(weights, model, shape, reading(entry, prefix, ignore))
+    names, outputs = recorded_names(file), network.output_shape[-1]
     with Bar("Evaluating", "images") as bar:
         accuracy = task.evaluate(
             network,
@@ -126,25 +129,41 @@ def evaluate_network(
             size=size,
             batch_size=batch_size,
             limit=limit,
+            classes=names if len(names) == outputs else None,
             progress=bar.update,
         )
     if confusion:
-        names = class_names(network.output_shape[-1], recorded_names(file))
-        task.draw_confusion(accuracy.guesses, [name for _, name in names], confusion)
+        shown = [name for _, name in class_names(outputs, names)]
+        task.draw_confusion(accuracy.guesses, shown, confusion)
         note(f"Wrote {confusion}")
+    if accuracy.missing:
+        note(_about_missing(accuracy.missing, accuracy.excluded), "yellow")
     if as_json:
         figures = accuracy._asdict()
         write_json({name: value for name, value in figures.items() if name != "guesses"})
         return
-    headings = ("images", "top-1", "top-5", "cross entropy", "images/s")
+    headings = ("images", "excluded", "top-1", "top-5", "cross entropy", "images/s")
     row = (
         f"{accuracy.images:,}",
+        f"{accuracy.excluded:,}",
         f"{accuracy.top1:.2%}",
         f"{accuracy.top5:.2%}",
         f"{accuracy.loss:.4f}",
         f"{accuracy.images_per_second:,.1f}",
     )
     write_table(headings, [row], headings)
+
+
+def _about_missing(missing: Sequence[str], excluded: int) -> str:
+    from keras_convnext.preprocessing import class_labels
+
+    known = dict(class_labels(21841)) | dict(class_labels(1000))
+    shown = [f"{name} ({known[name]})" if name in known else name for name in missing[:_MOST_SHOWN]]
+    more = f" and {len(missing) - _MOST_SHOWN:,} more" if len(missing) > _MOST_SHOWN else ""
+    return (
+        f"Excluded {excluded:,} images of classes that the model does not have: "
+        f"{', '.join(shown)}{more}"
+    )
 
 
 def plan_run(

@@ -1,9 +1,13 @@
+import json
+
 import keras
 import numpy as np
 import pytest
-from data_on_disk import write_folder
+from data_on_disk import encoded_image, example, write_folder, write_tfrecords
 from PIL import Image
+from test_cli import run
 
+from keras_convnext import ConvNeXt
 from keras_convnext.classification import draw_confusion, evaluate
 from keras_convnext.data.errors import DataError
 from keras_convnext.data.sources import open_source
@@ -93,12 +97,88 @@ def test_classes_by_wordnet_identifier_are_found_among_those_of_imagenet(tmp_pat
     assert evaluate(whole, tmp_path).top1 == pytest.approx(1 / 3)
 
 
+def always(model, output, outputs):
+    """Makes a model answer with one class."""
+    model.layers[-1].set_weights([np.zeros((48, outputs)), np.eye(outputs)[output] * 9])
+    return model
+
+
+def test_a_class_that_imagenet_22k_lacks_is_excluded_and_reported(tmp_path):
+    teddy, others = "n04399382", [WNIDS[7], WNIDS[990]]
+    write_images(tmp_path, [others[0], teddy, others[1]], 5)
+    names = [wnid for wnid, _ in class_labels(21841)]
+    assert set(WNIDS) - set(names) == {teddy}
+    model = always(model_of(21841), names.index(others[1]), 21841)
+    progress = []
+    found = evaluate(model, tmp_path, batch_size=4, progress=lambda *done: progress.append(done))
+    assert (found.images, found.top1) == (10, 0.5)
+    assert (found.missing, found.excluded) == ((teddy,), 5)
+    assert {true for true, _ in found.guesses} == {names.index(name) for name in others}
+    assert progress[-1] == (15, 15)
+    assert evaluate(always(model_of(1000), 7, 1000), tmp_path).missing == ()
+
+
+@pytest.mark.parametrize("limit", [None, 12])
+def test_classes_are_matched_by_the_names_of_the_model(tmp_path, limit):
+    write_images(tmp_path, ["ant", "bee", "cat"], 6)
+    model = always(model_of(4), 2, 4)
+    found = evaluate(model, tmp_path, limit=limit, classes=["cow", "cat", "ant", "dog"])
+    counts = 6 * np.ones(3, int)
+    if limit:
+        counts = np.bincount(open_source(tmp_path).order(0, 0)[:limit] // 6)
+    assert (found.missing, found.excluded) == (("bee",), counts[1])
+    assert (found.images, found.top1) == (counts[0] + counts[2], counts[0] / counts[[0, 2]].sum())
+    assert found.guesses == {(2, 2): counts[0], (1, 2): counts[2]}
+
+
+def test_records_are_excluded_by_their_labels(tmp_path):
+    labels = [0, 1, 2, 1, 1, 0]
+    records = [example(encoded_image(20 * i), label) for i, label in enumerate(labels)]
+    write_tfrecords(tmp_path / "a.tfrecord", records)
+    (tmp_path / "classes.txt").write_text("ant\nbee\ncat\n")
+    found = evaluate(always(model_of(2), 1, 2), tmp_path, batch_size=2, classes=["cat", "ant"])
+    assert (found.images, found.top1) == (3, pytest.approx(2 / 3))
+    assert (found.missing, found.excluded) == (("bee",), 3)
+
+
+def test_nothing_to_evaluate_is_no_accuracy(tmp_path):
+    write_images(tmp_path / "train", ["ant", "bee"], 1)
+    write_images(tmp_path / "val", ["bee"], 2)
+    with pytest.raises(DataError, match=r"None of the 2 images.*such as 'bee'"):
+        evaluate(model_of(2), tmp_path, classes=["ant", "cat"])
+
+
+def test_a_broken_image_is_named_only_if_it_is_evaluated(tmp_path):
+    write_folder(tmp_path, {"a": 9, "b": 9, "c": 9})
+    excluded, evaluated = tmp_path / "b" / "001.jpg", tmp_path / "c" / "007.jpg"
+    excluded.write_bytes(b"nothing")
+    found = evaluate(model_of(2), tmp_path, batch_size=4, classes=["a", "c"])
+    assert (found.images, found.excluded) == (18, 9)
+    evaluated.write_bytes(b"nothing")
+    with pytest.raises(DataError, match=f"An image is broken: {evaluated}"):
+        evaluate(model_of(2), tmp_path, batch_size=4, classes=["a", "c"])
+
+
+def test_the_command_reports_what_it_excluded(tmp_path):
+    weights, data = tmp_path / "run" / "best.keras", tmp_path / "data"
+    weights.parent.mkdir()
+    ConvNeXt((1, 1), (8, 16), classes=3, input_shape=(32, 32, 3)).save(weights)
+    (weights.parent / "classes.txt").write_text(f"{WNIDS[7]}\nant\ncat\n")
+    write_images(data, ["ant", "b[red]e", "cat", "n04399382", WNIDS[7]], 2)
+    result = run("evaluate", str(data), "--weights", str(weights), "--json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["images"] == 6
+    assert (found["missing"], found["excluded"]) == (["b[red]e", "n04399382"], 4)
+    result = run("evaluate", str(data), "--weights", str(weights))
+    assert "the model does not have: b[red]e, n04399382 (teddy)" in result.stderr
+    assert "excluded" in result.stdout
+
+
 @pytest.mark.parametrize("outputs", [5, 1000])
 def test_other_classes_than_the_model_has_are_refused(tmp_path, outputs):
     write_images(tmp_path, ["cat", "dog"], 1)
-    with pytest.raises(
-        DataError, match=rf"has {outputs:,} classes, but the data has 2, such as 'cat'"
-    ):
+    with pytest.raises(DataError, match=rf"has {outputs:,} classes.* has 2, such as 'cat'"):
         evaluate(model_of(outputs), tmp_path)
 
 

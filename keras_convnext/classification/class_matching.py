@@ -1,0 +1,67 @@
+"""Finds the outputs of a model that belong to the classes of some data."""
+
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+
+from keras_convnext.data.errors import DataError, DataWarning
+from keras_convnext.data.source import Source
+from keras_convnext.preprocessing import class_labels
+
+
+def outputs_of_classes(source: Source, outputs: int, names: Sequence[str] | None) -> np.ndarray:
+    """Returns the index of the model's output for each class of the data.
+
+    Args:
+        source: Source. The data.
+        outputs: int. Number of outputs of the model.
+        names: sequence of str or None. The class of each output, if known. The outputs of a model
+            with 1,000 or 21,841 classes also have ImageNet's WordNet identifiers as names.
+
+    Returns:
+        int array (classes of the data,), -1 for a class that the model does not have. Classes are
+        matched by name if at least one of the data's is also one of the model's, and otherwise by
+        their order.
+
+    Raises:
+        DataError: If no class matches by name, and the numbers of classes differ.
+        ValueError: If the number of `names` is not that of the outputs.
+    """
+    if names is not None and len(names) != outputs:
+        raise ValueError(
+            f"The model has {outputs:,} outputs: classes must name each of them. "
+            f"Received: {len(names):,} classes"
+        )
+    imagenet = [wnid for wnid, _ in class_labels(outputs)] if outputs in (1000, 21841) else []
+    for known in (names or [], imagenet):
+        if tuple(known) == source.classes:
+            return np.arange(outputs)
+        found = _places(known, source.classes)
+        if (found >= 0).any():
+            return found
+    known = names or imagenet
+    if len(source.classes) != outputs:
+        theirs = f", such as {known[0]!r}" if known else " with unknown names"
+        raise DataError(
+            f"The model has {outputs:,} classes{theirs}, but the data has "
+            f"{len(source.classes):,}, such as {source.classes[0]!r}. Classes are matched by name, "
+            "as in the classes.txt beside a trained model, or by WordNet identifier for ImageNet "
+            f"models; in the same order if both have as many. Received: {source.name}"
+        )
+    if names is not None:
+        warnings.warn(
+            f"No class of the data, such as {source.classes[0]!r}, is named like one of the model, "
+            f"such as {names[0]!r}: they are matched in order. Received: {source.name}",
+            DataWarning,
+            stacklevel=3,
+        )
+    return np.arange(outputs)
+
+
+def _places(known: Sequence[str], wanted: Sequence[str]) -> np.ndarray:
+    """Returns the index of each wanted name, -1 for one that is not or not uniquely known."""
+    times = Counter(known)
+    place_of = {name: place for place, name in enumerate(known) if times[name] == 1}
+    return np.array([place_of.get(name, -1) for name in wanted])
