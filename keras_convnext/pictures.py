@@ -306,6 +306,8 @@ def _kind_of(start: bytes) -> str:
 def _damaged(error: Exception, name: str, kind: str = "") -> ImageError:
     if kind:
         return ImageError(f"This is {kind}. Received: {name}")
+    if isinstance(error, MemoryError):
+        return ImageError(f"There is not enough memory for the image. Received: {name}")
     if isinstance(error, Image.UnidentifiedImageError):
         return ImageError(f"Not an image, or an unsupported format. Received: {name}")
     return ImageError(f"Not an image, or a damaged image: {error}. Received: {name}")

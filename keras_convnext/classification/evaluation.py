@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -12,11 +13,12 @@ import numpy as np
 import tensorflow as tf
 
 from keras_convnext.classification.class_matching import outputs_of_classes
-from keras_convnext.data.checks import reason_of, refuse_broken
+from keras_convnext.data.checks import is_of_input, reason_of, refuse_broken
 from keras_convnext.data.errors import DataError
 from keras_convnext.data.images import evaluation_image
 from keras_convnext.data.source import Source
 from keras_convnext.data.sources import open_source
+from keras_convnext.memory_errors import OutOfMemoryError, is_out_of_memory
 from keras_convnext.printable import printable
 
 _as_it_stands = tf.autograph.experimental.do_not_convert  # which takes seconds, and changes nothing
@@ -97,6 +99,7 @@ def evaluate(
         An `Accuracy`.
 
     Raises:
+        OutOfMemoryError: If a batch needs too much memory.
         DataError: If the model has none of the data's classes, or an image is broken.
         ValueError: If `size` or `classes` do not fit the model, or its outputs are not finite.
     """
@@ -105,7 +108,7 @@ def evaluate(
     outputs = outputs_of_classes(source, model.output_shape[-1], classes)
     has_logits = returns_logits(model)
     total = source.size if limit is None else min(limit, source.size)
-    indices = source.order(0, 0) if limit is not None else np.arange(source.size)
+    indices = (source.order(0, 0) if limit is not None else np.arange(source.size))[:total]
     records = source.records(seed=0, epoch=0, shuffled=limit is not None).take(total)
     if (outputs < 0).any():
         records = records.filter(_has_output(outputs))
@@ -119,28 +122,20 @@ def evaluate(
     right, loss, done, read = np.zeros(2, int), 0.0, 0, 0  # read: with those excluded
     guesses: Counter[tuple[int, int]] = Counter()
     started, start = 0, time.perf_counter()
-    iterator = iter(batches)
-    while read < total:
-        try:
-            batch = next(iterator, None)
-        except tf.errors.OpError as error:
-            refuse_broken(source, islice(_evaluated(source, indices[read:], outputs), batch_size))
-            raise DataError(f"{reason_of(error)} Received: {source.name}") from error
-        if batch is None:  # the rest is excluded
-            break
-        images, labels, positions = (tensor.numpy() for tensor in batch)
-        scores = _predict(model, images, batch_size)
-        true = outputs[labels]
-        losses, ranks = _losses_and_ranks(scores, true, has_logits)
-        guesses.update(zip(true.tolist(), scores.argmax(axis=1).tolist()))
-        right += [int((ranks < top).sum()) for top in (1, 5)]
-        loss += float(losses.sum())
-        done += len(ranks)
-        read = int(positions[-1]) + 1
-        if not started and read < total:
-            started, start = done, time.perf_counter()
-        if progress:
-            progress(read, total)
+    with _advising_on(batch_size, size):
+        for images, labels, positions in _read(batches, source, indices, outputs, batch_size):
+            scores = _predict(model, images, batch_size)
+            true = outputs[labels]
+            losses, ranks = _losses_and_ranks(scores, true, has_logits)
+            guesses.update(zip(true.tolist(), scores.argmax(axis=1).tolist()))
+            right += [int((ranks < top).sum()) for top in (1, 5)]
+            loss += float(losses.sum())
+            done += len(ranks)
+            read = int(positions[-1]) + 1
+            if not started and read < total:
+                started, start = done, time.perf_counter()
+            if progress:
+                progress(read, total)
     if progress and read < total:
         progress(total, total)
     missing = tuple(name for name, output in zip(source.classes, outputs) if output < 0)
@@ -165,12 +160,46 @@ def _has_output(outputs: np.ndarray) -> Callable[..., tf.Tensor]:
     return is_evaluated
 
 
+def _read(
+    batches: tf.data.Dataset, source: Source, indices: np.ndarray, outputs: np.ndarray, size: int
+) -> Iterator[tuple[np.ndarray, ...]]:
+    """Yields the batches as arrays, and names the broken image if there is one."""
+    iterator, read = iter(batches), 0
+    while read < len(indices):
+        try:
+            batch = next(iterator, None)
+        except (tf.errors.OpError, UnicodeDecodeError) as error:
+            if not is_of_input(error):
+                raise
+            refuse_broken(source, islice(_evaluated(source, indices[read:], outputs), size))
+            raise DataError(f"{reason_of(error)} Received: {source.name}") from error
+        if batch is None:  # the rest is excluded
+            return
+        images, labels, positions = (tensor.numpy() for tensor in batch)
+        read = int(positions[-1]) + 1
+        yield images, labels, positions
+
+
+@contextmanager
+def _advising_on(batch_size: int, size: int) -> Iterator[None]:
+    """Says what to set if memory is exhausted, on any backend."""
+    try:
+        yield
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        raise OutOfMemoryError(
+            f"Out of memory with {batch_size} images of {size} px at once. Close other programs, "
+            f"or set a smaller batch_size (--batch-size). Received: batch_size={batch_size}"
+        ) from error
+
+
 def _evaluated(source: Source, indices: np.ndarray, outputs: np.ndarray) -> Iterator[int]:
     """Yields the indices of the images that are evaluated, and of those that cannot be read."""
     for index in map(int, indices):
         try:
             label = source.example(index)[1]
-        except (tf.errors.OpError, OSError):
+        except (tf.errors.OpError, OSError, UnicodeDecodeError):
             yield index
         else:
             if outputs[label] >= 0:

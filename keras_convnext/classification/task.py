@@ -18,15 +18,17 @@ from keras_convnext.classification.input import (
     training_batches,
 )
 from keras_convnext.classification.losses import ACCURACY, CROSS_ENTROPY, objective
+from keras_convnext.classification.memory_advice import out_of_memory
 from keras_convnext.classification.network import build_classifier, for_size, without_softmax
 from keras_convnext.classification.recipes import Classification
 from keras_convnext.classification.settings import check_recipe, recipe_for
 from keras_convnext.data.checks import refuse_broken
+from keras_convnext.memory_errors import is_out_of_memory
 from keras_convnext.preprocessing import prepared
 from keras_convnext.pretrained.record import Record, add_record
 from keras_convnext.training.engine import fit
 from keras_convnext.training.fitted import FittedModel
-from keras_convnext.training.layout import Layout, find_strategy
+from keras_convnext.training.layout import Layout, find_strategy, layout_of
 from keras_convnext.training.task import Objective
 
 
@@ -190,6 +192,7 @@ def train(
     Raises:
         ValueError: If a setting or the data is invalid, or `output` belongs to another run.
         Interrupted: If SIGTERM or SIGINT was received. The state has been saved.
+        OutOfMemoryError: If a step needs too much memory. The message says what to set.
         NonFiniteLossError: If the loss is NaN or infinite. The last good state is kept.
     """
     if isinstance(recipe, str):
@@ -203,5 +206,11 @@ def train(
             "--validation-data, or --set validation_share=0.1 to hold out some training images.",
             style="yellow",
         )
-    fit(task, recipe, output, strategy=strategy, console=console)
+    try:
+        fit(task, recipe, output, strategy=strategy, console=console)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        layout, classes = layout_of(strategy, recipe), len(task.classes)
+        raise out_of_memory(recipe, model, classes, layout) from error
     return task.classifier

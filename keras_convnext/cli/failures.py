@@ -11,6 +11,7 @@ import typer
 from keras_convnext.cli.noise import library_output
 from keras_convnext.cli.terminal import note, one_line
 from keras_convnext.cli.versions import versions
+from keras_convnext.memory_errors import is_out_of_memory
 from keras_convnext.pretrained.errors import DownloadError
 from keras_convnext.printable import printable
 
@@ -25,7 +26,6 @@ EXIT_CODES = {
 UsageFailure = next(
     kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
 )
-_OUT_OF_MEMORY = {"MemoryError", "ResourceExhaustedError", "OutOfMemoryError"}
 _MOST_SHOWN = 600  # characters of a library's message
 
 
@@ -42,13 +42,13 @@ def report(error: BaseException) -> int:
         if context is not None:
             note(f"See {context.command_path} --help")
         return WRONG_INPUT
-    if type(error).__name__ in _OUT_OF_MEMORY or "RESOURCE_EXHAUSTED" in str(error)[:1000]:
+    is_ours = type(error).__module__.partition(".")[0] == __package__.partition(".")[0]
+    if is_out_of_memory(error) and not is_ours:
         _fail("Not enough memory. Close other programs, or reduce --batch-size or --size.")
         return WRONG_INPUT
     if isinstance(error, DownloadError):  # one line per address
         _fail(*str(error).splitlines())
         return WRONG_INPUT
-    is_ours = type(error).__module__.partition(".")[0] == __package__.partition(".")[0]
     if is_ours or isinstance(error, ValueError | OSError | ImportError):
         _fail(_message(error))
         return WRONG_INPUT

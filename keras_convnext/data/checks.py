@@ -8,6 +8,7 @@ import tensorflow as tf
 from keras_convnext.data.decoding import Placement, decode_window
 from keras_convnext.data.errors import DataError
 from keras_convnext.data.source import Source
+from keras_convnext.memory_errors import is_out_of_memory
 from keras_convnext.pictures import ImageError, name_of, read_picture
 
 
@@ -60,14 +61,18 @@ def refuse_broken(source: Source, indices: Iterable[int]) -> None:
         name = name_of(source.name_of(index))
         try:
             encoded = source.example(index)[0]
-        except (tf.errors.OpError, OSError) as error:
+        except (tf.errors.OpError, OSError, UnicodeDecodeError) as error:
+            if is_out_of_memory(error):
+                raise
             raise DataError(
                 f"An image has disappeared or cannot be read: {name}. "
                 f"{reason_of(error).rpartition('; ')[2]}"
             ) from error
         try:
             decode_window(tf.constant(encoded), _everything)
-        except tf.errors.OpError as error:
+        except (tf.errors.OpError, UnicodeDecodeError) as error:
+            if is_out_of_memory(error):
+                raise
             try:
                 read_picture(encoded, name)
             except ImageError as image_error:  # prefer our message if Pillow fails, too
@@ -76,9 +81,25 @@ def refuse_broken(source: Source, indices: Iterable[int]) -> None:
             raise DataError(f"An image is broken: {name}. {reason_of(error)}") from error
 
 
+def is_of_input(error: Exception) -> bool:
+    """Whether an error was raised while `tf.data` read or decoded images.
+
+    An error of the network or of a device is not worth a search for a broken image.
+    """
+    return "IteratorGetNext" in _message(error) and not is_out_of_memory(error)
+
+
 def reason_of(error: Exception) -> str:
     """The message of a TensorFlow error, without its traceback."""
-    return str(error).partition("\n")[0].rpartition("}} ")[2].partition(" [Op:")[0]
+    return _message(error).partition("\n")[0].rpartition("}} ")[2].partition(" [Op:")[0]
+
+
+def _message(error: Exception) -> str:
+    # What TensorFlow raises if its message contains bytes of a file, or of a name, that are not
+    # UTF-8: the message is the text that could not be decoded.
+    if isinstance(error, UnicodeDecodeError):
+        return error.object.decode("utf-8", "backslashreplace")
+    return str(error)
 
 
 def _everything(height: tf.Tensor, width: tf.Tensor) -> Placement:

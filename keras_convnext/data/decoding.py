@@ -119,7 +119,8 @@ def _is_plain_jpeg(encoded: tf.Tensor) -> tf.Tensor:
         turned = _is_turned(tf.strings.substr(head, 0, searched))
         return (shape[2] < 4) & _is_small(shape[:2]) & ~turned & has_few_scans(encoded)
 
-    return tf.cond(tf.io.is_jpeg(encoded), is_plain, lambda: tf.constant(False))
+    is_jpeg = tf.io.is_jpeg(encoded) & (tf.strings.length(encoded) > 22)  # where `is_plain` looks
+    return tf.cond(is_jpeg, is_plain, lambda: tf.constant(False))
 
 
 def has_few_scans(encoded: tf.Tensor) -> tf.Tensor:

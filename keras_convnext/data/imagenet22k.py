@@ -18,6 +18,7 @@ from etils import epath
 from PIL import Image, UnidentifiedImageError
 
 from keras_convnext.data.imagenet22k_release import ClassFiles, find_release
+from keras_convnext.memory_errors import is_out_of_memory
 from keras_convnext.preprocessing import class_labels, open_image
 from keras_convnext.printable import printable
 
@@ -139,6 +140,8 @@ def examples_of_class(files: ClassFiles, notes: str) -> Iterator[Example]:
             image, change = rgb_jpeg(data)
         # Pillow's and TensorFlow's decoders raise many kinds of errors for broken files.
         except Exception as error:
+            if is_out_of_memory(error):
+                raise
             reason = printable(str(error).partition("\n")[0].strip()) or type(error).__name__
             remarks.append({"file": file, "what": "skipped", "why": reason})
             continue

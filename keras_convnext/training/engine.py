@@ -9,7 +9,7 @@ import tensorflow as tf
 from rich.console import Console
 from rich.text import Text
 
-from keras_convnext.data.checks import reason_of
+from keras_convnext.data.checks import is_of_input, reason_of
 from keras_convnext.data.errors import DataError
 from keras_convnext.printable import printable
 from keras_convnext.training.assembly import model_of
@@ -136,10 +136,11 @@ def _fit_on(
             shuffle=False,
             verbose=0,
         )
-    except tf.errors.OpError as error:
-        task.refuse_broken(progress.updates)
-        if isinstance(error, tf.errors.NotFoundError):  # a file that has reappeared
-            raise DataError(f"{reason_of(error)} Received: {journal.output}") from error
+    except Exception as error:
+        if is_of_input(error):
+            task.refuse_broken(progress.updates)
+            if isinstance(error, tf.errors.NotFoundError):  # a file that has reappeared
+                raise DataError(f"{reason_of(error)} Received: {journal.output}") from error
         raise
 
 

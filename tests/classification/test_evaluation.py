@@ -3,14 +3,16 @@ import json
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from data_on_disk import encoded_image, example, write_folder, write_tfrecords
 from PIL import Image
 from test_cli import run
 
 from keras_convnext import ConvNeXt
-from keras_convnext.classification import draw_confusion, evaluate
+from keras_convnext.classification import draw_confusion, evaluate, evaluation
 from keras_convnext.data.errors import DataError
 from keras_convnext.data.sources import open_source
+from keras_convnext.memory_errors import OutOfMemoryError
 from keras_convnext.preprocessing import class_labels, load_image
 
 WNIDS = [wnid for wnid, _ in class_labels(1000)]
@@ -173,6 +175,21 @@ def test_the_command_reports_what_it_excluded(tmp_path):
     result = run("evaluate", str(data), "--weights", str(weights))
     assert "the model does not have: b[red]e, n04399382 (teddy)" in result.stderr
     assert "excluded" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "exhausted"),
+    [
+        ("_predict", lambda *_: np.zeros((2**30, 2**20))),
+        ("evaluation_image", lambda *_: tf.random.normal((2**22, 2**22))),
+    ],
+)
+def test_out_of_memory_says_what_to_set(tmp_path, monkeypatch, name, exhausted):
+    write_images(tmp_path, ["ant", "bee"])
+    monkeypatch.setattr(evaluation, "refuse_broken", lambda *_: pytest.fail("searched"))
+    monkeypatch.setattr(evaluation, name, exhausted)
+    with pytest.raises(OutOfMemoryError, match=r"4 images of 32 px .* smaller batch_size"):
+        evaluate(model_of(2), tmp_path, batch_size=4)
 
 
 @pytest.mark.parametrize("outputs", [5, 1000])

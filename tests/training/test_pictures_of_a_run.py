@@ -2,13 +2,17 @@
 
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import toy_runs
 from demo.bad_uploads import png_of
 
+from keras_convnext.classification import task
 from keras_convnext.data.errors import DataError
 from keras_convnext.data.sources import open_source
+from keras_convnext.memory_errors import OutOfMemoryError
 from keras_convnext.training import journal
 
 pytestmark = pytest.mark.usefixtures("toy")
@@ -25,6 +29,7 @@ def test_a_run_trains_on_formats_that_tensorflow_decodes_and_others(tmp_path, ex
     ("content", "said"),
     [
         (None, "disappeared or cannot be read: {path}. No such file"),
+        (b"\xff\xd8\xff?", "An image is broken: {path}. Not an image"),
         (png_of(30_000, 30_000), "An image is broken: {path}. The image has more than .* bomb"),
     ],
 )
@@ -45,3 +50,14 @@ def test_a_picture_that_goes_away_during_a_run_is_named(tmp_path, monkeypatch, c
     # The first epoch may come to it too, after the change.
     with pytest.raises(DataError, match=said.format(path=path)):
         toy_runs.toy_train(data, tmp_path / "run", epochs=3, seed=0)
+
+
+def test_out_of_memory_says_what_to_set_and_searches_for_no_broken_picture(tmp_path, monkeypatch):
+    def needing_too_much(self, targets, outputs):
+        return tf.reduce_sum(tf.random.normal((2**22, 2**22))) + tf.reduce_sum(outputs, axis=-1)
+
+    data = toy_runs.make_pictures(tmp_path / "data", 40, 2)
+    monkeypatch.setattr(keras.losses.CategoricalCrossentropy, "call", needing_too_much)
+    monkeypatch.setattr(task, "refuse_broken", lambda *_: pytest.fail("searched"))
+    with pytest.raises(OutOfMemoryError, match=r"of toy .* --set device_batch=8 \([\d.]+ GiB\)"):
+        toy_runs.toy_train(data, tmp_path / "run")
