@@ -162,7 +162,9 @@ def train(
     `best_ema.keras` (highest validation accuracy); at the end `final.keras`, `final_ema.keras` and
     `run.png`; and `tensorboard/` if TensorBoard is installed. Files with `_ema` contain the moving
     averages of the weights, if the recipe uses them. The same call with the same folder resumes
-    from the last state, and gives the same results as an uninterrupted run.
+    from the last state, and gives the same results as an uninterrupted run. Another number of
+    devices gives the same results up to rounding, unless the recipe uses drop path, for which each
+    device draws its own masks.
 
     Example:
 

@@ -38,7 +38,8 @@ def fit(
     `best_ema.keras`; at the end `final.keras`, `final_ema.keras` and `run.png`; and `tensorboard/`
     if TensorBoard is installed. Files with `_ema` contain the moving averages of the weights, if
     the recipe uses them. The same call with the same folder resumes from the last state, and gives
-    the same results as an uninterrupted run.
+    the same results as an uninterrupted run. Another number of devices gives the same results up to
+    rounding, unless layers draw random numbers, as drop path does: each device draws its own.
 
     Args:
         task: Task. What is trained, on which data.
@@ -74,6 +75,7 @@ def fit(
         finally:
             keras.config.set_dtype_policy(policy)
         progress = _restored(output / "checkpoints", fitted, console or Console(stderr=True))
+        fitted.separate_devices()
         evaluate = task.evaluation(fitted, layout)
         keep = lambda path: write_whole(path, task.save)  # noqa: E731
         journal = Journal(output, recipe, layout, length, progress, task.metric, evaluate, keep)

@@ -1,4 +1,4 @@
-"""A model for `fit` on several machines."""
+"""A model for `fit` on several devices and machines."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,6 +15,9 @@ class FittedModel(keras.Model):
     `keras.Model` fails there (keras issue 20585) in two places, which this class avoids: it builds
     variables from an average of the workers' first batches, and it averages scalars over the
     workers as if they were batches. Call `build_for` after `compile`.
+
+    With `keras.Model`, all devices of a strategy draw the same random numbers. Call
+    `separate_devices` before `fit` to prevent that.
     """
 
     combine: Callable[[tf.Tensor, Any, Any], tf.Tensor] | None = None
@@ -27,6 +30,27 @@ class FittedModel(keras.Model):
         """
         with self.distribute_strategy.scope():
             self._symbolic_build(data_batch=specs)
+
+    def separate_devices(self) -> None:
+        """Gives each device its own random numbers, such as those of dropout and drop path.
+
+        The seed generators of the first device stay as they are, and determine those of the other
+        devices. Call this when they are equal on all devices: after creation, or after a state has
+        been restored, which contains those of the first device.
+        """
+        strategy = self.distribute_strategy
+        devices = strategy.num_replicas_in_sync
+        generators = [each for layer in self._flatten_layers() for each in layer._seed_generators]
+
+        def separate() -> None:
+            if device := int(tf.distribute.get_replica_context().replica_id_in_sync_group):
+                for generator in generators:
+                    seed, draws = tf.unstack(generator.state.value)
+                    seeds = tf.random.experimental.stateless_split([seed, 0], devices)
+                    generator.state.assign([seeds[device, 0], draws])
+
+        if devices > 1:
+            strategy.run(separate)
 
     def compute_loss(
         self,
