@@ -15,8 +15,9 @@ REGISTERED = {
     "export.inference": ("InferenceBlock", "InferenceLayerNormalization"),
     "initializers": ("TruncatedNormal",),
     "layers": ("DropPath", "LayerNormalization", "PatchConv2D"),
+    "training.loss_scale": ("LossScaleOptimizer",),
     "training.muon": ("Muon",),
-    "training.optimizer": ("AdamW", "LossScaleOptimizer"),
+    "training.optimizer": ("AdamW",),
     "training.schedule": ("WarmupCosine", "WarmupPolynomial", "WarmupSteps"),
 }
 

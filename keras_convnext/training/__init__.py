@@ -11,8 +11,9 @@ from keras_convnext.tensorflow_only import requiring_tensorflow
 if TYPE_CHECKING:
     from keras_convnext.training.engine import fit
     from keras_convnext.training.journal import Interrupted, NonFiniteLossError
+    from keras_convnext.training.loss_scale import LossScaleOptimizer
     from keras_convnext.training.muon import Muon
-    from keras_convnext.training.optimizer import AdamW, LossScaleOptimizer
+    from keras_convnext.training.optimizer import AdamW
     from keras_convnext.training.recipe import Batch, Optimizer, Recipe, RecipeFamily, Schedule
     from keras_convnext.training.schedule import WarmupCosine, WarmupPolynomial, WarmupSteps
     from keras_convnext.training.task import Metric, Objective, Task
@@ -40,8 +41,9 @@ __all__ = [
 _RUNS = {"engine": ("fit",), "journal": ("Interrupted", "NonFiniteLossError")}
 _NAMES = {
     **_RUNS,
+    "loss_scale": ("LossScaleOptimizer",),
     "muon": ("Muon",),
-    "optimizer": ("AdamW", "LossScaleOptimizer"),
+    "optimizer": ("AdamW",),
     "recipe": ("Batch", "Optimizer", "Recipe", "RecipeFamily", "Schedule"),
     "schedule": ("WarmupCosine", "WarmupPolynomial", "WarmupSteps"),
     "task": ("Metric", "Objective", "Task"),

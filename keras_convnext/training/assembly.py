@@ -8,8 +8,9 @@ import tensorflow as tf
 from keras_convnext.training.fitted import FittedModel
 from keras_convnext.training.layout import Layout
 from keras_convnext.training.length import Length
+from keras_convnext.training.loss_scale import LossScaleOptimizer
 from keras_convnext.training.muon import Muon
-from keras_convnext.training.optimizer import AdamW, LossScaleOptimizer
+from keras_convnext.training.optimizer import AdamW
 from keras_convnext.training.recipe import Recipe
 from keras_convnext.training.schedule import WarmupCosine, WarmupPolynomial, WarmupSteps
 from keras_convnext.training.task import Task

@@ -41,10 +41,10 @@ class AdamW(keras.optimizers.Optimizer):
         frozen_steps: int. Number of updates at the start in which only the head is trained.
             Defaults to 0.
         name: str. Defaults to "adamw".
-        **kwargs: `gradient_accumulation_steps` (number of batches averaged for an update),
-            `use_ema` and `ema_momentum` (the average starts from the initial weights and is updated
-            once per update), `global_clipnorm`, `clipnorm`, `clipvalue` (applied to gradients after
-            accumulation over batches and devices).
+        **kwargs: `gradient_accumulation_steps` (number of batches averaged for an update; devices
+            exchange their sums once per update), `use_ema` and `ema_momentum` (the average starts
+            from the initial weights and is updated once per update), `global_clipnorm`, `clipnorm`,
+            `clipvalue` (applied to gradients after accumulation over batches and devices).
 
     References:
         Loshchilov and Hutter, "Decoupled Weight Decay Regularization", arXiv 1711.05101.
@@ -69,12 +69,15 @@ class AdamW(keras.optimizers.Optimizer):
         self.epsilon = epsilon
         self.layer_decay = layer_decay
         self.frozen_steps = frozen_steps
+        self.skips_overflows = False  # LossScaleOptimizer sets it
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Creates the state: two moments per variable, and its average and accumulator if used."""
         if self.built:
             return
         super().build(variables)
+        if self.skips_overflows:
+            self.skipped = self.add_variable((), dtype="int", name="skipped_updates")
         self._momentums = self.add_optimizer_variables(variables, "momentum")
         self._velocities = self.add_optimizer_variables(variables, "velocity")
         self._groups = layer_groups([variable.path for variable in variables])
@@ -109,7 +112,7 @@ class AdamW(keras.optimizers.Optimizer):
         elif self.gradient_accumulation_steps:
             self._accumulate_or_update(indices, grads)
         else:
-            self._update(indices, self._clip_gradients(grads))
+            self._update_or_skip(indices, grads)
 
     def _accumulate_or_update(self, indices: Sequence[int], gradients: Sequence[Any]) -> None:
         batches = self.gradient_accumulation_steps
@@ -124,37 +127,61 @@ class AdamW(keras.optimizers.Optimizer):
                 (accumulator + gradient) / batches
                 for accumulator, gradient in zip(accumulators, gradients)
             ]
-            self._update(indices, self._clip_gradients(means))
+            self._update_or_skip(indices, means)
             for accumulator in accumulators:
                 self.assign(accumulator, ops.zeros_like(accumulator.value))
 
         completes = ops.equal((self._iterations + 1) % batches, 0)
+        self._do_either(completes, update, accumulate)
+
+    def _do_either(
+        self, condition: Any, first: Callable[[], None], second: Callable[[], None]
+    ) -> None:
+        """Calls the first function if the condition is true, and else the second."""
         if keras.config.backend() == "jax":
             # Branches in JAX must not have side effects: they return the new values instead.
             variables = [*self._trainable_variables, *self.variables]
             values = ops.cond(
-                completes, _returning(variables, update), _returning(variables, accumulate)
+                condition, _returning(variables, first), _returning(variables, second)
             )
             for variable, value in zip(variables, values):
                 self.assign(variable, value)
         else:
-            ops.cond(completes, update, accumulate)
+            ops.cond(condition, first, second)
 
-    def _update(self, indices: Sequence[int], gradients: Sequence[Any]) -> None:
+    def _update_or_skip(self, indices: Sequence[int], gradients: Sequence[Any]) -> None:
         updates = ops.convert_to_tensor(self.iterations)
         if self.use_ema:
             for variable, average in zip(self._trainable_variables, self.averages):
                 self.assign(average, ops.where(updates == 0, variable.value, average.value))
-        step_size, epsilon = self._bias_correction(updates)
+
+        def update() -> None:
+            self._update(indices, self._clip_gradients(gradients), updates)
+
+        def skip() -> None:
+            self.assign_add(self.skipped, 1)
+
+        if self.skips_overflows:
+            self._do_either(self._are_finite(gradients), update, skip)
+        else:
+            update()
+        if self.use_ema:
+            for variable, average in zip(self._trainable_variables, self.averages):
+                self.assign_sub(average, (average - variable) * (1 - self.ema_momentum))
+
+    def _update(self, indices: Sequence[int], gradients: Sequence[Any], updates: Any) -> None:
+        steps = updates - self.skipped if self.skips_overflows else updates
+        step_size, epsilon = self._bias_correction(steps)
         for index, gradient, rate in zip(indices, gradients, self._rates(indices, updates)):
             variable = self._trainable_variables[index]
             gradient = ops.cast(gradient, variable.dtype)
             if self._decays(index):
                 self.assign_sub(variable, variable * (rate * self.weight_decay))
             self._move(variable, gradient, index, rate, rate * step_size, epsilon)
-            if self.use_ema:
-                average = self.averages[index]
-                self.assign_sub(average, (average - variable) * (1 - self.ema_momentum))
+
+    def _are_finite(self, gradients: Sequence[Any]) -> Any:
+        """Whether all values of all gradients are finite, as a bool scalar."""
+        return ops.all(ops.stack([ops.all(ops.isfinite(gradient)) for gradient in gradients]))
 
     def _rates(self, indices: Sequence[int], updates: Any) -> list[Any]:
         """Returns the learning rate of each variable."""
@@ -168,13 +195,13 @@ class AdamW(keras.optimizers.Optimizer):
     def _decays(self, index: int) -> bool:
         return bool(self.weight_decay) and self._use_weight_decay(self._trainable_variables[index])
 
-    def _bias_correction(self, updates: Any) -> tuple[Any, Any]:
+    def _bias_correction(self, steps: Any) -> tuple[Any, Any]:
         """Returns the learning rate factor and the epsilon that correct the bias of the moments.
 
         Uses `expm1`, because 1 - 0.999 loses four digits in float32, and JAX has no float64 by
         default.
         """
-        count = ops.cast(updates + 1, "float32")
+        count = ops.cast(steps + 1, "float32")
         first, second = (
             -ops.expm1(count * (math.log(beta) if beta else -math.inf))
             for beta in (self.beta_1, self.beta_2)
@@ -225,20 +252,3 @@ def _returning(
         return [scope.get_current_value(variable) for variable in variables]
 
     return branch
-
-
-@keras.saving.register_keras_serializable(package="keras_convnext")
-class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
-    """Loss scaling for mixed_float16 that skips a batch if it overflows on any device.
-
-    Keras' own optimizer only checks the gradients of the first device, before they are summed.
-    """
-
-    def check_finite(self, grads: Sequence[Any]) -> Any:
-        """Returns whether all gradients on all devices are finite, as a bool scalar."""
-        is_finite = super().check_finite(grads)
-        if keras.config.backend() != "tensorflow":
-            return is_finite
-        from keras_convnext.training import tensorflow_updates
-
-        return tensorflow_updates.holds_on_every_device(is_finite)

@@ -16,56 +16,86 @@ import tensorflow as tf
 if TYPE_CHECKING:
     from keras_convnext.training.optimizer import AdamW
 
+_merge_call = tf.__internal__.distribute.interim.maybe_merge_call
+
 
 def apply_gradients(optimizer: AdamW, indices: Sequence[int], gradients: Sequence[Any]) -> None:
     """Applies gradients, or accumulates them with those of earlier batches.
+
+    Each device accumulates its own gradients. They are summed over devices once per update.
 
     Args:
         optimizer: AdamW. The optimizer.
         indices: sequence of int. The optimizer's indices of the variables that have a gradient.
         gradients: sequence of tensors. The gradients on this device, one for each of `indices`.
     """
-    reduced = optimizer._all_reduce_sum_gradients(list(zip(gradients, indices)))
-    sums = [gradient for gradient, _ in reduced]
-    if batches := optimizer.gradient_accumulation_steps:
-        sums = [
-            total + optimizer._accumulated_gradients[index] for total, index in zip(sums, indices)
-        ]
-    means = optimizer._clip_gradients([total / (batches or 1) for total in sums])
+    if not optimizer.gradient_accumulation_steps:
+        _reduce_and_update(optimizer, indices, gradients)
+        return
+    for index, gradient in zip(indices, gradients):
+        accumulated = optimizer._accumulated_gradients[index].value
+        accumulated.assign_add(tf.cast(tf.convert_to_tensor(gradient), accumulated.dtype))
     # A branch that updates variables on all devices must be taken in cross-replica context.
-    tf.__internal__.distribute.interim.maybe_merge_call(
-        _accumulate_or_update, optimizer._distribution_strategy, optimizer, indices, sums, means
-    )
+    _merge_call(_update_after_last, optimizer._distribution_strategy, optimizer, indices)
 
 
-def holds_on_every_device(condition: tf.Tensor) -> tf.Tensor:
-    """Returns whether a bool scalar is true on all devices."""
-    failures = tf.cast(tf.logical_not(condition), tf.int32)
-    context = tf.distribute.get_replica_context()
-    if context is not None and context.num_replicas_in_sync > 1:
-        failures = context.all_reduce(tf.distribute.ReduceOp.SUM, failures)
-    return tf.equal(failures, 0)
+def _update_after_last(
+    strategy: tf.distribute.Strategy, optimizer: AdamW, indices: Sequence[int]
+) -> None:
+    """Updates the weights if this was the last batch of an update."""
+
+    def update() -> None:
+        if tf.distribute.in_cross_replica_context():
+            strategy.extended.call_for_each_replica(_update_with_sums, args=(optimizer, indices))
+        else:
+            _update_with_sums(optimizer, indices)
+
+    batches = optimizer.gradient_accumulation_steps
+    tf.cond((optimizer._iterations.value + 1) % batches == 0, update, lambda: None)
 
 
-def _accumulate_or_update(
+def _update_with_sums(optimizer: AdamW, indices: Sequence[int]) -> None:
+    # Reading a variable in a branch gives a tensor without a device, to which several machines
+    # could not reduce.
+    sums = [tf.identity(optimizer._accumulated_gradients[index].value) for index in indices]
+    _reduce_and_update(optimizer, indices, sums)
+
+
+def _reduce_and_update(optimizer: AdamW, indices: Sequence[int], sums: Sequence[Any]) -> None:
+    """Sums gradients over devices and updates the weights with their mean over the batches."""
+    reduced = optimizer._all_reduce_sum_gradients(list(zip(sums, indices)))
+    means = [total / (optimizer.gradient_accumulation_steps or 1) for total, _ in reduced]
+    # The sum over devices is the same on each of them, and with it the decision.
+    is_finite = optimizer.skips_overflows and optimizer._are_finite(means)
+    clipped = optimizer._clip_gradients(means)
+    strategy = optimizer._distribution_strategy
+    _merge_call(_update_or_skip, strategy, optimizer, indices, clipped, is_finite)
+
+
+def _update_or_skip(
     strategy: tf.distribute.Strategy,
     optimizer: AdamW,
     indices: Sequence[int],
-    sums: Sequence[Any],
-    means: Sequence[Any],
+    gradients: Sequence[Any],
+    is_finite: Any,
 ) -> None:
-    def accumulate() -> None:
-        for index, total in zip(indices, sums):
-            _on_each_device(strategy, optimizer._accumulated_gradients[index], _assign, total)
+    updates = tf.convert_to_tensor(optimizer.iterations)
+    if optimizer.use_ema:
+        tf.cond(updates == 0, lambda: _start_averages(strategy, optimizer), lambda: None)
 
     def update() -> None:
-        _update(strategy, optimizer, indices, means)
+        _update(strategy, optimizer, indices, gradients, updates)
 
-    batches = optimizer.gradient_accumulation_steps
-    if not batches:
-        update()
+    def skip() -> None:
+        optimizer.skipped.value.assign_add(1)
+        for index in indices:
+            variable = optimizer._trainable_variables[index]
+            _on_each_device(strategy, variable, _finish_variable, optimizer, index)
+
+    if optimizer.skips_overflows:
+        tf.cond(strategy.experimental_local_results(is_finite)[0], update, skip)
     else:
-        tf.cond((optimizer._iterations.value + 1) % batches == 0, update, accumulate)
+        update()
 
 
 def _update(
@@ -73,11 +103,10 @@ def _update(
     optimizer: AdamW,
     indices: Sequence[int],
     gradients: Sequence[Any],
+    updates: tf.Tensor,
 ) -> None:
-    updates = tf.convert_to_tensor(optimizer.iterations)
-    if optimizer.use_ema:
-        tf.cond(updates == 0, lambda: _start_averages(strategy, optimizer), lambda: None)
-    step_size, epsilon = _bias_correction(optimizer, updates)
+    steps = updates - optimizer.skipped.value if optimizer.skips_overflows else updates
+    step_size, epsilon = _bias_correction(optimizer, steps)
     rates = optimizer._rates(indices, updates)
     for index, gradient, rate in zip(indices, gradients, rates):
         _on_each_device(
@@ -98,12 +127,12 @@ def _start_averages(strategy: tf.distribute.Strategy, optimizer: AdamW) -> None:
         _on_each_device(strategy, average, _assign, variable.value)
 
 
-def _bias_correction(optimizer: AdamW, updates: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+def _bias_correction(optimizer: AdamW, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Returns the learning rate factor and the epsilon that correct the bias of the moments.
 
     Computed in float64 from the betas rounded to float32, because the kernel uses those.
     """
-    count = tf.cast(updates + 1, tf.float64)
+    count = tf.cast(steps + 1, tf.float64)
     first, second = (
         1 - tf.cast(tf.constant(beta, tf.float32), tf.float64) ** count
         for beta in (optimizer.beta_1, optimizer.beta_2)
@@ -131,12 +160,18 @@ def _update_variable(
         _adam_step(variable, gradient, optimizer, index, step_size, epsilon)
     else:
         optimizer._move(variable, gradient, index, rate, step_size, epsilon)
+    _finish_variable(variable, optimizer, index)
+
+
+def _finish_variable(variable: tf.Variable, optimizer: AdamW, index: int) -> None:
+    """Clears the accumulated gradient of a variable, and moves its average."""
     if optimizer.gradient_accumulation_steps:
         accumulated = optimizer._accumulated_gradients[index].value
-        accumulated.assign(tf.zeros_like(gradient))
+        accumulated.assign(tf.zeros_like(accumulated))
     if optimizer.use_ema:
         average = optimizer.averages[index].value
-        average.assign_sub((average - variable) * tf.cast(1 - optimizer.ema_momentum, dtype))
+        momentum = tf.cast(1 - optimizer.ema_momentum, variable.dtype)
+        average.assign_sub((average - variable) * momentum)
 
 
 def _adam_step(

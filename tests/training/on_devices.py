@@ -6,14 +6,19 @@ Each prints its results as JSON on the last line.
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 import keras
+import numpy as np
 import tensorflow as tf
 import toy_runs
 
 from keras_convnext.layers import DropPath
 from keras_convnext.training.fitted import FittedModel
+from keras_convnext.training.journal import Journal
+from keras_convnext.training.loss_scale import LossScaleOptimizer
+from keras_convnext.training.optimizer import AdamW
 from keras_convnext.training.state import Progress, restore_state, save_state, state_of
 
 
@@ -82,6 +87,97 @@ def masks_of_run(data, output):
         data, output, strategy=strategy, epochs=1, drop_path_rate=0.5, mixing_batch=2
     )
     return masks
+
+
+def scaled_updates(accumulated, overflows, in_graph):
+    """Makes six updates with loss scaling, on two devices and on one.
+
+    Args:
+        accumulated: int. Batches per update.
+        overflows: list of (batch, device).
+        in_graph: bool. Whether the step is a `tf.function`.
+
+    Returns:
+        The weights, averages, scales and counts after each batch, and how often gradients were
+        reduced over devices (in graphs, how often that was traced).
+    """
+    strategy = two_devices()
+    batches = np.random.default_rng(0).normal(0, 0.1, (6 * accumulated, 2, 3, 2)).astype("f")
+    for batch, device in overflows:
+        batches[batch, device, 1, 1] = np.inf
+
+    def make():
+        held = keras.Variable(np.ones((3, 2), "f"), name="kernel")
+        inner = AdamW(
+            0.1, global_clipnorm=0.2, use_ema=True, ema_momentum=0.9,
+            gradient_accumulation_steps=accumulated if accumulated > 1 else None,
+        )  # fmt: skip
+        optimizer = LossScaleOptimizer(inner, initial_scale=8.0)
+        optimizer.build([held])
+        return held, optimizer
+
+    reduce, reductions = tf.distribute.ReplicaContext.all_reduce, []
+
+    def counted(self, *args, **kwargs):
+        reductions.append(1)
+        return reduce(self, *args, **kwargs)
+
+    def state_after(held, optimizer):
+        inner = optimizer.inner_optimizer
+        return {
+            "weights": [
+                value.numpy().tolist() for value in strategy.experimental_local_results(held.value)
+            ],
+            "average": inner.averages[0].numpy().tolist(),
+            "scale": float(optimizer.dynamic_scale.numpy()),
+            "counts": [int(inner._iterations.numpy()), int(inner.skipped.numpy())],
+        }
+
+    alone, on_one = make()
+    with strategy.scope():
+        held, on_two = make()
+
+    def step(gradients):
+        strategy.run(lambda gradient: on_two.apply([gradient], [held]), args=(gradients,))
+
+    step = tf.function(step) if in_graph else step
+    found = []
+    for batch in batches:
+        on_one.apply([tf.constant(batch.mean(0)) * on_one.dynamic_scale], [alone])
+        # A loss is divided by the number of devices.
+        halves = tf.constant(batch / 2) * on_two.dynamic_scale
+        shares = strategy.experimental_distribute_values_from_function(
+            partial(lambda halves, context: halves[context.replica_id_in_sync_group], halves)
+        )
+        tf.distribute.ReplicaContext.all_reduce = counted
+        step(shares)
+        tf.distribute.ReplicaContext.all_reduce = reduce
+        found.append({"one": state_after(alone, on_one), "two": state_after(held, on_two)})
+    return found, len(reductions)
+
+
+def float16_run(data, output, stop=None):
+    """Trains in float16 with a loss scale that overflows, and returns the counts of each update."""
+    create, end, found = LossScaleOptimizer.__init__, Journal.on_train_batch_end, []
+
+    def scaled(self, inner_optimizer):
+        create(self, inner_optimizer, initial_scale=2.0**20)
+
+    def recorded(self, batch, logs):
+        end(self, batch, logs)
+        optimizer = self.model.optimizer.inner_optimizer
+        counts = optimizer._iterations.numpy(), self.progress.updates, optimizer.skipped.numpy()
+        found.append([*map(int, counts), float(self.model.optimizer.dynamic_scale.numpy())])
+
+    LossScaleOptimizer.__init__, Journal.on_train_batch_end = scaled, recorded
+    if stop:
+        toy_runs.raise_at(*stop)
+    toy_runs.register()
+    toy_runs.toy_train(
+        data, output, strategy=two_devices(), precision="mixed_float16", device_batch=4,
+        mixing_batch=2, save_updates=2, epochs=1, drop_path_rate=0.5,
+    )  # fmt: skip
+    return found
 
 
 if __name__ == "__main__":

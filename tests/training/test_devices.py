@@ -1,12 +1,14 @@
-"""Random numbers on two devices, simulated on a CPU."""
+"""Random numbers, accumulation and overflows on two devices, simulated on a CPU."""
 
 import json
+import signal
 from pathlib import Path
 
+import numpy as np
 import on_devices
 import pytest
 from forked import Forked
-from test_run import free_ports
+from test_run import assert_same_run, free_ports
 
 
 def start(name, *arguments, **environment):
@@ -52,3 +54,48 @@ def test_a_run_on_two_machines_draws_other_masks_on_each(pictures, tmp_path):
         start("masks_of_run", *arguments, TF_CONFIG=json.dumps(cluster)) for cluster in clusters
     ]
     assert_own_masks({**result_of(first), **result_of(second)})
+
+
+@pytest.mark.parametrize("in_graph", [False, True])
+@pytest.mark.parametrize("accumulated", [1, 3])
+def test_an_overflow_on_one_device_skips_the_whole_update_on_all(accumulated, in_graph):
+    skipped = (0, 3)  # of six updates; in the last batch of one, and the first of another
+    overflows = [(accumulated - 1, 1), (3 * accumulated, 0)]
+    found, reductions = result_of(start("scaled_updates", accumulated, overflows, in_graph))
+    assert in_graph or reductions == 6 * 2  # once per update on each of two devices
+    before, scale, moved = np.ones((3, 2)), 8.0, []
+    for number, (batch, update) in enumerate(
+        (batch, update) for update in range(6) for batch in range(accumulated)
+    ):
+        one, two = found[number]["one"], found[number]["two"]
+        for weights in two["weights"]:
+            np.testing.assert_allclose(weights, one["weights"][0], 1e-6)
+        np.testing.assert_allclose(two["average"], one["average"], 1e-6)
+        is_last = batch == accumulated - 1
+        if is_last and update not in skipped:
+            moved.append(np.abs(before - two["weights"][0]).max())
+            before = np.array(two["weights"][0])
+        np.testing.assert_array_equal(two["weights"][0], before)
+        scale /= 2 if is_last and update in skipped else 1
+        assert one["scale"] == two["scale"] == scale
+        assert one["counts"] == two["counts"]
+        assert two["counts"] == [
+            number + 1, sum(each + (not is_last) <= update for each in skipped),
+        ]  # fmt: skip
+    assert len(moved) == 4
+    assert min(moved) > 0.01
+
+
+@pytest.mark.slow
+def test_a_float16_run_with_overflows_counts_every_update_and_resumes(pictures, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    counts = result_of(start("float16_run", str(pictures), str(whole)))
+    assert [row[0] for row in counts] == list(range(1, 21))  # two batches in each of ten updates
+    assert [row[1] for row in counts] == [batch // 2 for batch in range(1, 21)]
+    assert 3 <= counts[-1][2] <= 7
+    assert counts[-1][3] == 2.0 ** (20 - counts[-1][2])
+    arguments = str(pictures), str(killed)
+    process = start("float16_run", *arguments, [3, signal.SIGKILL])
+    assert process.wait().returncode == -signal.SIGKILL
+    assert result_of(start("float16_run", *arguments)) == counts[4:]
+    assert_same_run(killed, whole)

@@ -12,8 +12,9 @@ from updates import apply, values
 
 from keras_convnext import ConvNeXt
 from keras_convnext.training.layer_decay import layer_groups
+from keras_convnext.training.loss_scale import LossScaleOptimizer
 from keras_convnext.training.muon import Muon
-from keras_convnext.training.optimizer import AdamW, LossScaleOptimizer
+from keras_convnext.training.optimizer import AdamW
 from keras_convnext.training.schedule import WarmupCosine
 
 PATHS = ("stem_conv/kernel", "stages_1_blocks_0/norm/gamma", "head/kernel", "head/bias")
@@ -38,7 +39,7 @@ def gradients(step, scale=1.0):
     return [scale * generator.normal(0, 0.1, shape).astype("f") for shape in SHAPES]
 
 
-def in_torch(held, schedule, layer_decay, weight_decay=0.05):
+def in_torch(held, schedule, layer_decay, weight_decay=0.05, scaler=None):
     """PyTorch's AdamW with a group for each variable, and its learning rate as set by hand."""
     parameters = [torch.nn.Parameter(torch.tensor(value)) for value in values(held)]
     optimizer = torch.optim.AdamW(
@@ -57,7 +58,11 @@ def in_torch(held, schedule, layer_decay, weight_decay=0.05):
         for group, gradient in zip(optimizer.param_groups, given):
             group["lr"] = schedule(number) * group["share"]
             group["params"][0].grad = torch.tensor(gradient)
-        optimizer.step()
+        if scaler:
+            scaler.step(optimizer)
+            scaler.update()
+        else:
+            optimizer.step()
         return [parameter.detach().numpy().copy() for parameter in parameters]
 
     return step
@@ -247,18 +252,35 @@ def test_fit_leaves_the_weights_that_it_goes_on_with():
         np.testing.assert_array_equal(found, expected)
 
 
-def test_an_overflow_skips_the_batch_and_lowers_the_scale():
+@pytest.mark.parametrize("batches", [1, 3])
+def test_an_overflow_skips_the_whole_update_as_in_pytorch(batches):
+    """The learning rate goes on and the average moves, but no step of Adam is counted."""
+    schedule = WarmupCosine(4e-2, 8, 2)
     held = variables()
-    optimizer = LossScaleOptimizer(AdamW(0.1), initial_scale=8.0)
-    apply(optimizer, held, [8 * gradient for gradient in gradients(0)])
-    start = values(held)
-    bad = gradients(1)
-    bad[1][2] = np.inf
-    apply(optimizer, held, bad)
-    for found, expected in zip(values(held), start):
-        np.testing.assert_array_equal(found, expected)
-    assert float(optimizer.dynamic_scale) == 4.0
-    assert int(optimizer.iterations) == 1
-    apply(optimizer, held, gradients(2))
-    assert int(optimizer.iterations) == 2
-    assert all(np.isfinite(value).all() for value in values(held))
+    scaler = torch.amp.GradScaler("cpu", init_scale=8.0, growth_interval=3)
+    scaler.scale(torch.ones(()))  # creates the scale
+    reference = in_torch(held, lambda update: float(schedule(update)), 0.7, scaler=scaler)
+    inner = AdamW(
+        schedule, layer_decay=0.7, use_ema=True, ema_momentum=0.9,
+        gradient_accumulation_steps=batches if batches > 1 else None,
+    )  # fmt: skip
+    optimizer = LossScaleOptimizer(inner, initial_scale=8.0, dynamic_growth_steps=3)
+    averages = values(held)
+    for update in range(8):
+        given = [gradients(batches * update + part, scaler.get_scale()) for part in range(batches)]
+        if update in (0, 4):
+            given[0][1][2] = np.inf
+        for batch in given:
+            apply(optimizer, held, batch)
+        expected = reference(update, [np.mean(batch, axis=0) for batch in zip(*given)])
+        averages = [0.9 * a + 0.1 * e for a, e in zip(averages, expected)]
+        for found, value in zip(values(held) + values(inner.averages), expected + averages):
+            np.testing.assert_allclose(found, value, 1e-5, 1e-7)
+        assert float(optimizer.dynamic_scale) == scaler.get_scale()
+        assert int(optimizer.iterations) == update + 1
+    assert scaler.get_scale() == 8.0  # halved, doubled, halved, doubled
+
+
+def test_loss_scaling_refuses_optimizers_that_cannot_skip_updates():
+    with pytest.raises(ValueError, match=r"AdamW or Muon.*Received: inner_optimizer=.*SGD"):
+        LossScaleOptimizer(keras.optimizers.SGD())
