@@ -5,12 +5,8 @@ network with it.
 """
 
 import importlib.util
-import os
 import sys
 from pathlib import Path
-
-# Most of the time is compilation, which is faster without optimization.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 SCRIPT = Path(__file__).parent.parent / "examples" / "train_cifar10_on_a_gpu.py"
 spec = importlib.util.spec_from_file_location("example", SCRIPT)

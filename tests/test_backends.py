@@ -1,6 +1,5 @@
 """The same numbers on JAX and on PyTorch, in processes where TensorFlow cannot be imported."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch_reference
+from other_backends import environment
 from test_parity import TOLERANCE, channels_last, relative_error
 
 LARGER = ("convnext_tiny", "convnext_isotropic_small")
@@ -34,7 +34,7 @@ def test_backend_gives_the_same_without_tensorflow(names, backend, tmp_path):
     script = Path(__file__).parent / "run_on_backend.py"
     result = subprocess.run(
         [sys.executable, str(script), str(tmp_path)],
-        env={**os.environ, "KERAS_BACKEND": backend}, capture_output=True, text=True,
+        env=environment(backend), capture_output=True, text=True,
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
 

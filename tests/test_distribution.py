@@ -1,11 +1,11 @@
 """Batches and weights split over devices by `keras.distribution`, under JAX on simulated ones."""
 
 import json
-import os
 import subprocess
 import sys
 
 import pytest
+from other_backends import environment
 
 TRAINED = """
 import json
@@ -46,7 +46,7 @@ def test_losses_are_those_of_one_device():
     flags = "--xla_force_host_platform_device_count=4"
     result = subprocess.run(
         [sys.executable, "-c", TRAINED], capture_output=True, text=True,
-        env={**os.environ, "KERAS_BACKEND": "jax", "XLA_FLAGS": flags},
+        env=environment("jax", flags),
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-2000:]
     found = json.loads(result.stdout.splitlines()[-1])

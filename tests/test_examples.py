@@ -11,6 +11,7 @@ from zipfile import ZipFile
 
 import pytest
 import typer
+from other_backends import environment
 from typer.testing import CliRunner
 
 import keras_convnext
@@ -64,8 +65,9 @@ def test_a_network_is_trained(script, options, sample, tmp_path):
 def test_a_small_network_is_trained_under_jax_by_the_script_for_a_gpu(sample, tmp_path):
     driver, output = Path(__file__).parent / "run_gpu_example.py", tmp_path / "run"
     result = subprocess.run(
-        [sys.executable, str(driver), str(sample), str(output)], capture_output=True, text=True
-    )
+        [sys.executable, str(driver), str(sample), str(output)], capture_output=True, text=True,
+        env=environment("jax"),
+    )  # fmt: skip
     assert result.returncode == 0, result.stderr
     with (output / "log.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -1,11 +1,11 @@
 """The tests of the optimizers on JAX and on PyTorch, in processes of their own."""
 
-import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from other_backends import environment
 
 HERE = Path(__file__).parent
 
@@ -19,6 +19,6 @@ def test_the_optimizers_pass_their_tests_on(backend):
         [sys.executable, "-m", "pytest", "-q", "-n", "0", "--noconftest", "-p", "no:cacheprovider",
          *files],
         cwd=HERE.parents[1],
-        env={**os.environ, "KERAS_BACKEND": backend}, capture_output=True, text=True,
+        env=environment(backend), capture_output=True, text=True,
     )  # fmt: skip
     assert result.returncode == 0, result.stdout
