@@ -11,6 +11,7 @@ from keras import layers
 import keras_convnext
 from keras_convnext import CheckpointError, call_graph, save_checkpoint
 from keras_convnext.export import Artifact, export, fuse
+from keras_convnext.export.served import served_network
 from keras_convnext.saliency import grad_cam
 
 DIMS = (8, 16)
@@ -19,7 +20,7 @@ CLASSES = 3
 
 def trunk(**options):
     options = {"include_top": False, "pooling": "avg", "input_shape": (32, 32, 3), **options}
-    return keras_convnext.ConvNeXt((1, 2), DIMS, layer_scale_init_value=0.3, **options)
+    return keras_convnext.ConvNeXt((1, 1), DIMS, layer_scale_init_value=0.3, **options)
 
 
 def image(**options):
@@ -278,6 +279,25 @@ def test_grad_cam_is_the_gradient_of_the_logit_not_of_the_probability():
 
 
 @pytest.mark.parametrize("make", CLASSIFIERS)
+def test_what_is_exported_computes_what_the_model_does(make):
+    model = made(make)
+    pixels = pixels_for(model)
+    (expected,) = outputs(model, pixels)
+    served = served_network(model)(pixels)
+    np.testing.assert_allclose(served["probabilities"], expected, atol=1e-5)
+
+
+# Each takes seconds to write, and all are written in the same way.
+WRITTEN = {augmented, of_bytes, two_levels_deep, one_sigmoid, with_lora, of_any_size, oblong}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        make if make in WRITTEN else pytest.param(make, marks=pytest.mark.slow)
+        for make in CLASSIFIERS
+    ],
+)
 def test_saved_models_are_compared_with_the_live_model(make, tmp_path):
     model = made(make)
     size = 40 if make is of_any_size else None
@@ -292,10 +312,19 @@ def test_saved_models_are_compared_with_the_live_model(make, tmp_path):
     assert artifact.image_size == ((32, 48) if make is oblong else (size or 32,) * 2)
 
 
-@pytest.mark.parametrize("kind", ["onnx", "litert", "openvino"])
-@pytest.mark.parametrize(
-    "make", [augmented, of_bytes, own_rescaling, own_pooling, two_dense, one_sigmoid, gray, oblong]
-)
+HEADS = [augmented, of_bytes, own_rescaling, own_pooling, two_dense, one_sigmoid, gray, oblong]
+
+
+def other_formats():
+    """Each model in each format; by default, each of both a few times."""
+    kinds = ("onnx", "litert", "openvino")
+    for number, make in enumerate(HEADS):
+        for kind in kinds:
+            often = kind == kinds[number % 3] or make is of_bytes
+            yield pytest.param(make, kind, marks=[] if often else [pytest.mark.slow])
+
+
+@pytest.mark.parametrize(("make", "kind"), other_formats())
 def test_other_formats_write_own_heads(make, kind, tmp_path):
     model = made(make)
     difference = export(model, tmp_path / "out", kind)
