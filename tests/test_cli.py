@@ -1,7 +1,6 @@
 import json
 import re
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -173,21 +172,15 @@ def test_help_names_the_commands():
         assert command in printed
 
 
-def test_errors_are_a_line_not_a_traceback(tmp_path):
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [([str(PHOTOS), "--weights", "page.pth"], "page.pth"), (["nowhere.jpg"], "nowhere.jpg")],
+    ids=["weights", "photograph"],
+)
+def test_errors_are_a_line_not_a_traceback(arguments, said, tmp_path, monkeypatch, capsys):
     (tmp_path / "page.pth").write_text("<html>404</html>")
-    result = subprocess.run(
-        [sys.executable, "-m", "keras_convnext", "predict", str(PHOTOS), "--weights", "page.pth"],
-        capture_output=True, text=True, cwd=tmp_path,
-    )  # fmt: skip
-    assert result.returncode == 2
-    assert result.stdout == ""
-    last = result.stderr.strip().splitlines()[-1]
-    assert last.startswith("Error: ")
-    assert "page.pth" in last
-
-
-def test_a_photograph_that_is_not_there_is_a_line_too(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["keras-convnext", "predict", "nowhere.jpg"])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["keras-convnext", "predict", *arguments])
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == 2
@@ -195,7 +188,7 @@ def test_a_photograph_that_is_not_there_is_a_line_too(monkeypatch, capsys):
     assert printed.out == ""
     last = printed.err.strip().splitlines()[-1]
     assert last.startswith("Error: ")
-    assert "nowhere.jpg" in last
+    assert said in last
 
 
 def test_convert_writes_another_layout_and_shows_what_went_where(checkpoint, tmp_path):

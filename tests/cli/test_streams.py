@@ -15,7 +15,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from keras_convnext.cli import app, terminal
+from keras_convnext.cli import app, main, terminal
 from keras_convnext.cli.photographs import DEMONSTRATION
 from keras_convnext.cli.terminal import Stream
 
@@ -134,11 +134,17 @@ def test_verbose_shows_what_libraries_print_and_an_image_comes_from_standard_inp
     assert b"oneDNN" in done.stderr
 
 
-def test_an_image_from_standard_input_is_not_called_by_the_file_it_was_written_to():
-    done = subprocess.run([*COMMAND, "predict", "-", "--json"], capture_output=True, input=b"none")
-    assert done.returncode == 1
-    assert done.stderr.rstrip().endswith(b"Received: -")
-    assert json.loads(done.stdout)[0]["error"].endswith("Received: -")
+def test_an_image_from_standard_input_is_not_called_by_the_file_it_was_written_to(
+    monkeypatch, capsys
+):
+    monkeypatch.setattr(sys, "argv", ["keras-convnext", "predict", "-", "--json"])
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"none")))
+    with pytest.raises(SystemExit) as ended:
+        main()
+    printed = capsys.readouterr()
+    assert ended.value.code == 1
+    assert printed.err.rstrip().endswith("Received: -")
+    assert json.loads(printed.out)[0]["error"].endswith("Received: -")
 
 
 @pytest.mark.parametrize("columns", ["0", "00", "1", "-5", "abc", ""])
