@@ -368,8 +368,10 @@ def test_a_local_page_has_local_names(host):
 
 
 SERVER = """
-import sys, time
+import sys
 sys.path[:] = {path}
+from serve_demo import watch
+sys.addaudithook(watch)
 import numpy as np
 from keras_convnext.demo import Classifier, demo_page, start
 page = demo_page(Classifier(lambda pixels: np.array([[0.5, 0.5]]), 32, "ab"))
@@ -379,18 +381,26 @@ page.block_thread()
 
 
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="lists processes as Linux does")
-def test_nothing_is_left_of_a_server_that_is_killed(tmp_path):
+def test_a_server_reaches_for_nobody_and_leaves_nothing_when_it_is_killed(tmp_path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    server = subprocess.Popen(
-        [sys.executable, "-c", SERVER.format(path=sys.path, port=port)],
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    (tmp_path / "temporary").mkdir()
+    with (tmp_path / "log.txt").open("w") as log:
+        server = subprocess.Popen(
+            [sys.executable, "-c", SERVER.format(path=sys.path, port=port)],
+            env={**os.environ, "TMPDIR": str(tmp_path / "temporary")},
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
     try:
         server.address = server.stdout.readline().strip()
+        address = "http://192.0.2.1/photo.jpg"
+        file = {"path": address, "url": address, "meta": {"_type": "gradio.FileData"}}
+        assert "no longer here" in line_of(ask(server, file))
+        for path in (f"gradio_api/file={address}", f"gradio_api/proxy={address}"):
+            assert requests.get(server.address + path, timeout=60).status_code == 404
         assert send(server, PHOTO + bytes(3 * 2**20)).status_code == 200
         token = send(server, PHOTO + bytes(3 * 2**20)).json()[0]
         assert "classified in" in line_of(ask(server, {"path": token}))
@@ -400,8 +410,9 @@ def test_nothing_is_left_of_a_server_that_is_killed(tmp_path):
         server.send_signal(signal.SIGKILL)
         server.wait()
         server.stdout.close()
-    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
-    until(lambda: not Path(f"/proc/{decoder}/cmdline").exists() or not is_alive(decoder))
+    assert "Reached for" not in (tmp_path / "log.txt").read_text()
+    assert list((tmp_path / "temporary").rglob("*")) == []
+    until(lambda: not is_alive(decoder))
 
 
 def is_alive(pid):
