@@ -112,12 +112,17 @@ def expected_seconds(file: IO[bytes]) -> float:
     return 0
 
 
-def main() -> None:
+def main(niceness: int = 0) -> None:
     """Answers requests on stdin until it is closed.
 
     A request is a line of JSON, followed by the contents of the file. So is the answer, followed by
     the pixels. Neither can contain objects, as `pickle` could.
+
+    Args:
+        niceness: int. As in `Decoder`. Defaults to 0.
     """
+    if hasattr(os, "nice"):
+        os.nice(niceness)
     with suppress(ImportError):
         import resource
 

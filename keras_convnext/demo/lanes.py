@@ -22,7 +22,8 @@ from keras_convnext.demo.decoder import MOST_MEMORY, Squares, UploadError
 from keras_convnext.demo.uploads import Upload
 
 QUICK = 1.0  # an ordinary picture is expected to take at most this many seconds
-MOST_SECONDS = 10  # until the process that decodes a picture is ended
+QUICK_SECONDS, SLOW_SECONDS = 10, 30  # until the process that decodes a picture is ended
+SLOW_NICENESS = 10  # a slow picture gets about a tenth of the time of the others
 MOST_WAITING = 256  # visitors at a time
 MOST_SLOW = 10  # slow pictures that may wait
 PATIENCE = 120  # seconds that a picture may wait in one queue
@@ -40,11 +41,12 @@ class Lanes:
     def __init__(self, classifier: Classifier) -> None:
         self._classifier = classifier
         self._quick, self._network = Lane(MOST_WAITING), Lane(MOST_WAITING)
-        self._decoders = [Decoder()]
-        self._slow = self._quick
         if _available_memory() > 2 * MOST_MEMORY:
             self._slow = Lane(MOST_SLOW)
-            self._decoders.append(Decoder())
+            self._decoders = [Decoder(QUICK_SECONDS), Decoder(SLOW_SECONDS, SLOW_NICENESS)]
+        else:
+            self._slow = self._quick
+            self._decoders = [Decoder(SLOW_SECONDS)]
 
     def answer(self, upload: Upload) -> Answer:
         """Waits, and classifies an upload.
@@ -105,9 +107,15 @@ class Lane:
 
 
 class Decoder:
-    """A process that decodes one picture at a time."""
+    """A process that decodes one picture at a time.
 
-    def __init__(self) -> None:
+    Args:
+        seconds: float. Time after which a picture is given up.
+        niceness: int. How readily the process gives way to others, in 0..19. Defaults to 0.
+    """
+
+    def __init__(self, seconds: float, niceness: int = 0) -> None:
+        self._seconds, self._niceness = seconds, niceness
         self._process: subprocess.Popen[bytes] | None = None
 
     def decode(self, upload: Upload, size: int, expected: float | None = None) -> Squares | None:
@@ -122,12 +130,12 @@ class Decoder:
             `Squares`, or None if the picture may take longer than `expected`.
 
         Raises:
-            UploadError: If the picture is refused, or takes more than `MOST_SECONDS`.
+            UploadError: If the picture is refused, or takes too long.
         """
         if self._process and self._process.poll() is not None:
             self.end()
-        process = self._process = self._process or _started()
-        overtime = threading.Timer(MOST_SECONDS, self.end)
+        process = self._process = self._process or _started(self._niceness)
+        overtime = threading.Timer(self._seconds, self.end)
         overtime.start()
         try:
             return _asked(process, upload, size, expected)
@@ -151,11 +159,11 @@ class Decoder:
             process.wait()
 
 
-def _started() -> "subprocess.Popen[bytes]":
+def _started(niceness: int) -> "subprocess.Popen[bytes]":
     # Not with `multiprocessing`, which would run the main script again.
     code = f"import sys; sys.path[:] = {sys.path}; from keras_convnext.demo.decoder import main"
     return subprocess.Popen(
-        [sys.executable, "-c", f"{code}; main()"],
+        [sys.executable, "-c", f"{code}; main({niceness})"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,  # so that Ctrl-C ends the server, and the server this

@@ -155,8 +155,10 @@ def respond(
         closest = ", ".join(f"{name} {share:.0%}" for name, share in found.labels.items())
         said.append(f"Closest: {closest}.")
     line = _line("status", "answered", " ".join(filter(None, said)))
-    where = None if found.where is None else _picture(found.where)
-    return None, labels, _picture(found.seen), where, line
+    # What the network saw without loss, the heat map small.
+    seen = _picture(found.seen, "png", compress_level=1)
+    where = None if found.where is None else _picture(found.where, "jpeg", quality=90)
+    return None, labels, seen, where, line
 
 
 def start(
@@ -230,11 +232,12 @@ def require_gradio() -> ModuleType:
     return gradio
 
 
-def _picture(image: Image.Image) -> str:
+def _picture(image: Image.Image, kind: str, **options: int) -> str:
     """Returns a picture in HTML, which needs no file that the page would fetch."""
     file = io.BytesIO()
-    image.save(file, "PNG")
-    return f'<img alt="" src="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}">'
+    image.save(file, kind, **options)
+    data = base64.b64encode(file.getvalue()).decode()
+    return f'<img alt="" src="data:image/{kind};base64,{data}">'
 
 
 def _line(role: str, kind: str, text: str) -> str:

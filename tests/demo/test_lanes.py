@@ -77,8 +77,8 @@ def test_ordinary_and_slow_pictures_are_answered(lanes, tmp_path):
 
 
 @POSIX
-def test_a_slow_picture_does_not_stop_the_others_and_is_given_up(lanes, tmp_path, monkeypatch):
-    monkeypatch.setattr(lanes_module, "MOST_SECONDS", 20)
+def test_a_slow_picture_does_not_stop_the_others_and_is_given_up(lanes, tmp_path):
+    lanes._decoders[-1]._seconds = 15
     lanes.answer(upload(tmp_path, encoded("JPEG")))
     thread, raised = in_thread(lanes.answer, upload(tmp_path, SLOW, "slow.jpg"))
     stopped(lanes._decoders[-1])
@@ -89,6 +89,15 @@ def test_a_slow_picture_does_not_stop_the_others_and_is_given_up(lanes, tmp_path
     (message,) = raised
     assert message.startswith("slow.jpg takes too long")
     assert lanes.answer(upload(tmp_path, SLOW)).labels
+
+
+@POSIX
+def test_slow_pictures_give_way(lanes, tmp_path):
+    lanes.answer(upload(tmp_path, SLOW))
+    quick, slow = (
+        os.getpriority(os.PRIO_PROCESS, decoder._process.pid) for decoder in lanes._decoders
+    )
+    assert slow == min(quick + 10, 19)
 
 
 @POSIX

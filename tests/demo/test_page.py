@@ -1,5 +1,6 @@
 import base64
 import io
+import re
 import sys
 from functools import cache
 from types import SimpleNamespace
@@ -45,8 +46,10 @@ def responded(classifier, path):
 
 def shown(html):
     """The picture in a piece of HTML."""
-    data = html.removeprefix('<img alt="" src="data:image/png;base64,').removesuffix('">')
-    return Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
+    kind, data = re.fullmatch('<img alt="" src="data:image/(png|jpeg);base64,(.*)">', html).groups()
+    image = Image.open(io.BytesIO(base64.b64decode(data, validate=True)))
+    assert image.format == kind.upper()
+    return image
 
 
 def test_an_upload_fills_the_page_and_empties_the_drop_area(tmp_path):
@@ -55,6 +58,7 @@ def test_an_upload_fills_the_page_and_empties_the_drop_area(tmp_path):
     assert drop is None
     assert labels == {"b": 0.75, "a": 0.25}
     assert shown(seen).size == (384, 384)
+    assert shown(seen).format == "PNG"
     assert shown(where).size == (383, 383)
     assert line.startswith('<p role="status" class="answered">a&amp;b.png, classified in 0.')
     assert responded(EXPORTED, tmp_path / "a&b.png")[3] is None
