@@ -411,7 +411,9 @@ def test_a_server_reaches_for_nobody_and_leaves_nothing_when_it_is_killed(tmp_pa
         server.wait()
         server.stdout.close()
     assert "Reached for" not in (tmp_path / "log.txt").read_text()
-    assert list((tmp_path / "temporary").rglob("*")) == []
+    # Gradio makes empty folders.
+    left = (tmp_path / "temporary").rglob("*")
+    assert [path for path in left if path.is_file()] == []
     until(lambda: not is_alive(decoder))
 
 
