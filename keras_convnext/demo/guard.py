@@ -133,7 +133,7 @@ class Guard:
 
         def abandon(_: object) -> None:
             if upload and not leaving.cancelled():
-                upload.abandoned = True
+                upload.abandon()
 
         leaving.add_done_callback(abandon)
         try:

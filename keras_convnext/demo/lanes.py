@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future, TimeoutError
+from concurrent.futures import CancelledError, Future, TimeoutError
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -76,34 +76,39 @@ class Lane:
     """
 
     def __init__(self, most: int) -> None:
-        self._waiting: queue.Queue[tuple[Future[Any], Callable[[], Any], Upload]]
-        self._waiting = queue.Queue(most)
+        self._most = most
+        self._waiting = 0
+        self._lock = threading.Lock()
+        self._queue: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
         # A daemon, since Python waits for other threads before it ends.
         threading.Thread(target=self._work, daemon=True).start()
 
     def wait(self, work: Callable[[], Result], upload: Upload) -> Result:
-        """Waits for the result of `work`, which is skipped once the visitor has gone."""
+        """Waits for the result of `work`, or until the visitor leaves."""
+        if self._waiting >= self._most:
+            raise UploadError(f"Too many pictures are waiting: try {upload.name} again later.")
+        with self._lock:
+            self._waiting += 1
         future: Future[Result] = Future()
         try:
-            self._waiting.put_nowait((future, work, upload))
+            upload.wait_for(future)
+            self._queue.put((future, work))
             return future.result(PATIENCE)
-        except (queue.Full, TimeoutError) as error:
+        except (CancelledError, TimeoutError) as error:
             future.cancel()
-            raise UploadError(
-                f"Too many pictures are waiting: try {upload.name} again later."
-            ) from error
+            raise UploadError(f"{upload.name} waited for too long: try again later.") from error
+        finally:
+            with self._lock:
+                self._waiting -= 1
 
     def _work(self) -> None:
         while True:
-            future, work, upload = self._waiting.get()
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                if upload.abandoned:
-                    raise UploadError(f"Nobody waits for {upload.name}.")
-                future.set_result(work())
-            except BaseException as error:
-                future.set_exception(error)
+            future, work = self._queue.get()
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(work())
+                except BaseException as error:
+                    future.set_exception(error)
 
 
 class Decoder:
@@ -161,12 +166,16 @@ class Decoder:
 
 def _started(niceness: int) -> "subprocess.Popen[bytes]":
     # Not with `multiprocessing`, which would run the main script again.
-    code = f"import sys; sys.path[:] = {sys.path}; from keras_convnext.demo.decoder import main"
+    # Ctrl-C ends the server, and the server this. A session of its own would have that effect, too,
+    # but Linux would then ignore the niceness.
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+        f"sys.path[:] = {sys.path}; from keras_convnext.demo.decoder import main"
+    )
     return subprocess.Popen(
         [sys.executable, "-c", f"{code}; main({niceness})"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        start_new_session=True,  # so that Ctrl-C ends the server, and the server this
     )
 
 

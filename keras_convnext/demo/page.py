@@ -146,7 +146,6 @@ def respond(
     except UploadError as error:
         return None, None, None, None, _line("alert", "refused", str(error))
     finally:
-        upload.abandoned = True  # by a queue in which it may still be
         upload.close()
     said = [f"{upload.name}, classified in {found.seconds:.2f} s.", found.notice]
     labels: dict[str, float] | str = found.labels

@@ -6,7 +6,8 @@ ends. Visitors refer to a file by a token, never by a path.
 
 import secrets
 import threading
-from typing import IO
+from concurrent.futures import Future
+from typing import IO, Any
 
 MOST_STORED = 2 * 2**30  # bytes of all uploads together
 KEPT = 60  # seconds until an upload is dropped that its sender does not ask about
@@ -28,8 +29,20 @@ class Upload:
     def __init__(self, file: IO[bytes], name: str, space: "Space") -> None:
         self.file = file
         self.name = name
-        self.abandoned = False  # whether the visitor no longer waits
+        self.abandoned = False
         self._space = space
+        self._result: Future[Any] = Future()
+
+    def wait_for(self, result: "Future[Any]") -> None:
+        """Cancels what the visitor waits for if the visitor leaves."""
+        self._result = result
+        if self.abandoned:
+            result.cancel()
+
+    def abandon(self) -> None:
+        """Notes that the visitor has left."""
+        self.abandoned = True
+        self._result.cancel()
 
     def close(self) -> None:
         """Removes the file."""

@@ -120,37 +120,47 @@ def test_one_process_does_where_memory_is_scarce(network, tmp_path, monkeypatch)
 @pytest.mark.parametrize("first", [encoded("JPEG"), SLOW], ids=["ordinary", "slow"])
 def test_nothing_is_decoded_for_a_visitor_who_has_gone(first, lanes, network, tmp_path):
     gone = upload(tmp_path, first, "gone.jpg")
-    gone.abandoned = True
-    with pytest.raises(UploadError, match=r"Nobody waits for gone\.jpg"):
+    gone.abandon()
+    with pytest.raises(UploadError, match=r"gone\.jpg waited for too long"):
         lanes.answer(gone)
     assert network.count == 0
     assert lanes._decoders[0]._process is None
 
 
-def test_a_full_queue_refuses(tmp_path):
-    lane, go, started = Lane(1), threading.Event(), threading.Event()
+@pytest.fixture
+def busy(tmp_path):
+    """A lane for one, whose worker is busy until the event is set."""
+    lane, go, started = Lane(2), threading.Event(), threading.Event()
 
     def work():
         started.set()
         go.wait()
 
-    photo = upload(tmp_path, b"", "photo.jpg")
-    running, _ = in_thread(lane.wait, work, photo)
+    running, _ = in_thread(lane.wait, work, upload(tmp_path, b""))
     started.wait()
-    waiting, _ = in_thread(lane.wait, lambda: None, photo)
-    while not lane._waiting.full():
-        time.sleep(0.01)
-    with pytest.raises(UploadError, match=r"Too many pictures are waiting: try photo\.jpg again"):
-        lane.wait(lambda: None, photo)
+    yield lane
     go.set()
     running.join()
+
+
+def test_who_leaves_a_queue_makes_room_at_once(busy, tmp_path):
+    leaving, done = upload(tmp_path, b"", "leaving.jpg"), []
+    waiting, raised = in_thread(busy.wait, lambda: done.append(1), leaving)
+    while busy._waiting < 2:
+        time.sleep(0.01)
+    with pytest.raises(UploadError, match=r"Too many pictures are waiting: try photo again"):
+        busy.wait(lambda: None, upload(tmp_path, b""))
+    leaving.abandon()
     waiting.join()
+    assert raised == ["leaving.jpg waited for too long: try again later."]
+    assert busy._waiting == 1
+    assert not done
 
 
 def test_a_visitor_does_not_wait_for_ever(tmp_path, monkeypatch):
     monkeypatch.setattr(lanes_module, "PATIENCE", 0.05)
     go = threading.Event()
-    with pytest.raises(UploadError, match="Too many pictures are waiting"):
+    with pytest.raises(UploadError, match="waited for too long"):
         Lane(1).wait(go.wait, upload(tmp_path, b""))
     go.set()
 
