@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+import tensorflow as tf
 
 from keras_convnext.data.errors import DataError, DataWarning
 from keras_convnext.data.source import Source
@@ -58,6 +59,46 @@ def outputs_of_classes(source: Source, outputs: int, names: Sequence[str] | None
             stacklevel=3,
         )
     return np.arange(outputs)
+
+
+class Relabeled(Source):
+    """Another source with the classes of a model; labels of other classes become -1.
+
+    Args:
+        whole: Source. The other source.
+        classes: sequence of str. The classes of the model.
+
+    Raises:
+        DataError: If no class of the source is one of the model's.
+    """
+
+    def __init__(self, whole: Source, classes: Sequence[str]) -> None:
+        self._whole = whole
+        self._labels = _places(classes, whole.classes)
+        self.missing = tuple(np.array(whole.classes)[self._labels < 0].tolist())
+        if len(self.missing) == len(whole.classes):
+            raise DataError(
+                f"None of the classes, such as {whole.classes[0]!r}, is one of the training data, "
+                f"such as {classes[0]!r}. Received: {whole.name}"
+            )
+        super().__init__(whole.name, whole.split, classes, whole.size)
+
+    def find(self, indices: np.ndarray) -> list[bytes]:
+        """Returns the records or paths of the images."""
+        return self._whole.find(indices)
+
+    def parse(self, found: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Parses records or paths, and replaces the labels."""
+        encoded, labels = self._whole.parse(found, indices)
+        return encoded, tf.gather(tf.constant(self._labels, tf.int64), labels)
+
+    def load(self, parsed: tf.Tensor) -> tf.Tensor:
+        """Loads an encoded image like the whole source."""
+        return self._whole.load(parsed)
+
+    def name_of(self, index: int) -> str:
+        """Returns the location of image `index`, for a message."""
+        return self._whole.name_of(index)
 
 
 def _places(known: Sequence[str], wanted: Sequence[str]) -> np.ndarray:

@@ -6,6 +6,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from keras_convnext.classification.augmentation import training_image
+from keras_convnext.classification.class_matching import Relabeled
 from keras_convnext.classification.mixing import group_sizes, mix, smoothed_targets
 from keras_convnext.classification.recipes import Classification
 from keras_convnext.data.checks import check_images
@@ -27,8 +28,9 @@ def open_training_data(
 
     Args:
         data: str or path. As in `open_source`, with a split "train".
-        validation_data: str, path or None. Other data to validate on; None for the split
-            "validation" of `data`, or else the recipe's `validation_share` of the training images.
+        validation_data: str, path or None. Other data to validate on, whose classes are matched by
+            name; None for the split "validation" of `data`, or else the recipe's
+            `validation_share` of the training images.
         recipe: Classification. The recipe.
 
     Raises:
@@ -45,12 +47,15 @@ def open_training_data(
         share = recipe.input.validation_share
         return hold_out(training, share, recipe.seed) if share else (training, None)
     check_images(validation)
-    if validation.classes != training.classes:
+    if validation.classes == training.classes:
+        return training, validation
+    if validation_data is None:
         raise ValueError(
-            "Training and validation data must have the same classes. "
+            "Both splits must have the same classes. To validate on some of them, or on other "
+            "classes too, pass validation_data (--validation-data). "
             f"Received: {training.classes[:5]}... and {validation.classes[:5]}..."
         )
-    return training, validation
+    return training, Relabeled(validation, training.classes)
 
 
 def training_batches(
@@ -137,7 +142,7 @@ def evaluation_batches(source: Source, recipe: Classification, layout: Layout) -
     """Reads each image of this process once, prepared as in the published evaluation.
 
     All processes have the same number of batches of the same size. The last batches are padded with
-    black images of weight 0.
+    black images of weight 0, which images without a class (label -1) have as well.
 
     Returns:
         Dataset of (images, targets, weights): uint8 (N, size, size, 3), float32 (N, classes) and
@@ -149,7 +154,8 @@ def evaluation_batches(source: Source, recipe: Classification, layout: Layout) -
     @_as_it_stands
     def decoded(encoded: tf.Tensor, label: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, ...]:
         image = evaluation_image(encoded, recipe.input.size)
-        return image, smoothed_targets(label, len(source.classes), 0.0), tf.ones(())
+        weight = tf.cast(label >= 0, tf.float32)
+        return image, smoothed_targets(label, len(source.classes), 0.0), weight
 
     images = source.records(
         shuffled=False, shard=(layout.process, layout.processes), batch=whole_batch

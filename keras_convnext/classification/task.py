@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 from rich.console import Console
+from rich.text import Text
 
 from keras_convnext.classification.distillation import distilled, open_teacher
 from keras_convnext.classification.input import (
@@ -26,6 +27,7 @@ from keras_convnext.data.checks import refuse_broken
 from keras_convnext.memory_errors import is_out_of_memory
 from keras_convnext.preprocessing import prepared
 from keras_convnext.pretrained.record import Record, add_record
+from keras_convnext.printable import printable
 from keras_convnext.training.engine import fit
 from keras_convnext.training.fitted import FittedModel
 from keras_convnext.training.layout import Layout, find_strategy, layout_of
@@ -202,12 +204,8 @@ def train(
     # A strategy for several machines must be created before any other use of TensorFlow.
     strategy = strategy or find_strategy()
     task = ClassificationTask(recipe, model, data, validation_data, teacher)
-    if task.validation is None and console is not None:
-        console.print(
-            "There are no validation images, so only the last weights are kept. To validate, use "
-            "--validation-data, or --set validation_share=0.1 to hold out some training images.",
-            style="yellow",
-        )
+    if console is not None and (notice := _about_validation(task)):
+        console.print(Text(notice, "yellow"), soft_wrap=True)
     try:
         fit(task, recipe, output, strategy=strategy, console=console)
     except Exception as error:
@@ -216,3 +214,18 @@ def train(
         layout, classes = layout_of(strategy, recipe), len(task.classes)
         raise out_of_memory(recipe, model, classes, layout) from error
     return task.classifier
+
+
+def _about_validation(task: ClassificationTask) -> str:
+    if task.validation is None:
+        return (
+            "There are no validation images, so only the last weights are kept. To validate, use "
+            "--validation-data, or --set validation_share=0.1 to hold out some training images."
+        )
+    missing = getattr(task.validation, "missing", ())
+    if not missing:
+        return ""
+    return (
+        f"Images of {len(missing):,} validation classes are not evaluated, because the training "
+        f"data does not have them: {printable(', '.join(missing[:3]))}"
+    )

@@ -58,6 +58,10 @@ class FolderSource(Source):
         self._name_ends = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         super().__init__(str(folder), split, list(classes), len(lengths))
 
+    def labels(self) -> np.ndarray:
+        """Returns the class of each image."""
+        return np.repeat(np.arange(len(self._counts)), self._counts)
+
     def counts(self) -> np.ndarray:
         """Returns the number of images of each class."""
         return self._counts

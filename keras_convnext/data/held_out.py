@@ -41,8 +41,8 @@ class Part(Source):
 def hold_out(source: Source, share: float, seed: int) -> tuple[Source, Source]:
     """Splits the images at random into a training and a validation set.
 
-    If the number of images per class is known without reading them, as in folders, the share is
-    taken from each class, with at least one image on either side; otherwise from all images.
+    If the classes of the images are known without reading them, as in folders, the share is taken
+    from each class, with at least one image on either side; otherwise from all images.
 
     Args:
         source: Source. The images, at least two per class.
@@ -57,12 +57,15 @@ def hold_out(source: Source, share: float, seed: int) -> tuple[Source, Source]:
     """
     if source.size < 2:
         raise DataError(f"A single image cannot be split. Add images. Received: {source.name}")
-    counts = source.counts()
-    ends = np.cumsum([source.size] if counts is None else counts)
+    labels = source.labels()
+    if labels is None:
+        labels = np.zeros(source.size, int)
+    by_class = np.argsort(labels, kind="stable")
+    groups = np.split(by_class, np.cumsum(np.bincount(labels))[:-1])
     generator = np.random.default_rng(seed)
-    every = np.arange(source.size)
-    held = np.concatenate([_drawn(group, share, generator) for group in np.split(every, ends[:-1])])
-    kept = np.setdiff1d(every, held)
+    drawn = [_drawn(group, share, generator) for group in groups]
+    held = np.sort(np.concatenate(drawn))
+    kept = np.setdiff1d(by_class, held)
     return Part(source, "train", kept), Part(source, "validation", held)
 
 

@@ -75,9 +75,14 @@ class Source(ABC):
         parsed, label = self.parse(tf.constant(self.find(indices)), tf.constant(indices))
         return self.load(parsed[0]).numpy(), int(label[0])
 
+    def labels(self) -> np.ndarray | None:
+        """Returns the class of each image, or None if unknown without reading them."""
+        return None
+
     def counts(self) -> np.ndarray | None:
         """Returns the number of images per class, or None if unknown without reading them."""
-        return None
+        labels = self.labels()
+        return None if labels is None else np.bincount(labels, minlength=len(self.classes))
 
     def digest(self) -> str:
         """Returns a hash of the classes and of the names of the images, to notice other data.

@@ -45,9 +45,9 @@ class TableSource(Source):
         self._paths = paths
         self._labels = labels.astype(np.int64)
 
-    def counts(self) -> np.ndarray:
-        """Returns the number of images of each class."""
-        return np.bincount(self._labels, minlength=len(self.classes))
+    def labels(self) -> np.ndarray:
+        """Returns the class of each image."""
+        return self._labels
 
     def name_of(self, index: int) -> str:
         """Returns the path of image `index`."""

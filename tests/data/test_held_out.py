@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from data_on_disk import encoded_image, example, write_folder, write_tfrecords
@@ -30,6 +32,17 @@ def test_each_class_is_shared_out_and_no_image_is_in_both(folder, share):
     assert held.tolist() == {0.2: [1, 2, 6], 0.01: [1, 1, 1], 0.99: [1, 9, 30]}[share]
     assert training.classes == validation.classes == folder.classes
     assert (training.split, validation.split) == ("train", "validation")
+
+
+def test_each_class_of_a_table_is_shared_out_in_any_order_of_its_rows(folder, tmp_path):
+    paths = [folder.name_of(index) for index in range(folder.size)]
+    shuffled = np.random.default_rng(0).permutation(folder.size)
+    lines = [f"{paths[index]},{Path(paths[index]).parent.name}" for index in shuffled]
+    (tmp_path / "photos.csv").write_text("\n".join(["path,label", *lines]))
+    training, validation = hold_out(open_source(tmp_path / "photos.csv"), 0.2, seed=3)
+    assert sorted(rows(training) + rows(validation)) == sorted(rows(folder))
+    held = np.bincount([label for _, label in rows(validation)], minlength=3)
+    assert held.tolist() == [1, 2, 6]
 
 
 def test_the_seed_says_which(folder):

@@ -48,10 +48,6 @@ def with_an_empty_folder(data):
     data.mkdir()
 
 
-def with_one_split_alone(data):
-    shutil.rmtree(data / "test")
-
-
 def with_a_class_of_one_image(data):
     for path in sorted((data / "train" / "red").iterdir())[1:]:
         path.unlink()
@@ -75,7 +71,6 @@ def with_a_class_to_validate_alone(data):
     ("spoil", "message"),
     [
         (with_an_empty_folder, r"contains no images"),
-        (with_one_split_alone, r"There are no validation images.*--validation-data"),
         (with_a_class_of_one_image, r"'red' has 1 images, but at least 2 are needed"),
         (with_an_empty_file, r"005\.jpg"),
         (with_a_damaged_file, r"007\.jpg"),

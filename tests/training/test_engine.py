@@ -2,7 +2,9 @@
 
 import csv
 import errno
+import io
 import json
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -13,7 +15,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import toy_runs
+from rich.console import Console
 
+from keras_convnext.classification import evaluate
 from keras_convnext.training import state
 from keras_convnext.training.fitted import FittedModel
 from keras_convnext.training.journal import EMA, RAW, Journal
@@ -46,6 +50,38 @@ def test_without_validation_images_the_last_weights_are_kept_in_half_precision(p
     for classifier in (model, saved):
         assert classifier.layers[-1].compute_dtype == "float32"
         np.testing.assert_allclose(classifier.predict(images, verbose=0).sum(1), 1, rtol=1e-6)
+
+
+@pytest.mark.usefixtures("toy")
+def test_other_data_validates_the_classes_that_it_shares(pictures, tmp_path):
+    """As ImageNet-1K validates ImageNet-22K, which lacks one of its classes."""
+    other = tmp_path / "other" / "validation"
+    for name, source in (("red", "red"), ("blue", "blue"), ("teddy", "white")):
+        shutil.copytree(pictures / "test" / source, other / name)
+    output = io.StringIO()
+    model = toy_runs.toy_train(
+        pictures / "train", tmp_path / "run", epochs=2, learning_rate=1e-2, mixup=0.0, cutmix=0.0,
+        ema_decay=None, validation_data=tmp_path / "other", console=Console(file=output),
+    )  # fmt: skip
+    found = evaluate(
+        model, tmp_path / "other", classes=(tmp_path / "run" / "classes.txt").read_text().split()
+    )
+    assert (found.images, found.excluded, found.missing) == (12, 6, ("teddy",))
+    last = rows_of(tmp_path / "run")[-1]
+    assert float(last["val_accuracy"]) == pytest.approx(found.top1)
+    assert float(last["val_loss"]) == pytest.approx(found.loss, rel=1e-4)
+    assert "Images of 1 validation classes are not evaluated" in output.getvalue()
+    with pytest.raises(ValueError, match="None of the classes, such as 'blues'"):
+        toy_runs.toy_train(
+            toy_runs.make_pictures(tmp_path / "n", 2, 1) / "train", tmp_path / "new",
+            validation_data=renamed(other, tmp_path / "none" / "validation"),
+        )  # fmt: skip
+
+
+def renamed(folder, target):
+    for path in folder.iterdir():
+        shutil.copytree(path, target / f"{path.name}s")
+    return target.parent
 
 
 def points(folder):

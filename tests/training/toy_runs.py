@@ -58,8 +58,11 @@ def register(monkeypatch=None, variant=TOY):
             table[variant.name] = row
 
 
-def toy_train(data, output, *, strategy=None, **own):
-    return train("cifar10", "toy", data, output, {**SETTINGS, **own}, strategy=strategy)
+def toy_train(data, output, *, strategy=None, validation_data=None, console=None, **own):
+    return train(
+        "cifar10", "toy", data, output, {**SETTINGS, **own},
+        strategy=strategy, validation_data=validation_data, console=console,
+    )  # fmt: skip
 
 
 def raise_at(update, number):
