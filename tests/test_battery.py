@@ -40,7 +40,7 @@ def cases():
 
 
 @pytest.mark.usefixtures("no_garbage_collection")
-@pytest.mark.parametrize(("name", "check"), cases())
+@pytest.mark.parametrize(("name", "check"), list(cases()))
 def test_network(name, check, twin_of, tmp_path):
     CHECKS[check](twin_of(name), tmp_path)
 

@@ -324,7 +324,7 @@ def other_formats():
             yield pytest.param(make, kind, marks=[] if often else [pytest.mark.slow])
 
 
-@pytest.mark.parametrize(("make", "kind"), other_formats())
+@pytest.mark.parametrize(("make", "kind"), list(other_formats()))
 def test_other_formats_write_own_heads(make, kind, tmp_path):
     model = made(make)
     difference = export(model, tmp_path / "out", kind)
