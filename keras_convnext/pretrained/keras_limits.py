@@ -51,9 +51,8 @@ def check_graph(config: Any) -> None:
             "of this size needs"
         )
     for each in _dicts(config):
-        if isinstance(layers := each.get("layers"), list) and all(
-            isinstance(layer, dict) for layer in layers
-        ):
+        layers = each.get("layers")
+        if isinstance(layers, list) and "output_layers" in each:
             _check_order(layers, most)
         arguments = each.get("config")
         for name in _REPEATED.get(str(each.get("class_name"))[:100], ()):
@@ -86,34 +85,44 @@ def _calls(config: Any) -> int:
 
 
 def _check_order(layers: list[dict[str, Any]], most: int) -> None:
-    """Checks that layers are called on tensors, most of them made by layers listed before."""
-    places = {layer["name"]: place for place, layer in enumerate(layers)
-              if isinstance(layer.get("name"), str)}  # fmt: skip
-    passes = 1
-    for place, layer in enumerate(layers):
-        nodes = layer.get("inbound_nodes")
-        for node in nodes if isinstance(nodes, list) else ():
-            origins = list(_origins(node))
-            if not origins:
-                # Keras would run the layer at once, and feature maps can be large.
-                raise CheckpointError("The model calls a layer without an input tensor")
-            passes += any(places.get(origin, -1) >= place for origin in origins)
-    if passes * len(layers) > _MOST_PASSES * most:
-        raise CheckpointError("The layers of the model are not in the order in which they run")
+    """Checks that the inputs of each layer exist when Keras calls it, as it does pass by pass.
+
+    Some versions of Keras wait forever for an input that no layer makes.
+    """
+    made = {layer["name"]: int(layer["class_name"] == "InputLayer") for layer in layers}
+    if len(made) < len(layers):
+        raise CheckpointError("Two layers of the model have the same name")
+    waiting = {
+        layer["name"]: [list(_origins(node)) for node in layer["inbound_nodes"]][::-1]
+        for layer in layers
+    }
+    if not all(all(nodes) for nodes in waiting.values()):
+        # Keras would run the layer at once, and feature maps can be large.
+        raise CheckpointError("The model calls a layer without an input tensor")
+    passes = 0
+    while waiting:
+        before = sum(map(len, waiting.values()))
+        for name, nodes in waiting.items():
+            while nodes and all(made.get(origin, 0) > index for origin, index in nodes[-1]):
+                nodes.pop()
+                made[name] += 1
+        waiting = {name: nodes for name, nodes in waiting.items() if nodes}
+        passes += 1
+        if waiting and sum(map(len, waiting.values())) == before:
+            raise CheckpointError("The layers of the model wait for inputs that no layer makes")
+        if passes * len(layers) > _MOST_PASSES * most:
+            raise CheckpointError("The layers of the model are not in the order in which they run")
 
 
-def _origins(node: Any) -> Iterator[str]:
-    """Yields the names of the layers whose outputs are passed to a layer."""
+def _origins(node: Any) -> Iterator[tuple[str, int]]:
+    """Yields the layer and the index of the call that made each input of a call."""
     if isinstance(node, list):  # as in files of tf.keras: (layer, node, tensor, arguments)
-        yield from (
-            each[0] for each in node if isinstance(each, list) and each and isinstance(each[0], str)
-        )
+        yield from ((each[0], each[1]) for each in node)
         return
     for each in _dicts(node):
         if each.get("class_name") == "__keras_tensor__":
-            history = each["config"]["keras_history"]
-            if isinstance(history[0], str):
-                yield history[0]
+            origin, index, *_ = each["config"]["keras_history"]
+            yield origin, index
 
 
 def _dicts(config: Any) -> Iterator[dict[str, Any]]:

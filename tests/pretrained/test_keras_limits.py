@@ -173,6 +173,21 @@ def test_layers_are_called_on_tensors_and_in_order(honest, path):
     with pytest.raises(CheckpointError, match=r"without an input tensor.*x\.keras"):
         load_keras_model(path)
 
+    def waiting(config):
+        config["config"]["layers"][-1]["inbound_nodes"] = [
+            {"args": [tensor_of("d", 0)], "kwargs": {}}
+        ]
+
+    write(path, honest["functional"], waiting)
+    with pytest.raises(CheckpointError, match=r"wait for inputs that no layer makes.*x\.keras"):
+        load_keras_model(path)
+    write(
+        path, honest["functional"],
+        lambda config: config["config"]["layers"].append(config["config"]["layers"][-1]),
+    )  # fmt: skip
+    with pytest.raises(CheckpointError, match=r"have the same name.*x\.keras"):
+        load_keras_model(path)
+
     def chain(count, backwards):
         def change(config):
             source, layer = config["config"]["layers"]
