@@ -24,6 +24,7 @@ from keras_convnext.pictures import (
     open_image,
     read_picture,
 )
+from keras_convnext.resizing import Box, resized
 
 __all__ = [
     "ImageError",
@@ -43,7 +44,6 @@ Pixels = TypeVar("Pixels")  # an array or a tensor
 
 WARP_FROM = 384  # px: from this size on, the whole image is warped to the square, without cropping
 CROPPED_SHARE = 0.875  # below WARP_FROM, the side of the crop divided by the short side
-_BICUBIC = Image.Resampling.BICUBIC
 _LONGEST = 16  # times the short side: in a longer image, only the crop is resized
 
 # Number of classes, and the file with their names in the order of the checkpoints: sorted by
@@ -55,8 +55,9 @@ def load_image(source: ImageSource, size: int = 224) -> np.ndarray:
     """Loads, resizes and crops an image as in the published evaluation.
 
     If `size` is below 384, the short side is resized to `size / 0.875` and the center is cropped;
-    otherwise the whole image is warped to the square. Resizing is bicubic and antialiased, as in
-    Pillow.
+    otherwise the whole image is warped to the square. Resizing is bicubic and antialiased, first
+    along the width and then along the height, as in Pillow up to version 12.1. The pixels do
+    not depend on the installed version.
 
     Example:
 
@@ -104,45 +105,31 @@ def square(image: Image.Image, size: int) -> np.ndarray:
         uint8 array (size, size, 3).
     """
     if size >= WARP_FROM:
-        if _is_long(image):
-            return _resized_box(image, (size, size), (0, 0, image.width, image.height), size)
-        return np.asarray(image.resize((size, size), _BICUBIC))
+        return np.asarray(resized(image, (size, size)))
     short = int(size / CROPPED_SHARE)
     # The long side is truncated to whole pixels and the offsets are rounded, as in torchvision.
     width, height = (short * side // min(image.size) for side in image.size)
     left, top = round((width - size) / 2), round((height - size) / 2)
-    if _is_long(image):
+    if max(image.size) > _LONGEST * min(image.size):
         across, down = image.width / width, image.height / height
         box = (left * across, top * down, (left + size) * across, (top + size) * down)
         return _resized_box(image, (width, height), box, size)
-    image = image.resize((width, height), _BICUBIC)
+    image = resized(image, (width, height))
     return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
-def _is_long(image: Image.Image) -> bool:
-    return max(image.size) > _LONGEST * min(image.size)
-
-
-def _resized_box(
-    image: Image.Image, sides: tuple[int, int], box: tuple[float, float, float, float], size: int
-) -> np.ndarray:
+def _resized_box(image: Image.Image, sides: tuple[int, int], box: Box, size: int) -> np.ndarray:
     """Returns the square that a box becomes if the image is resized to `sides`.
 
-    Only the pixels in the box are resized, in the order of axes that Pillow 13 uses for the whole
-    image.
+    Only the pixels in the box are resized.
     """
     left, top, right, bottom = box
     across, down = (2 * max(side / new, 1) + 1 for side, new in zip(image.size, sides))  # reach
     x, y = max(floor(left - across), 0), max(floor(top - down), 0)
     ends = min(ceil(right + across), image.width), min(ceil(bottom + down), image.height)
     part = image.crop((x, y, *ends))
-    left, top, right, bottom = left - x, top - y, right - x, bottom - y
-    goes_across, goes_down = (side - new for side, new in zip(image.size, sides))
-    if goes_down > 0 and goes_down > 2 * goes_across:
-        part = part.resize((part.width, size), _BICUBIC, (0, top, part.width, bottom))
-        return np.asarray(part.resize((size, size), _BICUBIC, (left, 0, right, size)))
-    part = part.resize((size, part.height), _BICUBIC, (left, 0, right, part.height))
-    return np.asarray(part.resize((size, size), _BICUBIC, (0, top, size, bottom)))
+    box = left - x, top - y, right - x, bottom - y
+    return np.asarray(resized(part, (size, size), box))
 
 
 def _check_size(size: int) -> None:

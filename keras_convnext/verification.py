@@ -16,6 +16,7 @@ from keras_convnext.pretrained.digests import check_digest, file_digest
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.identify import check_network, identify
 from keras_convnext.pretrained.published import published_file
+from keras_convnext.resizing import resized
 
 COCO_TOLERANCE = 1e-3  # the tolerance used by the publishers of the logits
 
@@ -150,5 +151,5 @@ def _readings(image: Image.Image, size: int) -> Iterator[np.ndarray]:
         width, height = image.size
         for short in (size, 256):
             sizes.append((short * width // min(image.size), short * height // min(image.size)))
-    for resized in sizes:
-        yield np.asarray(image.resize(resized, Image.Resampling.BICUBIC))
+    for each in sizes:
+        yield np.asarray(resized(image, each))

@@ -1,10 +1,12 @@
 import io
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import pytest
 import torch_reference
 from PIL import Image
+from pillow_reference import width_first
 
 from keras_convnext.preprocessing import (
     ImageError,
@@ -22,15 +24,25 @@ SAMPLES = Path(__file__).parent.parent.parent / "shared" / "data" / "imagenet_sa
 
 
 def published_transform(size):
-    """The evaluation transform of the official code, made of torchvision's parts."""
+    """The evaluation transform of the official code, made of torchvision's parts.
+
+    torchvision resizes with Pillow, which then resized the width first.
+    """
     torch_reference.declare_torchvision_operators()
     from torchvision import transforms
 
     bicubic = transforms.InterpolationMode.BICUBIC
     if size >= 384:
-        return transforms.Resize((size, size), interpolation=bicubic)
-    resize = transforms.Resize(int(size / (224 / 256)), interpolation=bicubic)
-    return transforms.Compose([resize, transforms.CenterCrop(size)])
+        transform = transforms.Resize((size, size), interpolation=bicubic)
+    else:
+        resize = transforms.Resize(int(size / (224 / 256)), interpolation=bicubic)
+        transform = transforms.Compose([resize, transforms.CenterCrop(size)])
+
+    def with_the_pillow_of_then(image):
+        with mock.patch.object(Image.Image, "resize", width_first):
+            return transform(image)
+
+    return with_the_pillow_of_then
 
 
 def picture(width, height, mode="RGB", seed=0):
@@ -47,7 +59,9 @@ def encoded(image, format="PNG", **options):
 
 
 @pytest.mark.parametrize("size", [224, 288, 384])
-@pytest.mark.parametrize("side", [(500, 375), (333, 500), (224, 224), (90, 61), (257, 1025)])
+@pytest.mark.parametrize(
+    "side", [(500, 375), (333, 500), (224, 224), (90, 61), (257, 1025), (480, 640)]
+)
 def test_pixels_are_exactly_those_of_the_published_transform(side, size):
     image = picture(*side)
     np.testing.assert_array_equal(load_image(image, size), published_transform(size)(image))

@@ -104,4 +104,4 @@ def _message(error: Exception) -> str:
 
 def _everything(height: tf.Tensor, width: tf.Tensor) -> Placement:
     window = tf.stack([0, 0, height, width])
-    return Placement(window, tf.ones((2,)), tf.zeros((2,)), tf.zeros((2,), tf.int64))
+    return Placement(window, tf.ones((2,)), tf.zeros((2,)))

@@ -46,7 +46,6 @@ class Placement(NamedTuple):
     window: tf.Tensor  # int32 (4,): top, left, height, width
     scale: tf.Tensor  # float32 (2,): square pixels per window pixel, vertically and horizontally
     translation: tf.Tensor  # float32 (2,): window corner in the square, vertically, horizontally
-    shrinkage: tf.Tensor  # int64 (2,): pixels by which height and width shrink
 
 
 # Chooses the window for an image's height and width.

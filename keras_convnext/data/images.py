@@ -1,9 +1,7 @@
 """Decodes and resizes image files to squares inside `tf.data`, with the same pixels as Pillow.
 
-Images are decoded as in Pillow, JPEGs only inside the crop. They are resized as in Pillow: bicubic
-and antialiased, along one axis, rounded to whole gray levels, then along the other. The order
-changes sharp edges by some levels, and is that of Pillow 13: horizontally first, unless the height
-shrinks much more than the width. (Older versions always resized horizontally first.)
+Images are decoded as in Pillow, JPEGs only inside the crop. They are resized as in `resizing`:
+bicubic and antialiased, first along the width, rounded to whole gray levels, then along the height.
 """
 
 import math
@@ -12,6 +10,7 @@ import tensorflow as tf
 
 from keras_convnext.data.decoding import Decoder, Placement, decode_by_pillow, decode_window
 from keras_convnext.preprocessing import CROPPED_SHARE, WARP_FROM
+from keras_convnext.resizing import TALLEST
 
 TRIES = 10  # boxes drawn until one lies within the image
 
@@ -148,9 +147,7 @@ def random_box(
 
 
 def _warped(box: tf.Tensor, size: int) -> Placement:
-    sides = box[2:]
-    shrinkage = tf.cast(sides - size, tf.int64)
-    return Placement(box, size / tf.cast(sides, tf.float32), tf.zeros((2,)), shrinkage)
+    return Placement(box, size / tf.cast(box[2:], tf.float32), tf.zeros((2,)))
 
 
 def _central(height: tf.Tensor, width: tf.Tensor, size: int) -> Placement:
@@ -167,26 +164,23 @@ def _central(height: tf.Tensor, width: tf.Tensor, size: int) -> Placement:
     window = tf.concat([start, end - start], 0)
     translation = tf.cast(start, tf.float64) / step - corner
     scale = tf.cast(1 / step, tf.float32)
-    return Placement(window, scale, tf.cast(translation, tf.float32), longest - resized)
+    return Placement(window, scale, tf.cast(translation, tf.float32))
 
 
 def _resize(window: tf.Tensor, placement: Placement, size: int) -> tf.Tensor:
     """Resizes (H, W, 3) to (size, size, 3)."""
-    _, (down, right), (top, left), (height_off, width_off) = (
-        tf.unstack(field) for field in placement
-    )
+    (down, right), (top, left) = tf.unstack(placement.scale), tf.unstack(placement.translation)
+    height, width, _ = tf.unstack(tf.shape(window))
+    lines = tf.reshape(window, (height, -1))
 
-    lines = tf.reshape(window, (tf.shape(window)[0], -1))
-
-    def rows_first() -> tf.Tensor:
+    def width_first() -> tf.Tensor:
         return _resize_columns(_resize_rows(lines, right, left, size), down, top, size)
 
-    def columns_first() -> tf.Tensor:
+    def height_first() -> tf.Tensor:
         return _resize_rows(_resize_columns(lines, down, top, size), right, left, size)
 
-    much_height_goes = (height_off > 0) & (height_off > 2 * width_off)
-    lines = tf.cond(much_height_goes, columns_first, rows_first)
-    return tf.reshape(lines, (size, size, 3))
+    narrow = (height > TALLEST * size) & (width < size)
+    return tf.reshape(tf.cond(narrow, height_first, width_first), (size, size, 3))
 
 
 def _resize_rows(

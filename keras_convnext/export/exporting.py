@@ -11,7 +11,6 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from PIL import Image
 
 from keras_convnext.export.artifact import MANIFEST, Artifact, Difference, compare, require
 from keras_convnext.export.formats import FORMATS, Order
@@ -25,6 +24,7 @@ from keras_convnext.preprocessing import (
     open_image,
 )
 from keras_convnext.printable import PrintableMessage, printable
+from keras_convnext.resizing import resized
 from keras_convnext.shipped import shipped
 
 # Allowed differences of the logits from the live model's, relative to the largest logit.
@@ -215,7 +215,7 @@ def _samples(images: str | Path | None, size: int | tuple[int, int], channels: i
 def _image(path: Path, size: int | tuple[int, int]) -> np.ndarray:
     if isinstance(size, int):
         return load_image(path, size)
-    return np.asarray(open_image(path).resize(size[::-1], Image.Resampling.BICUBIC))
+    return np.asarray(resized(open_image(path), size[::-1]))
 
 
 def _preparation(size: int | tuple[int, int]) -> str:

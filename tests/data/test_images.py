@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from pillow_reference import width_first
 
 from keras_convnext.data.images import evaluation_image, random_box, training_crop
 from keras_convnext.preprocessing import load_image
@@ -26,7 +27,7 @@ def crop_by_pillow(data, seed, size):
     box = random_box(image.height, image.width, seed, SCALE, RATIO).numpy()
     top, left, height, width = box.tolist()
     image = image.crop((left, top, left + width, top + height))
-    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC)).astype(int)
+    return np.asarray(width_first(image, (size, size))).astype(int)
 
 
 def assert_equal(ours, theirs):
