@@ -13,6 +13,7 @@ import tensorflow as tf
 from damaged_pictures import PNG, chunk
 from PIL import Image
 
+from keras_convnext.data import decoding
 from keras_convnext.data.images import evaluation_image
 from keras_convnext.demo.answers import Classifier, UploadError, answer
 from keras_convnext.export import saved_model
@@ -105,6 +106,21 @@ def test_damaged_pngs_are_read_or_refused_without_a_word(name, tmp_path, recwarn
         with pytest.raises(UploadError, match=r"upload\.jpg"):
             by_page(data, tmp_path)
     assert not recwarn.list
+
+
+def test_a_chunk_that_claims_much_memory_is_not_given_to_tensorflow():
+    names = ("iTXt", "tEXt", "zTXt", "iCCP", "sPLT", "eXIf", "pCAL", "sCAL")
+    png = encoded(Image.new("RGB", (40, 30)), "PNG")
+    huge = [png[:33] + struct.pack(">I", 2**28) + name.encode() + png[33:] for name in names]
+    honest = encoded(Image.effect_noise((400, 300), 90).convert("RGB"), "PNG", icc_profile=b"x" * 9)
+    readable = saved_model.decode(tf.constant([*huge, png, honest]), 32)[1].numpy()
+    assert readable.tolist() == [False] * len(huge) + [True, True]
+    for data in huge:
+        assert not decoding.has_modest_chunks(tf.constant(data))
+        assert not decoding._is_plain_png(tf.constant(data))
+    assert decoding._is_plain_png(tf.constant(honest))
+    within = PNG + chunk(b"IHDR", bytes(13)) + chunk(b"IDAT", b"\x10\0\0\0tEXt")
+    assert decoding.has_modest_chunks(tf.constant(within))
 
 
 def test_pillows_warnings_are_hidden_only_while_it_reads():

@@ -26,6 +26,8 @@ from keras_convnext.pictures import (
 _MARGIN = 2
 
 _PNG = b"\x89PNG\r\n\x1a\n"
+# The length of a chunk, whose upper byte is not zero, and its type.
+_HUGE_CHUNK = r"(?s)\C*[\x01-\x7f]\C\C\C(?:iTXt|tEXt|zTXt|iCCP|sPLT|eXIf|pCAL|sCAL|hIST)\C*"
 _TABLES = b"\xff\xdb"  # JPEG quantization tables, which follow all metadata
 _EXIF = b"\xff\xe1"  # a JPEG segment that may contain EXIF or XMP
 _METADATA = 2**16  # bytes searched for EXIF at the start of a file, and at the end of a PNG
@@ -139,10 +141,31 @@ def _is_plain_png(encoded: tf.Tensor) -> tf.Tensor:
     def is_plain() -> tf.Tensor:
         sides = tf.stack([number(encoded, 16, 4), number(encoded, 20, 4)])
         turned = _is_turned(tf.strings.join([_head(encoded), _tail(encoded)]))
-        return (number(encoded, 24, 1) <= 8) & _is_small(sides) & ~turned
+        modest = has_modest_chunks(encoded)
+        return (number(encoded, 24, 1) <= 8) & _is_small(sides) & ~turned & modest
 
     is_png = begins(encoded, _PNG) & (tf.strings.length(encoded) > 33)  # length of the header
     return tf.cond(is_png, is_plain, lambda: tf.constant(False))
+
+
+def has_modest_chunks(encoded: tf.Tensor) -> tf.Tensor:
+    """Whether no chunk of metadata in a PNG claims more than the file, which TensorFlow allocates.
+
+    The chunks are followed only if one seems to claim 16 MB, as in one of a thousand megabytes of
+    pixels.
+    """
+    length = tf.cast(tf.strings.length(encoded), tf.float64)
+
+    def follow(start: tf.Tensor, _: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        claimed = number(encoded, tf.cast(start, tf.int32), 4)
+        return start + 12 + claimed, claimed <= length
+
+    def chunks() -> tf.Tensor:
+        first = tf.constant(len(_PNG), tf.float64), tf.constant(True)
+        return tf.while_loop(lambda start, few: few & (start + 8 <= length), follow, first)[1]
+
+    is_suspect = tf.strings.regex_full_match(encoded, _HUGE_CHUNK)
+    return tf.cond(is_suspect, chunks, lambda: tf.constant(True))
 
 
 def _is_small(sides: tf.Tensor) -> tf.Tensor:
@@ -189,7 +212,9 @@ def begins(encoded: tf.Tensor, magic: bytes) -> tf.Tensor:
     return tf.strings.substr(encoded, 0, len(magic)) == magic
 
 
-def number(encoded: tf.Tensor, start: int, length: int, little_endian: bool = False) -> tf.Tensor:
+def number(
+    encoded: tf.Tensor, start: int | tf.Tensor, length: int, little_endian: bool = False
+) -> tf.Tensor:
     """Reads an unsigned integer from a file that is long enough, as float64 ()."""
     digits = tf.io.decode_raw(tf.strings.substr(encoded, start, length), tf.uint8)
     digits = digits[::-1] if little_endian else digits

@@ -6,7 +6,13 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
-from keras_convnext.data.decoding import begins, has_few_scans, number, turned_upright
+from keras_convnext.data.decoding import (
+    begins,
+    has_few_scans,
+    has_modest_chunks,
+    number,
+    turned_upright,
+)
 from keras_convnext.data.images import evaluation_image
 from keras_convnext.export.warm_up import write_warm_up
 from keras_convnext.pictures import MOST_SCANS
@@ -185,6 +191,11 @@ def _pixels_of(encoded: tf.Tensor) -> tf.Tensor:
         with tf.control_dependencies([few]):
             return tf.reduce_prod(tf.cast(tf.io.extract_jpeg_shape(encoded)[:2], tf.float64))
 
+    def of_png() -> tf.Tensor:
+        modest = tf.debugging.Assert(has_modest_chunks(encoded), ["a huge chunk"])
+        with tf.control_dependencies([modest]):
+            return product(16, 20, 4)
+
     def product(width: int, height: int, length: int, little_endian: bool = False) -> tf.Tensor:
         sides = (number(encoded, start, length, little_endian) for start in (width, height))
         return tf.reduce_prod(tf.stack(list(sides)))
@@ -192,7 +203,7 @@ def _pixels_of(encoded: tf.Tensor) -> tf.Tensor:
     pixels = tf.case(
         [
             (tf.io.is_jpeg(encoded), of_jpeg),
-            (begins(encoded, b"\x89PNG"), lambda: product(16, 20, 4)),
+            (begins(encoded, b"\x89PNG"), of_png),
             (begins(encoded, b"GIF8"), lambda: product(6, 8, 2, little_endian=True)),
             (begins(encoded, b"RIFF"), lambda: _pixels_of_webp(encoded)),
         ],
