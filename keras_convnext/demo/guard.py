@@ -35,6 +35,8 @@ READ = re.compile(
     r"|/gradio_api/(info|startup-events|app_id|user|login_check|theme\.css)/?"
 )
 UPLOAD, ASK = "/gradio_api/upload", "/gradio_api/run/"
+LARGE = 4 * 2**20  # bytes of an upload that are read at once
+LARGE_RATE = 20e6  # bytes per second of all larger uploads together, beyond that
 MOST_HEADERS = 2**16  # bytes of a form besides the file, or of a question
 SECONDS = 120  # until a request must have arrived
 LONGEST_NAME = 255
@@ -70,6 +72,7 @@ class Guard:
             {host.strip("[]"), "localhost", "127.0.0.1", "::1"} if _is_local(host) else None
         )
         self._running = 0
+        self._turn = asyncio.Lock()  # of the larger uploads, first come, first served
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request, or passes it on."""
@@ -111,7 +114,9 @@ class Guard:
         """Keeps the one file of a form, and answers with its token."""
         space = Space(self._uploads)
         try:
-            file, name = await asyncio.wait_for(_file_of(scope, receive, space), SECONDS)
+            file, name = await asyncio.wait_for(
+                _file_of(scope, receive, space, self._turn), SECONDS
+            )
         except REFUSED as error:
             space.free()
             return await _refuse(*_reason(error), scope, receive, send)
@@ -142,7 +147,9 @@ class Guard:
             leaving.cancel()
 
 
-async def _file_of(scope: Scope, receive: Receive, space: Space) -> tuple[Any, str]:
+async def _file_of(
+    scope: Scope, receive: Receive, space: Space, turn: asyncio.Lock
+) -> tuple[Any, str]:
     """Reads a form with one file into a file without a name, and returns it and its title."""
 
     async def counted() -> dict[str, Any]:
@@ -151,6 +158,9 @@ async def _file_of(scope: Scope, receive: Receive, space: Space) -> tuple[Any, s
         if space.count + count > MOST_BYTES + MOST_HEADERS:
             raise TooLargeError
         space.grow(count)
+        if space.count > LARGE:
+            async with turn:
+                await asyncio.sleep(count / LARGE_RATE)
         return message
 
     if not Headers(scope=scope).get("content-type", "").startswith("multipart/form-data"):

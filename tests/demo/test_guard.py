@@ -240,6 +240,18 @@ def test_an_upload_over_the_limit_is_refused_while_it_comes(page):
         assert send(page, bytes(size)).status_code == status
 
 
+def test_large_uploads_take_turns_and_ordinary_ones_do_not_wait(page, monkeypatch):
+    monkeypatch.setattr(guard_module, "LARGE_RATE", 1e5)  # ten seconds for a megabyte
+    sending = threading.Thread(target=send, args=(page, bytes(5 * 2**20)))
+    sending.start()
+    until(lambda: page.uploads._stored > guard_module.LARGE)
+    for _ in range(3):
+        assert send(page, bytes(2**20)).status_code == 200
+        assert sending.is_alive()
+    monkeypatch.setattr(guard_module, "LARGE_RATE", 1e9)
+    sending.join()
+
+
 def test_the_name_of_an_upload_is_escaped_and_short(page):
     token = send(page, b"", name="/etc/\u202e" + "x" * 300 + ".jpg").json()[0]
     line = line_of(ask(page, {"path": token}))
