@@ -20,6 +20,8 @@ from keras_convnext.pretrained.errors import CheckpointError
 _FEW_ELEMENTS = 1 << 16
 # Elements of one feature map, per image if the batch size is open: 67 megapixels of 4 channels.
 _LARGEST_TENSOR = 1 << 28
+# Symbolic tensors: a layer call makes a few. Some versions of Keras repeat a call that fails.
+_MOST_TENSORS = 100_000
 _FEW_CALLS, _BYTES_PER_CALL = 3000, 64  # the entry of a layer that is called once has 300 bytes
 _MOST_PASSES = 100  # of Keras over the layers, one for each that is used before it is listed
 
@@ -149,6 +151,7 @@ class Limits:
     def __init__(self, elements: int) -> None:
         self._room = elements + _FEW_ELEMENTS
         self._elements = elements
+        self._tensors = 0
         self.refusal: str | None = None
 
     @contextmanager
@@ -177,6 +180,9 @@ class Limits:
             )
 
     def _check_tensor(self, shape: Any, *_: Any, **__: Any) -> None:
+        self._tensors += 1
+        if self._tensors > _MOST_TENSORS:
+            self._refuse(f"Building the model takes more than {_MOST_TENSORS:,} tensors")
         if _size(shape) > _LARGEST_TENSOR:
             self._refuse(
                 f"A feature map has more than the limit of {_LARGEST_TENSOR:,} elements: "

@@ -331,6 +331,8 @@ def test_the_limits_are_those_of_one_thread_and_one_load():
         other.join()
         with pytest.raises(CheckpointError, match="more weights"):
             keras.Variable("zeros", shape=(1 << 17,))
+        with pytest.raises(CheckpointError, match="takes more than 100,000 tensors"):
+            [keras.KerasTensor((1,)) for _ in range(100_001)]
     assert made[0].shape == (1 << 17,)
     assert keras.Variable("zeros", shape=(1 << 17,)).shape == (1 << 17,)
     assert "__init__" not in vars(keras.Variable)
