@@ -1,13 +1,14 @@
 """AdamW as in the official code, for `model.fit` on every backend."""
 
 import math
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 from keras import ops
 
-from keras_convnext.training.layer_decay import HEAD, layer_groups
+from keras_convnext.training.layer_decay import decay_steps
 
 
 @keras.saving.register_keras_serializable(package="keras_convnext")
@@ -16,8 +17,8 @@ class AdamW(keras.optimizers.Optimizer):
 
     Results match `torch.optim.AdamW` on TensorFlow, JAX and PyTorch. Tensors of rank 1 (biases,
     norms and layer scales) have no weight decay. The learning rate of each variable, and with it
-    the decoupled weight decay, is scaled by `layer_decay ** (13 - group)`, with the groups from
-    `layer_groups`.
+    the decoupled weight decay, is multiplied by `layer_decay` for each group of layers between its
+    own and the head.
 
     `keras.optimizers.AdamW` has no layer-wise learning rates, cannot accumulate gradients under a
     strategy (keras issue 20582), and updates the average for every accumulated batch.
@@ -38,6 +39,13 @@ class AdamW(keras.optimizers.Optimizer):
         epsilon: float. Added after the bias correction, as in PyTorch. Defaults to 1e-8.
         layer_decay: float. Learning rate factor from one group of layers to the group below it.
             Defaults to 1.
+        layer_groups: str. The groups: "official" for classifiers, "single" (each block is one),
+            "layer_wise" for detection or "stage_wise" for segmentation; see `decay_steps`.
+            Defaults to "official".
+        frozen: str or None. Regular expression; variables whose path contains a match are not
+            trained, such as `"stem|stages_0"`. Defaults to None.
+        no_decay: str or None. Regular expression; variables whose path contains a match have no
+            weight decay, in addition to those of rank 1. Defaults to None.
         frozen_steps: int. Number of updates at the start in which only the head is trained.
             Defaults to 0.
         name: str. Defaults to "adamw".
@@ -59,6 +67,9 @@ class AdamW(keras.optimizers.Optimizer):
         beta_2: float = 0.999,
         epsilon: float = 1e-8,
         layer_decay: float = 1.0,
+        layer_groups: str = "official",
+        frozen: str | None = None,
+        no_decay: str | None = None,
         frozen_steps: int = 0,
         name: str = "adamw",
         **kwargs: Any,
@@ -68,6 +79,9 @@ class AdamW(keras.optimizers.Optimizer):
         self.beta_2 = beta_2
         self.epsilon = epsilon
         self.layer_decay = layer_decay
+        self.layer_groups = layer_groups
+        self.frozen = frozen
+        self.no_decay = no_decay
         self.frozen_steps = frozen_steps
         self.skips_overflows = False  # LossScaleOptimizer sets it
 
@@ -80,7 +94,14 @@ class AdamW(keras.optimizers.Optimizer):
             self.skipped = self.add_variable((), dtype="int", name="skipped_updates")
         self._momentums = self.add_optimizer_variables(variables, "momentum")
         self._velocities = self.add_optimizer_variables(variables, "velocity")
-        self._groups = layer_groups([variable.path for variable in variables])
+        paths = [variable.path for variable in variables]
+        self._decay_steps = decay_steps(paths, self.layer_groups)
+        self._is_frozen = [bool(self.frozen and re.search(self.frozen, path)) for path in paths]
+        if any(self._is_frozen) == all(self._is_frozen) and self.frozen:
+            raise ValueError(
+                "frozen must match some variables, but not all of them. "
+                f"Received: frozen={self.frozen!r}"
+            )
 
     @property
     def averages(self) -> list[keras.Variable]:
@@ -99,12 +120,18 @@ class AdamW(keras.optimizers.Optimizer):
         return super()._get_current_learning_rate()
 
     def _use_weight_decay(self, variable: Any) -> bool:
+        if self.no_decay and re.search(self.no_decay, variable.path):
+            return False
         return len(variable.shape) > 1 and super()._use_weight_decay(variable)
 
     def _backend_apply_gradients(
         self, grads: Sequence[Any], trainable_variables: Sequence[keras.Variable]
     ) -> None:
         indices = [self._get_variable_index(variable) for variable in trainable_variables]
+        grads = [  # also without influence on the global norm
+            ops.zeros_like(gradient) if self._is_frozen[index] else gradient
+            for index, gradient in zip(indices, grads)
+        ]
         if keras.config.backend() == "tensorflow":
             from keras_convnext.training import tensorflow_updates
 
@@ -188,8 +215,8 @@ class AdamW(keras.optimizers.Optimizer):
         rate = ops.cast(self._get_current_learning_rate(), "float32")
         of_trunk = ops.where(updates < self.frozen_steps, 0.0, rate)
         return [
-            (rate if group == HEAD else of_trunk) * self.layer_decay ** (HEAD - group)
-            for group in (self._groups[index] for index in indices)
+            (of_trunk if steps else rate) * (self.layer_decay**steps * (not frozen))
+            for steps, frozen in ((self._decay_steps[i], self._is_frozen[i]) for i in indices)
         ]
 
     def _decays(self, index: int) -> bool:
@@ -236,6 +263,9 @@ class AdamW(keras.optimizers.Optimizer):
             "beta_2": self.beta_2,
             "epsilon": self.epsilon,
             "layer_decay": self.layer_decay,
+            "layer_groups": self.layer_groups,
+            "frozen": self.frozen,
+            "no_decay": self.no_decay,
             "frozen_steps": self.frozen_steps,
         }
 

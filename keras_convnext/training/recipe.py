@@ -21,6 +21,10 @@ class Optimizer:
         algorithm: str. One of `ALGORITHMS`.
         layer_decay: float. Learning rate factor from one group of layers to the group below it; 1
             to disable layer-wise decay.
+        layer_groups: str. The groups of layers, one of `GROUPINGS`; see `AdamW`.
+        frozen: str or None. Regular expression for the paths of weights that are not trained.
+        no_decay: str or None. Regular expression for the paths of weights without weight decay, in
+            addition to those of rank 1.
         clip_norm: float or None. Maximum global norm of the gradients.
         ema_decay: float or None. Decay of the moving average of the weights.
     """
@@ -29,6 +33,9 @@ class Optimizer:
     weight_decay: float
     algorithm: str = "adamw"
     layer_decay: float = 1.0
+    layer_groups: str = "official"
+    frozen: str | None = None
+    no_decay: str | None = None
     clip_norm: float | None = None
     ema_decay: float | None = None
 

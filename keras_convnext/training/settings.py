@@ -3,6 +3,7 @@
 import difflib
 import json
 import math
+import re
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping
@@ -10,6 +11,7 @@ from dataclasses import fields, is_dataclass, replace
 from typing import Any, NamedTuple, TypeGuard
 
 from keras_convnext.printable import printable
+from keras_convnext.training.layer_decay import GROUPINGS
 from keras_convnext.training.recipe import (
     ALGORITHMS,
     DECAYS,
@@ -256,6 +258,14 @@ def choice(values: Collection[str]) -> Rule:
     return Rule(f"one of {', '.join(values)}", lambda value: value in values)
 
 
+def _is_pattern(value: str) -> bool:
+    try:
+        re.compile(value)
+    except re.error:
+        return False
+    return True
+
+
 COUNT = Rule("a positive integer", lambda value: value >= 1)
 SHARE = Rule("a number in [0, 1]", lambda value: 0 <= value <= 1)
 BELOW_ONE = Rule("a number in [0, 1)", lambda value: 0 <= value < 1)
@@ -265,11 +275,16 @@ RANGE = Rule("two numbers above 0, the smaller one first", lambda pair: 0 < pair
 UP_TO_ONE = Rule("a number in (0, 1]", lambda value: 0 < value <= 1)
 FROM_ZERO_INTEGER = Rule("an integer of at least 0", lambda value: value >= 0)
 
+PATTERN = Rule("a regular expression", _is_pattern)
+
 RULES: dict[str, Rule] = {
     "optimizer.learning_rate": ABOVE_ZERO,
     "optimizer.weight_decay": FROM_ZERO,
     "optimizer.algorithm": choice(ALGORITHMS),
     "optimizer.layer_decay": UP_TO_ONE,
+    "optimizer.layer_groups": choice(GROUPINGS),
+    "optimizer.frozen": PATTERN,
+    "optimizer.no_decay": PATTERN,
     "optimizer.clip_norm": ABOVE_ZERO,
     "optimizer.ema_decay": SHARE,
     "schedule.epochs": COUNT,

@@ -1,7 +1,7 @@
 import pytest
 
 from keras_convnext import ConvNeXt, ConvNeXtIsotropic
-from keras_convnext.training.layer_decay import layer_groups
+from keras_convnext.training.layer_decay import GROUPINGS, decay_steps, layer_groups
 
 
 def groups_of(model):
@@ -62,3 +62,46 @@ def test_blocks_that_are_one_layer_and_trunks_with_a_name_are_in_the_same_groups
     isotropic = [f"{prefix}blocks_{block}/dwconv/kernel" for block in range(12)]
     other = "right_stages_2_blocks_26/gamma"
     assert layer_groups([*isotropic, other])[:12] == list(range(1, 13))
+
+
+PATHS = [
+    "stem_conv/kernel", "stages_0_blocks_2/gamma", "downsample_1_norm/gamma",
+    "stages_1_blocks_0/pwconv1/kernel", "downsample_2_conv/kernel", "stages_2_blocks_2/gamma",
+    "stages_2_blocks_3/gamma", "stages_2_blocks_8/gamma", "downsample_3_conv/bias",
+    "stages_3_blocks_1/norm/beta", "norm3/gamma", "decode_head/kernel",
+]  # fmt: skip
+OTHERS = [f"stages_{stage}_blocks_2/gamma" for stage in (0, 1, 3)]
+
+
+@pytest.mark.parametrize(
+    ("grouping", "expected"),
+    [  # the exponents of OpenMMLab's constructor with num_layers=6, and of ConvNeXt V2's "single"
+        ("layer_wise", [7, 6, 5, 5, 4, 4, 3, 2, 1, 1, 0, 0]),
+        ("stage_wise", [7, 6, 7, 5, 7, 4, 4, 4, 7, 3, 0, 0]),
+        ("single", [18, 16, 15, 15, 12, 10, 9, 4, 3, 2, 0, 0]),
+        ("official", [13, 12, 11, 11, 10, 10, 9, 8, 1, 1, 0, 0]),
+    ],
+)
+def test_tiny_is_grouped_as_in_the_published_runs(grouping, expected):
+    assert decay_steps([*PATHS, *OTHERS], grouping)[: len(PATHS)] == expected
+
+
+@pytest.mark.parametrize(
+    ("grouping", "expected"),
+    [
+        ("layer_wise", [13, 12, 11, 11, 10, 10, 9, 8, 1, 1, 0, 0]),
+        ("stage_wise", [13, 12, 13, 11, 13, 10, 10, 10, 13, 9, 0, 0]),
+        ("single", [36, 34, 33, 33, 30, 28, 27, 22, 3, 2, 0, 0]),
+    ],
+)
+def test_small_to_xlarge_are_grouped_as_in_the_published_runs(grouping, expected):
+    paths = [*PATHS, *OTHERS, "stages_2_blocks_26/gamma"]
+    assert decay_steps(paths, grouping)[: len(PATHS)] == expected
+
+
+@pytest.mark.parametrize("grouping", GROUPINGS)
+def test_an_isotropic_network_has_groups(grouping):
+    paths = ["stem_conv/kernel", *(f"blocks_{block}/gamma" for block in range(18)), "head/kernel"]
+    steps = decay_steps(paths, grouping)
+    assert steps == sorted(steps, reverse=True)
+    assert steps[-1] == 0 < steps[-2]

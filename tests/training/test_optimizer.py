@@ -80,6 +80,34 @@ def test_each_step_is_that_of_pytorch(layer_decay):
             assert np.abs(found - expected).max() <= 1e-6 * np.abs(expected).max()
 
 
+def test_frozen_weights_and_those_without_decay_are_pytorchs():
+    """Frozen ones do not count for the norm of the gradients either."""
+    held, clip = variables(), 0.1
+    parameters = [torch.nn.Parameter(torch.tensor(value)) for value in values(held)]
+    _, norm, kernel, bias = parameters
+    groups = [
+        {"params": [norm, bias], "weight_decay": 0.0},
+        {"params": [kernel], "weight_decay": 0.0},
+    ]
+    reference = torch.optim.AdamW(groups, lr=1e-2, eps=1e-8)
+    optimizer = AdamW(1e-2, 0.3, frozen="^stem", no_decay="^head/kernel$", global_clipnorm=clip)
+    for step in range(6):
+        apply(optimizer, held, gradients(step))
+        for parameter, gradient in zip(parameters, gradients(step)):
+            parameter.grad = torch.tensor(gradient)
+        torch.nn.utils.clip_grad_norm_([norm, kernel, bias], clip)
+        reference.step()
+        for found, parameter in zip(values(held), parameters):
+            np.testing.assert_allclose(found, parameter.detach().numpy(), rtol=1e-5, atol=1e-7)
+    again = AdamW.from_config(optimizer.get_config())
+    assert (again.frozen, again.no_decay, again.layer_groups) == (
+        "^stem", "^head/kernel$", "official",
+    )  # fmt: skip
+    for pattern in ("nothing", ""):
+        with pytest.raises(ValueError, match="match some variables, but not all"):
+            AdamW(frozen=pattern or ".").build(held)
+
+
 @pytest.mark.skipif(keras.config.backend() != "tensorflow", reason="a graph of TensorFlow")
 def test_weights_decay_once_nobody_has_to_read_them_any_more():
     """Before their gradient is there, TensorFlow would keep a copy of each for those who do."""
