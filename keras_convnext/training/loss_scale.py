@@ -20,19 +20,19 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
 
     Args:
         inner_optimizer: AdamW or Muon. The optimizer to wrap.
-        *args, **kwargs: `initial_scale`, `dynamic_growth_steps` (the number of updates without
+        **kwargs: `initial_scale`, `dynamic_growth_steps` (the number of updates without
             overflow after which the scale doubles) and `name`, as in
             `keras.optimizers.LossScaleOptimizer`.
     """
 
-    def __init__(self, inner_optimizer: AdamW, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, inner_optimizer: AdamW, **kwargs: Any) -> None:
         if not isinstance(inner_optimizer, AdamW):
             raise ValueError(
                 "inner_optimizer must be AdamW or Muon from keras_convnext.training. For others, "
                 "use keras.optimizers.LossScaleOptimizer. "
                 f"Received: inner_optimizer={inner_optimizer}"
             )
-        super().__init__(inner_optimizer, *args, **kwargs)
+        super().__init__(inner_optimizer, **kwargs)
         inner_optimizer.skips_overflows = True
 
     def apply(

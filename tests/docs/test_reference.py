@@ -45,7 +45,7 @@ ELSEWHERE = {
 }  # fmt: skip
 INTERNAL = {
     "arithmetic", "call_graph", "class_list", "cli", "jax_cpu", "lazy", "pillow_output",
-    "pixel_levels", "printable", "serialization", "shipped", "signature", "tasks",
+    "pixel_levels", "printable", "resizing", "serialization", "shipped", "signature", "tasks",
     "tensorflow_cpu", "tensorflow_only", "trunks",
 }  # fmt: skip
 
