@@ -24,6 +24,7 @@ PARTS = {
     "classification.rand_augment": ("rand_augment",),
     "classification.recipes": ("Input", "Network", "Targets"),
     "data.checks": ("check_images",),
+    "memory_errors": ("OutOfMemoryError",),
     "data.errors": ("DataError", "DataWarning"),
     "data.held_out": ("hold_out",),
     "data.images": ("evaluation_image", "training_crop"),
