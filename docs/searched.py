@@ -5,7 +5,12 @@ They become entries of the index, which the search lists first.
 
 WORDS = {
     "README.md": ("license",),
-    "docs/everyday.md": ("embedding", "feature extraction", "gradient accumulation"),
+    "docs/everyday.md": (
+        "embedding",
+        "feature extraction",
+        "gradient accumulation",
+        "normalization",
+    ),
     "docs/export.md": ("export", "onnx", "int8", "litert", "tflite", "openvino"),
     "docs/files.md": ("safetensors", "pth", "state_dict"),
     "docs/scaling.md": ("multiple gpus", "multi-gpu", "distributed training"),
@@ -13,4 +18,4 @@ WORDS = {
     "examples/fine_tune.ipynb": ("finetune", "finetuning", "transfer learning"),
     "docs/security.md": ("untrusted", "malware"),
     "weights/README.md": ("offline", "proxy", "mirror", "download", "cache"),
-}
+}  # fmt: skip

@@ -63,7 +63,7 @@ def test_the_network_in_a_model_is_told_by_its_file(make, suffix, tmp_path):
     model, path = made(make), tmp_path / f"x{suffix}"
     model.save(path) if suffix == ".keras" else model.save_weights(path)
     variant, classes, *_ = identify(path)
-    assert (variant.depths, variant.dims, classes) == ((1, 2), (8, 16), 3)
+    assert (variant.depths, variant.dims, classes) == ((1, 1), (8, 16), 3)
 
 
 @pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
@@ -110,7 +110,7 @@ def test_the_options_of_a_builder_are_honoured(path):
                  outputs(model, pixels_for(model)))  # fmt: skip
     assert load_model(path, include_top=False, pooling="max").output_shape == (None, 16)
     regularized = load_model(path, drop_path_rate=0.5)
-    assert regularized.get_layer("stages_1_blocks_1").drop_path.rate == 0.5
+    assert regularized.get_layer("stages_1_blocks_0").drop_path.rate == 0.5
 
 
 def test_what_is_not_asked_for_stays_as_in_the_file(path):
@@ -206,7 +206,7 @@ def test_a_legacy_file_has_other_layers_around_a_network(tmp_path):
     model = made(lambda: keras.Sequential([image(), trunk(), *head]))
     model.save(tmp_path / "x.h5")
     found = identify(tmp_path / "x.h5")
-    assert (found.classes, found.variant.depths, len(found.ignored)) == (None, (1, 2), 8)
+    assert (found.classes, found.variant.depths, len(found.ignored)) == (None, (1, 1), 8)
 
 
 def test_a_model_without_a_network_is_refused(path):

@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner
 
 import keras_convnext
-from keras_convnext import builders, cli, training
+from keras_convnext import builders, classification, cli
 from keras_convnext.variants import VARIANTS
 
 ROOT = Path(__file__).parent.parent
@@ -93,8 +93,8 @@ def test_the_python_runs_from_top_to_bottom(page, desk, monkeypatch, capsys):
 
     if "import timm" in "".join(blocks(page, "python")):
         torch_reference.declare_torchvision_operators()
-    train = training.train
-    monkeypatch.setattr(training, "train", shorter)
+    train = classification.train
+    monkeypatch.setattr(classification, "train", shorter)
     names = {}
     for number, block in enumerate(blocks(page, "python")):
         with np.errstate(all="ignore"):

@@ -142,16 +142,15 @@ def evaluate_network(
         figures = accuracy._asdict()
         write_json({name: value for name, value in figures.items() if name != "guesses"})
         return
-    headings = ("images", "excluded", "top-1", "top-5", "cross entropy", "images/s")
-    row = (
-        f"{accuracy.images:,}",
-        f"{accuracy.excluded:,}",
-        f"{accuracy.top1:.2%}",
-        f"{accuracy.top5:.2%}",
-        f"{accuracy.loss:.4f}",
-        f"{accuracy.images_per_second:,.1f}",
-    )
-    write_table(headings, [row], headings)
+    row = {
+        "images": f"{accuracy.images:,}",
+        **({"excluded": f"{accuracy.excluded:,}"} if accuracy.missing else {}),
+        "top-1": f"{accuracy.top1:.2%}",
+        "top-5": f"{accuracy.top5:.2%}",
+        "cross entropy": f"{accuracy.loss:.4f}",
+        "images/s": f"{accuracy.images_per_second:,.1f}",
+    }
+    write_table(list(row), [list(row.values())], list(row))
 
 
 def _about_missing(missing: Sequence[str], excluded: int) -> str:

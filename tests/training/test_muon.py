@@ -71,7 +71,8 @@ def test_what_is_no_matrix_moves_as_by_adamw():
             apply(optimizer, variables, gradients(variables, step))
         moved.append(values(variable for variable in variables if not is_matrix(variable)))
     for found, expected in zip(*moved):
-        np.testing.assert_array_equal(found, expected)
+        # JAX compiles each optimizer on its own, and may round differently.
+        np.testing.assert_allclose(found, expected, rtol=2e-6 * (keras.config.backend() == "jax"))
 
 
 @pytest.mark.parametrize(
