@@ -245,12 +245,13 @@ def _list_all(as_json: bool) -> None:
 
 
 def _formatted(value: object) -> str:
-    if value is None:
+    if value is None or value == ():
         return "none"
     if isinstance(value, dict):
         return ", ".join(
             f"{_formatted(own)}{network and f' ({network})'}" for network, own in value.items()
         )
     if isinstance(value, tuple):
-        return " to ".join(f"{part:.4g}" for part in value)
+        between = ", " if all(isinstance(part, int) for part in value) else " to "
+        return between.join(f"{part:.4g}" for part in value)
     return f"{value:g}" if isinstance(value, float) else str(value)
