@@ -1,11 +1,7 @@
-"""Builds the schedule, the optimizer and the model to fit of a recipe."""
-
-from typing import Any
+"""Builds the schedule and the optimizer of a recipe, on any backend."""
 
 import keras
-import tensorflow as tf
 
-from keras_convnext.training.fitted import FittedModel
 from keras_convnext.training.layout import Layout
 from keras_convnext.training.length import Length
 from keras_convnext.training.loss_scale import LossScaleOptimizer
@@ -13,7 +9,6 @@ from keras_convnext.training.muon import Muon
 from keras_convnext.training.optimizer import AdamW
 from keras_convnext.training.recipe import Recipe
 from keras_convnext.training.schedule import WarmupCosine, WarmupPolynomial, WarmupSteps
-from keras_convnext.training.task import Task
 
 
 def schedule_of(recipe: Recipe, length: Length) -> keras.optimizers.schedules.LearningRateSchedule:
@@ -47,31 +42,3 @@ def optimizer_of(recipe: Recipe, layout: Layout, length: Length) -> keras.optimi
         gradient_accumulation_steps=layout.accumulated if layout.accumulated > 1 else None,
     )
     return LossScaleOptimizer(optimizer) if recipe.batch.precision == "mixed_float16" else optimizer
-
-
-def model_of(task: Task, recipe: Recipe, layout: Layout, length: Length) -> FittedModel:
-    """Builds and compiles the model of a task, in the scope of a strategy."""
-    network, objective = task.network(), task.objective()
-    fitted = FittedModel(network.inputs, network.outputs, name=network.name)
-    fitted.combine = objective.combine
-    fitted.compile(
-        optimizer_of(recipe, layout, length),
-        objective.loss,
-        weighted_metrics=list(objective.metrics),
-        auto_scale_loss=False,
-        # XLA with a strategy and mixed precision is broken (keras issue 20763).
-        jit_compile="auto" if layout.devices * layout.processes == 1 else False,
-    )
-
-    def batched(spec: Any) -> tf.TensorSpec:
-        return tf.TensorSpec((layout.device_batch, *spec.shape), spec.dtype)
-
-    (images,) = network.inputs
-    fitted.build_for(
-        (
-            tf.TensorSpec((layout.device_batch, *images.shape[1:])),
-            tf.nest.map_structure(batched, objective.targets),
-            tf.TensorSpec((layout.device_batch,)),
-        )
-    )
-    return fitted

@@ -3,6 +3,7 @@
 import signal
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -12,12 +13,13 @@ from rich.text import Text
 from keras_convnext.data.checks import is_of_input, reason_of
 from keras_convnext.data.errors import DataError
 from keras_convnext.printable import printable
-from keras_convnext.training.assembly import model_of
+from keras_convnext.training.assembly import optimizer_of
 from keras_convnext.training.display import Charts, ProgressBar, draw_run, is_installed
+from keras_convnext.training.fitted import FittedModel
 from keras_convnext.training.folder import check_folder, claim, describe, held
 from keras_convnext.training.journal import Interrupted, Journal, averaged_weights
-from keras_convnext.training.layout import find_strategy, layout_of
-from keras_convnext.training.length import length_of
+from keras_convnext.training.layout import Layout, find_strategy, layout_of
+from keras_convnext.training.length import Length, length_of
 from keras_convnext.training.recipe import Recipe
 from keras_convnext.training.state import Progress, restore_state, saved_states, write_whole
 from keras_convnext.training.task import Task
@@ -71,7 +73,7 @@ def fit(
         keras.config.set_dtype_policy(recipe.batch.precision)
         try:
             with strategy.scope():
-                fitted = model_of(task, recipe, layout, length)
+                fitted = _model_of(task, recipe, layout, length)
         finally:
             keras.config.set_dtype_policy(policy)
         progress = _restored(output / "checkpoints", fitted, console or Console(stderr=True))
@@ -105,6 +107,34 @@ def fit(
                 draw = partial(draw_run, progress.rows, task.metric, title=title)
                 write_whole(output / "run.png", draw)
     return progress
+
+
+def _model_of(task: Task, recipe: Recipe, layout: Layout, length: Length) -> FittedModel:
+    """Builds and compiles the model of a task, in the scope of a strategy."""
+    network, objective = task.network(), task.objective()
+    fitted = FittedModel(network.inputs, network.outputs, name=network.name)
+    fitted.combine = objective.combine
+    fitted.compile(
+        optimizer_of(recipe, layout, length),
+        objective.loss,
+        weighted_metrics=list(objective.metrics),
+        auto_scale_loss=False,
+        # XLA with a strategy and mixed precision is broken (keras issue 20763).
+        jit_compile="auto" if layout.devices * layout.processes == 1 else False,
+    )
+
+    def batched(spec: Any) -> tf.TensorSpec:
+        return tf.TensorSpec((layout.device_batch, *spec.shape), spec.dtype)
+
+    (images,) = network.inputs
+    fitted.build_for(
+        (
+            tf.TensorSpec((layout.device_batch, *images.shape[1:])),
+            tf.nest.map_structure(batched, objective.targets),
+            tf.TensorSpec((layout.device_batch,)),
+        )
+    )
+    return fitted
 
 
 def _fit_on(

@@ -27,10 +27,16 @@ def train_on(folder):
 
 def plan_without_tensorflow():
     from keras_convnext.classification import RECIPES, plan, recipe_for
+    from keras_convnext.training.assembly import optimizer_of
+    from keras_convnext.training.layout import Layout
+    from keras_convnext.training.length import length_of
 
     assert "imagenet1k" in RECIPES
     recipe = recipe_for("imagenet1k", "convnext_tiny")
     assert plan(recipe, "convnext_tiny", None, 8, "a100-80gb").hours > 1
+    optimizer = optimizer_of(recipe, Layout(0, 1, 8, 128, 4), length_of(recipe, 1_281_167))
+    assert float(optimizer.learning_rate) == 0
+    assert optimizer.gradient_accumulation_steps == 4
     try:
         from keras_convnext.classification import train  # noqa: F401
     except ImportError as error:
