@@ -157,13 +157,12 @@ def _check_lengths(recipe: Recipe) -> None:
 
 def unknown(what: str, name: str, names: Collection[str]) -> ValueError:
     """Returns an error that lists the valid names, and the one that was probably meant."""
-    listed = _one_of(name, names)
-    return ValueError(f"{what} must be {listed}. Received: {what}={printable(name)}")
+    return ValueError(f"{what} must be {_one_of(name, names)} Received: {what}={printable(name)}")
 
 
 def _one_of(name: str, names: Collection[str]) -> str:
     close = difflib.get_close_matches(name, names, 1)
-    return f"one of {', '.join(names)}" + (f"; did you mean {close[0]}?" if close else "")
+    return f"one of {', '.join(names)}" + (f"; did you mean {close[0]}?" if close else ".")
 
 
 def _short(name: str, names: Collection[str]) -> str:
@@ -181,7 +180,7 @@ def _full_name(name: str, kinds: Mapping[str, Any]) -> str:
         )
     if not found or found[0] in FIXED:
         valid = [_short(each, kinds) for each in kinds if each not in FIXED]
-        raise ValueError(f"A setting must be {_one_of(name, valid)}. Received: {printable(name)}")
+        raise ValueError(f"A setting must be {_one_of(name, valid)} Received: {printable(name)}")
     return found[0]
 
 
