@@ -64,7 +64,8 @@ def fit(
     layout = layout_of(strategy, recipe)
     length = length_of(recipe, task.examples)
     description = describe(recipe, task)
-    check_folder(output, description)
+    if layout.is_chief:  # others would see a folder that is being filled
+        check_folder(output, description)
     with held(output, layout):
         if layout.is_chief:
             claim(output, description, task.files())
@@ -79,7 +80,7 @@ def fit(
         progress = _restored(output / "checkpoints", fitted, console or Console(stderr=True))
         fitted.separate_devices()
         evaluate = task.evaluation(fitted, layout)
-        keep = lambda path: write_whole(path, task.save)  # noqa: E731
+        keep = partial(write_whole, write=task.save)
         journal = Journal(output, recipe, layout, length, progress, task.metric, evaluate, keep)
         journal.set_model(fitted)
         journal.write_log()
