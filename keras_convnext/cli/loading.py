@@ -61,7 +61,10 @@ def load_classifier(
         ValueError: If it cannot, or as `load_network` does.
     """
     network = load_network(weights, model, shape, reading)
+    from keras_convnext.tasks import task_of_file
     from keras_convnext.trunks import has_no_classes
+
+    task_of_file(file_of(weights, model))  # refuses tasks of a later version
 
     taken, returned = network.input_shape, network.output_shape
     if not isinstance(taken, tuple) or len(taken) != 4 or not isinstance(returned, tuple):

@@ -3,6 +3,7 @@
 import json
 import shutil
 import zipfile
+from pathlib import Path
 
 import keras
 import pytest
@@ -71,5 +72,9 @@ def test_a_damaged_record_is_refused(plain, tmp_path, content, message):
 def test_a_file_of_another_task_is_refused(plain, tmp_path):
     path = shutil.copy(plain, tmp_path / "future.keras")
     add_record(path, RECORD._replace(task="telepathy\x1b[31m"))
+    picture = Path(__file__).parents[2] / "examples" / "photos" / "cat.jpg"
+    result = CliRunner().invoke(cli.app, ["predict", str(picture), "--weights", str(path)])
+    assert result.exit_code == 2
+    assert "Upgrade keras_convnext" in result.stderr
     with pytest.raises(CheckpointError, match=r"telepathy\\x1b.*Upgrade.*classification"):
         task_of_file(path)
