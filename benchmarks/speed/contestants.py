@@ -45,7 +45,7 @@ OURS, APPLICATIONS, MATRIX = "keras_convnext", "keras.applications", "matrix pro
 KERAS_TF = Stack(("tensorflow", "keras"))
 # Ours is imported before TensorFlow, to enable its oneDNN kernels on CPUs without AVX-512. For
 # serving a SavedModel, the variable is set instead.
-OURS_TF = Stack(("keras_convnext",))
+OURS_TF = Stack(("keras_convnext.builders",))
 SERVING_TF = Stack(("tensorflow",), {"TF_ENABLE_ONEDNN_OPTS": "1"})
 KIMM_TF = Stack(("tensorflow", "keras", "kimm"))
 KECAM_TF = Stack(
@@ -55,8 +55,8 @@ NUMPY, TORCH, JAX = Stack(("numpy",)), Stack(("torch",)), Stack(("jax",))
 TIMM = Stack(("torch", "any_torchvision", "timm"))
 ORT, OPENVINO = Stack(("onnxruntime",)), Stack(("openvino",))
 LITERT = Stack(("ai_edge_litert.interpreter",))
-OURS_JAX = Stack(("jax", "keras", "keras_convnext"), {"KERAS_BACKEND": "jax"})
-OURS_TORCH = Stack(("torch", "keras", "keras_convnext"), {"KERAS_BACKEND": "torch"})
+OURS_JAX = Stack(("jax", "keras", "keras_convnext.builders"), {"KERAS_BACKEND": "jax"})
+OURS_TORCH = Stack(("torch", "keras", "keras_convnext.builders"), {"KERAS_BACKEND": "torch"})
 KERAS_JAX, KERAS_TORCH = (stack._replace(modules=stack.modules[:2]) for stack in
                           (OURS_JAX, OURS_TORCH))  # fmt: skip
 

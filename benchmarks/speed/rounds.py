@@ -36,6 +36,8 @@ class Worker:
         environment = {
             "TF_CPP_MIN_LOG_LEVEL": "3",
             **os.environ,
+            # Kernels that torch.compile cached under other settings have crashed later runs.
+            "TORCHINDUCTOR_CACHE_DIR": os.path.join(folder, "inductor"),
             **(WRITERS[row.network][0] if task == "write" else row.stack).environment,
             "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         }
