@@ -9,12 +9,22 @@ import sys
 from pathlib import Path
 from zipfile import ZipFile
 
+import keras
+import numpy as np
 import pytest
 import typer
 from other_backends import environment
 from typer.testing import CliRunner
 
 import keras_convnext
+from keras_convnext import builders
+from keras_convnext.classification import recipe_for, train
+from keras_convnext.classification.input import training_batches
+from keras_convnext.classification.network import build_classifier
+from keras_convnext.data.sources import open_source
+from keras_convnext.training.journal import Journal
+from keras_convnext.training.layout import Layout
+from keras_convnext.variants import VARIANTS, Variant
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
@@ -62,11 +72,56 @@ def test_a_network_is_trained(script, options, sample, tmp_path):
     assert (output / "final.keras").exists()
 
 
-def test_a_small_network_is_trained_under_jax_by_the_script_for_a_gpu(sample, tmp_path):
+def updates_on_tensorflow(data, folder, monkeypatch):
+    """Makes 50 updates with `train`, and writes what the other script needs to repeat them."""
+    images = folder / "images"
+    images.mkdir(parents=True)
+    (images / "train").symlink_to(data / "train")  # alone: nothing is validated
+    run = folder / "run"
+    variant = Variant("toy", (1, 1), (16, 32), None, 4)
+    monkeypatch.setitem(VARIANTS, "toy", variant)
+    monkeypatch.setitem(builders.BUILDERS, "toy", builders._builder(variant))
+    settings = {
+        "epochs": 50, "warmup_epochs": 5, "batch_size": 40, "mixing_batch": 8, "ema_decay": 0.9,
+        "drop_path_rate": 0, "precision": "float32", "evaluation_updates": 50,
+    }  # fmt: skip
+    recipe = recipe_for("cifar10_gpu", "toy", settings)
+    keras.utils.set_random_seed(recipe.seed)
+    before = build_classifier(recipe, "toy", 10)
+    source = open_source(images, "train")
+    assert source.size == 40
+    batches = training_batches(source, recipe, Layout(0, 1, 1, 40, 1)).take(50)
+    end, means = Journal.on_train_batch_end, []
+
+    def recorded(self, batch, logs):
+        end(self, batch, logs)
+        means.append(float(logs["loss"]))  # of all updates so far
+
+    monkeypatch.setattr(Journal, "on_train_batch_end", recorded)
+    train("cifar10_gpu", "toy", images, run, settings)
+    losses = np.diff(np.arange(1, 51) * means, prepend=0)
+    networks = {"before": before} | {
+        name: keras_convnext.load_model(run / f"{name}.keras") for name in ("final", "final_ema")
+    }
+    pixels, targets = map(np.stack, zip(*batches.as_numpy_iterator()))
+    np.savez(
+        folder / "updates.npz", images=pixels, targets=targets, losses=losses,
+        settings=json.dumps(settings),
+        **{
+            f"{name} {index}": weight.numpy()
+            for name, network in networks.items()
+            for index, weight in enumerate(network.trainable_variables)
+        },
+    )  # fmt: skip
+    return folder / "updates.npz"
+
+
+def test_the_script_for_a_gpu_trains_under_jax_as_train_does(sample, tmp_path, monkeypatch):
+    updates = updates_on_tensorflow(sample, tmp_path / "on_tensorflow", monkeypatch)
     driver, output = Path(__file__).parent / "run_gpu_example.py", tmp_path / "run"
     result = subprocess.run(
-        [sys.executable, str(driver), str(sample), str(output)], capture_output=True, text=True,
-        env=environment("jax"),
+        [sys.executable, str(driver), str(sample), str(output), str(updates)],
+        capture_output=True, text=True, env=environment("jax"),
     )  # fmt: skip
     assert result.returncode == 0, result.stderr
     with (output / "log.csv").open() as file:
@@ -74,7 +129,8 @@ def test_a_small_network_is_trained_under_jax_by_the_script_for_a_gpu(sample, tm
     assert [row["update"] for row in rows] == ["10", "20", "30", "40", "50", "60"]
     losses = [float(row["loss"]) for row in rows]
     assert losses[-1] < losses[0] - 0.1
-    assert json.loads((output / "run.json").read_text())["crop_scale"] == [0.5, 1.0]
+    described = json.loads((output / "run.json").read_text())
+    assert described["recipe"]["input.crop_scale"] == [0.5, 1.0]
     for name in ("final.keras", "final_ema.keras"):
         assert keras_convnext.load_model(output / name).output_shape == (None, 10)
 

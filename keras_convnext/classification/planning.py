@@ -34,6 +34,7 @@ DATA = {  # images and classes in the training split of each recipe's dataset
     "imagenet1k_384": _IMAGENET_1K,
     "finetune_small": (None, 1_000),  # a head with fewer classes needs less memory
     "cifar10": (50_000, 10),
+    "cifar10_gpu": (50_000, 10),
 }
 
 
