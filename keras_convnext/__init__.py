@@ -11,7 +11,7 @@ from keras_convnext.serialization import register_with_keras
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 if TYPE_CHECKING:
-    from keras_convnext import classification, export, preprocessing, saliency, training
+    from keras_convnext import classification, export, preprocessing, roadmap, saliency, training
     from keras_convnext.applications import from_keras_applications
     from keras_convnext.block import Block
     from keras_convnext.builders import (
@@ -80,6 +80,7 @@ __all__ = [
     "preprocess_input",
     "preprocessing",
     "pyramid_features",
+    "roadmap",
     "saliency",
     "save_checkpoint",
     "training",

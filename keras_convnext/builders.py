@@ -1,6 +1,5 @@
 """The public builders: `ConvNeXtTiny` and its siblings, one per row of `VARIANTS`."""
 
-import operator
 import os
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -18,7 +17,16 @@ from keras_convnext.pretrained.foreign_files import missing_file
 from keras_convnext.pretrained.identify import identity_of
 from keras_convnext.pretrained.porting import load_checkpoint
 from keras_convnext.printable import printable
-from keras_convnext.signature import Builder, Options, documentation, options_written_out
+from keras_convnext.signature import (
+    Builder,
+    Options,
+    check_arguments,
+    check_image_shape,
+    documentation,
+    image_input,
+    options_written_out,
+    whole,
+)
 from keras_convnext.variants import VARIANTS, Variant
 
 if TYPE_CHECKING:
@@ -44,8 +52,8 @@ def _builder(variant: Variant) -> Builder:
         head_init_scale: float = 1.0,
         remat: bool = False,
     ) -> keras.Model:
-        _check_arguments(pooling, classes, drop_path_rate, layer_scale_init_value)
-        classes = classes and _whole(classes)
+        check_arguments(pooling, classes, drop_path_rate, layer_scale_init_value)
+        classes = classes and whole(classes)
         published = _published(weights, variant)
         if include_top and published and published[0].classes is None:
             raise ValueError(
@@ -66,15 +74,8 @@ def _builder(variant: Variant) -> Builder:
             size = (published[0].size if published else variant.size) if include_top else None
             input_shape = (size, size, channels)
         prefix = "" if name == variant.name else f"{name}_"
-        image = input_tensor
-        if image is None:
-            image = keras.Input(input_shape, name=f"{prefix}image")
-        elif not keras.backend.is_keras_tensor(image):
-            raise ValueError(
-                "input_tensor must be a Keras tensor, such as keras.Input(...). "
-                f"Received: input_tensor={input_tensor!r}"
-            )
-        _check_image_shape(image.shape[1:], variant)
+        image = image_input(input_tensor, input_shape, prefix)
+        check_image_shape(image.shape[1:], variant.name, variant.min_size)
 
         x = network.normalization(image, prefix) if include_preprocessing else image
         with about_to_load() if path else nullcontext():
@@ -94,46 +95,6 @@ def _builder(variant: Variant) -> Builder:
     # For errors about arguments.
     build.__name__ = build.__qualname__ = f"ConvNeXt{'Isotropic' * variant.isotropic}"
     return build
-
-
-def _check_arguments(
-    pooling: str | None,
-    classes: int | None,
-    drop_path_rate: float,
-    layer_scale_init_value: float | None,
-) -> None:
-    if keras.config.image_data_format() != "channels_last":
-        raise ValueError(
-            "ConvNeXt supports channels_last images only: call "
-            "keras.config.set_image_data_format('channels_last') first. "
-            f"Received: image_data_format={keras.config.image_data_format()}"
-        )
-    if pooling not in (None, "avg", "max"):
-        raise ValueError(f"pooling must be None, 'avg' or 'max'. Received: pooling={pooling}")
-    if classes is not None and not _whole(classes):
-        raise ValueError(f"classes must be a positive integer. Received: classes={classes}")
-    if not 0 <= drop_path_rate < 1:
-        raise ValueError(
-            f"drop_path_rate must be in [0, 1). Received: drop_path_rate={drop_path_rate}"
-        )
-    if layer_scale_init_value is not None and not layer_scale_init_value >= 0:
-        raise ValueError(
-            "layer_scale_init_value must be None or a non-negative number. "
-            f"Received: layer_scale_init_value={layer_scale_init_value}"
-        )
-
-
-def _check_image_shape(shape: tuple[int | None, ...], variant: Variant) -> None:
-    if len(shape) != 3 or not shape[-1]:
-        raise ValueError(
-            "input_shape must be (height, width, channels), and channels must not be None. "
-            f"Received: input_shape={tuple(shape)}"
-        )
-    if any(side is not None and side < variant.min_size for side in shape[:2]):
-        raise ValueError(
-            f"The height and width must be at least {variant.min_size} for {variant.name}. "
-            f"Received: input_shape={tuple(shape)}"
-        )
 
 
 def _published(weights: object, variant: Variant) -> tuple[Checkpoint, ...]:
@@ -279,13 +240,13 @@ def _checked(variant: Variant) -> Variant:
             "depths and dims must have one entry per stage each. "
             f"Received: depths={variant.depths}, dims={variant.dims}"
         )
-    whole = variant._replace(
-        depths=tuple(map(_whole, variant.depths)),
-        dims=tuple(map(_whole, variant.dims)),
-        patch_size=_whole(variant.patch_size),
-        kernel_size=_whole(variant.kernel_size),
+    rounded = variant._replace(
+        depths=tuple(map(whole, variant.depths)),
+        dims=tuple(map(whole, variant.dims)),
+        patch_size=whole(variant.patch_size),
+        kernel_size=whole(variant.kernel_size),
     )
-    if 0 in (*whole.depths, *whole.dims, whole.patch_size, whole.kernel_size):
+    if 0 in (*rounded.depths, *rounded.dims, rounded.patch_size, rounded.kernel_size):
         raise ValueError(
             "depths, dims, patch_size and kernel_size must be positive integers. "
             f"Received: {variant}"
@@ -295,13 +256,4 @@ def _checked(variant: Variant) -> Variant:
             "kernel_size must be odd, so that the padding is equal on all sides. "
             f"Received: kernel_size={variant.kernel_size}"
         )
-    return whole
-
-
-def _whole(number: object) -> int:
-    """Converts a positive Python or NumPy integer to int; returns 0 for anything else."""
-    try:
-        whole = operator.index(number)  # type: ignore[arg-type]  # raises TypeError for others
-    except TypeError:
-        return 0
-    return 0 if isinstance(number, bool) else max(0, whole)
+    return rounded

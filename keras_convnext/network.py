@@ -90,12 +90,16 @@ def downsample(x: Any, dim: int, variant: Variant, name: str) -> Any:
 
 def pooled(x: Any, pooling: str, prefix: str = "", epsilon: float = 1e-6) -> Any:
     """Pools a feature map and then normalizes it, as the classifier expects."""
+    return _norm(f"{prefix}norm", epsilon)(pool(x, pooling, prefix))
+
+
+def pool(x: Any, pooling: str, prefix: str = "") -> Any:
+    """Pools a feature map over all positions: "avg" or "max"."""
     pools = {
         "avg": keras.layers.GlobalAveragePooling2D,
         "max": keras.layers.GlobalMaxPooling2D,
     }
-    x = pools[pooling](data_format="channels_last", name=f"{prefix}{pooling}_pool")(x)  # (N, 8C)
-    return _norm(f"{prefix}norm", epsilon)(x)
+    return pools[pooling](data_format="channels_last", name=f"{prefix}{pooling}_pool")(x)  # (N, 8C)
 
 
 def head(

@@ -1,6 +1,7 @@
-"""The builders' common arguments, defined once for `help`, editors and type checkers."""
+"""The builders' common arguments: checks, and signatures for `help`, editors and type checkers."""
 
 import inspect
+import operator
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol, TypedDict, TypeVar
@@ -127,3 +128,80 @@ def options_written_out(function: Function) -> Function:
     of_builder = inspect.cleandoc(Builder.__call__.__doc__ or "").partition("Args:\n")[2]
     function.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n{of_builder}\n"
     return function
+
+
+def check_arguments(
+    pooling: str | None,
+    classes: int | None,
+    drop_path_rate: float,
+    layer_scale_init_value: float | None = None,
+) -> None:
+    """Checks the arguments that do not depend on the network.
+
+    Raises:
+        ValueError: If one is invalid, or if Keras' image data format is channels_first.
+    """
+    if keras.config.image_data_format() != "channels_last":
+        raise ValueError(
+            "ConvNeXt supports channels_last images only: call "
+            "keras.config.set_image_data_format('channels_last') first. "
+            f"Received: image_data_format={keras.config.image_data_format()}"
+        )
+    if pooling not in (None, "avg", "max"):
+        raise ValueError(f"pooling must be None, 'avg' or 'max'. Received: pooling={pooling}")
+    if classes is not None and not whole(classes):
+        raise ValueError(f"classes must be a positive integer. Received: classes={classes}")
+    if not 0 <= drop_path_rate < 1:
+        raise ValueError(
+            f"drop_path_rate must be in [0, 1). Received: drop_path_rate={drop_path_rate}"
+        )
+    if layer_scale_init_value is not None and not layer_scale_init_value >= 0:
+        raise ValueError(
+            "layer_scale_init_value must be None or a non-negative number. "
+            f"Received: layer_scale_init_value={layer_scale_init_value}"
+        )
+
+
+def image_input(
+    input_tensor: Any, input_shape: tuple[int | None, int | None, int], prefix: str
+) -> Any:
+    """Returns the input tensor, or a new one of a shape.
+
+    Raises:
+        ValueError: If it is not a Keras tensor.
+    """
+    if input_tensor is None:
+        return keras.Input(input_shape, name=f"{prefix}image")
+    if not keras.backend.is_keras_tensor(input_tensor):
+        raise ValueError(
+            "input_tensor must be a Keras tensor, such as keras.Input(...). "
+            f"Received: input_tensor={input_tensor!r}"
+        )
+    return input_tensor
+
+
+def check_image_shape(shape: tuple[int | None, ...], name: str, min_size: int) -> None:
+    """Checks the shape of an image for the network called `name`.
+
+    Raises:
+        ValueError: If it has no channels, or a side below `min_size`.
+    """
+    if len(shape) != 3 or not shape[-1]:
+        raise ValueError(
+            "input_shape must be (height, width, channels), and channels must not be None. "
+            f"Received: input_shape={tuple(shape)}"
+        )
+    if any(side is not None and side < min_size for side in shape[:2]):
+        raise ValueError(
+            f"The height and width must be at least {min_size} for {name}. "
+            f"Received: input_shape={tuple(shape)}"
+        )
+
+
+def whole(number: object) -> int:
+    """Converts a positive Python or NumPy integer to int; returns 0 for anything else."""
+    try:
+        converted = operator.index(number)  # type: ignore[arg-type]  # raises TypeError for others
+    except TypeError:
+        return 0
+    return 0 if isinstance(number, bool) else max(0, converted)

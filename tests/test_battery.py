@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from functools import lru_cache
+from pathlib import Path
 
 import pytest
 from battery import BACKEND, CHECKS, Twin, twin_row
@@ -56,9 +57,10 @@ def test_networks_on_another_backend(backend, selected, tmp_path):
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
-    tests = f"{__file__}::test_network"
+    road = Path(__file__).parent / "roadmap" / "test_steps_against_torch.py"
+    tests = f"{__file__}::test_network", str(road)
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", selected, tests],
+        [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", selected, *tests],
         env={**environment(backend), **cache}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-10_000:]

@@ -1,0 +1,92 @@
+"""The networks of the road: counts, names, arguments and files."""
+
+import math
+
+import keras
+import numpy as np
+import pytest
+from battery import assert_close
+from road_twins import CLASSES, PIXELS, twin_of
+
+import keras_convnext
+from keras_convnext import roadmap
+from keras_convnext.roadmap.steps import STEPS
+
+
+def macs_of(model, pixels):
+    """Counts the multiply-accumulates of the plain layers of a model for one image."""
+    counted = [keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense]
+    total = 0
+    for layer in model.layers:
+        if type(layer) in counted:
+            positions = layer.output.shape[1:-1]
+            total += math.prod(tuple(layer.kernel.shape)) * math.prod(positions)
+    return total
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_the_counts_are_those_of_the_network(step):
+    model = roadmap.network(step, "toy4", input_shape=(*PIXELS.shape[1:],), classes=CLASSES)
+    counted = roadmap.parts(step, "toy4", PIXELS.shape[1:3], CLASSES)
+    trained = sum(math.prod(tuple(each.shape)) for each in model.trainable_weights)
+    assert sum(part.parameters for part in counted) == trained
+    if step != "convnext":  # which `test_complexity` counts
+        assert sum(part.macs for part in counted) == macs_of(model, PIXELS)
+    assert counted[-2].output == tuple(model.get_layer("avg_pool").input.shape[1:])
+    assert counted[-1].output == (CLASSES,)
+
+
+def test_features_without_the_top():
+    model = roadmap.network("depthwise", "toy4", include_top=False)
+    assert model(PIXELS).shape == (2, 6, 8, 64)
+    for pooling in ("avg", "max"):
+        normed = roadmap.network("final_norm", "toy4", include_top=False, pooling=pooling)
+        assert normed(PIXELS).shape == (2, 24)
+        assert normed.layers[-1].name == "norm"
+
+
+def test_names_and_defaults():
+    model = roadmap.network("patchify", "toy4")
+    assert model.name == "toy4_patchify"
+    assert model.input_shape == (None, 32, 32, 3)
+    assert model.output_shape == (None, 1000)
+    named = roadmap.network("patchify", "toy4", name="left")
+    assert named.get_layer("left_stages_0_blocks_0_conv1").name
+    last = roadmap.network("convnext", "toy4", name="right")
+    assert (last.name, last.get_layer("right_head").units) == ("right", 1000)
+    rates = [
+        layer.rate
+        for layer in roadmap.network("gelu", "toy4", drop_path_rate=0.2).layers
+        if layer.name.endswith("drop_path")
+    ]
+    np.testing.assert_allclose(rates, [0, 0.1, 0.2])
+
+
+def test_a_saved_network_is_the_same(tmp_path):
+    model, _ = twin_of("fewer_norms")
+    model.save(tmp_path / "model.keras")
+    again = keras_convnext.load_model(tmp_path / "model.keras")
+    assert_close(again(PIXELS), model(PIXELS))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"step": "resnext"}, "step must be one of resnet, stage_ratio, .*Received: step=resnext"),
+        ({"step": "gelu", "regime": "resnet18"}, "regime must be one of .*regime=resnet18"),
+        ({"step": "gelu", "classes": 0}, "classes must be a positive integer"),
+        ({"step": "gelu", "pooling": "sum"}, "pooling must be None"),
+        ({"step": "gelu", "drop_path_rate": 1.0}, "drop_path_rate must be in"),
+        ({"step": "gelu", "input_shape": (31, 32, 3)}, "at least 32 for resnet50_gelu"),
+        ({"step": "convnext", "input_shape": (31, 32, 3)}, "at least 32 for convnext_tiny"),
+        ({"step": "gelu", "input_tensor": 1}, "input_tensor must be a Keras tensor"),
+    ],
+)
+def test_wrong_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        roadmap.network(**arguments)
+
+
+def test_layer_names_that_are_no_steps_are_shown_safely():
+    with pytest.raises(ValueError, match=r"step=\\x1b\[31m"):
+        roadmap.network("\x1b[31m")
