@@ -4,7 +4,7 @@ import fnmatch
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from keras_convnext.pretrained.entries import Entry, entries_of, names_in, unnamed_tensors
@@ -16,7 +16,7 @@ from keras_convnext.pretrained.layouts import HEAD_KERNEL, Place
 from keras_convnext.pretrained.limits import check_claims, check_number
 from keras_convnext.pretrained.relatives import explained, relative_of
 from keras_convnext.pretrained.snapshot import weight_file
-from keras_convnext.pretrained.source import Source
+from keras_convnext.pretrained.source import Source, Tensor
 from keras_convnext.pretrained.trunks import (
     Candidate,
     candidates_in,
@@ -46,6 +46,7 @@ class OpenCheckpoint:
         beside: tuple of str. The ignored tensors as listed in a message: counts for other entries,
             names in its own.
         size: int or None. Side of the training images in pixels, if recorded.
+        tensors: dict from names to tensors. All tensors of its entry.
     """
 
     network: Variant
@@ -56,6 +57,7 @@ class OpenCheckpoint:
     ignored: tuple[str, ...] = ()
     beside: tuple[str, ...] = ()
     size: int | None = None
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def classes(self) -> int | None:
@@ -193,6 +195,7 @@ def chosen(
         candidate.prefix,
         tuple(ignored),
         (*(f"{name} ({number})" for name, number in numbers.items()), *beside),
+        tensors=home.tensors,
     )
 
 

@@ -23,6 +23,8 @@ KINDS: dict[str, Kind] = {
     "linear":  {"kernel": ("weight", (1, 0), 0),       "bias": ("bias", (0,), 0)},  # OI -> IO
     "conv1x1": {"kernel": ("weight", (1, 0), 2),       "bias": ("bias", (0,), 0)},  # OI11 -> IO
     "norm":    {"gamma": ("weight", (0,), 0),          "beta": ("bias", (0,), 0)},
+    "batch_norm": {"gamma": ("weight", (0,), 0), "moving_mean": ("running_mean", (0,), 0),
+                   "beta": ("bias", (0,), 0), "moving_variance": ("running_var", (0,), 0)},
     "gamma":   {"gamma": ("gamma", (0,), 0)},
     "scale11": {"gamma": ("layer_scale", (0,), 2)},
     "scale":   {"gamma": ("layer_scale_parameter", (0,), 0)},

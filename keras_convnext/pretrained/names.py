@@ -24,6 +24,7 @@ MAX_KEY = 250  # twice the length of the longest real names
 _NUMBERS = {
     "{s}": ("s", 1, 0),
     "{s-1}": ("s", 1, -1),
+    "{s+1}": ("s", 1, 1),
     "{2s}": ("s", 2, 0),
     "{2s+1}": ("s", 2, 1),
     "{b}": ("b", 1, 0),

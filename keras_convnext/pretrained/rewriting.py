@@ -1,6 +1,6 @@
 """Converts checkpoints to other layouts and formats, without Keras."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -89,17 +89,32 @@ def write_arrays(
             f"files. Received: layout={printable(layout)}, path={printable(path)}"
         )
     forms = forms_of(arrays, layout, model_name)
-    theirs = (
-        _theirs(arrays[place](), form, dtype) for place, form in progress(list(forms.items()))
-    )
+    theirs = tensors_of(arrays, forms, dtype, progress)
     if hdf5:
-        write_h5(path, map(_h5_entry, forms, forms.values(), theirs))
-        return
-    tensors = zip((form.key for form in forms.values()), theirs)
+        write_h5(path, map(_h5_entry, forms, forms.values(), (array for _, array in theirs)))
+    else:
+        write_tensors(path, theirs, ENTRIES.get(layout))
+
+
+def tensors_of(
+    arrays: Mapping[Place, Callable[[], np.ndarray]],
+    forms: Mapping[Place, Form],
+    dtype: str | None,
+    progress: "Progress" = iter,
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields the names and tensors of a layout, each created just before it is needed."""
+    for place, form in progress(list(forms.items())):
+        yield form.key, _theirs(arrays[place](), form, dtype)
+
+
+def write_tensors(
+    path: str | Path, tensors: Iterable[tuple[str, np.ndarray]], entry: str | None
+) -> None:
+    """Writes named tensors to a safetensors file, or to `entry` of a PyTorch file."""
     if Path(path).suffix == ".safetensors":
         write_safetensors(path, tensors)
     else:
-        write_torch_file(path, tensors, ENTRIES.get(layout))
+        write_torch_file(path, tensors, entry)
 
 
 def check_dtype(dtype: str | None) -> None:
