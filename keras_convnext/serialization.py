@@ -13,8 +13,10 @@ import wrapt
 REGISTERED = {
     "block": ("Block",),
     "export.inference": ("InferenceBlock", "InferenceLayerNormalization"),
+    "feature_maps": ("ResizeLike",),
     "initializers": ("TruncatedNormal",),
     "layers": ("DropPath", "LayerNormalization", "PatchConv2D"),
+    "segmentation.layers": ("PoolToGrid", "WithAuxiliary"),
     "training.loss_scale": ("LossScaleOptimizer",),
     "training.muon": ("Muon",),
     "training.optimizer": ("AdamW",),

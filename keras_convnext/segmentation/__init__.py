@@ -6,10 +6,17 @@ from keras_convnext.lazy import lazy_names
 
 if TYPE_CHECKING:
     from keras_convnext.segmentation.builders import UperNet
+    from keras_convnext.segmentation.weights import (
+        load_segmenter_weights,
+        save_segmenter_weights,
+    )
 
-__all__ = ["UperNet"]
+__all__ = ["UperNet", "load_segmenter_weights", "save_segmenter_weights"]
 
-_NAMES = {"builders": ("UperNet",)}
+_NAMES = {
+    "builders": ("UperNet",),
+    "weights": ("load_segmenter_weights", "save_segmenter_weights"),
+}
 
 if not TYPE_CHECKING:  # or type checkers would accept any attribute
     __getattr__, __dir__ = lazy_names(__name__, _NAMES)

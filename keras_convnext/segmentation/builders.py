@@ -1,15 +1,21 @@
 """The public builder `UperNet`."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import keras
 
 from keras_convnext.builders import BUILDERS
 from keras_convnext.feature_maps import ResizeLike, normalized_maps
+from keras_convnext.initializers import about_to_load
 from keras_convnext.network import at_least_float32
+from keras_convnext.pretrained.foreign_files import missing_file
+from keras_convnext.printable import printable
 from keras_convnext.segmentation.layers import WithAuxiliary
 from keras_convnext.segmentation.network import auxiliary_head, decode_head
+from keras_convnext.segmentation.weights import classes_in, load_segmenter_weights
 from keras_convnext.trunks import trunk_of
 from keras_convnext.variants import VARIANTS
 
@@ -19,7 +25,8 @@ BACKBONES = tuple(name for name, variant in VARIANTS.items() if len(variant.dept
 def UperNet(
     backbone: str | keras.Model,
     *,
-    classes: int = 150,
+    weights: str | Path | None = None,
+    classes: int | None = None,
     input_shape: tuple[int | None, int | None, int] = (None, None, 3),
     auxiliary: bool = True,
     drop_path_rate: float = 0.0,
@@ -34,14 +41,17 @@ def UperNet(
     Example:
 
     ```python
-    model = keras_convnext.segmentation.UperNet("convnext_tiny", classes=150)
+    model = UperNet("convnext_tiny", weights="upernet_convnext_tiny_1k_512x512.pth")
     probabilities = model.predict(images)  # (N, H, W, 3) in 0..255 -> (N, H, W, 150)
     ```
 
     Args:
         backbone: str or keras.Model. Name of a ConvNeXt with four stages, or such a model, whose
             layers are used, not copied.
-        classes: int. Number of classes. Defaults to 150, those of ADE20K.
+        weights: str, path or None. A weight file, as in `load_segmenter_weights`. Defaults to None,
+            for random weights.
+        classes: int or None. Number of classes. Defaults to None, for those of the file, or else
+            150, those of ADE20K.
         input_shape: tuple. Height, width and channels of the images. Defaults to (None, None, 3):
             any size from 32 pixels. Ignored if `backbone` is a model.
         auxiliary: bool. Whether to add the head on the third stage that training uses. It does not
@@ -55,33 +65,29 @@ def UperNet(
         pool_scales: sequence of int. Grids of the pyramid pooling. Defaults to (1, 2, 3, 6).
         channels: int. Width of the head. Defaults to 512.
         name: str or None. Name of the model, and prefix of the layers of the head. Defaults to
-            None, for "upernet_" and the name of the backbone, without a prefix.
+            None, for `upernet_` followed by the name of the backbone, without a prefix.
 
     Returns:
         A keras.Model, from images (N, H, W, 3) to an output (N, H, W, classes).
 
     Raises:
         ValueError: If an argument is invalid.
+        CheckpointError: If the weight file is damaged or of another network.
+        FileNotFoundError: If the weight file does not exist.
 
     References:
         Xiao et al., "Unified Perceptual Parsing for Scene Understanding", arXiv 1807.10221.
         Liu et al., "A ConvNet for the 2020s", arXiv 2201.03545, section 4 and table 7.
     """
-    if isinstance(backbone, str):
-        if backbone not in BACKBONES:
-            raise ValueError(
-                f"backbone must be one of {', '.join(BACKBONES)}. Received: backbone={backbone!r}"
-            )
-        trunk = BUILDERS[backbone](
-            include_top=False,
-            include_preprocessing=include_preprocessing,
-            weights=None,
-            input_shape=input_shape,
-            drop_path_rate=drop_path_rate,
-            layer_scale_init_value=1.0,  # as in the official configurations
-        )
-    else:
-        trunk = trunk_of(backbone).model
+    _check_positive("channels", channels)
+    if weights is not None and not Path(weights).exists():
+        told = missing_file(str(weights)) or "File not found"
+        raise FileNotFoundError(f"{told}. Received: weights={printable(weights)}")
+    if classes is None:
+        classes = (classes_in(weights) if weights is not None else None) or 150
+    _check_positive("classes", classes)
+    with about_to_load() if weights is not None else nullcontext():
+        trunk = _trunk(backbone, input_shape, include_preprocessing, drop_path_rate)
     prefix = f"{name}_" if name else ""
     maps = normalized_maps(trunk, prefix)
     x = decode_head(maps, classes, channels, pool_scales, prefix)  # (N, H/4, W/4, classes)
@@ -91,4 +97,35 @@ def UperNet(
     x = keras.layers.Activation(  # (N, H, W, classes)
         classifier_activation, dtype=at_least_float32(), name=f"{prefix}predictions"
     )(x)
-    return keras.Model(trunk.input, x, name=name or f"upernet_{trunk.name}")
+    model = keras.Model(trunk.input, x, name=name or f"upernet_{trunk.name}")
+    if weights is not None:
+        load_segmenter_weights(model, weights)
+    return model
+
+
+def _trunk(
+    backbone: str | keras.Model,
+    input_shape: tuple[int | None, int | None, int],
+    include_preprocessing: bool,
+    drop_path_rate: float,
+) -> keras.Model:
+    if not isinstance(backbone, str):
+        return trunk_of(backbone).model
+    if backbone not in BACKBONES:
+        raise ValueError(
+            f"backbone must be one of {', '.join(BACKBONES)}. "
+            f"Received: backbone={printable(backbone)}"
+        )
+    return BUILDERS[backbone](
+        include_top=False,
+        include_preprocessing=include_preprocessing,
+        weights=None,
+        input_shape=input_shape,
+        drop_path_rate=drop_path_rate,
+        layer_scale_init_value=1.0,  # as in the official configurations
+    )
+
+
+def _check_positive(name: str, value: int) -> None:
+    if not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name} must be a positive integer. Received: {name}={value!r}")

@@ -43,6 +43,12 @@ def head_variables(model: keras.Model) -> dict[Place, Any]:
     }
 
 
+def classes_in(path: str | Path) -> int | None:
+    """Returns the number of classes of the UperNet in a file, or None without one."""
+    heads = segmenter_of(open_checkpoint(path))
+    return heads[CLASSIFIER].shape[-1] if CLASSIFIER in heads else None
+
+
 def _prefix_of(model: keras.Model) -> str:
     names = [layer.name for layer in model.layers if layer.name.endswith("fpn_bottleneck_conv")]
     if len(names) != 1:
@@ -82,9 +88,7 @@ def load_segmenter_weights(
     variables = variables_of(model)
     sources = {place: each for place, each in checkpoint.sources.items() if place in variables}
     try:
-        shapes = ({place: tuple(each.shape) for place, each in tensors.items()}
-                  for tensors in (sources, variables))  # fmt: skip
-        check_same_network(*shapes, model.name)
+        check_same_network(_shapes_of(sources), _shapes_of(variables), model.name)
         heads = segmenter_of(checkpoint)
         own = head_variables(model)
         notices = []
@@ -102,6 +106,10 @@ def load_segmenter_weights(
     except CheckpointError as error:
         raise CheckpointError(f"{error} (file: {path})") from error
     warn_user(notices, path)
+
+
+def _shapes_of(tensors: Mapping[Place, Any]) -> dict[Place, tuple[int, ...]]:
+    return {place: tuple(tensor.shape) for place, tensor in tensors.items()}
 
 
 def _unlike(heads: Mapping[Place, Source], own: dict[Place, Any]) -> list[str]:

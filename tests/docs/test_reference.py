@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "keras_convnext"
 # Modules whose public names are all in the reference. "" is keras_convnext itself.
 PUBLIC = {
     "", "classification", "complexity", "demo", "export", "hub", "layers", "preprocessing",
-    "roadmap", "saliency", "training",
+    "roadmap", "saliency", "segmentation", "training",
 }  # fmt: skip
 # Of the other modules, what public functions take, raise or return, and parts to build with.
 PARTS = {
@@ -45,9 +45,9 @@ ELSEWHERE = {
     "pictures",
 }  # fmt: skip
 INTERNAL = {
-    "arithmetic", "call_graph", "class_list", "cli", "jax_cpu", "lazy", "pillow_output",
-    "pixel_levels", "printable", "resizing", "serialization", "shipped", "signature", "tasks",
-    "tensorflow_cpu", "tensorflow_only", "trunks",
+    "arithmetic", "call_graph", "class_list", "cli", "feature_maps", "jax_cpu", "lazy",
+    "pillow_output", "pixel_levels", "printable", "resizing", "serialization", "shipped",
+    "signature", "tasks", "tensorflow_cpu", "tensorflow_only", "trunks",
 }  # fmt: skip
 
 
