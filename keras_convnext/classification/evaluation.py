@@ -2,26 +2,21 @@
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from itertools import islice
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from keras_convnext.classification.class_matching import outputs_of_classes
-from keras_convnext.data.checks import is_of_input, reason_of, refuse_broken
+from keras_convnext.classification.scoring import image_size, images_read, scored_batches
 from keras_convnext.data.errors import DataError
 from keras_convnext.data.images import evaluation_image
 from keras_convnext.data.source import Source
 from keras_convnext.data.sources import open_source
-from keras_convnext.memory_errors import OutOfMemoryError, is_out_of_memory
 from keras_convnext.printable import printable
-
-_as_it_stands = tf.autograph.experimental.do_not_convert  # which takes seconds, and changes nothing
 
 
 class Accuracy(NamedTuple):
@@ -104,38 +99,32 @@ def evaluate(
         ValueError: If `size` or `classes` do not fit the model, or its outputs are not finite.
     """
     source = data if isinstance(data, Source) else open_source(data, split)
-    size = _size_of(model, size)
+    size = image_size(model, size)
     outputs = outputs_of_classes(source, model.output_shape[-1], classes)
     has_logits = returns_logits(model)
-    total = source.size if limit is None else min(limit, source.size)
-    indices = (source.order(0, 0) if limit is not None else np.arange(source.size))[:total]
-    records = source.records(seed=0, epoch=0, shuffled=limit is not None).take(total)
-    if (outputs < 0).any():
-        records = records.filter(_has_output(outputs))
-
-    @_as_it_stands
-    def prepare(encoded: tf.Tensor, label: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        return evaluation_image(encoded, size), label, position
-
-    options = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
-    batches = records.map(prepare, **options).batch(batch_size).prefetch(2)
+    total = images_read(source, limit)
     right, loss, done, read = np.zeros(2, int), 0.0, 0, 0  # read: with those excluded
     guesses: Counter[tuple[int, int]] = Counter()
     started, start = 0, time.perf_counter()
-    with _advising_on(batch_size, size):
-        for images, labels, positions in _read(batches, source, indices, outputs, batch_size):
-            scores = _predict(model, images, batch_size)
-            true = outputs[labels]
-            losses, ranks = _losses_and_ranks(scores, true, has_logits)
-            guesses.update(zip(true.tolist(), scores.argmax(axis=1).tolist()))
-            right += [int((ranks < top).sum()) for top in (1, 5)]
-            loss += float(losses.sum())
-            done += len(ranks)
-            read = int(positions[-1]) + 1
-            if not started and read < total:
-                started, start = done, time.perf_counter()
-            if progress:
-                progress(read, total)
+    for scores, labels, read in scored_batches(
+        model,
+        source,
+        partial(evaluation_image, size=size),
+        outputs >= 0,
+        size=size,
+        batch_size=batch_size,
+        limit=limit,
+    ):
+        true = outputs[labels]
+        losses, ranks = _losses_and_ranks(scores, true, has_logits)
+        guesses.update(zip(true.tolist(), scores.argmax(axis=1).tolist()))
+        right += [int((ranks < top).sum()) for top in (1, 5)]
+        loss += float(losses.sum())
+        done += len(ranks)
+        if not started and read < total:
+            started, start = done, time.perf_counter()
+        if progress:
+            progress(read, total)
     if progress and read < total:
         progress(total, total)
     missing = tuple(name for name, output in zip(source.classes, outputs) if output < 0)
@@ -148,71 +137,6 @@ def evaluate(
     speed = (done - started) / (time.perf_counter() - start)
     top1, top5 = (right / done).tolist()
     return Accuracy(top1, top5, loss / done, done, speed, dict(guesses), missing, total - done)
-
-
-def _has_output(outputs: np.ndarray) -> Callable[..., tf.Tensor]:
-    has_output = tf.constant(outputs >= 0)
-
-    @_as_it_stands
-    def is_evaluated(_: tf.Tensor, label: tf.Tensor, *__: tf.Tensor) -> tf.Tensor:
-        return tf.gather(has_output, label)
-
-    return is_evaluated
-
-
-def _read(
-    batches: tf.data.Dataset, source: Source, indices: np.ndarray, outputs: np.ndarray, size: int
-) -> Iterator[tuple[np.ndarray, ...]]:
-    """Yields the batches as arrays, and names the broken image if there is one."""
-    iterator, read = iter(batches), 0
-    while read < len(indices):
-        try:
-            batch = next(iterator, None)
-        except (tf.errors.OpError, UnicodeDecodeError) as error:
-            if not is_of_input(error):
-                raise
-            refuse_broken(source, islice(_evaluated(source, indices[read:], outputs), size))
-            raise DataError(f"{reason_of(error)} Received: {source.name}") from error
-        if batch is None:  # the rest is excluded
-            return
-        images, labels, positions = (tensor.numpy() for tensor in batch)
-        read = int(positions[-1]) + 1
-        yield images, labels, positions
-
-
-@contextmanager
-def _advising_on(batch_size: int, size: int) -> Iterator[None]:
-    """Says what to set if memory is exhausted, on any backend."""
-    try:
-        yield
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        raise OutOfMemoryError(
-            f"Out of memory with {batch_size} images of {size} px at once. Close other programs, "
-            f"or set a smaller batch_size (--batch-size). Received: batch_size={batch_size}"
-        ) from error
-
-
-def _evaluated(source: Source, indices: np.ndarray, outputs: np.ndarray) -> Iterator[int]:
-    """Yields the indices of the images that are evaluated, and of those that cannot be read."""
-    for index in map(int, indices):
-        try:
-            label = source.example(index)[1]
-        except (tf.errors.OpError, OSError, UnicodeDecodeError):
-            yield index
-        else:
-            if outputs[label] >= 0:
-                yield index
-
-
-def _size_of(model: keras.Model, size: int | None) -> int:
-    taken = model.input_shape[1:3]
-    if size is None:
-        size = taken[0] or 224
-    if any(side not in (None, size) for side in taken):
-        raise ValueError(f"The model expects images of {taken} pixels. Received: size={size}")
-    return size
 
 
 def returns_logits(model: keras.Model) -> bool:
@@ -235,19 +159,10 @@ def returns_logits(model: keras.Model) -> bool:
     return activation != "softmax"
 
 
-def _predict(model: keras.Model, images: np.ndarray, batch_size: int) -> np.ndarray:
-    """Predicts a batch. The last one is padded, because another shape would be recompiled."""
-    missing = batch_size - len(images)
-    padded = np.pad(images, ((0, missing), (0, 0), (0, 0), (0, 0)))
-    return np.asarray(model.predict_on_batch(padded), np.float64)[: len(images)]
-
-
 def _losses_and_ranks(
     scores: np.ndarray, labels: np.ndarray, has_logits: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the cross-entropy of each image, and the number of more probable classes."""
-    if not np.isfinite(scores).all():
-        raise ValueError("The model returns NaN or infinite values")
     score = np.take_along_axis(scores, labels[:, None], axis=1)
     # Ties are won by the class with the lower index.
     earlier = np.arange(scores.shape[1]) < labels[:, None]

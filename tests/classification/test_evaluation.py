@@ -9,7 +9,7 @@ from PIL import Image
 from test_cli import run
 
 from keras_convnext import ConvNeXt
-from keras_convnext.classification import draw_confusion, evaluate, evaluation
+from keras_convnext.classification import draw_confusion, evaluate, evaluation, scoring
 from keras_convnext.data.errors import DataError
 from keras_convnext.data.sources import open_source
 from keras_convnext.memory_errors import OutOfMemoryError
@@ -178,16 +178,16 @@ def test_the_command_reports_what_it_excluded(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "exhausted"),
+    ("module", "name", "exhausted"),
     [
-        ("_predict", lambda *_: np.zeros((2**30, 2**20))),
-        ("evaluation_image", lambda *_: tf.random.normal((2**22, 2**22))),
+        (scoring, "_predict", lambda *_: np.zeros((2**30, 2**20))),
+        (evaluation, "evaluation_image", lambda *_, **__: tf.random.normal((2**22, 2**22))),
     ],
 )
-def test_out_of_memory_says_what_to_set(tmp_path, monkeypatch, name, exhausted):
+def test_out_of_memory_says_what_to_set(tmp_path, monkeypatch, module, name, exhausted):
     write_images(tmp_path, ["ant", "bee"])
-    monkeypatch.setattr(evaluation, "refuse_broken", lambda *_: pytest.fail("searched"))
-    monkeypatch.setattr(evaluation, name, exhausted)
+    monkeypatch.setattr(scoring, "refuse_broken", lambda *_: pytest.fail("searched"))
+    monkeypatch.setattr(module, name, exhausted)
     with pytest.raises(OutOfMemoryError, match=r"4 images of 32 px .* smaller batch_size"):
         evaluate(model_of(2), tmp_path, batch_size=4)
 

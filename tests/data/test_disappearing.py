@@ -62,7 +62,7 @@ def test_what_is_back_again_is_no_traceback(tmp_path, monkeypatch):
     source = open_source(tmp_path)
     path.unlink()
     monkeypatch.setattr(
-        "keras_convnext.classification.evaluation.refuse_broken",
+        "keras_convnext.classification.scoring.refuse_broken",
         lambda *_: path.write_bytes(content),
     )
     with pytest.raises(DataError, match=rf"{path}; No such file or directory Received: {tmp_path}"):
