@@ -30,19 +30,14 @@ def outputs_of_classes(source: Source, outputs: int, names: Sequence[str] | None
         DataError: If no class matches by name, and the numbers of classes differ.
         ValueError: If the number of `names` is not that of the outputs.
     """
-    if names is not None and len(names) != outputs:
-        raise ValueError(
-            f"The model has {outputs:,} outputs: classes must name each of them. "
-            f"Received: {len(names):,} classes"
-        )
-    imagenet = [wnid for wnid, _ in class_labels(outputs)] if outputs in (1000, 21841) else []
-    for known in (names or [], imagenet):
+    known_names = _known_names(outputs, names)
+    for known in known_names:
         if tuple(known) == source.classes:
             return np.arange(outputs)
         found = _places(known, source.classes)
         if (found >= 0).any():
             return found
-    known = names or imagenet
+    known = next(filter(None, known_names), ())
     if len(source.classes) != outputs:
         theirs = f", such as {known[0]!r}" if known else " with unknown names"
         raise DataError(
@@ -59,6 +54,41 @@ def outputs_of_classes(source: Source, outputs: int, names: Sequence[str] | None
             stacklevel=3,
         )
     return np.arange(outputs)
+
+
+def outputs_of_imagenet(outputs: int, names: Sequence[str] | None) -> np.ndarray:
+    """Returns the index of the model's output for each class of ImageNet-1K.
+
+    Args:
+        outputs: int. Number of outputs of the model.
+        names: sequence of str or None. As in `outputs_of_classes`.
+
+    Returns:
+        int array (1000,), -1 for a class that the model does not have.
+
+    Raises:
+        ValueError: If the model has none, or the number of `names` is not that of the outputs.
+    """
+    for known in _known_names(outputs, names):
+        found = _places(known, [wnid for wnid, _ in class_labels(1000)])
+        if (found >= 0).any():
+            return found
+    raise ValueError(
+        "The model must have classes of ImageNet: 1,000 or 21,841 outputs, or classes that are "
+        f"WordNet identifiers. Received: {outputs:,} outputs"
+        + (f" with classes such as {names[0]!r}" if names else "")
+    )
+
+
+def _known_names(outputs: int, names: Sequence[str] | None) -> tuple[Sequence[str], ...]:
+    """Returns the lists of names that the outputs of a model may have."""
+    if names is not None and len(names) != outputs:
+        raise ValueError(
+            f"The model has {outputs:,} outputs: classes must name each of them. "
+            f"Received: {len(names):,} classes"
+        )
+    imagenet = [wnid for wnid, _ in class_labels(outputs)] if outputs in (1000, 21841) else []
+    return names or (), imagenet
 
 
 class Relabeled(Source):

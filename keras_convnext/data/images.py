@@ -109,6 +109,27 @@ def evaluation_image(
     return _resize(*decode_window(encoded, seen, other), size)
 
 
+def whole_image(encoded: tf.Tensor, size: int = 224) -> tf.Tensor:
+    """Decodes an image and resizes all of it to a square.
+
+    This is for files that were cropped when they were published, such as those of ImageNet-C. One
+    that already has the size keeps its pixels.
+
+    Args:
+        encoded: string tensor (). The bytes of a file, as in `training_crop`.
+        size: int. Side of the square, in pixels. Defaults to 224.
+
+    Returns:
+        uint8 tensor (size, size, 3), RGB in 0..255.
+    """
+    _check_size(size)
+
+    def all_of_it(height: tf.Tensor, width: tf.Tensor) -> Placement:
+        return _warped(tf.stack([0, 0, height, width]), size)
+
+    return _resize(*decode_window(encoded, all_of_it), size)
+
+
 def random_box(
     height: tf.Tensor,
     width: tf.Tensor,

@@ -27,12 +27,40 @@ def open_tfds(name: str, split: str | None) -> RecordSource:
         DataError: If there is no such dataset, or it does not contain images with one label each.
         ImportError: If tensorflow-datasets is not installed.
     """
+    return _open(prepared_builder(name), name, split)
+
+
+def prepared_builder(name: str) -> "tfds.core.DatasetBuilder":
+    """Returns the builder of a dataset that is prepared, and prepares it first if needed.
+
+    Raises:
+        DataError: If there is no such dataset.
+        ImportError: If tensorflow-datasets is not installed.
+    """
+    builder = find_builder(name)
+    if not builder.info.splits:
+        try:
+            # If it has to be written anyway, choose the format with random access.
+            builder = _import_tfds(name).builder(name, file_format="array_record")
+            builder.download_and_prepare()
+        except AssertionError as error:  # raised if files must be downloaded manually
+            raise DataError(f"{name} has not been prepared yet. {error}") from error
+    return builder
+
+
+def find_builder(name: str) -> "tfds.core.DatasetBuilder":
+    """Returns the builder of a dataset. If it has not been prepared, `info.splits` is empty.
+
+    Raises:
+        DataError: If there is no such dataset.
+        ImportError: If tensorflow-datasets is not installed.
+    """
     tfds = _import_tfds(f"The folder {name} does not exist, and dataset names")
     plain = re.split("[:/]", name)[0]
     if plain in _DATASETS_OF_OURS:
         importlib.import_module(f"keras_convnext.data.{plain}")
     try:
-        builder = tfds.builder(name)
+        return tfds.builder(name)
     except (tfds.core.DatasetNotFoundError, AssertionError, ValueError) as error:
         known = [*tfds.list_builders(with_community_datasets=False), *_DATASETS_OF_OURS]
         if plain in known:  # the version or configuration does not exist
@@ -42,14 +70,6 @@ def open_tfds(name: str, split: str | None) -> RecordSource:
             f"There is no file or folder {Path(name).absolute()}, and no dataset of this name in "
             f"TensorFlow Datasets. Similar names: {', '.join(alike) or 'none'}. Received: {name}"
         ) from error
-    if not builder.info.splits:
-        try:
-            # If it has to be written anyway, choose the format with random access.
-            builder = tfds.builder(name, file_format="array_record")
-            builder.download_and_prepare()
-        except AssertionError as error:  # raised if files must be downloaded manually
-            raise DataError(f"{name} has not been prepared yet. {error}") from error
-    return _open(builder, name, split)
 
 
 def open_prepared(folder: Path, split: str | None) -> RecordSource:
@@ -76,6 +96,18 @@ def paths_alike(path: Path) -> list[str]:
 def _open(builder: "tfds.core.DatasetBuilder", name: str, split: str | None) -> RecordSource:
     image, label = _keys(builder, name)
     classes = builder.info.features[label].names
+    split, files = record_files(builder, name, split)
+    return RecordSource(name, split, classes, files, example_parser(image, label))
+
+
+def record_files(
+    builder: "tfds.core.DatasetBuilder", name: str, split: str | None
+) -> tuple[str, RecordFiles]:
+    """Returns the name of a split, and its records.
+
+    Raises:
+        DataError: If the split does not exist or is empty, or the files cannot be read.
+    """
     # TensorFlow Datasets itself resolves parts of a split, such as "train[:1%]".
     base, bracket, part = (split or "").partition("[")
     split = resolve_split(base or None, list(builder.info.splits), name) + bracket + part
@@ -89,8 +121,7 @@ def _open(builder: "tfds.core.DatasetBuilder", name: str, split: str | None) -> 
     parts = [Part(Path(each.filename), each.skip, each.take) for each in instructions]
     if not parts:
         raise DataError(f"There are no images. Received: {name}, split {split!r}")
-    files = _FILES[file_format](parts)
-    return RecordSource(name, split, classes, files, example_parser(image, label))
+    return split, _FILES[file_format](parts)
 
 
 def _keys(builder: "tfds.core.DatasetBuilder", name: str) -> tuple[str, str]:
