@@ -20,6 +20,10 @@ if TYPE_CHECKING:
         predict_files,
     )
     from keras_convnext.classification.recipes import RECIPES, Classification
+    from keras_convnext.classification.robustness import Robustness, evaluate_suites
+    from keras_convnext.classification.robustness_figures import SuiteResult
+    from keras_convnext.classification.robustness_report import draw_robustness
+    from keras_convnext.classification.robustness_state import RobustnessError, Score
     from keras_convnext.classification.settings import recipe_for
     from keras_convnext.classification.task import ClassificationTask, train
 
@@ -31,9 +35,15 @@ __all__ = [
     "Label",
     "Plan",
     "Prediction",
+    "Robustness",
+    "RobustnessError",
+    "Score",
+    "SuiteResult",
     "draw_confusion",
     "draw_predictions",
+    "draw_robustness",
     "evaluate",
+    "evaluate_suites",
     "plan",
     "predict_files",
     "recipe_for",
@@ -48,6 +58,10 @@ _NAMES = {
     "planning": ("Plan", "plan"),
     "prediction": ("Label", "Prediction", "draw_predictions", "predict_files"),
     "recipes": ("RECIPES", "Classification"),
+    "robustness": ("Robustness", "evaluate_suites"),
+    "robustness_figures": ("SuiteResult",),
+    "robustness_report": ("draw_robustness",),
+    "robustness_state": ("RobustnessError", "Score"),
     "settings": ("recipe_for",),
 }
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from keras_convnext.classification.class_matching import outputs_of_classes
 from keras_convnext.classification.scoring import image_size, images_read, scored_batches
+from keras_convnext.classification.suite_recognition import refuse_suite_data, refuse_suite_source
 from keras_convnext.data.errors import DataError
 from keras_convnext.data.images import evaluation_image
 from keras_convnext.data.source import Source
@@ -95,10 +96,14 @@ def evaluate(
 
     Raises:
         OutOfMemoryError: If a batch needs too much memory.
-        DataError: If the model has none of the data's classes, or an image is broken.
+        DataError: If the model has none of the data's classes, an image is broken, or the data is a
+            set that `evaluate_suites` scores by another rule, such as ImageNet-A.
         ValueError: If `size` or `classes` do not fit the model, or its outputs are not finite.
     """
+    if not isinstance(data, Source):
+        refuse_suite_data(data)
     source = data if isinstance(data, Source) else open_source(data, split)
+    refuse_suite_source(source, model.output_shape[-1], classes)
     size = image_size(model, size)
     outputs = outputs_of_classes(source, model.output_shape[-1], classes)
     has_logits = returns_logits(model)

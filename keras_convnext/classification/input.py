@@ -9,6 +9,7 @@ from keras_convnext.classification.augmentation import training_image
 from keras_convnext.classification.class_matching import Relabeled
 from keras_convnext.classification.mixing import group_sizes, mix, smoothed_targets
 from keras_convnext.classification.recipes import Classification
+from keras_convnext.classification.suite_recognition import refuse_suite_data, refuse_suite_source
 from keras_convnext.data.checks import check_images
 from keras_convnext.data.errors import NoSuchSplitError
 from keras_convnext.data.held_out import hold_out
@@ -34,11 +35,14 @@ def open_training_data(
         recipe: Classification. The recipe.
 
     Raises:
-        DataError: If classes have too few images, images are broken, or there is no such data.
+        DataError: If classes have too few images, images are broken, there is no such data, or the
+            validation images are a set with a rule of its own, such as ImageNet-A.
         ValueError: If training and validation images have other classes.
     """
     training = open_source(data, "train")
     check_images(training, least=2)  # a single image of a class would only be memorized
+    if validation_data is not None:
+        refuse_suite_data(validation_data)
     try:
         validation = open_source(validation_data or data, "validation")
     except NoSuchSplitError:
@@ -46,6 +50,7 @@ def open_training_data(
             raise
         share = recipe.input.validation_share
         return hold_out(training, share, recipe.seed) if share else (training, None)
+    refuse_suite_source(validation, len(training.classes), training.classes)
     check_images(validation)
     if validation.classes == training.classes:
         return training, validation

@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -14,7 +15,6 @@ from keras_convnext.classification.robustness_figures import SuiteResult, corrup
 from keras_convnext.classification.suites import SEVERITIES, SUITES
 from keras_convnext.pretrained.robustness import published_robustness
 from keras_convnext.printable import printable
-from keras_convnext.training.display import is_installed
 from keras_convnext.training.state import write_whole
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ def save_report(measured: Robustness, output: Path) -> None:
     }
     for name, text in texts.items():
         write_whole(output / name, partial(Path.write_text, data=text, encoding="utf-8"))
-    if is_installed("matplotlib"):
+    if find_spec("matplotlib"):
         write_whole(output / "robustness.png", partial(draw_robustness, measured))
 
 

@@ -12,10 +12,13 @@ from keras_convnext.cli.application import Json, Network, Size
 from keras_convnext.cli.terminal import write, write_json, write_table
 from keras_convnext.complexity import parts
 from keras_convnext.pretrained.catalog import list_weights
+from keras_convnext.pretrained.robustness import COLUMNS, published_robustness
 from keras_convnext.variants import VARIANTS
 
 _NUMBERS_OF_WEIGHTS = ("px", "classes", "MB", "top-1", "top-5")
 _NUMBERS_OF_NETWORKS = ("parameters", "GMACs")
+_NUMBERS_OF_ROBUSTNESS = ("px", *COLUMNS.values())
+_NUMBERS = (*_NUMBERS_OF_WEIGHTS, *_NUMBERS_OF_NETWORKS, *_NUMBERS_OF_ROBUSTNESS)
 
 
 def list_variants(
@@ -24,27 +27,48 @@ def list_variants(
         bool,
         typer.Option("--files", help="List the published weights with all download URLs."),
     ] = False,
+    robustness: Annotated[
+        bool,
+        typer.Option("--robustness", help="List the published robustness of the weights."),
+    ] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
     as_json: Json = False,
 ) -> None:
     """List the networks, or the published weights.
 
-    Parameters and multiply-accumulates (GMACs) are for 224 px and 1,000 classes.
+    Parameters and multiply-accumulates (GMACs) are for 224 px and 1,000 classes. Robustness is in
+    percent: top-1 accuracy, for C and C-bar errors.
     """
     shows_weights = weights or files
-    rows = _published(files, as_json) if shows_weights else _networks()
+    if robustness:
+        rows = _robustness()
+    else:
+        rows = _published(files, as_json) if shows_weights else _networks()
     if as_json:
         write_json(rows)
         return
     headings = list(rows[0])
     cells = [[_cell(name, value) for name, value in row.items()] for row in rows]
+    if robustness:
+        cells = [[_figure(row, name) for name in headings] for row in rows]
     if markdown:
         _write_markdown(headings, cells)
     elif shows_weights:
         kept = len(headings) - ("url" in headings)
         write_table(headings[:kept], [row[:kept] for row in cells], _NUMBERS_OF_WEIGHTS)
     else:
-        write_table(headings, cells, _NUMBERS_OF_NETWORKS)
+        write_table(headings, cells, _NUMBERS)
+
+
+def _robustness() -> list[dict[str, object]]:
+    return [
+        {
+            "model": row.model, "weights": row.tag, "px": row.size, "source": published.source,
+            **{heading: getattr(published, name) for name, heading in COLUMNS.items()},
+        }
+        for row in list_weights()
+        for published in published_robustness(row)
+    ]  # fmt: skip
 
 
 def _published(copies: bool, as_json: bool) -> list[dict[str, object]]:
@@ -87,12 +111,19 @@ def _cell(name: str, value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
+def _figure(row: dict[str, object], name: str) -> str:
+    """Formats a cell of the table of robustness, with the digits that were published."""
+    if isinstance(row[name], float):
+        return f"{row[name]:.{1 if row['source'] == 'paper' else 2}f}"
+    return _cell(name, row[name])
+
+
 def _write_markdown(headings: list[str], rows: list[list[str]]) -> None:
     """Prints a Markdown table, in which files link to their URLs."""
     table = Table(box=box.MARKDOWN, pad_edge=False)
     for heading in headings:
         if heading != "url":
-            right = heading in (*_NUMBERS_OF_WEIGHTS, *_NUMBERS_OF_NETWORKS)
+            right = heading in _NUMBERS
             table.add_column(heading, no_wrap=True, justify="right" if right else "left")
     for row in rows:
         cells = dict(zip(headings, row))

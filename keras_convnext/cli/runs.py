@@ -25,6 +25,7 @@ from keras_convnext.cli.application import (
     shape_of,
 )
 from keras_convnext.cli.loading import file_of, import_backend, load_classifier
+from keras_convnext.cli.suites import evaluate_suites, published_row, suites_of
 from keras_convnext.cli.terminal import (
     Bar,
     messages,
@@ -90,8 +91,25 @@ def train_network(
 
 
 def evaluate_network(
-    data: Annotated[str, typer.Argument(help=DATA_HELP)],
     weights: Weights,
+    data: Annotated[str | None, typer.Argument(help=DATA_HELP, show_default=False)] = None,
+    suite: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FOLDER",
+            help="Evaluate a set that measures robustness by its own rule, instead of DATA: "
+            "imagenet, imagenet_a, imagenet_r, imagenet_sketch, imagenet_v2, imagenet_real, "
+            "imagenet_c or imagenet_c_bar. NAME alone takes it from TensorFlow Datasets. "
+            "Repeatable.",
+        ),
+    ] = None,
+    output_folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            help="Folder for the results of --suite. An interrupted evaluation is resumed.",
+        ),
+    ] = None,
     model: Model = None,
     entry: Entry = None,
     prefix: Prefix = None,
@@ -111,7 +129,17 @@ def evaluate_network(
         typer.Option(callback=checked_picture, help="Plot the confusion matrix to this file."),
     ] = None,
 ) -> None:
-    """Measure accuracy with the protocol of the published figures."""
+    """Measure accuracy with the protocol of the published figures.
+
+    With --suite, figures are printed beside the published ones of the same weights.
+    """
+    if suite:
+        _refuse("with --suite", DATA=data, split=split, confusion=confusion)
+    elif data is None:
+        raise typer.BadParameter("is missing: pass DATA, or --suite", param_hint="DATA")
+    else:
+        _refuse("without --suite", output=output_folder)
+    suites = suites_of(suite or ())
     import_backend()
     from keras_convnext.preprocessing import class_names
     from keras_convnext.pretrained.record import recorded_names
@@ -121,6 +149,19 @@ def evaluate_network(
     shape = shape_of(None if weights.endswith(".keras") else size)
     network = load_classifier(weights, model, shape, reading(entry, prefix, ignore))
     names, outputs = recorded_names(file), network.output_shape[-1]
+    if data is None:
+        evaluate_suites(
+            network,
+            suites,
+            output_folder,
+            names if len(names) == outputs else None,
+            published_row(weights, model),
+            size=size,
+            batch_size=batch_size,
+            limit=limit,
+            as_json=as_json,
+        )
+        return
     with Bar("Evaluating", "images") as bar:
         accuracy = task.evaluate(
             network,
@@ -151,6 +192,14 @@ def evaluate_network(
         "images/s": f"{accuracy.images_per_second:,.1f}",
     }
     write_table(list(row), [list(row.values())], list(row))
+
+
+def _refuse(where: str, **given: object) -> None:
+    """Refuses arguments that have no meaning here."""
+    for name, value in given.items():
+        if value is not None:
+            hint = name if name.isupper() else f"--{name}"
+            raise typer.BadParameter(f"has no meaning {where}. Received: {value}", param_hint=hint)
 
 
 def _about_missing(missing: Sequence[str], excluded: int) -> str:

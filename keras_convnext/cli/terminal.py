@@ -142,9 +142,10 @@ class Bar:
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
 
-    def update(self, done: float, total: float) -> None:
-        """Updates the bar."""
-        self._progress.update(self._task, completed=done, total=total)
+    def update(self, done: float, total: float, part: str = "") -> None:
+        """Updates the bar. `part` says what of the task is being done."""
+        description = f"{self._description} {printable(part)}".rstrip()
+        self._progress.update(self._task, completed=done, total=total, description=description)
 
 
 def track(items: Iterable[Any], description: str, unit: str, total: int) -> Iterator[Any]:

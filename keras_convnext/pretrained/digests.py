@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from keras_convnext.pretrained.catalog import Checkpoint
+from keras_convnext.pretrained.catalog import CATALOG, Checkpoint
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.folder import cache_folder
 
@@ -92,6 +92,20 @@ def check_digest(path: Path, copy: Checkpoint) -> str:
                 f"as {told_by} says, {digits} (file: {path})"
             )
     return sha256
+
+
+def row_of_file(path: Path) -> Checkpoint | None:
+    """Returns the row of the catalog whose published digest is that of a file, or None."""
+    found: dict[str, str] = {}
+    for row in CATALOG:
+        algorithm, _, digits = (row.known_digest or "").partition(":")
+        if not digits or row.bytes not in (None, path.stat().st_size):
+            continue
+        if algorithm not in found:
+            found[algorithm] = file_digest(path, algorithm)
+        if found[algorithm].startswith(digits):
+            return row
+    return None
 
 
 def file_digest(path: Path, algorithm: str = "sha256") -> str:

@@ -37,6 +37,18 @@ class PublishedRobustness(NamedTuple):
     imagenet_c_bar: float | None = None
 
 
+# Headings of the figures in tables.
+COLUMNS = {
+    "imagenet":        "ImageNet",
+    "imagenet_a":      "A",
+    "imagenet_r":      "R",
+    "imagenet_sketch": "Sketch",
+    "imagenet_v2":     "V2",
+    "imagenet_real":   "ReaL",
+    "imagenet_c":      "C (mCE)",
+    "imagenet_c_bar":  "C-bar (error)",
+}  # fmt: skip
+
 _P = PublishedRobustness
 ROBUSTNESS = (
     # file, source, imagenet, a, r, sketch, v2, real, c, c_bar

@@ -92,12 +92,14 @@ def test_the_builders_name_the_tags_that_they_have():
 
 
 def test_the_page_of_the_weights_is_the_table():
-    """`keras-convnext list --files --markdown` makes it."""
-    printed = cli_run("list", "--files", "--markdown").stdout
-    table = [line.rstrip() for line in printed.splitlines() if line.strip()]
-    assert len(table) == 2 + len(CATALOG)
+    """`keras-convnext list --files --markdown` makes it, and the next one with `--robustness`."""
+    tables = []
+    for kind in ("--files", "--robustness"):
+        printed = cli_run("list", kind, "--markdown").stdout
+        tables.append([line.rstrip() for line in printed.splitlines() if line.strip()])
+    assert len(tables[0]) == 2 + len(CATALOG)
     page = PAGE.read_text().splitlines()
-    assert [line for line in page if line.startswith("|")] == table
+    assert [line for line in page if line.startswith("|")] == tables[0] + tables[1]
     for tag, meaning in TAGS.items():
         assert f"- `{tag}`: {meaning}" in page
 
