@@ -190,6 +190,7 @@ def _score(
     """
     source, answers = opened.source, opened.answers
     right_outputs = np.where(answers >= 0, outputs[answers], -1)  # (labels, N)
+    kept: np.ndarray = np.any(right_outputs >= 0, axis=1)
     prepare = whole_image if suite.layout == "corruptions" else evaluation_image
     compared = np.arange(model.output_shape[-1])
     if suite.among is not None:
@@ -200,7 +201,7 @@ def _score(
         model,
         source,
         partial(prepare, size=size),
-        (right_outputs >= 0).any(axis=1),
+        kept,
         size=size,
         batch_size=batch_size,
         limit=limit,

@@ -194,31 +194,8 @@ def _about_unknown(suite: Suite, unknown: Sequence[str], images: int | None) -> 
 
 
 def _corrupted(suite: Suite, folder: Path) -> Release:
-    """Finds `<corruption>/<severity>` in a folder, or in folders such as `noise` inside."""
-    if not os.path.isdir(folder):
-        raise DataError(f"There is no such folder. Received: {folder}")
-    known = {*suite.corruptions, *suite.extras}
-    found: dict[str, Path] = {}
-    unknown: list[str] = []
-    for name in subfolders(folder):
-        inside = set(subfolders(folder / name)) if name not in known else set()
-        if not inside & known:
-            (unknown.append(name) if name not in known else found.update({name: folder / name}))
-            continue
-        for each in sorted(inside):
-            place = f"{name}/{each}"
-            if each not in known:
-                unknown.append(place)
-            elif each in found:
-                raise DataError(f"{each} is in {found[each]} and in {folder / place}")
-            else:
-                found[each] = folder / place
-    if not found:
-        raise DataError(
-            f"{suite.title} has a folder per corruption, such as {suite.corruptions[0]}/1/"
-            f"{WNIDS[0]}. Pass the folder that contains these. It contains "
-            f"{listed(unknown) or 'no folders'}. Received: {folder}"
-        )
+    """Finds `<corruption>/<severity>` in a folder."""
+    found, unknown = _corruption_folders(suite, folder)
     notes = []
     if unknown:
         notes.append(f"not scored: {listed(unknown)}, which {suite.title} does not have")
@@ -231,11 +208,43 @@ def _corrupted(suite: Suite, folder: Path) -> Release:
         if others := [name for name in present if name not in severities]:
             notes.append(f"not scored: {corruption}/{listed(others)}, which is not a severity")
         for severity in severities:
-            place = found[corruption] / severity
-            if severity in present and subfolders(place):
+            classes = found[corruption] / severity
+            if severity in present and subfolders(classes):
                 name = f"{corruption}/{severity}"
-                parts.append(Part(name, partial(_open_part, suite, place)))
+                parts.append(Part(name, partial(_open_part, suite, classes)))
     return Release(tuple(parts), tuple(notes))
+
+
+def _corruption_folders(suite: Suite, folder: Path) -> tuple[dict[str, Path], list[str]]:
+    """Finds corruptions in a folder, or in folders such as `noise` inside, as in the archives.
+
+    Returns:
+        The folder of each corruption, and the names of other folders.
+    """
+    if not os.path.isdir(folder):
+        raise DataError(f"There is no such folder. Received: {folder}")
+    known = {*suite.corruptions, *suite.extras}
+    places: list[str] = []
+    for name in subfolders(folder):
+        inside = [] if name in known else subfolders(folder / name)
+        places += [f"{name}/{each}" for each in inside] if known & set(inside) else [name]
+    found: dict[str, Path] = {}
+    unknown = []
+    for place in places:
+        corruption = place.rpartition("/")[2]
+        if corruption not in known:
+            unknown.append(place)
+        elif corruption in found:
+            raise DataError(f"{corruption} is in {found[corruption]} and in {folder / place}")
+        else:
+            found[corruption] = folder / place
+    if not found:
+        raise DataError(
+            f"{suite.title} has a folder per corruption, such as {suite.corruptions[0]}/1/"
+            f"{WNIDS[0]}. Pass the folder that contains these. It contains "
+            f"{listed(unknown) or 'no folders'}. Received: {folder}"
+        )
+    return found, unknown
 
 
 def _generated(suite: Suite, name: str) -> Release:

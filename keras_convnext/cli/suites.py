@@ -17,8 +17,10 @@ def suites_of(pairs: Sequence[str]) -> dict[str, str | None]:
     """Parses NAME=FOLDER, or NAME for the set's name in TensorFlow Datasets.
 
     Raises:
-        ValueError: If a set is named twice or without data after "=".
+        ValueError: If a set is unknown, named twice, or has no data after "=".
     """
+    from keras_convnext.classification.suites import SUITES
+
     suites: dict[str, str | None] = {}
     for pair in pairs:
         name, sign, data = pair.partition("=")
@@ -26,6 +28,10 @@ def suites_of(pairs: Sequence[str]) -> dict[str, str | None]:
             raise ValueError(
                 "A suite must be NAME=FOLDER, or NAME for TensorFlow Datasets. "
                 f"Received: --suite {pair}"
+            )
+        if name not in SUITES:
+            raise ValueError(
+                f"A suite must be one of {', '.join(SUITES)}. Received: --suite {pair}"
             )
         if name in suites:
             raise ValueError(f"{name} is given twice. Received: --suite {pair}")

@@ -9,7 +9,7 @@ import tensorflow as tf
 from PIL import Image
 from pillow_reference import width_first
 
-from keras_convnext.data.images import evaluation_image, random_box, training_crop
+from keras_convnext.data.images import evaluation_image, random_box, training_crop, whole_image
 from keras_convnext.preprocessing import load_image
 
 PHOTOGRAPHS = sorted((Path(__file__).parents[2] / "examples" / "photos").glob("*.jpg"))
@@ -149,3 +149,17 @@ def test_not_an_image():
     for data in (b"", b"text", PHOTOGRAPHS[0].read_bytes()[:50]):
         with pytest.raises(tf.errors.InvalidArgumentError):
             evaluation_image(data, 32)
+
+
+@pytest.mark.parametrize("size", [40, 64, 96])
+def test_a_whole_image_is_warped_and_keeps_its_pixels_at_its_own_size(size):
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    for kind in ("JPEG", "PNG"):
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, kind)
+        decoded = Image.open(file)
+        expected = np.asarray(width_first(decoded, (size, size)), int)
+        found = whole_image(file.getvalue(), size).numpy()
+        assert np.abs(found - expected).max() <= (size != 64)
+        if size == 64:
+            assert (found == np.asarray(decoded)).all()
