@@ -7,6 +7,7 @@ from typer.cli import get_docs_for_click
 
 from keras_convnext.builders import BUILDERS
 from keras_convnext.classification import RECIPES, plan, recipe_for
+from keras_convnext.classification.suites import SUITES
 from keras_convnext.cli import app
 from keras_convnext.complexity import parts
 from keras_convnext.pretrained.catalog import TAGS, list_weights
@@ -71,6 +72,18 @@ def devices():
         for precision, rate in device.rates.items()
     ]  # fmt: skip
     heads = ("device", "GiB", "precision", "peak, TFLOP/s", "part reached", "basis")
+    return _table(heads, rows)
+
+
+def suites():
+    """The sets that measure robustness, and their rules."""
+    rows = [
+        (suite.title, f"`{name}`", (suite.dataset and f"`{suite.dataset}`") or "", suite.metric,
+         suite.scores, suite.source)
+        for name, suite in SUITES.items()
+    ]  # fmt: skip
+    heads = ("set", "name", "in TensorFlow Datasets", "figure", "an image or the set is scored as",
+             "source")  # fmt: skip
     return _table(heads, rows)
 
 

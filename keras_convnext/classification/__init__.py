@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     )
     from keras_convnext.classification.recipes import RECIPES, Classification
     from keras_convnext.classification.robustness import Robustness, evaluate_suites
-    from keras_convnext.classification.robustness_figures import SuiteResult
+    from keras_convnext.classification.robustness_figures import CorruptionResult, SuiteResult
     from keras_convnext.classification.robustness_report import draw_robustness
     from keras_convnext.classification.robustness_state import RobustnessError, Score
     from keras_convnext.classification.settings import recipe_for
@@ -32,6 +32,7 @@ __all__ = [
     "Accuracy",
     "Classification",
     "ClassificationTask",
+    "CorruptionResult",
     "Label",
     "Plan",
     "Prediction",
@@ -59,7 +60,7 @@ _NAMES = {
     "prediction": ("Label", "Prediction", "draw_predictions", "predict_files"),
     "recipes": ("RECIPES", "Classification"),
     "robustness": ("Robustness", "evaluate_suites"),
-    "robustness_figures": ("SuiteResult",),
+    "robustness_figures": ("CorruptionResult", "SuiteResult"),
     "robustness_report": ("draw_robustness",),
     "robustness_state": ("RobustnessError", "Score"),
     "settings": ("recipe_for",),

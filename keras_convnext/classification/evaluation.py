@@ -100,7 +100,7 @@ def evaluate(
             set that `evaluate_suites` scores by another rule, such as ImageNet-A.
         ValueError: If `size` or `classes` do not fit the model, or its outputs are not finite.
     """
-    if not isinstance(data, Source):
+    if isinstance(data, str | Path):
         refuse_suite_data(data)
     source = data if isinstance(data, Source) else open_source(data, split)
     refuse_suite_source(source, model.output_shape[-1], classes)

@@ -1,6 +1,6 @@
 """Computes the published figures of the sets of `suites` from the scores of their parts."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from keras_convnext.classification.robustness_state import Measured, Score, State
@@ -28,8 +28,9 @@ class SuiteResult(NamedTuple):
         rule: str. How images were prepared and scored.
         notes: tuple of str. What is missing or was not scored.
         is_comparable: bool. Whether the whole published set was scored.
-        parts: mapping from str to Score. The results of corruptions and severities, such as
-            "fog/3".
+        parts: mapping from str to Score. The counts of each corruption and severity, such as
+            "fog/3", or of "images" for other sets.
+        corruptions: tuple of CorruptionResult. The corruptions of which something was scored.
     """
 
     name: str
@@ -42,6 +43,7 @@ class SuiteResult(NamedTuple):
     notes: tuple[str, ...]
     is_comparable: bool
     parts: Mapping[str, Score]
+    corruptions: tuple["CorruptionResult", ...] = ()
 
 
 class CorruptionResult(NamedTuple):
@@ -69,7 +71,7 @@ def results_of(state: State) -> tuple[SuiteResult, ...]:
     return tuple(_result(name, entry, state) for name, entry in measured.items() if entry.parts)
 
 
-def corruptions_of(suite: Suite, parts: Mapping[str, Score]) -> list[CorruptionResult]:
+def _corruptions_of(suite: Suite, parts: Mapping[str, Score]) -> tuple[CorruptionResult, ...]:
     """Returns the results of the corruptions of which at least one severity was scored."""
     results = []
     for name in (*suite.corruptions, *suite.extras):
@@ -83,13 +85,14 @@ def corruptions_of(suite: Suite, parts: Mapping[str, Score]) -> list[CorruptionR
         alexnet = ALEXNET_ERRORS.get(name)
         ce = mean / alexnet if mean is not None and alexnet else None
         results.append(CorruptionResult(name, errors, mean, ce, name in suite.extras))
-    return results
+    return tuple(results)
 
 
 def _result(name: str, measured: Measured, state: State) -> SuiteResult:
     suite = SUITES[name]
+    corruptions = _corruptions_of(suite, measured.parts)
     if suite.layout == "corruptions":
-        metric, value, missing = _of_corruptions(suite, measured.parts)
+        metric, value, missing = _of_corruptions(suite, corruptions)
         wanted = [f"{each}/{severity}" for each in suite.corruptions for severity in SEVERITIES]
     else:
         score = measured.parts[WHOLE]
@@ -113,6 +116,7 @@ def _result(name: str, measured: Measured, state: State) -> SuiteResult:
         tuple(notes),
         is_whole and measured.is_published,
         dict(measured.parts),
+        corruptions,
     )
 
 
@@ -121,10 +125,10 @@ def _size(score: Score) -> int:
 
 
 def _of_corruptions(
-    suite: Suite, parts: Mapping[str, Score]
+    suite: Suite, corruptions: Sequence[CorruptionResult]
 ) -> tuple[str, float | None, list[str]]:
     """Returns what can be computed, its value, and notes about what is missing for the figure."""
-    results = {each.name: each for each in corruptions_of(suite, parts) if not each.is_extra}
+    results = {each.name: each for each in corruptions if not each.is_extra}
     absent = [name for name in suite.corruptions if name not in results]
     missing = []
     if absent:

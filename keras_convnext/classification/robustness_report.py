@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from keras_convnext.classification.robustness_figures import SuiteResult, corruptions_of
+from keras_convnext.classification.robustness_figures import SuiteResult
 from keras_convnext.classification.suites import SEVERITIES, SUITES
 from keras_convnext.pretrained.robustness import published_robustness
 from keras_convnext.printable import printable
@@ -77,8 +77,7 @@ def as_json(measured: Robustness) -> dict[str, Any]:
     sets = []
     for result, published, differences in compared(measured):
         fields = {name: value for name, value in result._asdict().items() if name != "parts"}
-        if corruptions := corruptions_of(SUITES[result.name], result.parts):
-            fields["corruptions"] = [each._asdict() for each in corruptions]
+        fields["corruptions"] = [each._asdict() for each in result.corruptions]
         sets.append({**fields, "published": published, "differences": differences})
     return {
         "model": row and row.model,
@@ -111,7 +110,7 @@ def _csv(rows: Sequence[Sequence[str]]) -> str:
 def _corruption_rows(results: Sequence[SuiteResult]) -> list[list[str]]:
     rows = [["set", "corruption", *(f"error {each}" for each in SEVERITIES), "mean", "CE", "extra"]]
     for result in results:
-        for each in corruptions_of(SUITES[result.name], result.parts):
+        for each in result.corruptions:
             figures = (*each.errors, each.mean, each.ce)
             extra = "yes" if each.is_extra else "no"
             rows.append([result.title, each.name, *map(_number, figures), extra])

@@ -31,7 +31,7 @@ class Score(NamedTuple):
         left_out: int. Number of images that were not scored: of classes that the set or the model
             does not have, or without a label.
         notes: tuple of str. What is missing or was not scored.
-        data: str. Digest of the images' names.
+        data: str. Digest of the images' names and of their labels.
     """
 
     images: int

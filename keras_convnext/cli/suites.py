@@ -66,6 +66,7 @@ def evaluate_suites(
     from keras_convnext import classification
     from keras_convnext.classification.robustness_report import as_json as report
     from keras_convnext.classification.robustness_report import table
+    from keras_convnext.preprocessing import WARP_FROM
 
     with Bar("Evaluating", "images") as bar:
         measured = classification.evaluate_suites(
@@ -93,3 +94,5 @@ def evaluate_suites(
     write_facts({result.title: result.rule for result in measured.results})
     if len(headings) > 4 and published is not None:
         write("", f"Published figures are of {published.model}, {published.tag}.")
+        if "paper" in headings and published.size >= WARP_FROM:
+            write(f"The paper does not say how it prepared images of {published.size} px.")

@@ -27,7 +27,7 @@ from keras_convnext.classification import (
     evaluate,
     evaluate_suites,
 )
-from keras_convnext.classification.robustness_figures import corruptions_of, results_of
+from keras_convnext.classification.robustness_figures import results_of
 from keras_convnext.classification.robustness_report import as_json, table
 from keras_convnext.classification.robustness_state import Measured, State, model_digest
 from keras_convnext.classification.suites import SUITES
@@ -184,7 +184,7 @@ def test_errors_of_corruptions_are_those_of_their_folders(tmp_path):
     for (corruption, severity), color in palette.items():
         right = sum(int(logits(color).argmax()) == index for index in classes)
         assert result.parts[f"{corruption}/{severity}"][:2] == (4, right)
-    snow, spatter = corruptions_of(SUITES["imagenet_c"], result.parts)
+    snow, spatter = result.corruptions
     assert (snow.name, spatter.name, spatter.is_extra) == ("snow", "spatter", True)
     assert snow.errors[1] == 75
     assert snow.ce == pytest.approx(np.mean(snow.errors) / 0.866816)
