@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from keras_convnext.classification.robustness_state import Measured, Score, State
-from keras_convnext.classification.suite_data import WHOLE, listed
+from keras_convnext.classification.suite_data import listed
 from keras_convnext.classification.suites import (
     ALEXNET_ERRORS,
     SEVERITIES,
     SUITES,
+    WHOLE,
     Suite,
     rule_of,
 )
@@ -154,7 +155,10 @@ def _notes_of(suite: Suite, parts: Mapping[str, Score], whole: int) -> list[str]
         for note in score.notes:
             about.setdefault(note, []).append(name)
         if suite.layout == "reassessed" and score.left_out:
-            note = f"skipped {score.left_out:,} of {_size(score):,} images, which have no label"
+            note = (
+                f"skipped {score.left_out:,} of {_size(score):,} images, which have no label among "
+                "the model's classes"
+            )
             about.setdefault(note, []).append(name)
         if _size(score) != whole:
             note = f"{_size(score):,} images, but the published set has {whole:,}"

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from keras_convnext.classification.suites import SUITES, Suite, part_names
 from keras_convnext.printable import PrintableError, printable
 from keras_convnext.training.state import write_whole
 
@@ -98,7 +99,7 @@ def load_state(output: Path | None, model: str, size: int, limit: int | None) ->
         if path.stat().st_size > _LARGEST:
             raise ValueError("it is too large")
         found = json.loads(path.read_bytes())
-        suites = {name: _measured(entry) for name, entry in found["suites"].items()}
+        suites = {name: _measured(SUITES[name], entry) for name, entry in found["suites"].items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RobustnessError(
             f"The state of the evaluation is damaged: {printable(error)}. Delete it, or use "
@@ -114,12 +115,14 @@ def load_state(output: Path | None, model: str, size: int, limit: int | None) ->
     return state
 
 
-def _measured(entry: dict[str, Any]) -> Measured:
-    parts = {}
+def _measured(suite: Suite, entry: dict[str, Any]) -> Measured:
+    parts, known = {}, part_names(suite)
     for name, (images, right, left_out, notes, data) in entry["parts"].items():
+        if name not in known:
+            raise ValueError(f"{suite.title} has no part {name}")
         if not 0 <= int(right) <= int(images) or int(left_out) < 0 or not int(images):
             raise ValueError(f"impossible counts of {name}")
-        parts[str(name)] = Score(
+        parts[name] = Score(
             int(images), int(right), int(left_out), tuple(map(str, notes)), str(data)
         )
     return Measured(list(map(str, entry["notes"])), bool(entry["is_published"]), parts)

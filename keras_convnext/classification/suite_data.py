@@ -12,6 +12,7 @@ from keras_convnext.classification.suites import (
     CORRUPTED_SIZE,
     GENERATED_C,
     SEVERITIES,
+    WHOLE,
     WNIDS,
     Suite,
 )
@@ -23,7 +24,6 @@ from keras_convnext.data.sources import open_source
 from keras_convnext.data.tfds_source import find_builder, open_tfds
 from keras_convnext.pictures import read_picture
 
-WHOLE = "images"  # the only part of a set without corruptions
 _MOST_SHOWN = 5  # names in a note
 _PLACES = {wnid: place for place, wnid in enumerate(WNIDS)}
 

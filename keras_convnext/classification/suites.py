@@ -10,6 +10,7 @@ from keras_convnext.preprocessing import CROPPED_SHARE, WARP_FROM, class_labels
 
 WNIDS = tuple(wnid for wnid, _ in class_labels(1000))  # the classes of all sets
 SEVERITIES = (1, 2, 3, 4, 5)
+WHOLE = "images"  # the only part of a set without corruptions
 CORRUPTED_SIZE = 224  # px: the side of all files of -C and -C-bar
 
 
@@ -166,6 +167,14 @@ SUITES = {
 # from the validation images with other interpolation and random numbers, so it is not the published
 # set. Its motion_blur and snow call a program that is not public.
 GENERATED_C = "imagenet2012_corrupted"
+
+
+def part_names(suite: Suite) -> tuple[str, ...]:
+    """Returns the names of the parts that are scored at a time, such as "fog/3"."""
+    corruptions = (*suite.corruptions, *suite.extras)
+    return tuple(f"{each}/{severity}" for each in corruptions for severity in SEVERITIES) or (
+        WHOLE,
+    )
 
 
 def rule_of(suite: Suite, size: int) -> str:

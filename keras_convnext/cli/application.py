@@ -104,6 +104,7 @@ def _checked_model(name: str | None) -> str | None:
 
 
 _NETWORK = {"callback": _checked_model, "autocompletion": _named(list(VARIANTS))}
+DATA_HELP = "Folder with a subfolder per class, CSV table, shards, or a TensorFlow Datasets name."
 Network = Annotated[str, typer.Argument(help="Name of the network, see `list`.", **_NETWORK)]
 TagNames = Annotated[
     list[str] | None,

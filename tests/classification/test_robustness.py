@@ -141,7 +141,7 @@ def test_any_reassessed_label_is_right_and_images_without_are_skipped(tmp_path, 
     result = figure(model, "imagenet_real", tmp_path / "val", batch_size=3)
     assert result.value == pytest.approx(100 * 4 / 6)
     assert (result.metric, result.images, result.left_out) == ("ReaL", 6, 2)
-    assert "skipped 2 of 8 images, which have no label" in result.notes
+    assert "skipped 2 of 8 images, which have no label among the model's classes" in result.notes
 
 
 def framed():
@@ -398,6 +398,8 @@ def test_a_folder_belongs_to_one_model_and_one_data(tmp_path, released):
         b"{", b"[]", b'{"suites": {"imagenet_a": {}}}', b"[" * 100_000, b" " * (2**24 + 1),
         b'{"suites": {"imagenet_a": {"notes": [], "is_published": true, "parts": {"images": '
         b'[1, 2, 0, [], ""]}}}}',
+        b'{"suites": {"imagenet_a": {"notes": [], "is_published": true, "parts": {"fog/1": '
+        b'[2, 1, 0, [], ""]}}}}',
     ],
 )  # fmt: skip
 def test_a_damaged_state_is_reported(tmp_path, released, damage):

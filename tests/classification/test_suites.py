@@ -20,11 +20,12 @@ from released_suites import (
     write_real_labels,
 )
 
-from keras_convnext.classification.suite_data import WHOLE, open_release
+from keras_convnext.classification.suite_data import open_release
 from keras_convnext.classification.suite_recognition import refuse_suite_data, refuse_suite_source
 from keras_convnext.classification.suites import (
     ALEXNET_ERRORS,
     SUITES,
+    WHOLE,
     rule_of,
 )
 from keras_convnext.data.errors import DataError
