@@ -61,7 +61,7 @@ def table(measured: Robustness) -> tuple[list[str], list[list[str]]]:
     sources = [name for name in SOURCES if any(name in each.published for each in comparisons)]
     headings = ["set", "metric", "images", "measured"]
     for source in sources:
-        headings += [source, f"- {source}"]
+        headings += [source, f"vs {source}"]
     rows = []
     for result, published, differences in comparisons:
         row = [result.title, result.metric, f"{result.images:,}", _number(result.value)]

@@ -1,5 +1,6 @@
 """The command `evaluate`."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -187,10 +188,10 @@ def _published_row(weights: str, model: str | None) -> "Checkpoint | None":
     from keras_convnext.pretrained.catalog import find
     from keras_convnext.pretrained.digests import row_of_file
 
-    path = file_of(weights, model)
-    if str(path) == weights:
-        return row_of_file(path)
-    return find(model, weights)[0]
+    path = Path(weights)
+    if not os.path.exists(path):
+        return find(model, weights)[0]
+    return row_of_file(path) if path.is_file() else None
 
 
 def _evaluate_suites(

@@ -31,6 +31,7 @@ from keras_convnext.classification.robustness_figures import results_of
 from keras_convnext.classification.robustness_report import as_json, table
 from keras_convnext.classification.robustness_state import Measured, State, model_digest
 from keras_convnext.classification.suites import SUITES
+from keras_convnext.cli.evaluation import _published_row
 from keras_convnext.data.errors import DataError
 from keras_convnext.preprocessing import class_labels
 from keras_convnext.pretrained.catalog import find
@@ -160,7 +161,7 @@ def frame_model():
     return model
 
 
-@pytest.mark.parametrize("size", [112, 224, 384])
+@pytest.mark.parametrize("size", [112, 224])
 def test_corrupted_files_are_not_cropped_again(tmp_path, size):
     root = write_corruptions(tmp_path / "c", lambda *_: (0, 0, 0), ["fog"], [1], [0])
     framed().save(next(root.rglob("*.JPEG")), "JPEG")
@@ -169,8 +170,8 @@ def test_corrupted_files_are_not_cropped_again(tmp_path, size):
     assert result.parts["fog/1"].right == 1
     plain = write(tmp_path / "plain", {f"{WNIDS[0]}/a.jpg": next(root.rglob("*.JPEG")).read_bytes(),
                                        f"{WNIDS[1]}/a.jpg": picture((0, 0, 9))})  # fmt: skip
-    if size < 384:  # where plain accuracy crops
-        assert evaluate(model, plain, size=size).guesses == {(0, 1): 1, (1, 1): 1}
+    # Plain accuracy crops the frame.
+    assert evaluate(model, plain, size=size).guesses == {(0, 1): 1, (1, 1): 1}
 
 
 def test_errors_of_corruptions_are_those_of_their_folders(tmp_path):
@@ -293,32 +294,39 @@ def test_a_local_file_is_recognized_by_its_digest(tmp_path):
     copy = tmp_path / "renamed.safetensors"
     copy.write_bytes(SHIPPED_WEIGHTS.read_bytes())
     assert row_of_file(copy).tag == "cifar10"
+    for weights, model in ((copy, None), ("cifar10", "convnext_cifar")):
+        assert _published_row(str(weights), model).tag == "cifar10"
     copy.write_bytes(copy.read_bytes() + b"\0")
     assert row_of_file(copy) is None
+    assert _published_row(str(tmp_path), None) is None
 
 
-def test_differences_are_shown_for_whole_sets_of_the_same_weights_and_size(tmp_path, monkeypatch):
-    model, _ = color_model()
-    among = SUITES["imagenet_a"].among
-    write(tmp_path, {f"{WNIDS[i]}/{n}.jpg": picture(c) for i in among[:2]
-                     for n, c in enumerate(colors(2))})  # fmt: skip
+def test_differences_are_shown_for_whole_sets_of_the_same_weights_and_size():
     row = find("convnext_base", "imagenet")[0]
-    options = {"published": row, "size": 224}
-    found = evaluate_suites(model, {"imagenet_a": tmp_path}, **options)
-    value = f"{found.results[0].value:.2f}"
-    headings, (cells,) = table(found)
-    assert headings == ["set", "metric", "images", "measured", "paper", "- paper", "timm", "- timm"]
-    assert cells == ["ImageNet-A", "top-1", "4", value, "36.70", "", "36.69", ""]
-    monkeypatch.setitem(SUITES, "imagenet_a", SUITES["imagenet_a"]._replace(images=4))
-    found = evaluate_suites(model, {"imagenet_a": tmp_path}, **options)
-    _, (cells,) = table(found)
-    assert [cells[5], cells[7]] == [f"{float(value) - x:+.2f}" for x in (36.7, 36.69)]
-    (entry,) = as_json(found)["sets"]
+
+    def shown(images, size=224, published=row):
+        results = results_of(state_of("imagenet_a", {"images": Score(images, images // 2)}, size))
+        return Robustness(results, size, published)
+
+    headings, (cells,) = table(shown(7_500))
+    assert headings == [
+        "set",
+        "metric",
+        "images",
+        "measured",
+        "paper",
+        "vs paper",
+        "timm",
+        "vs timm",
+    ]
+    assert cells == ["ImageNet-A", "top-1", "7,500", "50.00", "36.70", "+13.30", "36.69", "+13.31"]
+    (entry,) = as_json(shown(7_500))["sets"]
     assert entry["published"] == {"paper": 36.7, "timm": 36.69}
-    assert entry["differences"]["paper"] == pytest.approx(found.results[0].value - 36.7)
-    for other in ({"published": row, "size": 32}, {"size": 224}):
-        found = evaluate_suites(model, {"imagenet_a": tmp_path}, **other)
-        assert table(found)[0] == ["set", "metric", "images", "measured"]
+    assert entry["differences"] == {"paper": pytest.approx(13.3), "timm": pytest.approx(13.31)}
+    _, (cells,) = table(shown(7_498))
+    assert cells[3:] == ["50.00", "36.70", "", "36.69", ""]
+    for other in (shown(7_500, size=384), shown(7_500, published=None)):
+        assert table(other)[0] == ["set", "metric", "images", "measured"]
 
 
 # Resuming
@@ -367,6 +375,7 @@ def test_an_interrupted_evaluation_continues_with_the_same_result(tmp_path, rele
     assert set(files_of(whole)) == {
         "state.json", "robustness.csv", "robustness.json", "corruptions.csv", "robustness.png",
     }  # fmt: skip
+    # Another call of one set reports all, and scores nothing again.
     third = []
     alone = {"imagenet_r": released["imagenet_r"]}
     found = evaluate_suites(model, alone, whole, size=32, progress=lambda *told: third.append(told))
