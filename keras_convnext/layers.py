@@ -1,4 +1,4 @@
-"""Small layers that Keras lacks: patch convolution, a faster layer normalization, drop path."""
+"""Small layers that Keras lacks: patch convolution, norms, drop path."""
 
 from typing import Any
 
@@ -94,6 +94,27 @@ class LayerNormalization(keras.layers.LayerNormalization):
     def is_plain(self) -> bool:
         """Whether it normalizes the channels, with scale and shift."""
         return self.axis in (-1, [-1]) and self.center and self.scale and not self.rms_scaling
+
+
+@_register
+class BatchNormalization(keras.layers.BatchNormalization):
+    """Batch normalization with the same moving statistics on all devices of a TensorFlow strategy.
+
+    In training, each device normalizes with the statistics of its own images, as PyTorch does. The
+    moving statistics are averaged over the devices. Those of Keras' layer differ from device to
+    device, and only those of the first one are saved.
+
+    Args:
+        **kwargs: As in `keras.layers.BatchNormalization`.
+
+    Input shape: `(..., C)`. Output shape: the same.
+    """
+
+    def add_weight(self, *args: Any, trainable: bool = True, **kwargs: Any) -> keras.Variable:
+        """Creates a weight, which is averaged over devices if it is not trained."""
+        if not trainable:
+            kwargs["aggregation"] = "mean"
+        return super().add_weight(*args, trainable=trainable, **kwargs)
 
 
 @_register

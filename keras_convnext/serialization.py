@@ -15,7 +15,7 @@ REGISTERED = {
     "export.inference": ("InferenceBlock", "InferenceLayerNormalization"),
     "feature_maps": ("ResizeLike",),
     "initializers": ("TruncatedNormal",),
-    "layers": ("DropPath", "LayerNormalization", "PatchConv2D"),
+    "layers": ("BatchNormalization", "DropPath", "LayerNormalization", "PatchConv2D"),
     "segmentation.layers": ("PoolToGrid", "WithAuxiliary"),
     "training.loss_scale": ("LossScaleOptimizer",),
     "training.muon": ("Muon",),

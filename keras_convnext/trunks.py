@@ -161,8 +161,16 @@ def check_has_head(graph: Graph, trunks: list[Trunk]) -> None:
                 )
 
 
+def is_of_roadmap(model: keras.Model) -> bool:
+    """Whether a model is one of `roadmap`, in which a block is several layers."""
+    first = re.compile(r"(.+_)?stages_0_blocks_0_conv1")
+    return any(first.fullmatch(layer.name) for layer in model.layers)
+
+
 def has_no_classes(model: keras.Model) -> bool:
     """Whether a model returns the features or the last feature map of its network."""
+    if is_of_roadmap(model):
+        return not model.layers[-1].name.endswith("predictions")
     return len(model.output_shape) != 2 or any(
         any(layer.output is output for output in model.outputs)
         for trunk in find_trunks(model)

@@ -7,6 +7,7 @@ import tensorflow as tf
 from keras_convnext.classification.memory import memory_of
 from keras_convnext.classification.recipes import Classification
 from keras_convnext.memory_errors import OutOfMemoryError
+from keras_convnext.roadmap.steps import find_model
 from keras_convnext.training.devices import DEVICES
 from keras_convnext.training.layout import Layout, shares
 from keras_convnext.training.recipe import Batch
@@ -27,6 +28,12 @@ def out_of_memory(
         An `OutOfMemoryError` whose message estimates the memory with these and with other settings,
         as `plan` does.
     """
+    if find_model(model):
+        return OutOfMemoryError(
+            f"Out of memory: a training step of {model} at {recipe.input.size} px. Close other "
+            "programs, or start in a new folder with a smaller --set device_batch. The images per "
+            f"update stay the same. Received: device_batch={layout.device_batch}"
+        )
     is_gpu = bool(tf.config.list_physical_devices("GPU"))
     device = next(device for device in DEVICES.values() if device.is_gpu == is_gpu)
     replicas = layout.devices * layout.processes

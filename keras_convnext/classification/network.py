@@ -5,6 +5,8 @@ import keras
 from keras_convnext.builders import BUILDERS
 from keras_convnext.classification.memory import network_of
 from keras_convnext.classification.recipes import Classification
+from keras_convnext.roadmap.graph import network as roadmap_network
+from keras_convnext.roadmap.steps import find_model
 
 
 def build_classifier(
@@ -22,6 +24,15 @@ def build_classifier(
         keras.Model, from pixels in 0..255 (N, size, size, 3) to probabilities (N, classes).
     """
     side = None if any_size else recipe.input.size
+    if road := find_model(model):
+        step, regime = road
+        return roadmap_network(
+            step.name,
+            regime.name,
+            input_shape=(side, side, 3),
+            classes=classes,
+            drop_path_rate=recipe.network.drop_path_rate,
+        )
     return BUILDERS[model](
         weights=recipe.network.start,
         input_shape=(side, side, 3),

@@ -13,6 +13,7 @@ from keras_convnext.classification.memory import Memory, memory_of, network_of
 from keras_convnext.classification.recipes import Classification
 from keras_convnext.complexity import parts
 from keras_convnext.printable import printable
+from keras_convnext.roadmap.steps import find_model
 from keras_convnext.training.devices import (
     DEVICES,
     DEVICES_PER_MACHINE,
@@ -28,6 +29,7 @@ _IMAGENET_1K = (1_281_167, 1_000)
 DATA = {  # images and classes in the training split of each recipe's dataset
     "imagenet1k": _IMAGENET_1K,
     "imagenet1k_isotropic": _IMAGENET_1K,
+    "roadmap": _IMAGENET_1K,
     "imagenet22k": (14_197_122, 21_841),  # fall 2011
     "imagenet22k_to_1k": _IMAGENET_1K,
     "imagenet22k_to_1k_384": _IMAGENET_1K,
@@ -176,10 +178,15 @@ def plan(
         A `Plan`.
 
     Raises:
-        ValueError: If the device type is unknown or does not support the recipe's precision, if the
-            number of images is unknown or less than a batch, or if the batch size is not a multiple
-            of the number of devices.
+        ValueError: If the network is one of the roadmap's, if the device type is unknown or does
+            not support the recipe's precision, if the number of images is unknown or less than a
+            batch, or if the batch size is not a multiple of the number of devices.
     """
+    if find_model(model):
+        raise ValueError(
+            "The memory of the roadmap's networks cannot be estimated. `keras-convnext list "
+            f"--roadmap` shows their multiply-accumulates. Received: model={printable(model)}"
+        )
     device = _device(device_type, recipe.batch.precision)
     known, classes = DATA.get(recipe.name, (None, 1_000))
     images = images or known

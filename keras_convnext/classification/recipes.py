@@ -19,7 +19,7 @@ class Network:
         start: str or None. Published weights to start from, or a weight file.
         published: str or None. Published weights trained with this recipe, which give its accuracy.
         drop_path_rate: float. Stochastic depth rate of the last block.
-        layer_scale: float or None. Initial value of layer scale.
+        layer_scale: float or None. Initial value of layer scale. Networks of the roadmap ignore it.
         head_init_scale: float. Factor for the initial weights of the head.
     """
 
@@ -213,6 +213,16 @@ RECIPES = {
                 "convnext_large": {"drop_path_rate": 0.95},
             },
             _NEEDS,
+        ),
+        # The road from ResNet to ConvNeXt (section 2): the same settings for every step.
+        RecipeFamily(
+            replace(
+                _FROM_SCRATCH,
+                name="roadmap",
+                source="section 2.1 and table 5; for models such as roadmap:inverted",
+                network=Network(drop_path_rate=0.1),
+            ),
+            {"roadmap:cifar": {"size": 32}},
         ),
         # Ours, for hundreds to thousands of your own images on any device. Only the head is trained
         # at first, because gradients from a random head would only disturb the trunk.

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 
 from keras_convnext.classification.recipes import RECIPES, Classification
+from keras_convnext.printable import printable
+from keras_convnext.roadmap.steps import find_model
 from keras_convnext.training.settings import (
     ABOVE_ZERO,
     BELOW_ONE,
@@ -83,13 +85,16 @@ def check_recipe(recipe: Classification, model: str) -> None:
     Raises:
         ValueError: If the network is unknown, or a value has the wrong type or is out of range.
     """
-    if model not in VARIANTS:
+    road = find_model(model)
+    if road is None and model not in VARIANTS:
         raise unknown("model", model, VARIANTS)
     check(recipe, RULES)
-    own = recipe.input
-    if min(own.size, *own.early_sizes, own.size) < VARIANTS[model].min_size:
+    if road:
+        _check_road(recipe, model)
+    own, least = recipe.input, (road[1] if road else VARIANTS[model]).min_size
+    if min(own.size, *own.early_sizes, own.size) < least:
         raise ValueError(
-            f"{model} needs images of at least {VARIANTS[model].min_size} px. "
+            f"{model} needs images of at least {least} px. "
             f"Received: size={own.size}, early_sizes={own.early_sizes}"
         )
     if len(own.early_sizes) != len(own.early_epochs):
@@ -104,3 +109,19 @@ def check_recipe(recipe: Classification, model: str) -> None:
             f"and cutmix to 0. Received: batch_size=1, mixup={targets.mixup}, "
             f"cutmix={targets.cutmix}"
         )
+
+
+def _check_road(recipe: Classification, model: str) -> None:
+    """Refuses fields that the networks of the roadmap do not have."""
+    fixed = {
+        "start": (recipe.network.start, (None,)),
+        "layer_scale": (recipe.network.layer_scale, (None, 1e-6)),
+        "head_init_scale": (recipe.network.head_init_scale, (1,)),
+        "remat": (recipe.batch.remat, (False,)),
+    }
+    for name, (value, values) in fixed.items():
+        if value not in values:
+            raise ValueError(
+                f"{model} has no {name}, because the roadmap defines the network: set "
+                f"{name}={values[0]}. Received: {name}={printable(value)}"
+            )

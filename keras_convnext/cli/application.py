@@ -15,6 +15,7 @@ from keras_convnext.cli.noise import library_output
 from keras_convnext.cli.terminal import CLOSED_PIPE, write
 from keras_convnext.cli.versions import versions
 from keras_convnext.pretrained.catalog import TAGS
+from keras_convnext.roadmap.steps import MODELS, find_model
 from keras_convnext.tasks import recipes
 from keras_convnext.variants import VARIANTS
 
@@ -103,6 +104,10 @@ def _checked_model(name: str | None) -> str | None:
     return name
 
 
+def _checked_model_to_train(name: str) -> str | None:
+    return name if find_model(name) else _checked_model(name)
+
+
 _NETWORK = {"callback": _checked_model, "autocompletion": _named(list(VARIANTS))}
 DATA_HELP = "Folder with a subfolder per class, CSV table, shards, or a TensorFlow Datasets name."
 Network = Annotated[str, typer.Argument(help="Name of the network, see `list`.", **_NETWORK)]
@@ -116,7 +121,13 @@ TagNames = Annotated[
     ),
 ]
 ModelToName = Annotated[
-    str, typer.Option("--model", help="Name of the network, see `list`.", **_NETWORK)
+    str,
+    typer.Option(
+        "--model",
+        help="Name of the network, see `list` and `list --roadmap`.",
+        callback=_checked_model_to_train,
+        autocompletion=_named([*VARIANTS, *MODELS]),
+    ),
 ]
 Model = Annotated[
     str | None,

@@ -12,7 +12,7 @@ import numpy as np
 
 from keras_convnext import network as convnext
 from keras_convnext.builders import BUILDERS, ConvNeXt
-from keras_convnext.layers import DropPath, LayerNormalization
+from keras_convnext.layers import BatchNormalization, DropPath, LayerNormalization
 from keras_convnext.roadmap import layout
 from keras_convnext.roadmap.cost import variant_of
 from keras_convnext.roadmap.layout import POOL, Residual, Unit
@@ -101,7 +101,7 @@ def network(
     prefix = f"{name}_" if name else ""
     name = name or f"{regime}_{step}"
     image = image_input(input_tensor, input_shape, prefix)
-    check_image_shape(image.shape[1:], name, own.stem_stride * 2 ** (len(own.depths[0]) - 1))
+    check_image_shape(image.shape[1:], name, own.min_size)
 
     x = convnext.normalization(image, prefix) if include_preprocessing else image
     x = _trunk(x, chosen, own, drop_path_rate, prefix)
@@ -189,7 +189,7 @@ def _downsample(x: Any, dim: int, step: Step, name: str) -> Any:
 def _norm(step: Step, name: str) -> keras.layers.Layer:
     if step.layer_norm:
         return LayerNormalization(epsilon=1e-6, name=name)
-    return keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)
+    return BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)
 
 
 def _padded(x: Any, kernel_size: int, name: str) -> Any:

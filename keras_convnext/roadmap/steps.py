@@ -126,6 +126,11 @@ class Regime(NamedTuple):
     widths: tuple[int, int, int]
     figures: dict[str, Figures]
 
+    @property
+    def min_size(self) -> int:
+        """Smallest supported height or width: the stride of the last feature map."""
+        return int(self.stem_stride * 2 ** (len(self.depths[0]) - 1))
+
     def depths_of(self, step: Step) -> tuple[int, ...]:
         """Returns the blocks per stage."""
         return self.depths[step.stage_ratio]
@@ -203,6 +208,33 @@ REGIMES = {
         ),
     )
 }  # fmt: skip
+
+
+PREFIX = "roadmap:"
+MODELS = tuple(  # names for training
+    f"{PREFIX}{regime}/{step}".replace(f"{PREFIX}resnet50/", PREFIX)
+    for regime in REGIMES
+    for step in STEPS
+)
+
+
+def find_model(model: str) -> tuple[Step, Regime] | None:
+    """Finds the step that a model is named after.
+
+    Args:
+        model: str. "roadmap:STEP", for the road from ResNet-50, or "roadmap:REGIME/STEP"; or the
+            name of another network.
+
+    Returns:
+        tuple of Step and Regime, or None for the name of another network.
+
+    Raises:
+        ValueError: If there is no such step or regime.
+    """
+    if not model.startswith(PREFIX):
+        return None
+    regime, _, step = model.removeprefix(PREFIX).rpartition("/")
+    return find(step, regime or "resnet50")
 
 
 def find(step: str, regime: str = "resnet50") -> tuple[Step, Regime]:

@@ -22,6 +22,7 @@ from keras_convnext.training.layout import Layout, find_strategy, layout_of
 from keras_convnext.training.length import Length, length_of
 from keras_convnext.training.recipe import Recipe
 from keras_convnext.training.state import Progress, restore_state, saved_states, write_whole
+from keras_convnext.training.statistics import AveragedStatistics
 from keras_convnext.training.task import Task
 
 
@@ -123,6 +124,10 @@ def _model_of(task: Task, recipe: Recipe, layout: Layout, length: Length) -> Fit
         # XLA with a strategy and mixed precision is broken (keras issue 20763).
         jit_compile="auto" if layout.devices * layout.processes == 1 else False,
     )
+
+    if recipe.optimizer.ema_decay is not None:
+        decay, accumulated = recipe.optimizer.ema_decay, layout.accumulated
+        fitted.statistics = AveragedStatistics(fitted, decay, accumulated)
 
     def batched(spec: Any) -> tf.TensorSpec:
         return tf.TensorSpec((layout.device_batch, *spec.shape), spec.dtype)

@@ -6,6 +6,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from keras_convnext.training.statistics import AveragedStatistics
+
 Batch = tuple[tf.Tensor, ...]  # images, labels and weights
 
 
@@ -21,6 +23,7 @@ class FittedModel(keras.Model):
     """
 
     combine: Callable[[tf.Tensor, Any, Any], tf.Tensor] | None = None
+    statistics: AveragedStatistics | None = None
 
     def build_for(self, specs: tuple[tf.TensorSpec, ...]) -> None:
         """Creates the variables of loss, metrics and optimizer.
@@ -66,7 +69,10 @@ class FittedModel(keras.Model):
 
     def train_step(self, data: Batch) -> dict[str, tf.Tensor]:
         """Runs one training step and returns the metrics."""
-        return self._as_batch(super().train_step(data))
+        metrics = super().train_step(data)
+        if self.statistics:
+            self.statistics.update(self.optimizer)
+        return self._as_batch(metrics)
 
     def test_step(self, data: Batch) -> dict[str, tf.Tensor]:
         """Evaluates one batch and returns the metrics."""

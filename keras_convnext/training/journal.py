@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from keras_convnext.printable import PrintableMessage
+from keras_convnext.training.fitted import FittedModel
 from keras_convnext.training.layout import Layout
 from keras_convnext.training.length import Length
 from keras_convnext.training.recipe import Recipe
@@ -224,14 +226,18 @@ def _rounded(measured: Mapping[str, float | tf.Tensor]) -> dict[str, float]:
 
 
 @contextmanager
-def averaged_weights(model: keras.Model) -> Iterator[None]:
+def averaged_weights(model: FittedModel) -> Iterator[None]:
     """Replaces the model's weights with their moving averages within a `with` block."""
-    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    weights = [keras.ops.convert_to_numpy(weight) for weight in model.trainable_variables]
+    optimizer: Any = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    weights, averages = [*model.trainable_variables], [*optimizer.averages]
+    if model.statistics:
+        weights += model.statistics.weights
+        averages += model.statistics.averages
+    values = [keras.ops.convert_to_numpy(weight) for weight in weights]
     try:
-        for weight, average in zip(model.trainable_variables, optimizer.averages):
+        for weight, average in zip(weights, averages):
             weight.assign(keras.ops.convert_to_numpy(average))
         yield
     finally:
-        for weight, value in zip(model.trainable_variables, weights):
+        for weight, value in zip(weights, values):
             weight.assign(value)

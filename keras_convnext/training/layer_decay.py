@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 GROUPS = 12  # groups 0 (stem) to 12 are below the head's group
 HEAD = GROUPS + 1
 
-_BLOCK = re.compile(r"(?:stages_(\d+)_)?blocks_(\d+)/")
+_BLOCK = re.compile(r"(?:stages_(\d+)_)?blocks_(\d+)[/_]")  # "_" in the roadmap's networks
 _DOWNSAMPLE = re.compile(r"downsample_(\d+)_(?:conv|norm)/")
 _STEM = re.compile(r"stem_(?:conv|norm)/")
 

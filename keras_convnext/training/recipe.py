@@ -130,7 +130,8 @@ class RecipeFamily(Generic[AnyRecipe]):
 
     Args:
         recipe: Recipe. The settings of all other networks.
-        networks: dict from network names to settings, by names as in `--set`.
+        networks: dict from network names to settings, by names as in `--set`. "a" stands for all
+            networks "a/b" that are not listed.
         needs: tuple of str. Settings that another network must be given, because the recipe was
             published for these networks only.
     """

@@ -90,7 +90,7 @@ def for_network(
         ValueError: If a field is unknown or ambiguous, if a value has the wrong type, or if the
             recipe has no setting for this network that it needs.
     """
-    own = family.networks.get(model)
+    own = family.networks.get(model, family.networks.get(model.partition("/")[0]))
     recipe = family.recipe
     kinds = field_types(type(recipe))
     named = {_full_name(name, kinds): value for name, value in settings.items()}

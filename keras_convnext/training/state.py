@@ -178,9 +178,11 @@ def _variables(model: keras.Model) -> dict[str, keras.Variable]:
         for variable in layer.variables
         if id(variable) not in kept
     ]
-    optimizer = model.optimizer
+    optimizer, statistics = model.optimizer, getattr(model, "statistics", None)
+    averaged = zip(statistics.weights, statistics.averages) if statistics else ()
     return {
         **{f"model/{weight.path}": weight for weight in model.weights},
+        **{f"average/{weight.path}": average for weight, average in averaged},
         **{f"random/{index}": variable for index, variable in enumerate(random)},
         **{f"metrics/{index}": variable for index, variable in enumerate(measured)},
         **{f"optimizer/{index}": variable for index, variable in enumerate(optimizer.variables)},

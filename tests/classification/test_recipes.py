@@ -32,8 +32,20 @@ def test_a_recipe_is_that_of_the_network(name, model, expected):
 @pytest.mark.parametrize("name", RECIPES)
 def test_the_batch_is_that_of_the_reference_layout(name):
     for model in RECIPES[name].networks or ["convnext_cifar"]:
+        model += "/inverted" * (model == "roadmap:cifar")
         batch = recipe_for(name, model).batch
         assert batch.devices * batch.device_batch == batch.batch_size
+
+
+def test_the_roadmap_is_trained_like_its_end():
+    """Section 2.1: all steps are trained with the recipe of ConvNeXt."""
+    of_end = flat(recipe_for("imagenet1k", "convnext_tiny"))
+    of_step = flat(recipe_for("roadmap", "roadmap:inverted"))
+    differences = {name for name, value in of_end.items() if of_step[name] != value}
+    assert differences == {"name", "source", "network.published"}
+    small = flat(recipe_for("roadmap", "roadmap:cifar/inverted"))
+    assert {name for name in small if small[name] != of_step[name]} == {"input.size"}
+    assert small["input.size"] == 32
 
 
 def test_every_number_has_a_rule():
@@ -75,6 +87,12 @@ def test_a_setting_is_read_as_its_field_is(setting, field, value):
         ("imagenet1k", "convnext_tiny", {"epochs": 10}, "Set warmup_epochs to 10 or less"),
         ("imagenet1k", "convnext_tiny", {"mixing_batch": 1}, "mixing_batch must be at least 2"),
         ("imagenet1k", "convnext_tiny", {"batch_size": 1}, "Set batch_size to 2 or more"),
+        ("roadmap", "roadmap:resnext", {}, "step must be one of resnet, stage_ratio"),
+        ("roadmap", "roadmap:resnet18/gelu", {}, "regime must be one of resnet50, resnet200, cif"),
+        ("roadmap", "roadmap:cifar/gelu", {"size": 8}, "roadmap:cifar/gelu needs .* at least 16"),
+        ("roadmap", "roadmap:gelu", {"remat": True}, "has no remat.* set remat=False. Received"),
+        ("roadmap", "roadmap:gelu", {"layer_scale": 0.1}, "has no layer_scale.*Received: layer_s"),
+        ("finetune_small", "roadmap:gelu", {}, "has no start.*Received: start=imagenet"),
     ],
 )
 def test_what_is_wrong_is_told(name, model, settings, message):

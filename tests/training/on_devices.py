@@ -14,12 +14,13 @@ import numpy as np
 import tensorflow as tf
 import toy_runs
 
-from keras_convnext.layers import DropPath
+from keras_convnext.layers import BatchNormalization, DropPath
 from keras_convnext.training.fitted import FittedModel
 from keras_convnext.training.journal import Journal
 from keras_convnext.training.loss_scale import LossScaleOptimizer
 from keras_convnext.training.optimizer import AdamW
 from keras_convnext.training.state import Progress, restore_state, save_state, state_of
+from keras_convnext.training.statistics import AveragedStatistics
 
 
 def two_devices():
@@ -87,6 +88,36 @@ def masks_of_run(data, output):
         data, output, strategy=strategy, epochs=1, drop_path_rate=0.5, mixing_batch=2
     )
     return masks
+
+
+def moving_means():
+    """Returns the moving mean of a batch normalization after two updates, and its average."""
+    strategy = two_devices()
+    with strategy.scope():
+        inputs = keras.Input((4,))
+        norm = BatchNormalization(momentum=0.9)
+        model = FittedModel(inputs, keras.layers.Dense(1)(norm(inputs)))
+        model.compile(AdamW(0.1), "mse")
+        model.statistics = AveragedStatistics(model, 0.8, 1)
+        spec = tf.TensorSpec((4, 4)), tf.TensorSpec((4, 1)), tf.TensorSpec((4,))
+        model.build_for(spec)
+    pixels = np.random.default_rng(0).normal(size=(16, 4)).astype("float32")
+    model.fit(pixels, pixels[:, :1], batch_size=8, shuffle=False, verbose=0)
+    mean, average = np.zeros(4), np.zeros(4)
+    for batch in (pixels[:8], pixels[8:]):
+        mean = 0.9 * mean + 0.1 * batch.mean(0)
+        average = 0.8 * average + 0.2 * mean
+
+    def on_devices(variable):
+        values = strategy.experimental_local_results(variable.value)
+        return [value.numpy().tolist() for value in values]
+
+    return {
+        "devices": on_devices(norm.moving_mean),
+        "expected": mean.tolist(),
+        "averages": on_devices(model.statistics.averages[0]),
+        "expected average": average.tolist(),
+    }
 
 
 def scaled_updates(accumulated, overflows, in_graph):

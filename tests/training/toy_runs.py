@@ -14,10 +14,12 @@ from PIL import Image
 
 from keras_convnext import builders
 from keras_convnext.classification import train
+from keras_convnext.roadmap.steps import REGIMES, Regime
 from keras_convnext.training import journal
 from keras_convnext.variants import VARIANTS, Variant
 
 TOY = Variant("toy", (1, 1), (8, 16), 0.3, 2)
+ROAD = Regime("toy", "A to B", 16, 2, ((1,), (1,)), (4, 4, 8), {})
 SETTINGS = {
     "algorithm": "adamw",
     "epochs": 2,
@@ -50,8 +52,9 @@ def make_pictures(folder, train_images=40, test_images=6, seed=0, extension="jpg
 
 
 def register(monkeypatch=None, variant=TOY):
-    """Registers a toy like the published networks, permanently or for one test."""
-    for table, row in ((VARIANTS, variant), (builders.BUILDERS, builders._builder(variant))):
+    """Registers toys like the published networks, permanently or for one test."""
+    builder = builders._builder(variant)
+    for table, row in ((VARIANTS, variant), (builders.BUILDERS, builder), (REGIMES, ROAD)):
         if monkeypatch:
             monkeypatch.setitem(table, variant.name, row)
         else:
@@ -59,8 +62,9 @@ def register(monkeypatch=None, variant=TOY):
 
 
 def toy_train(data, output, *, strategy=None, validation_data=None, console=None, **own):
+    model = own.pop("model", "toy")
     return train(
-        "cifar10", "toy", data, output, {**SETTINGS, **own},
+        "cifar10", model, data, output, {**SETTINGS, **own},
         strategy=strategy, validation_data=validation_data, console=console,
     )  # fmt: skip
 
