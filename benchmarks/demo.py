@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 
 from machine import Load, description
-from visitors import MB, all_pictures, visits
+from visitors import MB, photographs, visits
 
 RESULTS = Path(__file__).parent / "results" / "demo.json"
 LIBRARIES = ("keras-convnext", "gradio", "starlette", "uvicorn", "pillow", "keras", "tensorflow")
@@ -97,11 +97,11 @@ class Server:
         }
 
 
-def measure(pictures: dict, honest_count: int, hostile_count: int, seconds: float) -> dict:
+def measure(photos: list, honest_count: int, hostile_count: int, seconds: float) -> dict:
     server = Server()
     try:
         figures = asyncio.run(
-            visits(server.port, pictures, honest_count, hostile_count, seconds, server.watch)
+            visits(server.port, photos, honest_count, hostile_count, seconds, server.watch)
         )
     finally:
         cost = server.stop()
@@ -116,10 +116,10 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     options = parser.parse_args()
     load = Load()
-    pictures = all_pictures()
-    one = measure(pictures, 1, 0, min(options.seconds, 30))
-    alone = measure(pictures, options.honest, 0, options.seconds)
-    mixed = measure(pictures, options.honest, options.hostile, options.seconds)
+    photos = photographs()
+    one = measure(photos, 1, 0, min(options.seconds, 30))
+    alone = measure(photos, options.honest, 0, options.seconds)
+    mixed = measure(photos, options.honest, options.hostile, options.seconds)
     figures = {
         "machine": {**description(LIBRARIES), **load.so_far()},
         "visitors": {"honest": options.honest, "hostile": options.hostile},

@@ -1,4 +1,4 @@
-"""The visitors of `demo.py`: what honest and hostile ones send to the page."""
+"""The honest visitors of `demo.py`, and how a visitor talks to the page."""
 
 import asyncio
 import io
@@ -6,6 +6,8 @@ import itertools
 import json
 import random
 import statistics
+import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -13,11 +15,10 @@ from pathlib import Path
 from PIL import Image
 
 PHOTOS = Path(__file__).parents[1] / "examples" / "photos"
+HOSTILE = Path(__file__).parent / "hostile.py"
 LOOKS = 10  # seconds that an honest visitor looks at an answer
-PAUSE = 0.1  # seconds between the requests of a hostile visitor
 LOST = 300  # seconds after which a visitor gives up
 MB = 2**20
-EMPTY_SCAN = b"\xff\xda\x00\x08\x01\x01\x00\x01\x3f\x10"
 
 
 def encoded(image: Image.Image, kind: str, **options) -> bytes:
@@ -35,29 +36,18 @@ def photographs() -> list[bytes]:
     return photos
 
 
-def costly_pictures() -> dict[str, bytes]:
-    """Pictures within the limits that take as long as possible."""
-    size = 7000, 7000
-    flat = encoded(Image.new("RGB", size, (90, 120, 40)), "JPEG", progressive=True)
-    noise = Image.effect_noise((1000, 1000), 90).convert("RGB").resize(size)
-    return {
-        "scans.jpg": flat.removesuffix(b"\xff\xd9") + EMPTY_SCAN * 80 + b"\xff\xd9",
-        "noise.jpg": encoded(noise, "JPEG", quality=60),
-        "flat.png": encoded(Image.new("1", size), "PNG"),
-        "flat.webp": encoded(Image.new("RGB", size), "WEBP"),
-    }
-
-
-def all_pictures() -> dict:
-    """What visitors send, by name; "photos" are those of the honest."""
-    return {**costly_pictures(), "large": random.randbytes(19 * MB), "photos": photographs()}
-
-
 class Site:
-    """The server as a visitor sees it."""
+    """The server as one visitor sees it.
 
-    def __init__(self, port: int) -> None:
+    Args:
+        port: int.
+        group: int in 1..254.
+        index: int. Visitors of other groups or indices have other addresses.
+    """
+
+    def __init__(self, port: int, group: int, index: int) -> None:
         self.port = port
+        self.address = f"127.{group}.{index // 256}.{index % 256}"
 
     async def request(self, method, path, body=b"", kind=None, pace=None, leave=None, **headers):
         """Returns the status and the contents of a response.
@@ -65,7 +55,9 @@ class Site:
         `pace` is the number of bytes per second of a slow sender, `leave` the seconds until the
         visitor leaves without an answer.
         """
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", self.port, local_addr=(self.address, 0)
+        )
         try:
             sent = {
                 "Host": f"127.0.0.1:{self.port}",
@@ -113,6 +105,10 @@ class Site:
         return status == 200 and b"classified in" in answer
 
 
+def file_of(token, **extra):
+    return {"path": token, "meta": {"_type": "gradio.FileData"}, **extra}
+
+
 async def honest(site, photos, ends, waits, counts):
     while time.monotonic() < ends:
         started, answered = time.monotonic(), False
@@ -126,124 +122,64 @@ async def honest(site, photos, ends, waits, counts):
         await asyncio.sleep(LOOKS)
 
 
-def file_of(token, **extra):
-    return {"path": token, "meta": {"_type": "gradio.FileData"}, **extra}
+class Hostile:
+    """Hostile visitors in a process, from entry to exit.
+
+    Args:
+        port: int.
+        count: int. How many.
+    """
+
+    def __init__(self, port: int, count: int) -> None:
+        command = [sys.executable, HOSTILE, str(port), str(count)]
+        self.process = count and subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def start(self) -> None:
+        """Waits until they begin."""
+        if self.process:
+            self.process.stdout.readline()
+
+    def stop(self) -> dict:
+        """Ends them, and returns what they did."""
+        if not self.process:
+            return {}
+        output, _ = self.process.communicate()
+        return json.loads(output)
 
 
-def costly(name):
-    async def visit(site, pictures):
-        token = await site.upload(pictures[name], name)
-        return token and await site.ask(file_of(token))
-
-    return visit
-
-
-async def too_large(site, pictures):
-    return await site.upload(bytes(21 * MB))
-
-
-async def never_asks(site, pictures):
-    return await site.upload(pictures["large"])
-
-
-async def leaves(site, pictures):
-    token = await site.upload(pictures["noise.jpg"])
-    return token and await site.ask(file_of(token), leave=0.05)
-
-
-async def slow(site, pictures):
-    return await site.upload(pictures["large"], pace=1000)
-
-
-async def many_files(site, pictures):
-    return await site.upload(bytes(2 * MB), field="other", count=9)
-
-
-async def damaged(site, pictures):
-    token = await site.upload(random.randbytes(5000))
-    return token and await site.ask(file_of(token))
-
-
-async def fetches(site, pictures):
-    address = f"http://127.0.0.1:{site.port}/config"
-    return await site.ask(file_of(address, url=address))
-
-
-async def reads(site, pictures):
-    await site.ask(file_of("/etc/passwd"))
-    status, _ = await site.request("GET", "/gradio_api/file=/etc/passwd")
-    return status == 200
-
-
-async def foreign(site, pictures):
-    status, _ = await site.request("POST", "/gradio_api/upload", b"x", Origin="http://evil.example")
-    return status == 200
-
-
-HOSTILE = {
-    "49 megapixels in 80 scans": costly("scans.jpg"),
-    "49 megapixels of noise": costly("noise.jpg"),
-    "49 megapixels in a small PNG": costly("flat.png"),
-    "49 megapixels in a small WebP": costly("flat.webp"),
-    "files over the limit": too_large,
-    "19 MB, never asked about": never_asks,
-    "questions without waiting for the answer": leaves,
-    "a kilobyte per second": slow,
-    "nine files in an unexpected field": many_files,
-    "no picture": damaged,
-    "addresses to fetch": fetches,
-    "files of the server": reads,
-    "another origin": foreign,
-}
-
-
-async def hostile(site, visit, pictures, served):
-    while True:
-        try:
-            served[bool(await visit(site, pictures))] += 1
-        except OSError:
-            served[False] += 1
-        await asyncio.sleep(PAUSE)
-
-
-async def visits(port, pictures, honest_count, hostile_count, seconds, watch):
-    site, photos = Site(port), itertools.cycle(pictures["photos"])
+async def visits(port, photos, honest_count, hostile_count, seconds, watch):
+    photos = itertools.cycle(photos)
     waits, counts = [], Counter()
-    attacks = {kind: Counter() for kind in HOSTILE}
+    site = Site(port, 1, honest_count)
     for _ in range(3):  # the first pictures of a server take longer
         await site.ask(file_of(await site.upload(next(photos))))
-    foes = [
-        asyncio.ensure_future(hostile(site, HOSTILE[kind], pictures, attacks[kind]))
-        for kind in itertools.islice(itertools.cycle(HOSTILE), hostile_count)
-    ]
+    foes = Hostile(port, hostile_count)
+    foes.start()
     ends = time.monotonic() + seconds
     regulars = [
         asyncio.ensure_future(
-            late(index * LOOKS / honest_count, honest(site, photos, ends, waits, counts))
+            late(
+                index * LOOKS / honest_count,
+                honest(Site(port, 1, index), photos, ends, waits, counts),
+            )
         )
         for index in range(honest_count)
     ]
     while not all(visitor.done() for visitor in regulars):
         watch()
         await asyncio.sleep(0.5)
-    for foe in foes:
-        foe.cancel()
-    for outcome in await asyncio.gather(*foes, *regulars, return_exceptions=True):
-        if isinstance(outcome, Exception):
-            raise outcome
-    figures = {
+    did = foes.stop()
+    await asyncio.gather(*regulars)
+    return {
         "answered": counts["answered"],
         "lost": counts["lost"],
         "median_s": round(statistics.median(waits), 2),
         "p95_s": round(sorted(waits)[int(0.95 * len(waits))], 2),
         "longest_s": round(max(waits), 2),
+        **did,
     }
-    if hostile_count:
-        figures["hostile_requests"] = {
-            kind: {"served": served[True], "refused": served[False]}
-            for kind, served in attacks.items()
-        }
-    return figures
 
 
 async def late(seconds, visitor):

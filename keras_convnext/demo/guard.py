@@ -2,56 +2,55 @@
 
 Gradio also has requests that download addresses, read files of the server, or keep files and
 sessions for later. None of them gets through, and of a question only the token of an upload does.
+A request that its headers give away is refused before anything else of it is read.
 """
 
 import asyncio
 import ipaddress
-import json
 import re
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from pathlib import PurePath
-from typing import Any
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
-from starlette.datastructures import Headers, UploadFile
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException
-from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse
 
+from keras_convnext.demo.bodies import (
+    MOST_HEADERS,
+    TOO_LARGE,
+    TOO_MANY,
+    Receive,
+    Scope,
+    Send,
+    arrived,
+    disconnected,
+    file_of,
+    question,
+    token_of,
+)
+from keras_convnext.demo.costs import NOT_FOUND, REFUSED, Costs, address_of
 from keras_convnext.demo.decoder import MOST_BYTES
+from keras_convnext.demo.gate import BusyError, Gate
 from keras_convnext.demo.lanes import MOST_WAITING
-from keras_convnext.demo.uploads import KEPT, FullError, Space, Upload, Uploads
-from keras_convnext.printable import printable
-
-Scope = dict[str, Any]
-Receive = Callable[[], Awaitable[dict[str, Any]]]
-Send = Callable[[dict[str, Any]], Awaitable[None]]
+from keras_convnext.demo.uploads import KEPT, Space, Upload, Uploads
 
 READ = re.compile(
     r"/|/(config|theme\.css|favicon\.ico|robots\.txt|manifest\.json)/?"
     r"|/(assets|static|svelte)/.+"
     r"|/gradio_api/(info|startup-events|app_id|user|login_check|theme\.css)/?"
 )
+READS = "GET", "HEAD"
 UPLOAD, ASK = "/gradio_api/upload", "/gradio_api/run/"
-LARGE = 4 * 2**20  # bytes of an upload that are read at once
-LARGE_RATE = 20e6  # bytes per second of all larger uploads together, beyond that
-MOST_HEADERS = 2**16  # bytes of a form besides the file, or of a question
-SECONDS = 120  # until a request must have arrived
-LONGEST_NAME = 255
-LOCAL = ("localhost", "127.0.0.1", "::1")
+FEW, RESERVED = 4, MOST_WAITING // 4  # the last places are for addresses with few requests
 
-
-class TooLargeError(Exception):
-    """A request is larger than allowed."""
-
-
-# Errors in requests. The first group are those of forms, the second those of questions.
-REFUSED = (
-    ClientDisconnect, FullError, HTTPException, MultiPartException, TooLargeError,
-    KeyError, RecursionError, TypeError, ValueError, asyncio.TimeoutError,
-)  # fmt: skip
+# Time that a request takes the server, in seconds, without decoder and network: measured on one
+# core, rounded up.
+REFUSE, READING, ASKING, STORING = 0.002, 0.005, 0.02, 0.005
+BYTE = 1e-8  # of an upload
 
 
 class Guard:
@@ -61,17 +60,20 @@ class Guard:
         app: ASGI application of the page.
         host: str. The address that the server listens on.
         uploads: Uploads.
+        costs: Costs.
         event: int. Gradio's number of the event that classifies.
     """
 
-    def __init__(self, app: Any, host: str, uploads: Uploads, event: int) -> None:
+    def __init__(self, app: Any, host: str, uploads: Uploads, costs: Costs, event: int) -> None:
         self.app = app
         self._uploads = uploads
+        self._costs = costs
+        self._gate = Gate(costs)
         self._event = event
         self._hosts = (
             {host.strip("[]"), "localhost", "127.0.0.1", "::1"} if _is_local(host) else None
         )
-        self._running = 0
+        self._running: Counter[str] = Counter()  # requests of each address
         self._turn = asyncio.Lock()  # of the larger uploads, first come, first served
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -80,25 +82,44 @@ class Guard:
             return await self.app(scope, receive, send)
         if scope["type"] != "http":
             return await send({"type": "websocket.close"})
-        headers = Headers(scope=scope)
-        if not self._is_at_home(headers):
-            return await _refuse(403, "This page is not at this address.", scope, receive, send)
-        path, method = scope["path"].rstrip("/") or "/", scope["method"]
-        if method in ("GET", "HEAD") and READ.fullmatch(path):
-            return await self.app(scope, receive, send)
-        if method == "POST" and path == UPLOAD:
-            answers = self._store
-        elif method == "POST" and path.startswith(ASK):
-            answers = self._ask
-        else:
-            return await _refuse(404, "Not found.", scope, receive, send)
-        if self._running >= MOST_WAITING:
-            return await _refuse(503, "Too many visitors: try again later.", scope, receive, send)
-        self._running += 1
+        address = _address(scope)
+        answers, seconds = self._chosen(scope)
         try:
+            await self._gate.enter(address, seconds)
             await answers(scope, receive, send)
-        finally:
-            self._running -= 1
+        except BusyError:
+            later = {"Retry-After": str(self._costs.wait(address))}
+            refusal = PlainTextResponse("Too many requests: try again later.", 429, later)
+        except HTTPException as error:
+            if error.status_code != 503:
+                self._costs.add(address, NOT_FOUND if scope["method"] in READS else REFUSED)
+            refusal = PlainTextResponse(error.detail, error.status_code)
+        else:
+            return None
+        refusal.headers["Connection"] = "close"  # the rest of the request is not read
+        await refusal(scope, receive, send)
+
+    def _chosen(self, scope: Scope) -> tuple[Any, float]:
+        """Returns what answers a request, and the seconds it will take, by its headers alone."""
+        headers = Headers(scope=scope)
+        path, method = scope["path"].rstrip("/") or "/", scope["method"]
+        if not self._is_at_home(headers):
+            return partial(_refuse, 403, "This page is not at this address."), REFUSE
+        if method in READS and READ.fullmatch(path):
+            return self.app, READING
+        if method == "POST" and path == UPLOAD:
+            answers, seconds, most = self._store, STORING, MOST_BYTES + MOST_HEADERS
+        elif method == "POST" and path.startswith(ASK):
+            answers, seconds, most = self._ask, ASKING, MOST_HEADERS
+        else:
+            return partial(_refuse, 404, "Not found."), REFUSE
+        try:
+            count = int(headers["content-length"])
+        except (KeyError, ValueError):
+            return partial(_refuse, 411, "Expected the header Content-Length."), REFUSE
+        if count > most:
+            return partial(_refuse, *TOO_LARGE), REFUSE
+        return answers, seconds + count * BYTE
 
     def _is_at_home(self, headers: Headers) -> bool:
         """Whether a request comes from this page, not from another that a visitor has open."""
@@ -110,116 +131,61 @@ class Guard:
             return False  # a name of somebody else that leads here: DNS rebinding
         return not origins or origins[0].lower().partition("://")[2] == host
 
+    @contextmanager
+    def _place(self, address: str) -> Iterator[None]:
+        """A place for a request among those at a time."""
+        free = MOST_WAITING - self._running.total()
+        if free <= (RESERVED if self._running[address] >= FEW else 0):
+            raise HTTPException(*TOO_MANY)
+        self._running[address] += 1
+        try:
+            yield
+        finally:
+            self._running[address] -= 1
+            self._running += Counter()  # forgets addresses without requests
+
     async def _store(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Keeps the one file of a form, and answers with its token."""
-        space = Space(self._uploads)
-        try:
-            file, name = await asyncio.wait_for(
-                _file_of(scope, receive, space, self._turn), SECONDS
-            )
-        except REFUSED as error:
-            space.free()
-            return await _refuse(*_reason(error), scope, receive, send)
-        token = self._uploads.add(Upload(file, name, space))
-        asyncio.get_running_loop().call_later(KEPT, self._uploads.drop, token)
-        await JSONResponse([token])(scope, receive, send)
+        address, space = _address(scope), Space(self._uploads)
+        with self._place(address):
+            try:
+                file, name = await arrived(file_of(scope, receive, space, self._turn))
+            except HTTPException:
+                space.free()
+                raise
+            token = self._uploads.add(Upload(file, name, space, address))
+            asyncio.get_running_loop().call_later(KEPT, self._uploads.drop, token)
+            await JSONResponse([token])(scope, receive, send)
 
     async def _ask(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Passes the token of an upload on, and nothing else of the question."""
-        try:
-            body = await asyncio.wait_for(_body_of(scope, receive), SECONDS)
-            (asked,) = json.loads(body)["data"]
-            token = str(asked["path"])
-        except REFUSED as error:
-            return await _refuse(*_reason(error), scope, receive, send)
-        question = json.dumps({"data": [token], "fn_index": self._event}).encode()
-        upload = self._uploads.get(token)
-        leaving = asyncio.ensure_future(_disconnected(receive))
+        address = _address(scope)
+        with self._place(address):
+            token = await arrived(token_of(scope, receive))
+            upload = self._uploads.get(token)
+            if upload is None:
+                self._costs.add(address, REFUSED)
+            leaving = asyncio.ensure_future(disconnected(receive))
 
-        def abandon(_: object) -> None:
-            if upload and not leaving.cancelled():
-                upload.abandon()
+            def abandon(_: object) -> None:
+                if upload and not leaving.cancelled():
+                    upload.abandon()
 
-        leaving.add_done_callback(abandon)
-        try:
-            await self.app(*_request(scope, question), send)
-        finally:
-            leaving.cancel()
+            leaving.add_done_callback(abandon)
+            try:
+                await self.app(*question(scope, f"{ASK}predict", token, self._event), send)
+            finally:
+                leaving.cancel()
 
 
-async def _file_of(
-    scope: Scope, receive: Receive, space: Space, turn: asyncio.Lock
-) -> tuple[Any, str]:
-    """Reads a form with one file into a file without a name, and returns it and its title."""
-
-    async def counted() -> dict[str, Any]:
-        message = await receive()
-        count = len(message.get("body", b""))
-        if space.count + count > MOST_BYTES + MOST_HEADERS:
-            raise TooLargeError
-        space.grow(count)
-        if space.count > LARGE:
-            async with turn:
-                await asyncio.sleep(count / LARGE_RATE)
-        return message
-
-    if not Headers(scope=scope).get("content-type", "").startswith("multipart/form-data"):
-        raise HTTPException(400)
-    form = await Request(scope, counted).form(max_files=1, max_fields=0)
-    (file,) = form.getlist("files") or [None]
-    if not isinstance(file, UploadFile):
-        await form.close()
-        raise HTTPException(400)
-    if file.size and file.size > MOST_BYTES:
-        await form.close()
-        raise TooLargeError
-    return file.file, printable(PurePath(file.filename or "").name[:LONGEST_NAME])
+async def _refuse(status: int, text: str, *_: object) -> NoReturn:
+    raise HTTPException(status, text)
 
 
-async def _body_of(scope: Scope, receive: Receive) -> bytes:
-    body = b""
-    async for chunk in Request(scope, receive).stream():
-        body += chunk
-        if len(body) > MOST_HEADERS:
-            raise TooLargeError
-    return body
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-def _request(scope: Scope, body: bytes) -> tuple[Scope, Receive]:
-    """Returns a request to classify, with nothing of the original but its address."""
-    kept = [pair for pair in scope["headers"] if pair[0] in (b"host", b"accept-encoding")]
-    headers = [
-        *kept,
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-    ]
-    path = f"{ASK}predict"
-    new = {**scope, "headers": headers, "path": path, "raw_path": path.encode()}
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return {**new, "query_string": b""}, receive
-
-
-def _reason(error: Exception) -> tuple[int, str]:
-    """Returns the status and the text of a refusal."""
-    if isinstance(error, TooLargeError):
-        return 413, f"The limit is one file of {MOST_BYTES >> 20} MB."
-    if isinstance(error, FullError):
-        return 503, "Too many visitors: try again later."
-    if isinstance(error, asyncio.TimeoutError):
-        return 408, "Too slow: try again."
-    return 400, "Expected a form with one file, or a question about one."
-
-
-async def _refuse(status: int, text: str, scope: Scope, receive: Receive, send: Send) -> None:
-    await PlainTextResponse(text, status)(scope, receive, send)
+def _address(scope: Scope) -> str:
+    """Returns what stands for the visitor."""
+    host, _ = scope.get("client") or ("", 0)
+    return address_of(host)
 
 
 def _is_local(host: str) -> bool:

@@ -1,16 +1,18 @@
 """Who waits for whom: ordinary pictures, slow pictures and the network each have a queue.
 
-An ordinary picture waits for those before it, never for a slow one. Pictures are decoded in two
+An ordinary picture waits for those before it, never for a slow one, nor for one from an address
+that has cost much. Pictures are decoded in two
 processes, which are ended if a picture takes too long, or in one where memory is scarce.
 """
 
 import json
-import queue
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, TimeoutError
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,6 +20,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from keras_convnext.demo.answers import Answer, Classifier, classified
+from keras_convnext.demo.costs import REFUSED, Costs, Line
 from keras_convnext.demo.decoder import MOST_MEMORY, Squares, UploadError
 from keras_convnext.demo.uploads import Upload
 
@@ -39,10 +42,11 @@ class Lanes:
     """
 
     def __init__(self, classifier: Classifier) -> None:
+        self.costs = Costs()
         self._classifier = classifier
-        self._quick, self._network = Lane(MOST_WAITING), Lane(MOST_WAITING)
+        self._quick, self._network = (Lane(self.costs, MOST_WAITING) for _ in range(2))
         if _available_memory() > 2 * MOST_MEMORY:
-            self._slow = Lane(MOST_SLOW)
+            self._slow = Lane(self.costs, MOST_SLOW)
             self._decoders = [Decoder(QUICK_SECONDS), Decoder(SLOW_SECONDS, SLOW_NICENESS)]
         else:
             self._slow = self._quick
@@ -68,47 +72,73 @@ class Lanes:
             decoder.end()
 
 
+@dataclass(eq=False)
+class Job:
+    """Work for an upload."""
+
+    upload: Upload
+    work: Callable[[], Any]
+    result: "Future[Any]"
+
+    @property
+    def address(self) -> str:
+        """That of the visitor."""
+        return self.upload.address
+
+
 class Lane:
-    """A queue with one worker, first come, first served.
+    """A queue with one worker.
 
     Args:
+        costs: Costs. Decides who goes first; the time of the work is added.
         most: int. How many may wait.
     """
 
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self._waiting = 0
-        self._lock = threading.Lock()
-        self._queue: queue.SimpleQueue[tuple[Future[Any], Callable[[], Any]]] = queue.SimpleQueue()
+    def __init__(self, costs: Costs, most: int) -> None:
+        self._costs = costs
+        self._line: Line[Job] = Line(costs, most)
+        self._changed = threading.Condition()
         # A daemon, since Python waits for other threads before it ends.
         threading.Thread(target=self._work, daemon=True).start()
 
     def wait(self, work: Callable[[], Result], upload: Upload) -> Result:
         """Waits for the result of `work`, or until the visitor leaves."""
-        if self._waiting >= self._most:
-            raise UploadError(f"Too many pictures are waiting: try {upload.name} again later.")
-        with self._lock:
-            self._waiting += 1
-        future: Future[Result] = Future()
+        result: Future[Result] = Future()
+        upload.wait_for(result)
+        job = Job(upload, work, result)
+        with self._changed:
+            leaving = self._line.join(job)
+            self._changed.notify()
+        if leaving and leaving.result.set_running_or_notify_cancel():
+            leaving.result.set_exception(
+                UploadError(
+                    f"Too many pictures are waiting: try {leaving.upload.name} again later."
+                )
+            )
         try:
-            upload.wait_for(future)
-            self._queue.put((future, work))
-            return future.result(PATIENCE)
+            return result.result(PATIENCE)
         except (CancelledError, TimeoutError) as error:
-            future.cancel()
+            result.cancel()
             raise UploadError(f"{upload.name} waited for too long: try again later.") from error
         finally:
-            with self._lock:
-                self._waiting -= 1
+            with self._changed:
+                self._line.leave(job)
 
     def _work(self) -> None:
         while True:
-            future, work = self._queue.get()
-            if future.set_running_or_notify_cancel():
+            with self._changed:
+                self._changed.wait_for(lambda: len(self._line))
+                job = self._line.first()
+            if job.result.set_running_or_notify_cancel():
+                started = time.monotonic()
                 try:
-                    future.set_result(work())
+                    done = job.work()
                 except BaseException as error:
-                    future.set_exception(error)
+                    self._costs.add(job.address, REFUSED + time.monotonic() - started)
+                    job.result.set_exception(error)
+                else:
+                    self._costs.add(job.address, time.monotonic() - started)
+                    job.result.set_result(done)
 
 
 class Decoder:

@@ -188,7 +188,9 @@ def start(
         page.lanes.close()
 
     (event,) = page.config["dependencies"]
-    guard = Middleware(Guard, host=host, uploads=page.uploads, event=event["id"])
+    guard = Middleware(
+        Guard, host=host, uploads=page.uploads, costs=page.lanes.costs, event=event["id"]
+    )
     try:
         _, address, _ = page.launch(
             server_name=host,

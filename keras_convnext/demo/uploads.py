@@ -24,11 +24,13 @@ class Upload:
         file: open binary file without a name.
         name: str. The name that the visitor gave, printable.
         space: Space. What the file takes.
+        address: str. As returned by `costs.address_of`. Defaults to "".
     """
 
-    def __init__(self, file: IO[bytes], name: str, space: "Space") -> None:
+    def __init__(self, file: IO[bytes], name: str, space: "Space", address: str = "") -> None:
         self.file = file
         self.name = name
+        self.address = address
         self.abandoned = False
         self._space = space
         self._result: Future[Any] = Future()

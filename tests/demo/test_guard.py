@@ -19,9 +19,11 @@ from bad_uploads import encoded
 
 pytest.importorskip("gradio")
 
+from keras_convnext.demo import bodies as bodies_module
 from keras_convnext.demo import guard as guard_module
 from keras_convnext.demo import uploads as uploads_module
 from keras_convnext.demo.answers import Classifier
+from keras_convnext.demo.costs import Costs
 from keras_convnext.demo.decoder import MOST_BYTES
 from keras_convnext.demo.guard import Guard
 from keras_convnext.demo.page import demo_page, start
@@ -235,20 +237,39 @@ def test_what_is_no_form_is_refused(kind, page):
     assert post(page, "upload", data=PHOTO, headers={"Content-Type": kind}).status_code == 400
 
 
-def test_an_upload_over_the_limit_is_refused_while_it_comes(page):
-    for size, status in ((MOST_BYTES + 1, 413), (MOST_BYTES + 2**20, 413), (MOST_BYTES, 200)):
+def test_a_file_over_the_limit_is_refused(page):
+    for size, status in ((MOST_BYTES + 1, 413), (MOST_BYTES, 200)):
         assert send(page, bytes(size)).status_code == status
 
 
+@pytest.mark.parametrize(
+    ("path", "header", "status"),
+    [
+        ("upload", f"Content-Length: {MOST_BYTES + 2**20}", 413),
+        ("upload", f"Content-Length: {10**15}", 413),
+        ("upload", "Transfer-Encoding: chunked", 411),
+        ("run/predict", f"Content-Length: {2**20}", 413),
+        ("run/predict", "Transfer-Encoding: chunked", 411),
+        ("upload", "Origin: http://evil.example\r\nContent-Length: 9", 403),
+        ("call/predict", "Content-Length: 9", 404),
+    ],
+)
+def test_what_headers_give_away_is_refused_before_anything_is_sent(path, header, status, page):
+    head = f"POST /gradio_api/{path} HTTP/1.1\r\n{header}"
+    with connection(page, head, b"\r\n") as connected:
+        answer = b"".join(iter(lambda: connected.recv(2**16), b""))  # until it is closed
+    assert answer.startswith(b"HTTP/1.1 %d" % status)
+
+
 def test_large_uploads_take_turns_and_ordinary_ones_do_not_wait(page, monkeypatch):
-    monkeypatch.setattr(guard_module, "LARGE_RATE", 1e5)  # ten seconds for a megabyte
+    monkeypatch.setattr(bodies_module, "LARGE_RATE", 1e5)  # ten seconds for a megabyte
     sending = threading.Thread(target=send, args=(page, bytes(5 * 2**20)))
     sending.start()
-    until(lambda: page.uploads._stored > guard_module.LARGE)
+    until(lambda: page.uploads._stored > bodies_module.LARGE)
     for _ in range(3):
         assert send(page, bytes(2**20)).status_code == 200
         assert sending.is_alive()
-    monkeypatch.setattr(guard_module, "LARGE_RATE", 1e9)
+    monkeypatch.setattr(bodies_module, "LARGE_RATE", 1e9)
     sending.join()
 
 
@@ -293,10 +314,10 @@ def test_an_upload_that_breaks_off_leaves_nothing(page):
 
 
 def test_a_request_that_does_not_arrive_is_given_up(page, monkeypatch):
-    monkeypatch.setattr(guard_module, "SECONDS", 0.3)
+    monkeypatch.setattr(bodies_module, "SECONDS", 0.3)
     kind = b"Content-Type: multipart/form-data; boundary=b\r\n\r\n" + form((FILE, PHOTO))[:-20]
     for path in ("upload", "run/predict"):
-        head = f"POST /gradio_api/{path} HTTP/1.1\r\nContent-Length: 9000000"
+        head = f"POST /gradio_api/{path} HTTP/1.1\r\nContent-Length: 60000"
         with connection(page, head, kind) as connected:
             assert connected.recv(100).startswith(b"HTTP/1.1 408")
 
@@ -360,7 +381,7 @@ def test_names_of_others_are_refused(method, page):
 def test_a_page_for_others_has_any_name_but_only_its_own_origin(host):
     from starlette.datastructures import Headers
 
-    guard = Guard(None, host, None, 0)
+    guard = Guard(None, host, None, Costs(), 0)
     for name in ("demo.example", "demo.example:7860", "192.0.2.1"):
         assert guard._is_at_home(Headers({"Host": name}))
         assert guard._is_at_home(Headers({"Host": name, "Origin": f"http://{name}"}))
@@ -374,7 +395,7 @@ def test_a_page_for_others_has_any_name_but_only_its_own_origin(host):
 def test_a_local_page_has_local_names(host):
     from starlette.datastructures import Headers
 
-    guard = Guard(None, host, None, 0)
+    guard = Guard(None, host, None, Costs(), 0)
     assert not guard._is_at_home(Headers({"Host": "evil.example"}))
     assert guard._is_at_home(Headers({"Host": "localhost:7860"}))
 

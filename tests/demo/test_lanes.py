@@ -12,6 +12,7 @@ from bad_uploads import encoded, png_of, scanned
 
 from keras_convnext.demo import lanes as lanes_module
 from keras_convnext.demo.answers import Classifier
+from keras_convnext.demo.costs import Costs
 from keras_convnext.demo.decoder import MOST_MEMORY, UploadError
 from keras_convnext.demo.lanes import Lane, Lanes
 from keras_convnext.demo.uploads import Space, Upload, Uploads
@@ -129,8 +130,8 @@ def test_nothing_is_decoded_for_a_visitor_who_has_gone(first, lanes, network, tm
 
 @pytest.fixture
 def busy(tmp_path):
-    """A lane for one, whose worker is busy until the event is set."""
-    lane, go, started = Lane(2), threading.Event(), threading.Event()
+    """A lane where one may wait, whose worker is busy."""
+    lane, go, started = Lane(Costs(), 1), threading.Event(), threading.Event()
 
     def work():
         started.set()
@@ -146,14 +147,14 @@ def busy(tmp_path):
 def test_who_leaves_a_queue_makes_room_at_once(busy, tmp_path):
     leaving, done = upload(tmp_path, b"", "leaving.jpg"), []
     waiting, raised = in_thread(busy.wait, lambda: done.append(1), leaving)
-    while busy._waiting < 2:
+    while not len(busy._line):
         time.sleep(0.01)
     with pytest.raises(UploadError, match=r"Too many pictures are waiting: try photo again"):
         busy.wait(lambda: None, upload(tmp_path, b""))
     leaving.abandon()
     waiting.join()
     assert raised == ["leaving.jpg waited for too long: try again later."]
-    assert busy._waiting == 1
+    assert not len(busy._line)
     assert not done
 
 
@@ -161,7 +162,7 @@ def test_a_visitor_does_not_wait_for_ever(tmp_path, monkeypatch):
     monkeypatch.setattr(lanes_module, "PATIENCE", 0.05)
     go = threading.Event()
     with pytest.raises(UploadError, match="waited for too long"):
-        Lane(1).wait(go.wait, upload(tmp_path, b""))
+        Lane(Costs(), 1).wait(go.wait, upload(tmp_path, b""))
     go.set()
 
 

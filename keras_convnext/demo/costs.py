@@ -1,0 +1,145 @@
+"""What each address has cost lately, and who goes first.
+
+An address that costs little never waits for one that costs much. The others are slowed down, and
+only while somebody else visits the page. Nobody is locked out.
+"""
+
+import ipaddress
+import math
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Generic, Protocol, TypeVar
+
+HALF_LIFE = 20.0  # seconds in which what an address has cost halves
+FREE = 2.0  # seconds of work that an address may cost without being slowed down
+RECENT = 15.0  # seconds since its last request for which an address counts as present
+MOST_ADDRESSES = 4096
+LONGEST_ADDRESS = 64  # characters
+
+# Seconds that a refused request counts as, many times what it takes. The page and browsers
+# themselves ask for some pages that are not there.
+REFUSED, NOT_FOUND = 0.25, 0.05
+
+
+class Costs:
+    """Seconds of work for each address. May be used by several threads.
+
+    Args:
+        clock: callable. Returns the time in seconds. Defaults to `time.monotonic`.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._costs: dict[str, tuple[float, float]] = {}  # seconds of work, and when they were
+        self._visits: OrderedDict[str, float] = OrderedDict()  # the latest last
+        self._lock = threading.Lock()
+
+    def visit(self, address: str) -> None:
+        """Notes a request."""
+        with self._lock:
+            self._visits[address] = self._clock()
+            self._visits.move_to_end(address)
+            if len(self._visits) > MOST_ADDRESSES:
+                oldest, _ = self._visits.popitem(last=False)
+                self._costs.pop(oldest, None)
+
+    def add(self, address: str, seconds: float) -> None:
+        """Notes work for an address; ignores addresses that are forgotten."""
+        with self._lock:
+            if address in self._visits:
+                self._costs[address] = self._of(address) + seconds, self._clock()
+
+    def excess(self, address: str) -> float:
+        """Returns the seconds beyond those that are free; 0 if no other address is present."""
+        with self._lock:
+            since = self._clock() - RECENT
+            # The latest visit is its own or of another, so two are enough.
+            latest = (each for each in reversed(self._visits) if each != address)
+            other = next(latest, None)
+            if other is None or self._visits[other] < since:
+                return 0.0
+            return max(0.0, self._of(address) - FREE)
+
+    def wait(self, address: str) -> int:
+        """Returns the whole seconds until the cost of an address has decayed to what is free."""
+        with self._lock:
+            return max(1, math.ceil(HALF_LIFE * math.log2(max(1.0, self._of(address) / FREE))))
+
+    def _of(self, address: str) -> float:
+        seconds, when = self._costs.get(address, (0.0, 0.0))
+        return seconds * 0.5 ** ((self._clock() - when) / HALF_LIFE)
+
+
+class Waiting(Protocol):
+    """Somebody in a `Line`."""
+
+    @property
+    def address(self) -> str:
+        """As returned by `address_of`."""
+
+
+Entry = TypeVar("Entry", bound=Waiting)
+
+
+class Line(Generic[Entry]):
+    """Those who wait: first whose address has the least excess, then who came first.
+
+    Args:
+        costs: Costs.
+        most: int. How many may wait.
+        most_of_one: int or None. How many of one address may wait. Defaults to None: `most`.
+    """
+
+    def __init__(self, costs: Costs, most: int, most_of_one: int | None = None) -> None:
+        self._costs = costs
+        self._most, self._most_of_one = most, most_of_one or most
+        self._entries: list[Entry] = []  # in the order of arrival
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def join(self, entry: Entry) -> Entry | None:
+        """Adds an entry; returns the one that has to leave, maybe itself, if there are too many."""
+        self._entries.append(entry)
+        own = [each for each in self._entries if each.address == entry.address]
+        if len(own) > self._most_of_one:
+            leaving = entry
+        elif len(self._entries) > self._most:
+            # Of those with the same excess, the last.
+            leaving = max(reversed(self._entries), key=self._excess)
+        else:
+            return None
+        self._entries.remove(leaving)
+        return leaving
+
+    def leave(self, entry: Entry) -> None:
+        """Removes an entry if it is still there."""
+        if entry in self._entries:
+            self._entries.remove(entry)
+
+    def first(self) -> Entry:
+        """Removes and returns the next entry."""
+        entry = min(self._entries, key=self._excess)
+        self._entries.remove(entry)
+        return entry
+
+    def _excess(self, entry: Entry) -> float:
+        return self._costs.excess(entry.address)
+
+
+def address_of(host: str) -> str:
+    """Returns what stands for a visitor: an IPv4 address, or the first 64 bits of an IPv6 address.
+
+    Anyone with one IPv6 address usually has 2^64 of them.
+    """
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host[:LONGEST_ADDRESS]  # what a proxy says
+    if address.version == 4:
+        return str(address)
+    if mapped := address.ipv4_mapped:
+        return str(mapped)
+    return str(ipaddress.ip_network((int(address), 64), strict=False))

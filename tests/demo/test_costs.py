@@ -1,0 +1,172 @@
+import pytest
+
+from keras_convnext.demo import costs as costs_module
+from keras_convnext.demo.costs import FREE, HALF_LIFE, RECENT, Costs, Line, address_of
+
+
+class Clock:
+    """A clock that stands still until it is put forward."""
+
+    now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def costs(clock):
+    """The costs of a page with three visitors."""
+    costs = Costs(clock)
+    for address in ("good", "bad", "worse"):
+        costs.visit(address)
+    return costs
+
+
+def test_what_is_beyond_the_free_seconds_halves(costs, clock):
+    costs.add("bad", FREE)
+    assert costs.excess("bad") == 0
+    costs.add("bad", 3 * FREE)
+    assert costs.excess("bad") == pytest.approx(3 * FREE)
+    assert costs.wait("bad") == 2 * HALF_LIFE
+    for left in (FREE, 0, 0):
+        clock.now += HALF_LIFE
+        costs.visit("good")
+        assert costs.excess("bad") == pytest.approx(left)
+    assert costs.wait("bad") == 1
+    assert costs.excess("good") == 0
+
+
+def test_work_adds_up_and_decays(costs, clock):
+    for _ in range(100):  # a second of work every half-life approaches two
+        costs.add("bad", FREE)
+        clock.now += HALF_LIFE
+    costs.add("bad", FREE)
+    costs.visit("good")
+    assert costs.excess("bad") == pytest.approx(FREE)
+
+
+def test_an_address_that_behaves_never_has_an_excess_beside_hostile_ones(costs, clock):
+    for _ in range(100):  # a photograph of 12 megapixels every ten seconds
+        for address in ("bad", "worse"):
+            costs.visit(address)
+            costs.add(address, 30)
+        costs.visit("good")
+        costs.add("good", 0.5)
+        assert costs.excess("good") == 0
+        assert costs.excess("bad") > 0
+        clock.now += 10
+
+
+def test_an_address_that_is_alone_has_no_excess(clock):
+    costs = Costs(clock)
+    costs.visit("own")
+    for _ in range(100):
+        costs.add("own", 10)
+        assert costs.excess("own") == 0
+    costs.visit("other")
+    assert costs.excess("own") > 0
+    for _ in range(2):  # its own visits do not matter
+        clock.now += RECENT / 2
+        costs.visit("own")
+    assert costs.excess("own") > 0
+    clock.now += 0.1
+    assert costs.excess("own") == 0
+
+
+def test_many_addresses_take_no_more_memory(costs, clock, monkeypatch):
+    monkeypatch.setattr(costs_module, "MOST_ADDRESSES", 100)
+    for index in range(1000):
+        costs.visit(str(index))
+        costs.add(str(index), 100)
+        costs.add("good", 100)
+    assert len(costs._visits) == len(costs._costs) == 100
+    assert costs.excess("999") > 0
+    costs.visit("good")  # forgotten, with what it cost
+    assert costs.excess("good") == 0
+
+
+class Entry:
+    def __init__(self, address):
+        self.address = address
+
+
+def entries(text):
+    return [Entry(address) for address in text.split()]
+
+
+def in_order(line):
+    return " ".join(line.first().address for _ in range(len(line)))
+
+
+def test_the_address_with_the_least_excess_goes_first(costs):
+    costs.add("bad", FREE + 1)
+    costs.add("worse", FREE + 2)
+    line = Line(costs, 10)
+    for entry in entries("worse bad good worse"):
+        assert line.join(entry) is None
+    assert in_order(line) == "good bad worse worse"
+
+
+def test_of_those_without_excess_the_first_goes_first(costs):
+    costs.add("bad", FREE)
+    line = Line(costs, 10)
+    joined = entries("bad good worse good")
+    for entry in joined:
+        line.join(entry)
+    assert [line.first() for _ in joined] == joined
+
+
+def test_the_order_follows_the_costs_while_the_line_waits(costs):
+    costs.add("bad", FREE + 1)
+    line = Line(costs, 10)
+    for entry in entries("worse worse bad"):
+        line.join(entry)
+    assert line.first().address == "worse"
+    costs.add("worse", FREE + 5)
+    assert in_order(line) == "bad worse"
+
+
+def test_who_cost_most_leaves_a_full_line(costs):
+    costs.add("bad", FREE + 1)
+    costs.add("worse", FREE + 2)
+    line = Line(costs, 2)
+    bad, worse, good, other = entries("bad worse good good")
+    assert line.join(worse) is None
+    assert line.join(bad) is None
+    assert line.join(good) is worse
+    assert line.join(worse) is worse
+    assert line.join(other) is bad
+    assert line.join(bad) is bad
+    late = Entry("good")
+    assert line.join(late) is late
+    line.leave(good)
+    line.leave(good)
+    assert [line.first()] == [other]
+
+
+def test_one_address_does_not_fill_a_line(costs):
+    line = Line(costs, 10, most_of_one=2)
+    first, second, third = entries("bad bad bad")
+    assert [line.join(entry) for entry in (first, second, third)] == [None, None, third]
+    assert line.join(*entries("good")) is None
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8::1", "2001:db8::/64"),
+        ("2001:db8::2:3", "2001:db8::/64"),
+        ("2001:db8:0:1::1", "2001:db8:0:1::/64"),
+        ("", ""),
+        ("x" * 1000, "x" * 64),
+    ],
+)
+def test_an_ipv6_network_is_one_visitor(host, address):
+    assert address_of(host) == address

@@ -1,0 +1,149 @@
+import asyncio
+
+import pytest
+
+from keras_convnext.demo import gate as gate_module
+from keras_convnext.demo.costs import FREE, HALF_LIFE, Costs
+from keras_convnext.demo.gate import MOST_OF_ONE, SHARE, BusyError, Gate
+
+BAD = [f"bad{index}" for index in range(20)]
+
+
+class Loop(asyncio.SelectorEventLoop):
+    """An event loop whose clock is put forward instead of waiting."""
+
+    now = 0.0
+
+    def time(self):
+        return self.now
+
+    def _run_once(self):
+        if self._scheduled and not self._ready:
+            self.now = max(self.now, self._scheduled[0].when())
+        super()._run_once()
+
+
+@pytest.fixture
+def loop():
+    loop = Loop()
+    yield loop
+    loop.close()
+
+
+@pytest.fixture
+def costs(loop):
+    """The costs of a page with hostile visitors and one who behaves."""
+    costs = Costs(loop.time)
+    for address in (*BAD, "good"):
+        costs.visit(address)
+    for address in BAD:
+        costs.add(address, 20 * FREE)
+    return costs
+
+
+def entered(loop, gate, *requests):
+    """Whose requests were let in, and when, and how many were not."""
+    times, refused = [], []
+
+    async def enter(address, seconds):
+        try:
+            await gate.enter(address, seconds)
+            times.append((address, loop.now))
+        except BusyError:
+            refused.append(address)
+
+    async def all_enter():
+        await asyncio.gather(*(enter(*request) for request in requests))
+
+    loop.run_until_complete(all_enter())
+    return times, refused
+
+
+def test_an_address_that_behaves_is_never_delayed(loop, costs):
+    gate = Gate(costs)
+
+    async def visits():
+        foes = [asyncio.ensure_future(gate.enter(address, 0.02)) for address in BAD * 4]
+        for _ in range(10):
+            await asyncio.sleep(1)
+            before = loop.now
+            await gate.enter("good", 0.02)
+            assert loop.now == before
+        return foes
+
+    foes = loop.run_until_complete(visits())
+    assert 0 < sum(foe.done() for foe in foes) < len(foes)
+    loop.run_until_complete(asyncio.gather(*foes))
+
+
+def test_costly_addresses_share_a_tenth_of_a_core(loop, costs):
+    times, refused = entered(loop, Gate(costs), *((address, 0.02) for address in BAD))
+    assert not refused
+    assert [when for _, when in times] == pytest.approx(
+        [index * 0.02 / SHARE for index in range(len(BAD))]
+    )
+
+
+def test_who_cost_less_goes_first(loop, costs):
+    costs.add("good", FREE + 0.5)
+    times, _ = entered(loop, Gate(costs), (BAD[0], 0.1), (BAD[1], 0.1), ("good", 0.002))
+    assert [address for address, _ in times] == [BAD[0], "good", BAD[1]]
+    assert [when for _, when in times] == pytest.approx([0, 1, 1.02])
+
+
+def test_a_lone_address_is_not_delayed(loop):
+    costs = Costs(loop.time)
+    gate = Gate(costs)
+    for _ in range(100):
+        costs.add("own", 10)
+        times, _ = entered(loop, gate, ("own", 0.2))
+        assert times == [("own", 0)]
+
+
+def test_those_who_wait_are_let_in_once_the_others_have_gone(loop, costs):
+    times, _ = entered(loop, Gate(costs), *[(BAD[0], 0.2)] * 4)
+    # Two seconds between them, until nobody else has come for `RECENT` seconds.
+    assert [when for _, when in times] == pytest.approx([0, 2, 4, 6])
+    loop.now = 20
+    times, _ = entered(loop, Gate(costs), *[(BAD[0], 0.2)] * 4)
+    assert [when for _, when in times] == [20] * 4
+
+
+def test_waiting_has_an_end(loop, costs, monkeypatch):
+    monkeypatch.setattr(gate_module, "LONGEST", 5)
+    times, refused = entered(loop, Gate(costs), *((address, 0.2) for address in BAD))
+    assert len(times) == 3
+    assert len(refused) == 17
+    assert loop.now == pytest.approx(5)
+
+
+def test_too_many_requests_are_refused(loop, costs, monkeypatch):
+    monkeypatch.setattr(gate_module, "MOST_WAITING", 9)
+    times, refused = entered(loop, Gate(costs), *[(BAD[0], 0.02)] * 9)
+    assert (len(times), len(refused)) == (1 + MOST_OF_ONE, 8 - MOST_OF_ONE)
+    times, refused = entered(loop, Gate(costs), *((address, 0.02) for address in BAD))
+    assert (len(times), len(refused)) == (10, 10)
+
+
+def test_a_request_that_is_cancelled_leaves_no_trace(loop, costs):
+    gate = Gate(costs)
+
+    async def leaves():
+        await gate.enter(BAD[0], 0.1)
+        leaving = asyncio.ensure_future(gate.enter(BAD[1], 0.1))
+        await asyncio.sleep(0)
+        assert len(gate._line) == 1
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaving
+
+    loop.run_until_complete(leaves())
+    assert not len(gate._line)
+    assert entered(loop, gate, (BAD[2], 0.1))[0] == [(BAD[2], pytest.approx(1))]
+
+
+def test_costs_that_decay_are_forgiven(loop, costs):
+    loop.now = 5 * HALF_LIFE
+    costs.visit("good")
+    times, _ = entered(loop, Gate(costs), *((address, 0.02) for address in BAD))
+    assert {when for _, when in times} == {loop.now}
