@@ -1,5 +1,6 @@
 """The requests that the page makes, those of strangers, and what is left of them."""
 
+import asyncio
 import http.server
 import json
 import os
@@ -10,6 +11,7 @@ import sys
 import tempfile
 import threading
 import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +21,15 @@ from bad_uploads import encoded
 
 pytest.importorskip("gradio")
 
+from starlette.exceptions import HTTPException
+
 from keras_convnext.demo import bodies as bodies_module
 from keras_convnext.demo import guard as guard_module
 from keras_convnext.demo import uploads as uploads_module
 from keras_convnext.demo.answers import Classifier
-from keras_convnext.demo.costs import Costs
+from keras_convnext.demo.costs import FREE, HALF_LIFE, Costs
 from keras_convnext.demo.decoder import MOST_BYTES
+from keras_convnext.demo.gate import BusyError
 from keras_convnext.demo.guard import Guard
 from keras_convnext.demo.page import demo_page, start
 
@@ -348,6 +353,86 @@ def test_too_many_visitors_are_refused(page, monkeypatch):
     with connection(page, head, b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"):
         until(lambda: send(page).status_code == 503)
     until(lambda: send(page).status_code == 200)
+
+
+@pytest.fixture
+def guard():
+    return Guard(None, "0.0.0.0", None, Costs(), 0)
+
+
+def test_one_address_does_not_take_all_places(guard):
+    with ExitStack() as places:
+
+        def taken(address):
+            count = 0
+            with suppress(HTTPException):
+                while True:
+                    places.enter_context(guard._place(address))
+                    count += 1
+            return count
+
+        assert taken("bad") == 192
+        assert taken("good") == 4
+        assert taken("bad") == 0
+        assert sum(taken(str(index)) for index in range(100)) == 60
+    assert not guard._running
+
+
+def answer_of(guard, method="POST", path="/gradio_api/upload", **headers):
+    """The status and the headers of an answer."""
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    pairs = {"host": "demo.example", "content-length": "9", **headers}.items()
+    scope = {"type": "http", "method": method, "path": path, "client": ("192.0.2.1", 1)}
+    scope["headers"] = [(name.encode(), value.encode()) for name, value in pairs]
+    asyncio.run(guard(scope, None, send))
+    return sent[0]["status"], dict(sent[0]["headers"])
+
+
+def test_who_has_to_wait_for_too_long_hears_when_to_come_again(guard, monkeypatch):
+    async def busy(address, seconds):
+        raise BusyError
+
+    guard._costs.visit("192.0.2.1")
+    guard._costs.add("192.0.2.1", 4 * FREE)
+    monkeypatch.setattr(guard._gate, "enter", busy)
+    status, headers = answer_of(guard)
+    assert status == 429
+    assert int(headers[b"retry-after"]) == 2 * HALF_LIFE
+    assert headers[b"connection"] == b"close"
+
+
+def test_what_is_refused_costs(guard):
+    costs = []
+    for request in (
+        {"path": "/elsewhere"},
+        {"method": "GET", "path": "/elsewhere"},
+        {"origin": "http://evil.example"},
+        {"content-length": "999999999"},
+    ):
+        before = guard._costs._of("192.0.2.1")
+        status, headers = answer_of(guard, **request)
+        assert 403 <= status <= 413
+        assert headers[b"connection"] == b"close"
+        costs.append(round(guard._costs._of("192.0.2.1") - before, 2))
+    assert costs == [0.25, 0.05, 0.25, 0.25]
+
+
+def test_pictures_and_tokens_that_are_refused_cost(page):
+    for token, seconds in ((send(page, b"no picture").json()[0], 0.25), ("nothing", 0.25)):
+        before = page.lanes.costs._of("127.0.0.1")
+        ask(page, {"path": token})
+        assert page.lanes.costs._of("127.0.0.1") > before + 0.9 * seconds
+
+
+def test_visitors_behind_a_proxy_on_this_machine_are_told_apart(page):
+    forwarded = {"X-Forwarded-For": "10.0.0.1, 192.0.2.7"}
+    token = send(page, headers=forwarded).json()[0]
+    assert "192.0.2.7" in page.lanes.costs._visits
+    assert page.uploads.get(token).address == "192.0.2.7"
 
 
 def at(page, host=None, origin=None, method="POST"):

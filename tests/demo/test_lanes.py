@@ -4,6 +4,8 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from bad_uploads import encoded, png_of, scanned
 
 from keras_convnext.demo import lanes as lanes_module
 from keras_convnext.demo.answers import Classifier
-from keras_convnext.demo.costs import Costs
+from keras_convnext.demo.costs import REFUSED, Costs, Line
 from keras_convnext.demo.decoder import MOST_MEMORY, UploadError
 from keras_convnext.demo.lanes import Lane, Lanes
 from keras_convnext.demo.uploads import Space, Upload, Uploads
@@ -139,6 +141,7 @@ def busy(tmp_path):
 
     running, _ = in_thread(lane.wait, work, upload(tmp_path, b""))
     started.wait()
+    lane.go = go
     yield lane
     go.set()
     running.join()
@@ -164,6 +167,37 @@ def test_a_visitor_does_not_wait_for_ever(tmp_path, monkeypatch):
     with pytest.raises(UploadError, match="waited for too long"):
         Lane(Costs(), 1).wait(go.wait, upload(tmp_path, b""))
     go.set()
+
+
+def test_an_address_that_cost_much_waits_and_pays_for_its_work(busy, tmp_path):
+    costs, done = busy._costs, []
+    busy._line = Line(costs, 3)
+    for address in ("good", "bad"):
+        costs.visit(address)
+    costs.add("bad", 30)
+    waiting = []
+    for address in ("bad", "good"):
+        from_there = upload(tmp_path, b"")
+        from_there.address = address
+        thread, _ = in_thread(busy.wait, partial(done.append, address), from_there)
+        waiting.append(thread)
+        while len(busy._line) < len(waiting):
+            time.sleep(0.01)
+    busy.go.set()
+    for thread in waiting:
+        thread.join()
+    assert done == ["good", "bad"]
+
+
+def test_work_is_paid_for(lanes, tmp_path):
+    lanes.costs.visit("visitor")
+    for data, least in ((encoded("JPEG"), 0), (SLOW, 0.1), (b"no picture", REFUSED)):
+        sent = upload(tmp_path, data)
+        sent.address = "visitor"
+        before = lanes.costs._of("visitor")
+        with suppress(UploadError):
+            lanes.answer(sent)
+        assert lanes.costs._of("visitor") > before + 0.9 * least
 
 
 def test_errors_of_the_network_reach_the_page(tmp_path):
