@@ -168,8 +168,9 @@ class Guard:
             leaving = asyncio.ensure_future(disconnected(receive))
 
             def abandon(_: object) -> None:
-                if upload and not leaving.cancelled():
+                if upload and not (leaving.cancelled() or upload.file.closed):
                     upload.abandon()
+                    self._costs.add(address, REFUSED)
 
             leaving.add_done_callback(abandon)
             try:

@@ -342,8 +342,10 @@ def test_nobody_is_answered_who_has_gone(page, monkeypatch):
     connected = connection(page, head, f"\r\n{body}".encode())
     until(lambda: taken)
     assert not taken[0].abandoned
+    before = page.lanes.costs._of("127.0.0.1")
     connected.close()
     until(lambda: taken[0].abandoned)
+    until(lambda: page.lanes.costs._of("127.0.0.1") > before + 0.2)
     go.set()
 
 
@@ -426,6 +428,12 @@ def test_pictures_and_tokens_that_are_refused_cost(page):
         before = page.lanes.costs._of("127.0.0.1")
         ask(page, {"path": token})
         assert page.lanes.costs._of("127.0.0.1") > before + 0.9 * seconds
+
+
+def test_who_waits_for_an_answer_pays_for_its_work_only(page):
+    before = page.lanes.costs._of("127.0.0.1")
+    assert "classified in" in line_of(ask(page, {"path": send(page).json()[0]}))
+    assert page.lanes.costs._of("127.0.0.1") < before + 0.24
 
 
 def test_visitors_behind_a_proxy_on_this_machine_are_told_apart(page):
