@@ -3,8 +3,10 @@
 Command: `python benchmarks/demo.py [--honest 150] [--hostile 50] [--seconds 120]`. Takes 8 minutes.
 Serves the network of the package with `keras-convnext demo`, on the machine that also plays the
 visitors, three times: for one honest visitor, for all honest visitors, and with hostile ones beside
-them. An honest visitor sends a photograph, waits for the answer, and looks at it for 10 seconds.
-Hostile visitors pause for 0.1 s between requests; `HOSTILE` in `visitors.py` lists what they do.
+them. Each visitor has an address of its own, as on the internet. An honest visitor sends a
+photograph, waits for the answer, and looks at it for 10 seconds. Hostile visitors pause for 0.1 s
+between requests; `KINDS` in `hostile.py` lists what they do. They stand for other machines, whose
+processors do not slow this one down, and so run at the lowest priority. Needs Linux.
 Writes `benchmarks/results/demo.json`, or the file of `--results`.
 """
 

@@ -1,26 +1,25 @@
 """What each address has cost lately, and who goes first.
 
 An address that costs little never waits for one that costs much. The others are slowed down, and
-only while somebody else visits the page. Nobody is locked out.
+only while somebody else is served. Nobody is locked out.
 """
 
 import ipaddress
 import math
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import chain
 from typing import Generic, Protocol, TypeVar
 
 HALF_LIFE = 20.0  # seconds in which what an address has cost halves
 FREE = 2.0  # seconds of work that an address may cost without being slowed down
-RECENT = 15.0  # seconds since its last request for which an address counts as present
+RECENT = 1.0  # seconds for which an address still counts as served
 MOST_ADDRESSES = 4096
 LONGEST_ADDRESS = 64  # characters
-
-# Seconds that a refused request counts as, many times what it takes. The page and browsers
-# themselves ask for some pages that are not there.
-REFUSED, NOT_FOUND = 0.25, 0.05
+REFUSED = 0.25  # seconds that a refused request counts as, many times what it takes
 
 
 class Costs:
@@ -32,33 +31,41 @@ class Costs:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._costs: dict[str, tuple[float, float]] = {}  # seconds of work, and when they were
-        self._visits: OrderedDict[str, float] = OrderedDict()  # the latest last
+        self._costs: OrderedDict[str, tuple[float, float]] = OrderedDict()  # and when they were
+        self._latest: OrderedDict[str, float] = OrderedDict()  # the last two that were served
         self._lock = threading.Lock()
+        self.served: Counter[str] = Counter()  # requests of each address, at present
 
-    def visit(self, address: str) -> None:
-        """Notes a request."""
+    @contextmanager
+    def serving(self, address: str) -> Iterator[None]:
+        """Counts a request as one that is served."""
         with self._lock:
-            self._visits[address] = self._clock()
-            self._visits.move_to_end(address)
-            if len(self._visits) > MOST_ADDRESSES:
-                oldest, _ = self._visits.popitem(last=False)
-                self._costs.pop(oldest, None)
+            self.served[address] += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.served[address] -= 1
+                self.served += Counter()  # forgets addresses without requests
+                self._latest[address] = self._clock()
+                self._latest.move_to_end(address)
+                if len(self._latest) > 2:
+                    self._latest.popitem(last=False)
 
     def add(self, address: str, seconds: float) -> None:
-        """Notes work for an address; ignores addresses that are forgotten."""
+        """Notes work for an address."""
         with self._lock:
-            if address in self._visits:
-                self._costs[address] = self._of(address) + seconds, self._clock()
+            self._costs[address] = self._of(address) + seconds, self._clock()
+            self._costs.move_to_end(address)
+            if len(self._costs) > MOST_ADDRESSES:
+                self._costs.popitem(last=False)
 
     def excess(self, address: str) -> float:
-        """Returns the seconds beyond those that are free; 0 if no other address is present."""
+        """Returns the seconds beyond those that are free; 0 if no other address is served."""
         with self._lock:
             since = self._clock() - RECENT
-            # The latest visit is its own or of another, so two are enough.
-            latest = (each for each in reversed(self._visits) if each != address)
-            other = next(latest, None)
-            if other is None or self._visits[other] < since:
+            recent = (each for each, when in self._latest.items() if when >= since)
+            if all(each == address for each in chain(self.served, recent)):
                 return 0.0
             return max(0.0, self._of(address) - FREE)
 

@@ -7,7 +7,7 @@ from keras_convnext.demo.costs import Costs, Line
 
 SHARE = 0.1  # of a core, for all requests that wait here
 MOST_WAITING = 256  # requests
-MOST_OF_ONE = 4  # waiting requests of one address
+MOST_OF_ONE = 32  # waiting requests of one address
 LONGEST = 30  # seconds that a request may wait
 
 
@@ -52,7 +52,6 @@ class Gate:
         Raises:
             BusyError: If too many are waiting, or for too long.
         """
-        self._costs.visit(address)
         if self._costs.excess(address):
             await self._wait(address, seconds)
         self._costs.add(address, seconds)

@@ -8,7 +8,6 @@ A request that its headers give away is refused before anything else of it is re
 import asyncio
 import ipaddress
 import re
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -32,7 +31,7 @@ from keras_convnext.demo.bodies import (
     question,
     token_of,
 )
-from keras_convnext.demo.costs import NOT_FOUND, REFUSED, Costs, address_of
+from keras_convnext.demo.costs import REFUSED, Costs, address_of
 from keras_convnext.demo.decoder import MOST_BYTES
 from keras_convnext.demo.gate import BusyError, Gate
 from keras_convnext.demo.lanes import MOST_WAITING
@@ -43,7 +42,6 @@ READ = re.compile(
     r"|/(assets|static|svelte)/.+"
     r"|/gradio_api/(info|startup-events|app_id|user|login_check|theme\.css)/?"
 )
-READS = "GET", "HEAD"
 UPLOAD, ASK = "/gradio_api/upload", "/gradio_api/run/"
 FEW, RESERVED = 4, MOST_WAITING // 4  # the last places are for addresses with few requests
 
@@ -73,7 +71,6 @@ class Guard:
         self._hosts = (
             {host.strip("[]"), "localhost", "127.0.0.1", "::1"} if _is_local(host) else None
         )
-        self._running: Counter[str] = Counter()  # requests of each address
         self._turn = asyncio.Lock()  # of the larger uploads, first come, first served
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -92,7 +89,7 @@ class Guard:
             refusal = PlainTextResponse("Too many requests: try again later.", 429, later)
         except HTTPException as error:
             if error.status_code != 503:
-                self._costs.add(address, NOT_FOUND if scope["method"] in READS else REFUSED)
+                self._costs.add(address, REFUSED)
             refusal = PlainTextResponse(error.detail, error.status_code)
         else:
             return None
@@ -105,7 +102,7 @@ class Guard:
         path, method = scope["path"].rstrip("/") or "/", scope["method"]
         if not self._is_at_home(headers):
             return partial(_refuse, 403, "This page is not at this address."), REFUSE
-        if method in READS and READ.fullmatch(path):
+        if method in ("GET", "HEAD") and READ.fullmatch(path):
             return self.app, READING
         if method == "POST" and path == UPLOAD:
             answers, seconds, most = self._store, STORING, MOST_BYTES + MOST_HEADERS
@@ -134,15 +131,12 @@ class Guard:
     @contextmanager
     def _place(self, address: str) -> Iterator[None]:
         """A place for a request among those at a time."""
-        free = MOST_WAITING - self._running.total()
-        if free <= (RESERVED if self._running[address] >= FEW else 0):
+        served = self._costs.served
+        free = MOST_WAITING - served.total()
+        if free <= (RESERVED if served[address] >= FEW else 0):
             raise HTTPException(*TOO_MANY)
-        self._running[address] += 1
-        try:
+        with self._costs.serving(address):
             yield
-        finally:
-            self._running[address] -= 1
-            self._running += Counter()  # forgets addresses without requests
 
     async def _store(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Keeps the one file of a form, and answers with its token."""

@@ -20,10 +20,9 @@ def clock():
 
 @pytest.fixture
 def costs(clock):
-    """The costs of a page with three visitors."""
+    """The costs of a page where somebody is served."""
     costs = Costs(clock)
-    for address in ("good", "bad", "worse"):
-        costs.visit(address)
+    costs.served["good"] = 1
     return costs
 
 
@@ -35,7 +34,6 @@ def test_what_is_beyond_the_free_seconds_halves(costs, clock):
     assert costs.wait("bad") == 2 * HALF_LIFE
     for left in (FREE, 0, 0):
         clock.now += HALF_LIFE
-        costs.visit("good")
         assert costs.excess("bad") == pytest.approx(left)
     assert costs.wait("bad") == 1
     assert costs.excess("good") == 0
@@ -46,48 +44,50 @@ def test_work_adds_up_and_decays(costs, clock):
         costs.add("bad", FREE)
         clock.now += HALF_LIFE
     costs.add("bad", FREE)
-    costs.visit("good")
     assert costs.excess("bad") == pytest.approx(FREE)
 
 
 def test_an_address_that_behaves_never_has_an_excess_beside_hostile_ones(costs, clock):
     for _ in range(100):  # a photograph of 12 megapixels every ten seconds
-        for address in ("bad", "worse"):
-            costs.visit(address)
-            costs.add(address, 30)
-        costs.visit("good")
-        costs.add("good", 0.5)
-        assert costs.excess("good") == 0
+        with costs.serving("bad"), costs.serving("worse"):
+            for address in ("bad", "worse"):
+                costs.add(address, 30)
+            costs.add("good", 0.5)
+            assert costs.excess("good") == 0
         assert costs.excess("bad") > 0
         clock.now += 10
 
 
-def test_an_address_that_is_alone_has_no_excess(clock):
+def test_a_lone_address_has_no_excess(clock):
     costs = Costs(clock)
-    costs.visit("own")
     for _ in range(100):
-        costs.add("own", 10)
-        assert costs.excess("own") == 0
-    costs.visit("other")
-    assert costs.excess("own") > 0
-    for _ in range(2):  # its own visits do not matter
-        clock.now += RECENT / 2
-        costs.visit("own")
-    assert costs.excess("own") > 0
-    clock.now += 0.1
+        with costs.serving("own"):
+            costs.add("own", 10)
+            assert costs.excess("own") == 0
+    with costs.serving("other"):
+        for _ in range(3):
+            with costs.serving("own"):
+                assert costs.excess("own") > 0
+            clock.now += 10
+    # After the other was served, its own requests do not matter.
+    for _ in range(10):
+        with costs.serving("own"):
+            assert costs.excess("own") > 0
+            clock.now += RECENT / 10
+    clock.now += 0.01
     assert costs.excess("own") == 0
 
 
-def test_many_addresses_take_no_more_memory(costs, clock, monkeypatch):
+def test_many_addresses_take_no_more_memory(costs, monkeypatch):
     monkeypatch.setattr(costs_module, "MOST_ADDRESSES", 100)
     for index in range(1000):
-        costs.visit(str(index))
-        costs.add(str(index), 100)
-        costs.add("good", 100)
-    assert len(costs._visits) == len(costs._costs) == 100
+        with costs.serving(str(index)):
+            costs.add(str(index), 100)
+    assert len(costs._costs) == 100
+    assert len(costs._latest) == 2
+    assert set(costs.served) == {"good"}
     assert costs.excess("999") > 0
-    costs.visit("good")  # forgotten, with what it cost
-    assert costs.excess("good") == 0
+    assert costs.excess("0") == 0  # forgotten
 
 
 class Entry:

@@ -4,7 +4,7 @@ import pytest
 
 from keras_convnext.demo import gate as gate_module
 from keras_convnext.demo.costs import FREE, HALF_LIFE, Costs
-from keras_convnext.demo.gate import MOST_OF_ONE, SHARE, BusyError, Gate
+from keras_convnext.demo.gate import SHARE, BusyError, Gate
 
 BAD = [f"bad{index}" for index in range(20)]
 
@@ -32,10 +32,9 @@ def loop():
 
 @pytest.fixture
 def costs(loop):
-    """The costs of a page with hostile visitors and one who behaves."""
+    """The costs of a page with hostile visitors and one who is served and behaves."""
     costs = Costs(loop.time)
-    for address in (*BAD, "good"):
-        costs.visit(address)
+    costs.served["good"] = 1
     for address in BAD:
         costs.add(address, 20 * FREE)
     return costs
@@ -85,6 +84,7 @@ def test_costly_addresses_share_a_tenth_of_a_core(loop, costs):
 
 
 def test_who_cost_less_goes_first(loop, costs):
+    costs.served["other"] = 1
     costs.add("good", FREE + 0.5)
     times, _ = entered(loop, Gate(costs), (BAD[0], 0.1), (BAD[1], 0.1), ("good", 0.002))
     assert [address for address, _ in times] == [BAD[0], "good", BAD[1]]
@@ -94,19 +94,18 @@ def test_who_cost_less_goes_first(loop, costs):
 def test_a_lone_address_is_not_delayed(loop):
     costs = Costs(loop.time)
     gate = Gate(costs)
+    costs.served["own"] = 1
     for _ in range(100):
         costs.add("own", 10)
         times, _ = entered(loop, gate, ("own", 0.2))
         assert times == [("own", 0)]
 
 
-def test_those_who_wait_are_let_in_once_the_others_have_gone(loop, costs):
-    times, _ = entered(loop, Gate(costs), *[(BAD[0], 0.2)] * 4)
-    # Two seconds between them, until nobody else has come for `RECENT` seconds.
-    assert [when for _, when in times] == pytest.approx([0, 2, 4, 6])
-    loop.now = 20
-    times, _ = entered(loop, Gate(costs), *[(BAD[0], 0.2)] * 4)
-    assert [when for _, when in times] == [20] * 4
+def test_those_who_wait_are_let_in_once_the_others_are_served(loop, costs):
+    loop.call_at(5, costs.served.clear)
+    times, _ = entered(loop, Gate(costs), *[(BAD[0], 0.2)] * 6)
+    # Two seconds between them until then.
+    assert [when for _, when in times] == pytest.approx([0, 2, 4, 6, 6, 6])
 
 
 def test_waiting_has_an_end(loop, costs, monkeypatch):
@@ -119,8 +118,9 @@ def test_waiting_has_an_end(loop, costs, monkeypatch):
 
 def test_too_many_requests_are_refused(loop, costs, monkeypatch):
     monkeypatch.setattr(gate_module, "MOST_WAITING", 9)
+    monkeypatch.setattr(gate_module, "MOST_OF_ONE", 4)
     times, refused = entered(loop, Gate(costs), *[(BAD[0], 0.02)] * 9)
-    assert (len(times), len(refused)) == (1 + MOST_OF_ONE, 8 - MOST_OF_ONE)
+    assert (len(times), len(refused)) == (1 + 4, 4)
     times, refused = entered(loop, Gate(costs), *((address, 0.02) for address in BAD))
     assert (len(times), len(refused)) == (10, 10)
 
@@ -144,6 +144,5 @@ def test_a_request_that_is_cancelled_leaves_no_trace(loop, costs):
 
 def test_costs_that_decay_are_forgiven(loop, costs):
     loop.now = 5 * HALF_LIFE
-    costs.visit("good")
     times, _ = entered(loop, Gate(costs), *((address, 0.02) for address in BAD))
     assert {when for _, when in times} == {loop.now}

@@ -377,7 +377,7 @@ def test_one_address_does_not_take_all_places(guard):
         assert taken("good") == 4
         assert taken("bad") == 0
         assert sum(taken(str(index)) for index in range(100)) == 60
-    assert not guard._running
+    assert not guard._costs.served
 
 
 def answer_of(guard, method="POST", path="/gradio_api/upload", **headers):
@@ -398,7 +398,6 @@ def test_who_has_to_wait_for_too_long_hears_when_to_come_again(guard, monkeypatc
     async def busy(address, seconds):
         raise BusyError
 
-    guard._costs.visit("192.0.2.1")
     guard._costs.add("192.0.2.1", 4 * FREE)
     monkeypatch.setattr(guard._gate, "enter", busy)
     status, headers = answer_of(guard)
@@ -411,7 +410,6 @@ def test_what_is_refused_costs(guard):
     costs = []
     for request in (
         {"path": "/elsewhere"},
-        {"method": "GET", "path": "/elsewhere"},
         {"origin": "http://evil.example"},
         {"content-length": "999999999"},
     ):
@@ -420,7 +418,7 @@ def test_what_is_refused_costs(guard):
         assert 403 <= status <= 413
         assert headers[b"connection"] == b"close"
         costs.append(round(guard._costs._of("192.0.2.1") - before, 2))
-    assert costs == [0.25, 0.05, 0.25, 0.25]
+    assert costs == [0.25] * 3
 
 
 def test_pictures_and_tokens_that_are_refused_cost(page):
@@ -439,7 +437,7 @@ def test_who_waits_for_an_answer_pays_for_its_work_only(page):
 def test_visitors_behind_a_proxy_on_this_machine_are_told_apart(page):
     forwarded = {"X-Forwarded-For": "10.0.0.1, 192.0.2.7"}
     token = send(page, headers=forwarded).json()[0]
-    assert "192.0.2.7" in page.lanes.costs._visits
+    assert page.lanes.costs._of("192.0.2.7") > 0
     assert page.uploads.get(token).address == "192.0.2.7"
 
 

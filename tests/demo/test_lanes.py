@@ -16,7 +16,7 @@ from keras_convnext.demo import lanes as lanes_module
 from keras_convnext.demo.answers import Classifier
 from keras_convnext.demo.costs import REFUSED, Costs, Line
 from keras_convnext.demo.decoder import MOST_MEMORY, UploadError
-from keras_convnext.demo.lanes import Lane, Lanes
+from keras_convnext.demo.lanes import CLASSIFY, Lane, Lanes
 from keras_convnext.demo.uploads import Space, Upload, Uploads
 
 SLOW = scanned(90, (3000, 2000))  # expected to take more than a second
@@ -169,12 +169,11 @@ def test_a_visitor_does_not_wait_for_ever(tmp_path, monkeypatch):
     go.set()
 
 
-def test_an_address_that_cost_much_waits_and_pays_for_its_work(busy, tmp_path):
-    costs, done = busy._costs, []
+def test_an_address_that_cost_much_waits(busy, tmp_path):
+    costs, done = Costs(), []
     busy._line = Line(costs, 3)
-    for address in ("good", "bad"):
-        costs.visit(address)
     costs.add("bad", 30)
+    costs.served["good"] = 1
     waiting = []
     for address in ("bad", "good"):
         from_there = upload(tmp_path, b"")
@@ -189,15 +188,36 @@ def test_an_address_that_cost_much_waits_and_pays_for_its_work(busy, tmp_path):
     assert done == ["good", "bad"]
 
 
-def test_work_is_paid_for(lanes, tmp_path):
-    lanes.costs.visit("visitor")
-    for data, least in ((encoded("JPEG"), 0), (SLOW, 0.1), (b"no picture", REFUSED)):
+def test_decoding_and_refusals_are_paid_for(lanes, tmp_path):
+    for data, least in ((encoded("JPEG"), CLASSIFY), (SLOW, 0.1), (b"no picture", REFUSED)):
         sent = upload(tmp_path, data)
         sent.address = "visitor"
         before = lanes.costs._of("visitor")
         with suppress(UploadError):
             lanes.answer(sent)
         assert lanes.costs._of("visitor") > before + 0.9 * least
+
+
+@POSIX
+def test_who_ends_a_process_pays_for_the_time_it_may_take(lanes, tmp_path):
+    lanes.answer(upload(tmp_path, encoded("JPEG")))
+    decoder = lanes._decoders[0]
+    os.kill(decoder._process.pid, signal.SIGSTOP)
+    decoder._seconds = 0.1
+    with pytest.raises(UploadError, match="takes too long"):
+        lanes.answer(upload(tmp_path, encoded("JPEG")))
+    assert 0.1 < lanes.costs._of("") < 0.3
+
+
+def test_the_time_of_the_network_does_not_count(tmp_path):
+    def slow(pixels):
+        time.sleep(0.5)
+        return np.array([[0.25, 0.75]], "float32")
+
+    lanes = Lanes(Classifier(slow, 32, "ab"))
+    lanes.answer(upload(tmp_path, encoded("JPEG")))
+    assert CLASSIFY / 2 < lanes.costs._of("") < 2 * CLASSIFY
+    lanes.close()
 
 
 def test_errors_of_the_network_reach_the_page(tmp_path):
