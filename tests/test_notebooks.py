@@ -1,5 +1,6 @@
 """The notebooks of `examples/`, from top to bottom, with smaller sizes and the same code."""
 
+import json
 import os
 import shutil
 from itertools import groupby, islice
@@ -7,6 +8,7 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+from forked import Forked
 
 nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")
@@ -15,7 +17,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 SMALL = {
     "confidence": {"TARGET": 0.9, "BINS": 5},
     "export_and_serve": {"REQUESTS": 2},
-    "fine_tune": {"TRAINED_ON": 96, "EPOCHS": 2},
+    "fine_tune": {"TRAINED_ON": 40, "EPOCHS": 2},
     "search": {"QUERIES": 2, "NEIGHBORS": 3},
     "torch_and_back": {"STEPS": 1},
     "what_it_looks_at": {"NOISE_IMAGES": 2},
@@ -26,7 +28,7 @@ BEFORE = {
     "fine_tune": """
 from sklearn import datasets
 digits = datasets.load_digits()
-digits.images, digits.target = digits.images[:200], digits.target[:200]
+digits.images, digits.target = digits.images[:80], digits.target[:80]
 datasets.load_digits = lambda: digits
 """,
     "torch_and_back": """
@@ -38,6 +40,12 @@ transformers.ConvNextConfig = functools.partial(
 )
 """,
 }
+CELLS = """
+import json, os, sys
+os.chdir(sys.argv[2])
+for number, cell in enumerate(json.loads(sys.argv[1])):
+    exec(compile(cell, f"cell {number}", "exec"))
+"""
 PICTURES = 6  # of each class and split, of the 50 in the archive of the examples
 
 
@@ -62,9 +70,11 @@ def test_all_are_run():
     assert {path.stem for path in EXAMPLES.glob("*.ipynb")} == set(SMALL)
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_it_runs_from_top_to_bottom(name, tmp_path, monkeypatch):
+@pytest.fixture
+def small(request, tmp_path):
+    """A notebook with smaller sizes, and a folder with the files that it needs."""
     pytest.importorskip("sklearn")
+    name = request.param
     folder = shutil.copytree(
         EXAMPLES, tmp_path / "examples", ignore=shutil.ignore_patterns("output", "*.zip")
     )
@@ -77,6 +87,22 @@ def test_it_runs_from_top_to_bottom(name, tmp_path, monkeypatch):
     parameters.source = "\n".join(f"{key} = {value}" for key, value in SMALL[name].items())
     if name in BEFORE:
         notebook.cells.insert(0, nbformat.v4.new_code_cell(BEFORE[name]))
+    return notebook, folder
+
+
+@pytest.mark.parametrize("small", SMALL, indirect=True)
+def test_its_code_runs_from_top_to_bottom(small):
+    """Without a kernel, which takes seconds to start and import."""
+    notebook, folder = small
+    cells = json.dumps([cell.source for cell in code_cells(notebook)])
+    done = Forked(CELLS, cells, folder, MPLBACKEND="agg").wait()
+    assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("small", SMALL, indirect=True)
+def test_it_runs_in_a_kernel(small, monkeypatch):
+    notebook, folder = small
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
     nbclient.NotebookClient(notebook, resources={"metadata": {"path": folder}}).execute()
 
