@@ -11,19 +11,25 @@ import torch_reference
 from other_backends import environment
 from test_parity import TOLERANCE, channels_last, relative_error
 
-LARGER = ("convnext_tiny", "convnext_isotropic_small")
+from keras_convnext.variants import VARIANTS
+
+SIDES = {"convnext_cifar": 32, "convnext_atto": 96}  # px; 224 for the others
 
 
 @pytest.mark.parametrize("backend", ["jax", "torch"])
 @pytest.mark.parametrize(
     "names",
-    [("convnext_atto",), pytest.param(LARGER, marks=pytest.mark.slow)],
-    ids=["small", "large"],
+    [
+        ("convnext_cifar",),
+        pytest.param(("convnext_atto",), marks=pytest.mark.slow),
+        pytest.param(("convnext_tiny", "convnext_isotropic_small"), marks=pytest.mark.slow),
+    ],
+    ids=" ".join,
 )
 @torch.no_grad()
 def test_backend_gives_the_same_without_tensorflow(names, backend, tmp_path):
     pytest.importorskip(backend)
-    side = 224 if names == LARGER else 96
+    side = SIDES.get(names[0], 224)
     pixels = np.random.default_rng(1).integers(0, 256, (2, side, side, 3)).astype("float32")
     np.save(tmp_path / "pixels.npy", pixels)
     references = {}
@@ -43,7 +49,8 @@ def test_backend_gives_the_same_without_tensorflow(names, backend, tmp_path):
     for name, reference in references.items():
         expected = {"logits": reference(image), "features": reference.features(image)}
         if "isotropic" not in name:
-            expected |= {f"P{2 + i}": m for i, m in enumerate(reference.maps(image))}
+            first = VARIANTS[name].patch_size.bit_length() - 1
+            expected |= {f"P{first + i}": m for i, m in enumerate(reference.maps(image))}
         with np.load(tmp_path / f"{name}.npz") as found:
             assert sorted(found) == sorted(expected)
             for output, theirs in expected.items():

@@ -13,7 +13,7 @@ from keras_convnext.variants import VARIANTS
 
 TOLERANCE = 1e-5  # of the largest value, in float32
 
-FAST = {"convnext_atto", "convnext_tiny", "convnext_cifar", "convnext_isotropic_small"}
+FAST = {"convnext_atto", "convnext_cifar"}
 
 
 SIZES = {

@@ -178,7 +178,7 @@ def test_what_is_no_network_or_fused_already_is_refused():
 
 def variants():
     for name in BUILDERS:
-        marks = [] if name == "convnext_tiny" else [pytest.mark.slow]
+        marks = [] if name == "convnext_cifar" else [pytest.mark.slow]
         yield pytest.param(name, marks=marks)
 
 
