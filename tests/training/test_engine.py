@@ -17,6 +17,7 @@ import tensorflow as tf
 import toy_runs
 from rich.console import Console
 
+from keras_convnext.builders import BUILDERS
 from keras_convnext.classification import evaluate
 from keras_convnext.training import state
 from keras_convnext.training.fitted import FittedModel
@@ -140,9 +141,12 @@ def test_a_full_disk_another_run_and_other_data_leave_a_run_that_resumes(
 
 @pytest.mark.usefixtures("toy")
 def test_a_run_learns_from_the_file_of_a_teacher(pictures, tmp_path):
-    teacher = toy_runs.toy_train(pictures, tmp_path / "teacher", epochs=4, learning_rate=1e-2)
+    teacher = BUILDERS["toy"](
+        weights=None, classes=4, input_shape=(16, 16, 3), layer_scale_init_value=0.3
+    )
+    teacher.save(tmp_path / "teacher.keras")
     toy_runs.toy_train(
-        pictures, tmp_path / "student", epochs=1, teacher=str(tmp_path / "teacher" / "final.keras"),
+        pictures, tmp_path / "student", epochs=1, teacher=str(tmp_path / "teacher.keras"),
         teacher_weight=1.0, temperature=2.0, mixup=0.0, cutmix=0.0,
     )  # fmt: skip
     student = keras.models.load_model(tmp_path / "student" / "final.keras")
@@ -153,41 +157,37 @@ def test_a_run_learns_from_the_file_of_a_teacher(pictures, tmp_path):
 
 @pytest.mark.usefixtures("toy")
 def test_images_grow_during_a_run_that_resumes(pictures, tmp_path, monkeypatch):
-    seen = []
-    original = Journal.on_train_batch_end
+    shapes, seen = [], []
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    step, original = FittedModel.train_step, Journal.on_train_batch_end
+
+    def traced(self, data):
+        shapes.append(data[0].shape)
+        return step(self, data)
 
     def end(self, batch, logs=None):
         original(self, batch, logs)
-        seen.append((self.progress.updates, int(np.prod(SHAPES[-1][1:3]))))
-        if stops and self.progress.updates == stops[0]:
-            stops.pop()
-            raise KeyboardInterrupt
-
-    SHAPES, stops = [], []
-    step = FittedModel.train_step
-
-    def traced(self, data):
-        SHAPES.append(data[0].shape)
-        return step(self, data)
+        seen.append((self.progress.updates, int(np.prod(shapes[-1][1:3]))))
+        if self.progress.updates == 5 and not killed.exists():
+            shutil.copytree(whole, killed)  # as a run leaves it that is killed here
 
     monkeypatch.setattr(FittedModel, "train_step", traced)
     monkeypatch.setattr(Journal, "on_train_batch_end", end)
-    own = {"epochs": 2, "early_sizes": (8,), "early_epochs": (0.7,), "save_updates": 1}
-    whole = toy_runs.toy_train(pictures, tmp_path / "whole", **own)
-    sides = [shape[1] for shape in SHAPES]
+    own = {"epochs": 2, "early_sizes": (8,), "early_epochs": (0.7,), "save_updates": 5}
+    expected = toy_runs.toy_train(pictures, whole, **own)
+    sides = [shape[1] for shape in shapes]
     assert list(dict.fromkeys(sides)) == [8, 16]
-    assert all(shape[0] == 16 for shape in SHAPES)
-    assert [row["update"] for row in rows_of(tmp_path / "whole")] == ["10", "20"]
+    assert all(shape[0] == 16 for shape in shapes)
+    assert [row["update"] for row in rows_of(whole)] == ["10", "20"]
     changes = {after: size for (_, before), (after, size) in pairwise(seen) if before != size}
     assert changes == {8: 256}
 
-    stops.append(5)
-    with pytest.raises(KeyboardInterrupt):
-        toy_runs.toy_train(pictures, tmp_path / "stopped", **own)
-    resumed = toy_runs.toy_train(pictures, tmp_path / "stopped", **own)
-    for found, expected in zip(resumed.get_weights(), whole.get_weights()):
-        np.testing.assert_array_equal(found, expected)
-    saved = keras.models.load_model(tmp_path / "whole" / "best.keras")
+    seen.clear()
+    resumed = toy_runs.toy_train(pictures, killed, **own)
+    assert seen[0] == (6, 64)
+    for found, weight in zip(resumed.get_weights(), expected.get_weights()):
+        np.testing.assert_array_equal(found, weight)
+    saved = keras.models.load_model(whole / "best.keras")
     assert saved.input_shape == (None, 16, 16, 3)
     with pytest.raises(ValueError, match="same length"):
         toy_runs.toy_train(pictures, tmp_path / "new", early_sizes=(8,))

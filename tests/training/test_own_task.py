@@ -7,6 +7,7 @@ from pathlib import Path
 import angle_task
 import keras
 import numpy as np
+import pytest
 from forked import Forked
 from safetensors.numpy import load_file
 
@@ -74,6 +75,7 @@ def test_it_learns_and_resumes_to_the_bit(tmp_path):
     assert (whole / "units.txt").read_text() == "degrees\n"
 
 
+@pytest.mark.slow  # by default, test_run.py compares devices
 def test_two_devices_learn_as_one(tmp_path):
     expected, found = (
         load_file(run(tmp_path / str(devices), devices, drop_path_rate=0.0)[0])

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 import toy_runs
 from demo.bad_uploads import png_of
+from PIL import Image
 
 from keras_convnext.classification import task
 from keras_convnext.data.errors import DataError
@@ -18,9 +19,11 @@ from keras_convnext.training import journal
 pytestmark = pytest.mark.usefixtures("toy")
 
 
-@pytest.mark.parametrize("extension", ["webp", "tif"])
-def test_a_run_trains_on_formats_that_tensorflow_decodes_and_others(tmp_path, extension):
-    data = toy_runs.make_pictures(tmp_path / "data", 8, 2, extension=extension)
+def test_a_run_trains_on_formats_that_tensorflow_decodes_and_others(tmp_path):
+    data = toy_runs.make_pictures(tmp_path / "data", 8, 2, extension="webp")
+    for path in (data / "train").glob("*/*[02468].webp"):
+        Image.open(path).save(path.with_suffix(".tif"))
+        path.unlink()
     model = toy_runs.toy_train(data, tmp_path / "run", epochs=1)
     assert np.isfinite(model.get_weights()[0]).all()
 
@@ -29,10 +32,16 @@ def test_a_run_trains_on_formats_that_tensorflow_decodes_and_others(tmp_path, ex
     ("content", "said"),
     [
         (None, "disappeared or cannot be read: {path}. No such file"),
-        (b"\xff\xd8\xff?", "An image is broken: {path}. Not an image"),
-        (png_of(30_000, 30_000), "An image is broken: {path}. The image has more than .* bomb"),
+        pytest.param(
+            b"\xff\xd8\xff?", "An image is broken: {path}. Not an image", marks=pytest.mark.slow
+        ),
+        pytest.param(
+            png_of(30_000, 30_000), "An image is broken: {path}. The image has more than .* bomb",
+            marks=pytest.mark.slow,
+        ),
     ],
-)
+    ids=["disappeared", "no image", "too large"],
+)  # fmt: skip
 def test_a_picture_that_goes_away_during_a_run_is_named(tmp_path, monkeypatch, content, said):
     data = toy_runs.make_pictures(tmp_path / "data", 40, 2)
     source = open_source(data, "train")

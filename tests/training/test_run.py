@@ -52,20 +52,22 @@ def assert_same_run(found, expected):
         np.testing.assert_array_equal(*[network.predict(gray, verbose=0) for network in kept])
 
 
-def test_a_run_that_is_killed_and_stopped_ends_as_one_that_is_not(pictures, tmp_path):
+# By default, test_own_task.py kills a run.
+@pytest.mark.parametrize("is_killed", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_run_that_is_killed_or_stopped_ends_as_one_that_is_not(pictures, tmp_path, is_killed):
     own = {"drop_path_rate": 0.2, "save_updates": 4}
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
     finish(start(pictures, [(whole, own, False)]))
-    runs = [(killed, own, False)]
-    finish(start(pictures, runs, stop=(7, "SIGKILL")), code=-9)
-    assert [path.stem for path in saved_states(killed / "checkpoints")] == ["update-000000004"]
+    runs = [(stopped, own, False)]
+    if is_killed:
+        finish(start(pictures, runs, stop=(7, "SIGKILL")), code=-9)
+        assert [path.stem for path in saved_states(stopped / "checkpoints")] == ["update-000000004"]
     told = finish(start(pictures, runs, stop=(12, "SIGTERM")), code=1)
     assert "Stopped by SIGTERM after update 13" in told, told
     finish(start(pictures, runs))
-    assert_same_run(killed, whole)
-    assert [path.stem for path in saved_states(whole / "checkpoints")] == [
-        "update-000000020", "update-000000018", "update-000000014",
-    ]  # fmt: skip
+    assert_same_run(stopped, whole)
+    states = [path.stem for path in saved_states(whole / "checkpoints")]
+    assert states == ["update-000000020", "update-000000018", "update-000000014"]
 
 
 @pytest.mark.slow
@@ -103,30 +105,41 @@ def free_ports(count):
     return ports
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "accumulated"),
-    [
-        ("adamw", 4),
-        pytest.param("adamw", 1, marks=pytest.mark.slow),
-        pytest.param("muon", 4, marks=pytest.mark.slow),
-    ],
-)
-def test_two_devices_and_two_machines_learn_as_one_device_does(
-    pictures, tmp_path, optimizer, accumulated
-):
+OPTIMIZERS = [("adamw", 4), ("adamw", 1), ("muon", 4)]  # with the number of batches per update
+
+
+@pytest.fixture
+def several(request):
+    """Settings of a run, and of the same run with as many images on one device."""
+    optimizer, accumulated = request.param
     own = {"algorithm": optimizer, "mixing_batch": 2, "epochs": 1}
+    return {**own, "device_batch": 8 // accumulated}, {**own, "device_batch": 16}
 
-    def run(name, images, on_one=False):
-        return tmp_path / name, {**own, "device_batch": images}, on_one
 
-    shared = 8 // accumulated
-    finish(start(pictures, [run("one", 16, True), run("two", shared)], devices=2))
+@pytest.mark.parametrize(
+    "several",
+    [OPTIMIZERS[0], *(pytest.param(each, marks=pytest.mark.slow) for each in OPTIMIZERS[1:])],
+    ids=str,
+    indirect=True,
+)
+def test_two_devices_learn_as_one_device_does(pictures, tmp_path, several):
+    on_two, on_one = several
+    runs = [(tmp_path / "one", on_one, True), (tmp_path / "two", on_two, False)]
+    finish(start(pictures, runs, devices=2))
+    assert_alike(tmp_path / "two", tmp_path / "one")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("several", OPTIMIZERS, ids=str, indirect=True)
+def test_two_machines_learn_as_one_device_does(pictures, tmp_path, several):
+    on_two, on_one = several
+    finish(start(pictures, [(tmp_path / "one", on_one, True)]))
     workers = [f"localhost:{port}" for port in free_ports(2)]
     tasks = [{"type": "worker", "index": index} for index in (0, 1)]
     clusters = [{"cluster": {"worker": workers}, "task": task} for task in tasks]
-    finish(*(start(pictures, [run("machines", shared)], cluster) for cluster in clusters))
-    for other in ("two", "machines"):
-        assert_alike(tmp_path / other, tmp_path / "one")
+    runs = [(tmp_path / "two", on_two, False)]
+    finish(*(start(pictures, runs, cluster) for cluster in clusters))
+    assert_alike(tmp_path / "two", tmp_path / "one")
 
 
 @pytest.mark.slow
@@ -204,12 +217,12 @@ def test_fewer_images_than_a_batch_are_refused(pictures, tmp_path):
 
 def test_a_state_that_is_damaged_gives_way_to_the_one_before(pictures, tmp_path):
     output = tmp_path / "run"
-    toy_runs.toy_train(pictures, output, save_updates=5)
+    toy_runs.toy_train(pictures, output, epochs=1, save_updates=5)
     newest, older = saved_states(output / "checkpoints")[:2]
     (output / "final.keras").unlink()
     expected = load_file(newest)
     newest.write_bytes(newest.read_bytes()[:1000])
-    toy_runs.toy_train(pictures, output, save_updates=5)
+    toy_runs.toy_train(pictures, output, epochs=1, save_updates=5)
     for name, value in load_file(newest).items():
         np.testing.assert_array_equal(value, expected[name], err_msg=name)
     assert older.exists()
