@@ -283,7 +283,17 @@ def random_toy():
     return randomize(small(layer_scale_init_value=0.3))
 
 
-@pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
+# What the battery copies, too, is slow here: each copy is compiled anew.
+SLOW_COPIES = {"weights in a file", "a file", "a clone"}
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [
+        pytest.param(copied, id=name, marks=[pytest.mark.slow] if name in SLOW_COPIES else [])
+        for name, copied in COPIES.items()
+    ],
+)
 def test_copies_have_their_own(copied, tmp_path):
     model = random_toy()
     expected = logits_and_gradients(model)
@@ -335,7 +345,7 @@ def test_models_within_models_are_the_same(monkeypatch):
     assert_same(found, logits_and_gradients(model))
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("jit_compile", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_an_eager_fit_learns_what_a_graph_does(jit_compile):
     weights = []
     for options in ({"run_eagerly": True}, {"jit_compile": jit_compile}):

@@ -196,8 +196,18 @@ REMATERIALIZED = {
 }
 
 
-@pytest.mark.parametrize("eager", [True, False], ids=["eager", "graph"])
-@pytest.mark.parametrize("build", REMATERIALIZED.values(), ids=REMATERIALIZED)
+def ways_to_recompute():
+    """Each way in both modes, of which the scopes are tested in one by default."""
+    often = {("remat", True), ("remat", False), ("a scope of blocks", False),
+             ("a scope of layers within", True)}  # fmt: skip
+    for name, build in REMATERIALIZED.items():
+        for eager in (True, False):
+            marks = [] if (name, eager) in often else [pytest.mark.slow]
+            mode = "eager" if eager else "graph"
+            yield pytest.param(build, eager, marks=marks, id=f"{name}-{mode}")
+
+
+@pytest.mark.parametrize(("build", "eager"), list(ways_to_recompute()))
 def test_recomputation_leaves_the_numbers_and_draws_once(build, eager):
     expected = steps(network(), eager)
     draws = [tensor.numpy() for tensor in expected if tensor.shape == (8, 5)]
@@ -212,7 +222,15 @@ def test_a_scope_makes_a_block_recompute():
     assert operations.count("DepthwiseConv2dNative") == 3 * 2 * len(blocks_of(model))
 
 
-@pytest.mark.parametrize("options", [{"run_eagerly": True}, {"jit_compile": False}, {}], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"run_eagerly": True},
+        {},
+        pytest.param({"jit_compile": False}, marks=pytest.mark.slow),  # what {} chooses on a CPU
+    ],
+    ids=str,
+)
 def test_recomputation_learns_the_same_in_fit(options):
     weights = []
     for remat in (False, True):

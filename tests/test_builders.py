@@ -205,7 +205,13 @@ def test_classifier_activation_is_the_one_asked_for(activation):
 
 
 @pytest.mark.parametrize(
-    "name", ["float32", "float64", "mixed_float16", "mixed_bfloat16", "float16", "bfloat16"]
+    "name",
+    [
+        "float64",
+        "mixed_float16",
+        "mixed_bfloat16",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("float32", "float16", "bfloat16")),
+    ],
 )
 def test_every_dtype_policy(name, policy):
     reference = toy(layer_scale_init_value=0.3, classifier_activation=None)

@@ -288,7 +288,7 @@ def test_what_is_exported_computes_what_the_model_does(make):
 
 
 # Each takes seconds to write, and all are written in the same way.
-WRITTEN = {augmented, of_bytes, two_levels_deep, one_sigmoid, with_lora, of_any_size, oblong}
+WRITTEN = {of_bytes, with_lora, of_any_size, oblong}
 
 
 @pytest.mark.parametrize(
@@ -461,8 +461,16 @@ LOSSLESS = [augmented, own_head, of_bytes, two_levels_deep, with_top, frozen, se
             with_lora, gray, isotropic]  # fmt: skip
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".weights.h5"])
-@pytest.mark.parametrize("make", LOSSLESS)
+def all_kinds_of_files():
+    """Each model in each kind of file; by default, each model in one."""
+    kinds = (".pth", ".safetensors", ".weights.h5")
+    for number, make in enumerate(LOSSLESS):
+        for kind in kinds:
+            often = kind == kinds[number % 3]
+            yield pytest.param(make, kind, marks=[] if often else [pytest.mark.slow])
+
+
+@pytest.mark.parametrize(("make", "suffix"), list(all_kinds_of_files()))
 def test_a_checkpoint_has_the_trunk_and_the_one_dense(make, suffix, tmp_path):
     model = made(make)
     path = tmp_path / f"x{suffix}"

@@ -64,7 +64,7 @@ def encoded(image):
     return file.getvalue()
 
 
-@pytest.mark.parametrize("size", [32, 224, 384])
+@pytest.mark.parametrize("size", [32, 224, pytest.param(384, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("sides", [(20, 700), (3, 300), (1, 97), (300, 5000)])
 @pytest.mark.parametrize("turned", [False, True])
 def test_thin_pictures_have_the_pixels_of_the_published_transform(sides, size, turned):

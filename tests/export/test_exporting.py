@@ -76,14 +76,15 @@ def test_an_artifact_takes_any_number_of_bytes_of_any_size(name, tmp_path):
     ("name", "dtype", "error", "share"),
     [
         ("saved_model", "float16", 2e-3, 0.75),
-        ("saved_model", "bfloat16", 2e-2, 0.75),
+        pytest.param("saved_model", "bfloat16", 2e-2, 0.75, marks=pytest.mark.slow),
         ("onnx", "float16", 2e-3, 0.6),
         ("onnx", "bfloat16", 2e-2, 0.6),
         ("onnx", "int8", 0.2, 0.6),
         ("litert", "float16", 2e-3, 0.6),
         ("litert", "int8", 0.2, 0.6),
         ("openvino", "float16", 2e-3, 0.6),
-        ("openvino", "bfloat16", 5e-2, 0.6),  # the arithmetic too, where the processor has it
+        # The arithmetic too, where the processor has it.
+        pytest.param("openvino", "bfloat16", 5e-2, 0.6, marks=pytest.mark.slow),
         ("openvino", "int8", 0.2, 0.6),
     ],
 )
