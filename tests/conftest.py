@@ -18,9 +18,10 @@ SAMPLES = Path(__file__).parents[2] / "shared" / "data" / "imagenet_samples.tar"
 
 
 def pytest_collection_finish():
-    """Exempts what is imported by now from the garbage collection, 8 % of the time otherwise."""
+    """Exempts what is imported by now from the garbage collection, and lets it run less often."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 10, 50)
 
 
 @pytest.fixture
