@@ -3,13 +3,10 @@
 from typing import Annotated
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from keras_convnext.cli.application import Json, Network, Size
-from keras_convnext.cli.terminal import write, write_json, write_table
+from keras_convnext.cli.road import write_roadmap
+from keras_convnext.cli.terminal import write, write_json, write_markdown, write_table
 from keras_convnext.complexity import parts
 from keras_convnext.pretrained.catalog import list_weights
 from keras_convnext.pretrained.robustness import COLUMNS, published_robustness
@@ -31,15 +28,23 @@ def list_variants(
         bool,
         typer.Option("--robustness", help="List the published robustness of the weights."),
     ] = False,
+    roadmap: Annotated[
+        bool, typer.Option("--roadmap", help="List the steps from ResNet to ConvNeXt.")
+    ] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
     as_json: Json = False,
 ) -> None:
-    """List the networks, or the published weights.
+    """List the networks, the published weights, or the steps from ResNet to ConvNeXt.
 
     Parameters and multiply-accumulates (GMACs) are for 224 px and 1,000 classes. Robustness is in
     percent: top-1 accuracy, for C and C-bar errors.
     """
     shows_weights = weights or files
+    if roadmap and (shows_weights or robustness):
+        raise typer.BadParameter("must be used alone", param_hint="--roadmap")
+    if roadmap:
+        write_roadmap(markdown, as_json)
+        return
     if robustness:
         rows = _robustness()
     else:
@@ -52,7 +57,7 @@ def list_variants(
     if robustness:
         cells = [[_figure(row, name) for name in headings] for row in rows]
     if markdown:
-        _write_markdown(headings, cells)
+        write_markdown(headings, cells, _NUMBERS)
     elif shows_weights:
         kept = len(headings) - ("url" in headings)
         write_table(headings[:kept], [row[:kept] for row in cells], _NUMBERS_OF_WEIGHTS)
@@ -116,24 +121,6 @@ def _figure(row: dict[str, object], name: str) -> str:
     if isinstance(row[name], float):
         return f"{row[name]:.{1 if row['source'] == 'paper' else 2}f}"
     return _cell(name, row[name])
-
-
-def _write_markdown(headings: list[str], rows: list[list[str]]) -> None:
-    """Prints a Markdown table, in which files link to their URLs."""
-    table = Table(box=box.MARKDOWN, pad_edge=False)
-    for heading in headings:
-        if heading != "url":
-            right = heading in _NUMBERS
-            table.add_column(heading, no_wrap=True, justify="right" if right else "left")
-    for row in rows:
-        cells = dict(zip(headings, row))
-        if url := cells.pop("url", None):
-            cells["file"] = f"[{cells['file']}]({url})"
-        table.add_row(*map(Text, cells.values()))
-    wide = Console(width=400, color_system=None)
-    with wide.capture() as captured:
-        wide.print(table)
-    write(*captured.get().splitlines())
 
 
 def info(

@@ -10,9 +10,10 @@ import re
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import typer
+from rich import box
 from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import (
@@ -26,6 +27,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 from rich.text import Text
 
 from keras_convnext.printable import printable
@@ -95,6 +97,32 @@ def write_table(
             space = " " * (width - cell_len(cell))
             padded.append(space + cell if heading in right else cell + space)
         write("  ".join(padded).rstrip())
+
+
+def write_markdown(
+    headings: Sequence[str], rows: Iterable[Sequence[str]], right: Collection[str] = ()
+) -> None:
+    """Prints a Markdown table. If there are URLs, files link to them.
+
+    Args:
+        headings: sequence of str.
+        rows: iterable of sequences of str.
+        right: collection of str. Headings of the right-aligned columns.
+    """
+    table = Table(box=box.MARKDOWN, pad_edge=False)
+    for heading in headings:
+        if heading != "url":
+            justify: Literal["right", "left"] = "right" if heading in right else "left"
+            table.add_column(heading, no_wrap=True, justify=justify)
+    for row in rows:
+        cells = dict(zip(headings, row))
+        if url := cells.pop("url", None):
+            cells["file"] = f"[{cells['file']}]({url})"
+        table.add_row(*map(Text, cells.values()))
+    wide = Console(width=400, color_system=None)
+    with wide.capture() as captured:
+        wide.print(table)
+    write(*captured.get().splitlines())
 
 
 def write_facts(facts: dict[str, object]) -> None:

@@ -65,7 +65,7 @@ def parts(
     step: str,
     regime: str = "resnet50",
     size: tuple[int, int] | None = None,
-    classes: int = 1000,
+    classes: int | None = None,
 ) -> tuple[Part, ...]:
     """Counts the trainable weights and operations of each part of a step.
 
@@ -76,7 +76,7 @@ def parts(
         step: str. Name of the step, a key of `STEPS`.
         regime: str. A key of `REGIMES`. Defaults to "resnet50".
         size: tuple (height, width) or None, in pixels. Defaults to None, for the regime's.
-        classes: int. Defaults to 1000.
+        classes: int or None. Defaults to None, for the regime's: 1000, or 10 for "cifar".
 
     Returns:
         tuple of `complexity.Part`: the stem, the stages, the head.
@@ -85,7 +85,7 @@ def parts(
         ValueError: If there is no such step or regime.
     """
     chosen, own = find(step, regime)
-    size = size or (own.size, own.size)
+    size, classes = size or (own.size, own.size), classes or own.classes
     if variant := variant_of(chosen, own):
         return complexity.parts(variant, size, classes)
     counter = _Counter(size)

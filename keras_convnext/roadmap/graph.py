@@ -17,7 +17,7 @@ from keras_convnext.roadmap import layout
 from keras_convnext.roadmap.cost import variant_of
 from keras_convnext.roadmap.layout import POOL, Residual, Unit
 from keras_convnext.roadmap.steps import Regime, Step, find
-from keras_convnext.signature import check_arguments, check_image_shape, image_input
+from keras_convnext.signature import check_arguments, check_image_shape, image_input, whole
 from keras_convnext.variants import Variant
 
 
@@ -30,7 +30,7 @@ def network(
     input_tensor: Any = None,
     input_shape: tuple[int | None, int | None, int] | None = None,
     pooling: str | None = None,
-    classes: int = 1000,
+    classes: int | None = None,
     classifier_activation: str | Callable[[Any], Any] | None = "softmax",
     name: str | None = None,
     drop_path_rate: float = 0.0,
@@ -61,7 +61,8 @@ def network(
             size; both must be at least the network's stride, 32 px, or 16 px for "cifar". Defaults
             to (None, None, 3) without the top, else to the regime's size.
         pooling: None, "avg" or "max". As in `ConvNeXtTiny`. Defaults to None.
-        classes: int. Number of classes. Defaults to 1000.
+        classes: int or None. Number of classes. Defaults to None, for the regime's: 1000, or 10 for
+            "cifar".
         classifier_activation: str, callable or None. As in `ConvNeXtTiny`. Defaults to "softmax".
         name: str or None. Name of the model, and prefix of the layer names. Defaults to None: a
             name such as "resnet50_depthwise", and no prefix.
@@ -82,6 +83,7 @@ def network(
     """
     chosen, own = find(step, regime)
     check_arguments(pooling, classes, drop_path_rate)
+    classes = own.classes if classes is None else whole(classes)
     if input_shape is None:
         size = own.size if include_top else None
         input_shape = (size, size, 3)

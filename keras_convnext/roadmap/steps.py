@@ -116,6 +116,7 @@ class Regime(NamedTuple):
         widths: tuple of three ints. Width of the first stage before "stage_ratio", after it, and
             after "width". It doubles from stage to stage.
         figures: dict from names of steps to `Figures`.
+        classes: int. Default number of classes. Defaults to 1000.
     """
 
     name: str
@@ -125,6 +126,7 @@ class Regime(NamedTuple):
     depths: tuple[tuple[int, ...], tuple[int, ...]]
     widths: tuple[int, int, int]
     figures: dict[str, Figures]
+    classes: int = 1000
 
     @property
     def min_size(self) -> int:
@@ -204,7 +206,7 @@ REGIMES = {
         # half of its stride in the stem.
         Regime(
             "cifar", "ResNet-50 to ConvNeXt-T, a quarter as wide", 32, 2,
-            ((3, 4, 6, 3), (3, 3, 9, 3)), (16, 16, 24), {},
+            ((3, 4, 6, 3), (3, 3, 9, 3)), (16, 16, 24), {}, 10,
         ),
     )
 }  # fmt: skip
