@@ -6,15 +6,26 @@ from keras_convnext.lazy import lazy_names
 
 if TYPE_CHECKING:
     from keras_convnext.segmentation.builders import UperNet
+    from keras_convnext.segmentation.evaluation import evaluate, predict_classes
+    from keras_convnext.segmentation.scores import Scores
     from keras_convnext.segmentation.weights import (
         load_segmenter_weights,
         save_segmenter_weights,
     )
 
-__all__ = ["UperNet", "load_segmenter_weights", "save_segmenter_weights"]
+__all__ = [
+    "Scores",
+    "UperNet",
+    "evaluate",
+    "load_segmenter_weights",
+    "predict_classes",
+    "save_segmenter_weights",
+]
 
 _NAMES = {
     "builders": ("UperNet",),
+    "evaluation": ("evaluate", "predict_classes"),
+    "scores": ("Scores",),
     "weights": ("load_segmenter_weights", "save_segmenter_weights"),
 }
 

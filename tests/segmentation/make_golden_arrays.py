@@ -3,12 +3,13 @@
 Command: `python tests/segmentation/make_golden_arrays.py FOLDER`, where FOLDER contains mmengine
 0.10, mmcv-lite 2.1, mmsegmentation 1.2.2 and mmpretrain 1.2, whose heads run on a CPU without
 compiled operators through a module `openmmlab` in `PYTHONPATH`, which stands in for them. Writes
-`golden/`: a toy UperNet as mmsegmentation saves it, and its logits at a quarter of the size and at
-the size of the image, and those of its auxiliary head.
+`golden/`: a toy UperNet as mmsegmentation saves it; its logits at a quarter of the size and at the
+size of the image; those of its auxiliary head; and the averages of overlapping windows.
 """
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch.nn import functional
 GOLDEN = Path(__file__).with_name("golden")
 DEPTHS, DIMS, CHANNELS, CLASSES = (1, 1, 2, 1), (8, 16, 24, 32), 16, 5
 SIZES = (33, 47), (96, 64)
+CROP, STRIDE = 40, 27  # of windows in the larger image
 
 
 def images(size):
@@ -47,6 +49,13 @@ def main():
         for name, array in found.items():
             arrays[f"{name} {size[0]}"] = array.permute(0, 2, 3, 1).numpy()
     del arrays[f"whole {SIZES[-1][0]}"]  # half of the file
+    net.test_cfg = SimpleNamespace(crop_size=(CROP, CROP), stride=(STRIDE, STRIDE))
+    size = SIZES[-1]
+    shapes = dict.fromkeys(("ori_shape", "img_shape", "pad_shape"), size)
+    with torch.no_grad():
+        pixels = torch.from_numpy(images(size)).permute(0, 3, 1, 2)
+        windows = net.slide_inference(pixels, [{**shapes, "padding_size": [0] * 4}])
+    arrays["windows"] = windows.permute(0, 2, 3, 1).numpy().astype("float16")
     np.savez_compressed(GOLDEN / "upernet.npz", **arrays)
 
 

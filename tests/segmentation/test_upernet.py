@@ -13,7 +13,13 @@ from torch_reference import declare_torchvision_operators
 
 import keras_convnext
 from keras_convnext.pretrained.errors import CheckpointError
-from keras_convnext.segmentation import UperNet, load_segmenter_weights, save_segmenter_weights
+from keras_convnext.segmentation import (
+    UperNet,
+    evaluate,
+    load_segmenter_weights,
+    predict_classes,
+    save_segmenter_weights,
+)
 from keras_convnext.segmentation.layers import PoolToGrid
 
 GOLDEN = Path(__file__).with_name("golden")
@@ -147,6 +153,26 @@ def test_transformers_gives_the_same_logits(model, tmp_path):
             old[f"backbone.hidden_states_norms.{stage}.{name}"] = tensor
     torch.save(old, tmp_path / "old.pth")
     assert_close(toy(weights=tmp_path / "old.pth")(pixels), logits.permute(0, 2, 3, 1).numpy())
+
+
+def test_windows_give_the_classes_of_mmsegmentation(model):
+    logits = np.load(GOLDEN / "upernet.npz")["windows"][0].astype("float32")
+    found = predict_classes(model, images(96, 64)[0], crop=40, stride=27)
+    best_two = np.sort(logits, axis=-1)[..., -2:]
+    clear = best_two[..., 1] - best_two[..., 0] > 0.01  # the array is in float16
+    assert clear.mean() > 0.9
+    np.testing.assert_array_equal(found[clear], logits.argmax(-1)[clear])
+
+    labels = np.where(np.arange(64) < 60, logits.argmax(-1), 255)
+    scores = evaluate(model, [(images(96, 64)[0], labels)] * 2, scale=None, crop=40, stride=27)
+    assert scores.pixel_accuracy > 0.99
+    assert scores.mean_iou > 0.95
+    with pytest.raises(
+        ValueError, match=r"stride must be in 1..crop. Received: stride=50, crop=40"
+    ):
+        predict_classes(model, images(96, 64)[0], crop=40, stride=50)
+    with pytest.raises(ValueError, match=r"shape \(H, W, 3\). Received: shape=\(96, 64\)"):
+        predict_classes(model, labels)
 
 
 def test_two_segmenters_fit_in_one_model(model):

@@ -1,0 +1,111 @@
+"""Class maps of images of any size, and their scores by the published rules."""
+
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import keras
+import numpy as np
+
+from keras_convnext.segmentation.scores import IGNORED, Counts, Scores, count, scores_of
+from keras_convnext.segmentation.windows import class_map, mean_logits, resized
+
+# Of the networks for 512 px: longest and shortest side of the scaled image, window and stride.
+SCALE, CROP, STRIDE = (2048, 512), 512, 341
+
+
+def predict_classes(
+    model: keras.Model,
+    image: np.ndarray,
+    *,
+    scale: tuple[int, int] | None = None,
+    crop: int = CROP,
+    stride: int = STRIDE,
+) -> np.ndarray:
+    """Predicts the class of each pixel of an image, in overlapping windows.
+
+    The logits of overlapping windows are averaged and resized to the size of the image, as in the
+    published single-scale evaluation. Memory depends on the width of the image, not on its height.
+
+    Example:
+
+    ```python
+    classes = predict_classes(model, np.asarray(Image.open("street.jpg")))  # (H, W)
+    ```
+
+    Args:
+        model: keras.Model. From pixels (N, H, W, 3) in 0..255 to logits (N, H, W, classes), such as
+            `UperNet(..., classifier_activation=None)`.
+        image: array (H, W, 3). RGB pixels in 0..255.
+        scale: tuple of int or None. The image is resized, with its aspect ratio, to be as large as
+            possible with a longer side of at most `max(scale)` and a shorter side of at most
+            `min(scale)`; (2048, 512) for the published networks for 512 px, (2560, 640) for those
+            for 640 px. Defaults to None: the image is used as it is.
+        crop: int. Side of the windows, in pixels. Defaults to 512.
+        stride: int. Distance between two windows, in pixels. Defaults to 341.
+
+    Returns:
+        int32 array (H, W) of classes.
+
+    Raises:
+        ValueError: If an argument is invalid.
+
+    References:
+        facebookresearch/ConvNeXt, semantic_segmentation/configs/convnext.
+    """
+    if image.ndim != 3 or image.shape[-1] != 3:
+        raise ValueError(f"image must have the shape (H, W, 3). Received: shape={image.shape}")
+    if not 0 < stride <= crop:
+        raise ValueError(f"stride must be in 1..crop. Received: stride={stride}, crop={crop}")
+    size = image.shape[:2]
+    if scale is not None:
+        image = resized(image, scaled_size(size, scale))
+    bands = mean_logits(image, partial(_logits, model), crop, stride)
+    return class_map(bands, image.shape[0], (size[0], size[1]))
+
+
+def scaled_size(size: tuple[int, ...], scale: tuple[int, int]) -> tuple[int, int]:
+    """Returns the height and width of an image of `size` that is fitted into `scale`: mmcv."""
+    factor = min(max(scale) / max(size), min(scale) / min(size))
+    height, width = (int(side * factor + 0.5) for side in size)
+    return height, width
+
+
+def _logits(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
+    return keras.ops.convert_to_numpy(model.predict_on_batch(pixels))
+
+
+def evaluate(
+    model: keras.Model,
+    examples: Iterable[tuple[np.ndarray, np.ndarray]],
+    *,
+    scale: tuple[int, int] | None = SCALE,
+    crop: int = CROP,
+    stride: int = STRIDE,
+    ignored: int = IGNORED,
+    progress: Callable[[int], None] | None = None,
+) -> Scores:
+    """Measures the mean intersection over union of a segmenter, at a single scale.
+
+    Args:
+        model: keras.Model. As in `predict_classes`.
+        examples: iterable of pairs of arrays. Each image (H, W, 3) in 0..255 and its labels (H, W).
+        scale: tuple of int or None. As in `predict_classes`. Defaults to (2048, 512).
+        crop: int. As in `predict_classes`.
+        stride: int. As in `predict_classes`.
+        ignored: int. Label of pixels that are not scored. Defaults to 255.
+        progress: function or None. Called with the number of images after each.
+
+    Returns:
+        `Scores` over all images.
+
+    Raises:
+        ValueError: If a label is out of range, sizes differ, or nothing is labeled.
+    """
+    classes = model.output_shape[-1]
+    counts = Counts.none(classes)
+    for number, (image, labels) in enumerate(examples, 1):
+        found = predict_classes(model, image, scale=scale, crop=crop, stride=stride)
+        counts += count(found, labels, classes, ignored)
+        if progress is not None:
+            progress(number)
+    return scores_of(counts)
