@@ -66,8 +66,15 @@ def test_the_network_in_a_model_is_told_by_its_file(make, suffix, tmp_path):
     assert (variant.depths, variant.dims, classes) == ((1, 1), (8, 16), 3)
 
 
-@pytest.mark.parametrize("suffix", [".keras", ".weights.h5"])
-@pytest.mark.parametrize("make", [*NESTED, with_lora])
+def files_of_nested_models():
+    """Each model in both kinds of file, of which one is tested by default."""
+    for number, make in enumerate([*NESTED, with_lora]):
+        for kind, suffix in enumerate((".keras", ".weights.h5")):
+            marks = [] if number % 2 == kind else [pytest.mark.slow]
+            yield pytest.param(make, suffix, marks=marks)
+
+
+@pytest.mark.parametrize(("make", "suffix"), list(files_of_nested_models()))
 def test_a_nested_file_fills_a_plain_network(make, suffix, tmp_path):
     model, path = made(make), tmp_path / f"x{suffix}"
     model.save(path) if suffix == ".keras" else model.save_weights(path)

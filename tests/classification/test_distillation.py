@@ -26,8 +26,17 @@ def log_softmax(logits):
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
-@pytest.mark.parametrize("activation", ["softmax", None])
-@pytest.mark.parametrize(("weight", "temperature"), [(0.3, 4.0), (1.0, 1.0), (0.0, 2.0)])
+@pytest.mark.parametrize(
+    ("activation", "weight", "temperature"),
+    [
+        ("softmax", 0.3, 4.0),
+        (None, 0.3, 4.0),
+        ("softmax", 1.0, 1.0),
+        pytest.param(None, 1.0, 1.0, marks=pytest.mark.slow),
+        pytest.param("softmax", 0.0, 2.0, marks=pytest.mark.slow),
+        pytest.param(None, 0.0, 2.0, marks=pytest.mark.slow),
+    ],
+)
 def test_a_step_is_that_written_by_hand(activation, weight, temperature):
     teacher, student = classifier(activation=activation), classifier(activation=None, seed=2)
     images = np.random.default_rng(3).uniform(0, 255, (6, 16, 16, 3)).astype("float32")

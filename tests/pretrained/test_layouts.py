@@ -110,7 +110,7 @@ def read(path):
     return saved.get("model", saved.get("state_dict", saved))
 
 
-@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("suffix", [".pth", pytest.param(".safetensors", marks=pytest.mark.slow)])
 def test_a_file_of_the_owner_gives_its_numbers_and_comes_back_to_the_bit(owner, suffix, tmp_path):
     state = owner.network.state_dict()
     model = keras_model(owner.layout)
