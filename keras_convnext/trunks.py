@@ -167,6 +167,15 @@ def is_of_roadmap(model: keras.Model) -> bool:
     return any(first.fullmatch(layer.name) for layer in model.layers)
 
 
+def trunks_to_export(model: keras.Model) -> list[Trunk]:
+    """Finds all ConvNeXt networks in a model. A network of `roadmap` has none, and needs none.
+
+    Raises:
+        ValueError: If there is none, and the model is not one of `roadmap`.
+    """
+    return [] if is_of_roadmap(model) else find_trunks(model)
+
+
 def has_no_classes(model: keras.Model) -> bool:
     """Whether a model returns the features or the last feature map of its network."""
     if is_of_roadmap(model):

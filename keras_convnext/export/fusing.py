@@ -12,7 +12,7 @@ from keras_convnext.call_graph import Graph, Tensor, as_functional, graph_of
 from keras_convnext.export.inference import InferenceBlock, InferenceLayerNormalization
 from keras_convnext.layers import LayerNormalization, PatchConv2D
 from keras_convnext.printable import printable
-from keras_convnext.trunks import find_trunks
+from keras_convnext.trunks import trunks_to_export
 
 
 def fuse(model: keras.Model) -> keras.Model:
@@ -66,7 +66,7 @@ def check_can_be_fused(model: keras.Model) -> None:
     Raises:
         ValueError: If not; the message says what to do.
     """
-    find_trunks(model)  # raises if there is none
+    trunks_to_export(model)  # raises if there is none
     if any(isinstance(layer, InferenceLayerNormalization) for layer in model._flatten_layers()):
         raise ValueError(
             "The model is already fused. To export it, pass the model from before fuse: export "
@@ -86,7 +86,7 @@ def _check_is_followed(model: keras.Model, graph: Graph) -> None:
         ValueError: If there is one; the message names the wrapper.
     """
     followed = {id(step.layer) for step in graph.steps}
-    hidden = {id(block): trunk.name for trunk in find_trunks(model) for block in trunk.blocks}
+    hidden = {id(block): trunk.name for trunk in trunks_to_export(model) for block in trunk.blocks}
     for step in graph.steps:
         parts = step.layer._flatten_layers() if isinstance(step.layer, keras.layers.Layer) else ()
         for part in parts:

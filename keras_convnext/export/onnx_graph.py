@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from keras_convnext.block import Block
 from keras_convnext.export.inference import InferenceLayerNormalization
 from keras_convnext.export.served import follow
-from keras_convnext.layers import PatchConv2D
+from keras_convnext.layers import DropPath
 from keras_convnext.printable import printable
 
 OPSET = 20  # the first opset with Gelu
@@ -102,11 +102,7 @@ class _Writer:
     @singledispatchmethod
     def write(self, layer: Any, *args: Any, **kwargs: Any) -> str:
         """Adds the nodes of a layer, and returns the name of its output."""
-        raise ValueError(
-            "ONNX and OpenVINO export supports the layers of this package and common heads. "
-            "Export to saved_model or litert, or replace the layer. "
-            f"Received: {printable(layer.name)}, a {type(layer).__name__}"
-        )
+        raise _unsupported(layer)
 
     @write.register
     def _(self, block: Block, x: str) -> str:
@@ -117,10 +113,11 @@ class _Writer:
         self.scope = ""
         return self.node("Add", [x, branch], block.name)
 
-    @write.register(PatchConv2D)
+    @write.register(keras.layers.Conv2D)
     @write.register(keras.layers.DepthwiseConv2D)
     def _(self, layer: Any, x: str) -> str:
         name = self.scope + layer.name
+        _check_is_plain(layer)
         kernel, *bias = layer.get_weights()
         grouped = isinstance(layer, keras.layers.DepthwiseConv2D)
         kernel = kernel.transpose((2, 3, 0, 1) if grouped else (3, 2, 0, 1))
@@ -132,10 +129,29 @@ class _Writer:
             f"{name}_conv",
             kernel_shape=[side, side],
             strides=list(layer.strides),
-            pads=[(side - 1) // 2] * 4 if grouped else [0] * 4,
+            pads=[(side - 1) // 2] * 4 if layer.padding == "same" else [0] * 4,
             group=len(kernel) if grouped else 1,
         )
         return self.node("Transpose", [x], name, perm=_TO_CHANNELS_LAST)
+
+    @write.register
+    def _(self, layer: keras.layers.ZeroPadding2D, x: str) -> str:
+        (top, bottom), (left, right) = layer.padding
+        pads = np.array([0, top, left, 0, 0, bottom, right, 0], "int64")
+        return self.node("Pad", [x, self.constant(f"{layer.name}_pads", pads)], layer.name)
+
+    @write.register
+    def _(self, layer: keras.layers.MaxPooling2D, x: str) -> str:
+        if layer.padding != "valid":
+            raise _unsupported(layer)
+        sides, strides = list(layer.pool_size), list(layer.strides)
+        x = self.node("Transpose", [x], f"{layer.name}_in", perm=_TO_CHANNELS_FIRST)
+        x = self.node("MaxPool", [x], f"{layer.name}_max", kernel_shape=sides, strides=strides)
+        return self.node("Transpose", [x], layer.name, perm=_TO_CHANNELS_LAST)
+
+    @write.register
+    def _(self, layer: DropPath, x: str) -> str:
+        return x
 
     @write.register
     def _(self, layer: InferenceLayerNormalization, x: str) -> str:
@@ -216,6 +232,33 @@ class _Writer:
 
     def _bias(self, name: str, values: list[np.ndarray]) -> list[str]:
         return [self.weight(f"{name}_bias", value) for value in values]
+
+
+def _unsupported(layer: keras.layers.Layer) -> ValueError:
+    return ValueError(
+        "ONNX and OpenVINO export supports the layers of this package and common heads. "
+        "Export to saved_model or litert, or replace the layer. "
+        f"Received: {printable(layer.name)}, a {type(layer).__name__}"
+    )
+
+
+def _check_is_plain(layer: Any) -> None:
+    """Refuses convolutions that no network of this package contains.
+
+    Raises:
+        ValueError: If a kernel is not square, dilated or grouped, is followed by an activation, or
+            pads the sides differently.
+    """
+    side, *others = layer.kernel_size
+    pads_equally = layer.padding == "valid" or (side % 2 == 1 and tuple(layer.strides) == (1, 1))
+    if not (
+        others == [side]
+        and pads_equally
+        and layer.activation is keras.activations.linear
+        and tuple(layer.dilation_rate) == (1, 1)
+        and getattr(layer, "groups", 1) == getattr(layer, "depth_multiplier", 1) == 1
+    ):
+        raise _unsupported(layer)
 
 
 def _value(name: str, kind: int, shape: tuple[int | None, ...]) -> onnx.ValueInfoProto:

@@ -9,7 +9,13 @@ import keras
 from keras_convnext.call_graph import Graph, Tensor, graph_of, logits_of
 from keras_convnext.export.fusing import check_can_be_fused, fused_calls, quantized_layers
 from keras_convnext.printable import printable
-from keras_convnext.trunks import Trunk, check_has_head, find_trunks
+from keras_convnext.trunks import (
+    Trunk,
+    check_has_head,
+    has_no_classes,
+    is_of_roadmap,
+    trunks_to_export,
+)
 
 T = TypeVar("T")
 
@@ -48,7 +54,7 @@ def served_network(model: keras.Model) -> keras.Model:
                 f"weights with dtype. Received: {printable(layer.name)} with the policy "
                 f"{layer.dtype_policy.name}"
             )
-    trunks = find_trunks(model)
+    trunks = trunks_to_export(model)
     whole = graph_of(model)
     graph = logits_of(whole)
     if len(graph.inputs) != 1 or len(graph.inputs[0].shape) != 4:
@@ -58,8 +64,17 @@ def served_network(model: keras.Model) -> keras.Model:
             f"Received: {printable(model.name)} with input shapes {[x.shape for x in graph.inputs]}"
         )
     check_has_head(graph, trunks)
-    for trunk in trunks:
-        _check_pixels_are_scaled(graph, trunk)
+    stems = [trunk.layers["stem_conv"] for trunk in trunks]
+    if is_of_roadmap(model):
+        if has_no_classes(model):
+            raise ValueError(
+                "The model returns features, not classes: build it with include_top=True. "
+                f"Received: {printable(model.name)}"
+            )
+        stems = [graph.taken_by(graph.inputs[0])[0].layer]
+        stems = [] if isinstance(stems[0], keras.layers.Rescaling) else stems
+    for stem in stems:
+        _check_pixels_are_scaled(graph, stem)
     outputs = {"probabilities": whole.outputs[0], "logits": graph.outputs[0]}
     if len(trunks) == 1:
         outputs |= _within(graph, trunks[0])
@@ -70,9 +85,9 @@ def served_network(model: keras.Model) -> keras.Model:
     return keras.Model(image, served, name=model.name)
 
 
-def _check_pixels_are_scaled(graph: Graph, trunk: Trunk) -> None:
+def _check_pixels_are_scaled(graph: Graph, stem: keras.layers.Layer) -> None:
     """Checks that there is a layer between the image and the stem."""
-    for call in graph.of_layer(trunk.layers["stem_conv"]):
+    for call in graph.of_layer(stem):
         before = graph.made_by(call.inputs[0])
         while before is not None and before.layer.name.endswith("_cast"):
             before = graph.made_by(before.inputs[0])
