@@ -14,6 +14,7 @@ from keras_convnext.lazy import lazy_names
 
 if TYPE_CHECKING:
     from keras_convnext.roadmap.cost import parts
+    from keras_convnext.roadmap.drawing import draw
     from keras_convnext.roadmap.graph import network
     from keras_convnext.roadmap.steps import REGIMES, STEPS, Figures, Regime, Step, find
     from keras_convnext.roadmap.torchvision import load_torchvision
@@ -24,6 +25,7 @@ __all__ = [
     "Figures",
     "Regime",
     "Step",
+    "draw",
     "find",
     "load_torchvision",
     "network",
@@ -32,6 +34,7 @@ __all__ = [
 
 _NAMES = {
     "cost": ("parts",),
+    "drawing": ("draw",),
     "graph": ("network",),
     "steps": ("REGIMES", "STEPS", "Figures", "Regime", "Step", "find"),
     "torchvision": ("load_torchvision",),

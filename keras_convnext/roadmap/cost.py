@@ -62,7 +62,7 @@ class _Counter:
 
 
 def parts(
-    step: str,
+    step: str | Step,
     regime: str = "resnet50",
     size: tuple[int, int] | None = None,
     classes: int | None = None,
@@ -73,7 +73,7 @@ def parts(
     not counted.
 
     Args:
-        step: str. Name of the step, a key of `STEPS`.
+        step: str or Step. Name of the step, a key of `STEPS`, or a `Step` of your own.
         regime: str. A key of `REGIMES`. Defaults to "resnet50".
         size: tuple (height, width) or None, in pixels. Defaults to None, for the regime's.
         classes: int or None. Defaults to None, for the regime's: 1000, or 10 for "cifar".

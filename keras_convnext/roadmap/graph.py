@@ -22,7 +22,7 @@ from keras_convnext.variants import Variant
 
 
 def network(
-    step: str,
+    step: str | Step,
     regime: str = "resnet50",
     *,
     include_top: bool = True,
@@ -51,7 +51,8 @@ def network(
     ```
 
     Args:
-        step: str. Name of the step, a key of `roadmap.STEPS`.
+        step: str or Step. Name of the step, a key of `roadmap.STEPS`; or a `Step` of your own, such
+            as `STEPS["downsampling"]._replace(gelu=False)`.
         regime: str. Where the road starts, a key of `roadmap.REGIMES`: "resnet50" or "resnet200" as
             in the paper, or "cifar" for images of 32 px. Defaults to "resnet50".
         include_top: bool. Whether to include the classifier. Defaults to True.
@@ -101,7 +102,7 @@ def network(
             drop_path_rate=drop_path_rate,
         )
     prefix = f"{name}_" if name else ""
-    name = name or f"{regime}_{step}"
+    name = name or f"{regime}_{chosen.name}"
     image = image_input(input_tensor, input_shape, prefix)
     check_image_shape(image.shape[1:], name, own.min_size)
 

@@ -239,22 +239,31 @@ def find_model(model: str) -> tuple[Step, Regime] | None:
     return find(step, regime or "resnet50")
 
 
-def find(step: str, regime: str = "resnet50") -> tuple[Step, Regime]:
+def find(step: str | Step, regime: str = "resnet50") -> tuple[Step, Regime]:
     """Finds a step and a regime by name.
 
     Args:
-        step: str. A key of `STEPS`.
+        step: str or Step. A key of `STEPS`, or a `Step` of your own, which is returned.
         regime: str. A key of `REGIMES`. Defaults to "resnet50".
 
     Returns:
         tuple of Step and Regime.
 
     Raises:
-        ValueError: If there is no such step or regime.
+        ValueError: If there is no such step or regime, or a `Step` of your own has layer scale.
     """
-    for what, name, names in (("step", step, STEPS), ("regime", regime, REGIMES)):
-        if name not in names:
+    if isinstance(step, Step):
+        if step.layer_scale is not None and step != STEPS["convnext"]:
             raise PrintableError(
-                f"{what} must be one of {', '.join(names)}. Received: {what}={printable(name)}"
+                "Only the step convnext has layer scale: pass a Step with layer_scale=None. "
+                f"Received: layer_scale={step.layer_scale}"
             )
-    return STEPS[step], REGIMES[regime]
+    elif step not in STEPS:
+        raise PrintableError(
+            f"step must be one of {', '.join(STEPS)}. Received: step={printable(step)}"
+        )
+    if regime not in REGIMES:
+        raise PrintableError(
+            f"regime must be one of {', '.join(REGIMES)}. Received: regime={printable(regime)}"
+        )
+    return step if isinstance(step, Step) else STEPS[step], REGIMES[regime]

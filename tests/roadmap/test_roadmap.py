@@ -69,6 +69,32 @@ def test_a_saved_network_is_the_same(tmp_path):
     assert_close(again(PIXELS), model(PIXELS))
 
 
+def test_a_step_of_your_own():
+    own = STEPS["fewer_norms"]._replace(name="mine", gelu=False, inverted=False)
+    model = roadmap.network(own, "toy4")
+    trained = sum(math.prod(tuple(each.shape)) for each in model.trainable_weights)
+    assert sum(part.parameters for part in roadmap.parts(own, "toy4")) == trained
+    assert model.name == "toy4_mine"
+    assert model.get_layer("stages_0_blocks_0_act2").activation is keras.activations.relu
+    with pytest.raises(ValueError, match="Only the step convnext has layer scale"):
+        roadmap.network(own._replace(layer_scale=0.1), "toy4")
+
+
+@pytest.mark.parametrize(
+    ("step", "line"),
+    [
+        ("resnet",
+         "1024 > 1x1, 256 > BN > ReLU > 3x3, 256 > BN > ReLU > 1x1, 1024 > BN > + > ReLU"),
+        ("inverted",
+         "384 > 1x1, 1536 > BN > ReLU > d3x3, 1536 > BN > ReLU > 1x1, 384 > BN > + > ReLU"),
+        ("gelu", "384 > d7x7, 384 > BN > GELU > 1x1, 1536 > BN > GELU > 1x1, 384 > BN > + > GELU"),
+        ("convnext", "384 > d7x7, 384 > LN > 1x1, 1536 > GELU > 1x1, 384 > scale > +"),
+    ],
+)  # fmt: skip
+def test_a_block_is_drawn(step, line):
+    assert roadmap.draw(step) == line
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
