@@ -84,7 +84,8 @@ def open_release(suite: Suite, data: str | Path | None) -> Release:
     if data is None:
         if suite.dataset is None:
             raise DataError(
-                f"{suite.title} is not in TensorFlow Datasets. Pass the folder of its release"
+                f"{suite.title} is not in TensorFlow Datasets: pass the folder of its release, as "
+                "--suite NAME=FOLDER"
             )
         data = f"tfds:{suite.dataset}"
     if suite.layout == "corruptions":
@@ -101,7 +102,8 @@ def open_release(suite: Suite, data: str | Path | None) -> Release:
         opened = partial(_open_reassessed, data)
     else:
         opened = partial(_open_classes, suite, data)
-    other = next((name for name in ("threshold", "topimages") if name in str(data)), None)
+    place = "/".join(Path(data).parts[-2:])
+    other = next((name for name in ("threshold", "topimages") if name in place), None)
     if suite.layout == "numbers" and other:
         note = f"this is the variant {other}; published figures are of matched-frequency"
         return Release((Part(WHOLE, opened),), (note,), is_published=False)

@@ -30,7 +30,7 @@ _OF_CORRUPTIONS = {
     for corruption in (*suite.corruptions, *suite.extras)
 }
 _SEVERITIES = set(map(str, SEVERITIES))
-_WNID = re.compile(r"n\d{8}")
+_ARCHIVES = ("noise", "blur", "weather", "digital", "extra")  # of ImageNet-C
 
 
 def refuse_suite_data(data: str | Path) -> None:
@@ -80,7 +80,7 @@ def _corruptions_around(folder: Path) -> tuple[str, Path] | None:
     for name in subfolders(folder):
         if _is_corruption(folder / name):
             return _OF_CORRUPTIONS[name], folder
-        if name not in _OF_CORRUPTIONS and not _WNID.fullmatch(name):  # noise/gaussian_noise
+        if name in _ARCHIVES:
             for each in subfolders(folder / name):
                 if _is_corruption(folder / name / each):
                     return _OF_CORRUPTIONS[each], folder

@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import tensorflow as tf
@@ -17,9 +18,12 @@ import tensorflow as tf
 from keras_convnext.data.errors import DataError
 from keras_convnext.data.records import RecordSource
 from keras_convnext.data.source import Source
-from keras_convnext.data.tfds_source import prepared_builder, record_files
+from keras_convnext.data.tfds_source import builder_of_folder, prepared_builder, record_files
 from keras_convnext.picture_files import walk_pictures
 from keras_convnext.pictures import name_of
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
 
 _IMAGES, _CLASSES = 50_000, 1000
 _LABELS = "real.json"
@@ -39,7 +43,8 @@ def open_reassessed(data: str | Path) -> tuple[Source, Answers]:
 
     Args:
         data: str or path. A folder of the validation images, in class folders or not, with
-            `real.json` in it or beside it; or the name of the dataset in TensorFlow Datasets.
+            `real.json` in it or beside it; or the name of the dataset in TensorFlow Datasets, or a
+            folder that these have prepared.
 
     Returns:
         The source, in which the label of an image is its number, counted from 0; and for each
@@ -52,12 +57,15 @@ def open_reassessed(data: str | Path) -> tuple[Source, Answers]:
     text = str(data)
     folder = Path(data).expanduser()
     if text.startswith("tfds:") or not os.path.exists(folder):
-        return _open_tfds(text.removeprefix("tfds:"))
+        name = text.removeprefix("tfds:")
+        return _open_builder(prepared_builder(name), name)
     if not os.path.isdir(folder):
         raise DataError(
             "The data must be the folder of the validation images of ImageNet-1K. "
             f"Received: {folder}"
         )
+    if (folder / "dataset_info.json").is_file():
+        return _open_builder(builder_of_folder(folder), text)
     answers = _read_labels(folder)
     return _NumberedFolder(folder), answers
 
@@ -155,8 +163,7 @@ def _filled(lists: Sequence[Sequence[int]], name: str) -> Answers:
     return answers
 
 
-def _open_tfds(name: str) -> tuple[Source, Answers]:
-    builder = prepared_builder(name)
+def _open_builder(builder: "tfds.core.DatasetBuilder", name: str) -> tuple[Source, Answers]:
     if "real_label" not in builder.info.features:
         raise DataError(
             "The dataset with reassessed labels is imagenet2012_real. "

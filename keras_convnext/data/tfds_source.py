@@ -74,8 +74,13 @@ def find_builder(name: str) -> "tfds.core.DatasetBuilder":
 
 def open_prepared(folder: Path, split: str | None) -> RecordSource:
     """Opens a folder that TensorFlow Datasets has prepared."""
+    return _open(builder_of_folder(folder), str(folder), split)
+
+
+def builder_of_folder(folder: Path) -> "tfds.core.DatasetBuilder":
+    """Returns the builder of a folder that TensorFlow Datasets has prepared."""
     tfds = _import_tfds("Datasets prepared by TensorFlow Datasets")
-    return _open(tfds.builder_from_directory(folder), str(folder), split)
+    return tfds.builder_from_directory(folder)
 
 
 def _import_tfds(purpose: str) -> ModuleType:

@@ -95,10 +95,14 @@ def check_digest(path: Path, copy: Checkpoint) -> str:
 
 
 def row_of_file(path: Path) -> Checkpoint | None:
-    """Returns the row of the catalog whose published digest is that of a file, or None."""
+    """Returns the row of the catalog whose digest is that of a file, or None.
+
+    The digest is the published one, or that of the file when it was first used here.
+    """
     found: dict[str, str] = {}
     for row in CATALOG:
-        algorithm, _, digits = (row.known_digest or "").partition(":")
+        digest = row.known_digest or f"sha256:{recorded(row).sha256}"
+        algorithm, _, digits = digest.partition(":")
         if not digits or row.bytes not in (None, path.stat().st_size):
             continue
         if algorithm not in found:

@@ -35,7 +35,7 @@ from keras_convnext.cli.evaluation import _published_row
 from keras_convnext.data.errors import DataError
 from keras_convnext.preprocessing import class_labels
 from keras_convnext.pretrained.catalog import find
-from keras_convnext.pretrained.digests import row_of_file
+from keras_convnext.pretrained.digests import file_digest, record, row_of_file
 from keras_convnext.pretrained.robustness import ROBUSTNESS, published_robustness
 
 TEDDY = "n04399382"  # which ImageNet-22K lacks
@@ -290,15 +290,20 @@ def test_rows_of_published_figures_are_sound():
     assert published_robustness(find("convnext_cifar", "cifar10")[0]) == ()
 
 
-def test_a_local_file_is_recognized_by_its_digest(tmp_path):
+def test_a_local_file_is_recognized_by_its_digest(tmp_path, monkeypatch):
     copy = tmp_path / "renamed.safetensors"
     copy.write_bytes(SHIPPED_WEIGHTS.read_bytes())
     assert row_of_file(copy).tag == "cifar10"
     for weights, model in ((copy, None), ("cifar10", "convnext_cifar")):
         assert _published_row(str(weights), model).tag == "cifar10"
+    monkeypatch.setenv("KERAS_CONVNEXT_CACHE", str(tmp_path))
     copy.write_bytes(copy.read_bytes() + b"\0")
     assert row_of_file(copy) is None
     assert _published_row(str(tmp_path), None) is None
+    # A file without a published digest, as it was when it was downloaded.
+    row = find("convnext_small", "imagenet")[0]
+    record(row, copy, file_digest(copy))
+    assert row_of_file(copy) == row
 
 
 def test_differences_are_shown_for_whole_sets_of_the_same_weights_and_size():

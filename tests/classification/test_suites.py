@@ -13,6 +13,7 @@ from data_on_disk import example, write_tfrecords
 from PIL import Image
 from released_suites import (
     WNIDS,
+    color_model,
     picture,
     validation_name,
     write,
@@ -20,6 +21,8 @@ from released_suites import (
     write_real_labels,
 )
 
+from keras_convnext.classification import evaluate, recipe_for
+from keras_convnext.classification.input import open_training_data
 from keras_convnext.classification.suite_data import open_release
 from keras_convnext.classification.suite_recognition import refuse_suite_data, refuse_suite_source
 from keras_convnext.classification.suites import (
@@ -266,7 +269,7 @@ def test_sets_of_tensorflow_datasets_declare_all_classes(prepared, suite, name):
     assert found.notes == ()
 
 
-def test_reassessed_labels_of_tensorflow_datasets(prepared):
+def test_reassessed_labels_of_tensorflow_datasets(tmp_path, prepared):
     labels = {2: [5], 4: [], 50_000: [9, 3]}
     examples = {
         str(number): record(
@@ -275,12 +278,14 @@ def test_reassessed_labels_of_tensorflow_datasets(prepared):
         for number, own in labels.items()
     }  # fmt: skip
     prepared("imagenet2012_real", "validation", examples)
-    source, answers = open_reassessed("imagenet2012_real")
-    found = {source.example(i)[1] + 1 for i in range(source.size)}
-    assert found == set(labels)
-    assert {n: sorted(set(answers[n - 1]) - {-1}) for n in found} == {
-        n: sorted(own) for n, own in labels.items()
-    }
+    folder = tmp_path / "imagenet2012_real" / "1.0.0"
+    for data in ("imagenet2012_real", folder):
+        source, answers = open_reassessed(data)
+        found = {source.example(i)[1] + 1 for i in range(source.size)}
+        assert found == set(labels)
+        assert {n: sorted(set(answers[n - 1]) - {-1}) for n in found} == {
+            n: sorted(own) for n, own in labels.items()
+        }
     with pytest.raises(DataError, match="looks like ImageNet-ReaL"):
         refuse_suite_source(open_source("imagenet2012_real"), 1000, None)
 
@@ -337,6 +342,10 @@ def test_photographs_of_weather_are_no_corruptions(tmp_path):
     write(tmp_path, {"years/2020/a.jpg": PIXELS, "3/a.jpg": PIXELS})
     refuse_suite_data(tmp_path)
     refuse_suite_data(tmp_path / "3")
+    with pytest.raises(DataError, match="no such file or folder"):  # what opening it reports
+        evaluate(None, tmp_path / "4")
+    with pytest.raises(DataError, match="Received: data of type list"):
+        evaluate(None, ["imagenet_a"])
 
 
 def source_of(classes, name="photos"):
@@ -356,6 +365,18 @@ def test_the_200_classes_are_recognized_unless_the_model_has_only_these(name):
     refuse_suite_source(source_of(among), 200, among)
     refuse_suite_source(source_of(among[1:]), 1000, None)
     refuse_suite_source(source_of(WNIDS), 1000, None)
+
+
+def test_accuracy_and_validation_refuse_them(tmp_path):
+    among = SUITES["imagenet_r"].among
+    write(tmp_path / "r", {f"val/{WNIDS[index]}/a.jpg": PIXELS for index in among})
+    write(tmp_path / "all", {f"{name}/{i}.jpg": PIXELS for name in WNIDS[:300] for i in "12"})
+    recipe = recipe_for("finetune_small", "convnext_tiny")
+    for data in (tmp_path / "r", "imagenet_r"):
+        with pytest.raises(DataError, match="looks like ImageNet-R"):
+            evaluate(color_model()[0], data)
+        with pytest.raises(DataError, match="looks like ImageNet-R"):
+            open_training_data(tmp_path / "all", data, recipe)
 
 
 def test_a_thousand_numbers_are_recognized_unless_they_are_the_names():
