@@ -127,10 +127,10 @@ def _open_numbers(suite: Suite, folder: Path) -> Opened:
     folders = class_folders(folder)
     indices = {name: int(name) for name in folders if name.isdecimal() and name.isascii()}
     known = {name: index for name, index in indices.items() if index < len(WNIDS)}
-    ordered = sorted(known, key=lambda name: known[name])
     if len(set(known.values())) < len(known):
         raise DataError(f"Two class folders have the same number. Received: {folder}")
-    source = FolderSource(folder, "test", {WNIDS[known[name]]: folders[name] for name in ordered})
+    classes = {WNIDS[index]: folders[name] for name, index in known.items()}
+    source = FolderSource(folder, "test", classes)
     opened = _answered(suite, source)
     unknown = [name for name in folders if name not in known]
     return opened._replace(notes=(*_about_unknown(suite, unknown, None), *opened.notes))

@@ -27,12 +27,15 @@ from keras_convnext.classification import (
     evaluate,
     evaluate_suites,
 )
+from keras_convnext.classification.robustness import _digest
 from keras_convnext.classification.robustness_figures import results_of
 from keras_convnext.classification.robustness_report import as_json, table
 from keras_convnext.classification.robustness_state import Measured, State, model_digest
+from keras_convnext.classification.suite_data import Opened
 from keras_convnext.classification.suites import SUITES
 from keras_convnext.cli.evaluation import _published_row
 from keras_convnext.data.errors import DataError
+from keras_convnext.data.sources import open_source
 from keras_convnext.preprocessing import class_labels
 from keras_convnext.pretrained.catalog import find
 from keras_convnext.pretrained.digests import file_digest, record, row_of_file
@@ -431,6 +434,18 @@ def test_the_digest_of_a_model_is_of_its_weights_and_precision():
     kernel[0, 0] += 1e-6
     model.layers[-1].set_weights([kernel])
     assert digest != model_digest(model, None)
+
+
+def test_the_digest_of_data_is_of_its_names_and_labels(tmp_path):
+    write(tmp_path, {f"{name}/a.jpg": picture((1, 2, 3)) for name in "ab"})
+    source, answers = open_source(tmp_path), np.array([[1], [2]])
+    digests = [
+        _digest(Opened(source, answers)),
+        _digest(Opened(source, answers[::-1])),
+        _digest(Opened(open_source(write(tmp_path, {"a/b.jpg": picture((1, 2, 3))})), answers)),
+    ]
+    assert len(set(digests)) == 3
+    assert digests[1] == _digest(Opened(source, answers[::-1]))
 
 
 def test_an_unknown_set_is_refused_and_all_are_opened_first(tmp_path, released):

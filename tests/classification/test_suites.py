@@ -98,7 +98,7 @@ def test_class_folders_of_other_classes_are_named(tmp_path):
         opened("imagenet_a", tmp_path / "others")
 
 
-def test_folders_that_are_numbers_are_sorted_as_numbers(tmp_path):
+def test_folders_that_are_numbers_are_classes_by_index(tmp_path):
     numbers = [0, 1, 2, 10, 11, 100, 999]
     write(tmp_path, {f"{number}/{number}.jpeg": PIXELS for number in numbers})
     write(tmp_path, {"1000/x.jpeg": PIXELS, "more/y.jpeg": PIXELS})
