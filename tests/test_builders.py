@@ -229,6 +229,7 @@ def test_every_dtype_policy(name, policy):
     assert np.isfinite(loss)
 
 
+@pytest.mark.slow  # test_lazy_import.py loads files in such processes by default
 def test_keras_file_loads_in_a_process_that_only_imported_the_package(tmp_path):
     model = toy(drop_path_rate=0.1, layer_scale_init_value=0.3)
     pixels = images(2, 32, 32, 3)

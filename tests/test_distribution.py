@@ -25,7 +25,7 @@ for name, chosen in {
     distribution.set_distribution(chosen)
     keras.utils.set_random_seed(0)
     model = keras_convnext.ConvNeXt(
-        (1, 1), (8, 16), classes=3, input_shape=(32, 32, 3), layer_scale_init_value=0.3
+        (1,), (8,), classes=3, input_shape=(32, 32, 3), layer_scale_init_value=0.3
     )
     model.compile(keras_convnext.training.AdamW(1e-3), "sparse_categorical_crossentropy")
     pixels = np.random.default_rng(0).uniform(0, 255, (16, 32, 32, 3)).astype("float32")

@@ -61,8 +61,8 @@ def saved(tmp_path_factory):
 @pytest.mark.parametrize(
     "imports",
     [
-        "import keras_convnext, keras",
         "import keras, keras_convnext",
+        pytest.param("import keras_convnext, keras", marks=pytest.mark.slow),
         "from keras_convnext.layers import DropPath; import keras",
     ],
 )

@@ -36,7 +36,7 @@ import functools, torch_reference
 torch_reference.declare_torchvision_operators()
 import transformers
 transformers.ConvNextConfig = functools.partial(
-    transformers.ConvNextConfig, hidden_sizes=[16, 24, 32, 40], depths=[1, 1, 2, 1]
+    transformers.ConvNextConfig, hidden_sizes=[8, 12, 16, 20], depths=[1, 1, 1, 1]
 )
 """,
 }

@@ -28,7 +28,7 @@ NAMES = [
 DANGEROUS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
-@pytest.fixture(params=["40", "80", ""])
+@pytest.fixture(params=["40", ""])
 def columns(request, monkeypatch):
     monkeypatch.setenv("COLUMNS", request.param)
 

@@ -70,8 +70,17 @@ OPTIONS = [
 ]
 
 
-@pytest.mark.parametrize("builder", [toy, isotropic])
-@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: ",".join(options) or "plain")
+def networks():
+    """Both structures with each of the options; those of the stem or head are slow in one."""
+    for options in OPTIONS:
+        name = ",".join(options) or "plain"
+        yield pytest.param(toy, options, id=f"{name}-toy")
+        is_slow = options.keys() & {"input_shape", "classifier_activation", "drop_path_rate"}
+        marks = [pytest.mark.slow] if is_slow else []
+        yield pytest.param(isotropic, options, marks=marks, id=f"{name}-isotropic")
+
+
+@pytest.mark.parametrize(("builder", "options"), list(networks()))
 def test_the_outputs_are_the_same(builder, options):
     if builder is isotropic and "patch_size" not in options:
         options = {"layer_scale_init_value": 0.1, **options}

@@ -215,6 +215,7 @@ def test_fewer_images_than_a_batch_are_refused(pictures, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow  # by default, test_hostile_names.py resumes from the state before
 def test_a_state_that_is_damaged_gives_way_to_the_one_before(pictures, tmp_path):
     output = tmp_path / "run"
     toy_runs.toy_train(pictures, output, epochs=1, save_updates=5)
