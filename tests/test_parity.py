@@ -36,7 +36,7 @@ def channels_last(tensor):
     return tensor.movedim(1, -1).numpy()
 
 
-@pytest.mark.parametrize("name", cases())
+@pytest.mark.parametrize("name", list(cases()))
 @torch.no_grad()
 def test_logits_features_and_maps_equal_pytorch(name, tmp_path):
     reference = torch_reference.randomize(torch_reference.network(name))

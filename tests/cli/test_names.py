@@ -28,7 +28,7 @@ NAMES = [
 DANGEROUS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
-@pytest.fixture(params=["40", ""])
+@pytest.fixture(params=["40", pytest.param("80", marks=pytest.mark.slow), ""])
 def columns(request, monkeypatch):
     monkeypatch.setenv("COLUMNS", request.param)
 
