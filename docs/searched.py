@@ -17,6 +17,7 @@ WORDS = {
     "examples/confidence.ipynb": ("calibration", "threshold", "uncertainty", "unknown class"),
     "examples/fine_tune.ipynb": ("finetune", "finetuning", "transfer learning"),
     "docs/security.md": ("untrusted", "malware"),
+    "docs/roadmap.md": ("ablation", "resnet", "figure 2"),
     "docs/robustness.md": ("imagenet-c", "corruption", "mce", "out of distribution"),
     "weights/README.md": ("offline", "proxy", "mirror", "download", "cache"),
 }  # fmt: skip

@@ -18,10 +18,13 @@ SMALL = {
     "confidence": {"TARGET": 0.9, "BINS": 5},
     "export_and_serve": {"REQUESTS": 2},
     "fine_tune": {"TRAINED_ON": 40, "EPOCHS": 2},
+    "roadmap": {
+        "STEP": '"downsampling"', "OFF": '{"gelu": False}', "REGIME": '"cifar"', "RUNS": 1,
+    },
     "search": {"QUERIES": 2, "NEIGHBORS": 3},
     "torch_and_back": {"STEPS": 1},
     "what_it_looks_at": {"NOISE_IMAGES": 2},
-}
+}  # fmt: skip
 
 # What goes before the first cell: it makes parts of other packages small, or work at all.
 BEFORE = {

@@ -127,7 +127,7 @@ def shell_lines():
             subprocess.run(["bash", "-n"], input=code, text=True, check=True)
             lexer = shlex.shlex(code.replace("\\\n", " "), posix=True, punctuation_chars="&;\n")
             lexer.whitespace = " \t"
-            lexer.wordchars += ","
+            lexer.wordchars += ",:"
             words = []
             for word in [*lexer, ";"]:
                 if set(word) <= set("&;\n"):
