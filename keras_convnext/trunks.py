@@ -162,9 +162,11 @@ def check_has_head(graph: Graph, trunks: list[Trunk]) -> None:
 
 
 def is_of_roadmap(model: keras.Model) -> bool:
-    """Whether a model is one of `roadmap`, in which a block is several layers."""
-    first = re.compile(r"(.+_)?stages_0_blocks_0_conv1")
-    return any(first.fullmatch(layer.name) for layer in model.layers)
+    """Whether a model is or contains one of `roadmap`, in which a block is several layers."""
+    return any(
+        layer.name.endswith("stages_0_blocks_0_conv1")
+        for layer in model._flatten_layers(include_self=False)
+    )
 
 
 def trunks_to_export(model: keras.Model) -> list[Trunk]:
@@ -179,7 +181,7 @@ def trunks_to_export(model: keras.Model) -> list[Trunk]:
 def has_no_classes(model: keras.Model) -> bool:
     """Whether a model returns the features or the last feature map of its network."""
     if is_of_roadmap(model):
-        return not model.layers[-1].name.endswith("predictions")
+        return len(model.output_shape) != 2 or model.layers[-1].name.endswith(("_pool", "norm"))
     return len(model.output_shape) != 2 or any(
         any(layer.output is output for output in model.outputs)
         for trunk in find_trunks(model)

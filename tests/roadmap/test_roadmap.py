@@ -10,7 +10,9 @@ from road_twins import CLASSES, PIXELS, twin_of
 
 import keras_convnext
 from keras_convnext import roadmap
+from keras_convnext.cli.loading import load_classifier
 from keras_convnext.roadmap.steps import STEPS
+from keras_convnext.trunks import has_no_classes
 
 
 def macs_of(model, pixels):
@@ -67,6 +69,19 @@ def test_a_saved_network_is_the_same(tmp_path):
     model.save(tmp_path / "model.keras")
     again = keras_convnext.load_model(tmp_path / "model.keras")
     assert_close(again(PIXELS), model(PIXELS))
+
+
+def test_commands_tell_classifiers_from_features(tmp_path):
+    image = keras.Input((32, 32, 3))
+    features = roadmap.network("gelu", "toy4", include_top=False, pooling="avg", input_tensor=image)
+    own = keras.Model(image, keras.layers.Dense(3)(features(image)))
+    for model in (roadmap.network("gelu", "toy4"), roadmap.network("gelu", "toy4", name="a"), own):
+        assert not has_no_classes(model)
+    normed = roadmap.network("final_norm", "toy4", include_top=False, pooling="max")
+    for model in (features, normed, roadmap.network("gelu", "toy4", include_top=False)):
+        assert has_no_classes(model)
+    own.save(tmp_path / "own.keras")
+    assert load_classifier(str(tmp_path / "own.keras"), None, {}, {}).output_shape == (None, 3)
 
 
 def test_a_step_of_your_own():
