@@ -76,6 +76,13 @@ def test_a_lone_address_has_no_excess(clock):
             clock.now += RECENT / 10
     clock.now += 0.01
     assert costs.excess("own") == 0
+    for other in ("first", "second", "first", "third"):  # of two, the latest
+        clock.now += 0.6 * RECENT
+        with costs.serving(other):
+            pass
+    assert costs.excess("third") == 0
+    costs.add("third", 10)
+    assert costs.excess("third") > 0
 
 
 def test_many_addresses_take_no_more_memory(costs, monkeypatch):
@@ -88,6 +95,11 @@ def test_many_addresses_take_no_more_memory(costs, monkeypatch):
     assert set(costs.served) == {"good"}
     assert costs.excess("999") > 0
     assert costs.excess("0") == 0  # forgotten
+    costs.add("900", 1)
+    for index in range(1000, 1099):
+        costs.add(str(index), 100)
+    assert costs.excess("900") > 0
+    assert costs.excess("901") == 0
 
 
 class Entry:
@@ -142,7 +154,7 @@ def test_who_cost_most_leaves_a_full_line(costs):
     assert line.join(worse) is worse
     assert line.join(other) is bad
     assert line.join(bad) is bad
-    late = Entry("good")
+    late = Entry("late")  # as costly as those in line
     assert line.join(late) is late
     line.leave(good)
     line.leave(good)

@@ -41,7 +41,7 @@ def costs(loop):
 
 
 def entered(loop, gate, *requests):
-    """Whose requests were let in, and when, and how many were not."""
+    """Whose requests were let in and refused, and when."""
     times, refused = [], []
 
     async def enter(address, seconds):
@@ -49,7 +49,7 @@ def entered(loop, gate, *requests):
             await gate.enter(address, seconds)
             times.append((address, loop.now))
         except BusyError:
-            refused.append(address)
+            refused.append((address, loop.now))
 
     async def all_enter():
         await asyncio.gather(*(enter(*request) for request in requests))
@@ -112,17 +112,17 @@ def test_waiting_has_an_end(loop, costs, monkeypatch):
     monkeypatch.setattr(gate_module, "LONGEST", 5)
     times, refused = entered(loop, Gate(costs), *((address, 0.2) for address in BAD))
     assert len(times) == 3
-    assert len(refused) == 17
-    assert loop.now == pytest.approx(5)
+    assert [when for _, when in refused] == pytest.approx([5] * 17)
 
 
 def test_too_many_requests_are_refused(loop, costs, monkeypatch):
     monkeypatch.setattr(gate_module, "MOST_WAITING", 9)
     monkeypatch.setattr(gate_module, "MOST_OF_ONE", 4)
-    times, refused = entered(loop, Gate(costs), *[(BAD[0], 0.02)] * 9)
-    assert (len(times), len(refused)) == (1 + 4, 4)
-    times, refused = entered(loop, Gate(costs), *((address, 0.02) for address in BAD))
-    assert (len(times), len(refused)) == (10, 10)
+    for requests, most in (([BAD[0]] * 9, 4), (BAD, 9)):
+        started = loop.now
+        times, refused = entered(loop, Gate(costs), *((address, 0.02) for address in requests))
+        assert len(times) == 1 + most  # the first did not have to wait
+        assert {when for _, when in refused} == {started}
 
 
 def test_a_request_that_is_cancelled_leaves_no_trace(loop, costs):
@@ -140,6 +140,11 @@ def test_a_request_that_is_cancelled_leaves_no_trace(loop, costs):
     loop.run_until_complete(leaves())
     assert not len(gate._line)
     assert entered(loop, gate, (BAD[2], 0.1))[0] == [(BAD[2], pytest.approx(1))]
+
+
+def test_a_request_is_paid_for(loop, costs):
+    entered(loop, Gate(costs), ("good", 0.2), ("good", 0.3))
+    assert costs._of("good") == pytest.approx(0.5)
 
 
 def test_costs_that_decay_are_forgiven(loop, costs):
