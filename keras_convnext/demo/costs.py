@@ -60,13 +60,18 @@ class Costs:
             if len(self._costs) > MOST_ADDRESSES:
                 self._costs.popitem(last=False)
 
-    def excess(self, address: str) -> float:
-        """Returns the seconds beyond those that are free; 0 if no other address is served."""
+    def is_alone(self, address: str) -> bool:
+        """Returns whether no other address is served."""
         with self._lock:
             since = self._clock() - RECENT
             recent = (each for each, when in self._latest.items() if when >= since)
-            if all(each == address for each in chain(self.served, recent)):
-                return 0.0
+            return all(each == address for each in chain(self.served, recent))
+
+    def excess(self, address: str) -> float:
+        """Returns the seconds beyond those that are free; 0 if no other address is served."""
+        if self.is_alone(address):
+            return 0.0
+        with self._lock:
             return max(0.0, self._of(address) - FREE)
 
     def wait(self, address: str) -> int:
@@ -127,10 +132,8 @@ class Line(Generic[Entry]):
             self._entries.remove(entry)
 
     def first(self) -> Entry:
-        """Removes and returns the next entry."""
-        entry = min(self._entries, key=self._excess)
-        self._entries.remove(entry)
-        return entry
+        """Returns the next entry, which stays in line until it leaves."""
+        return min(self._entries, key=self._excess)
 
     def _excess(self, entry: Entry) -> float:
         return self._costs.excess(entry.address)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from keras_convnext.demo.costs import Costs, Line
 
-SHARE = 0.1  # of a core, for all requests that wait here
+SHARE = 0.05  # of a core, for all requests that wait here
 MOST_WAITING = 256  # requests
 MOST_OF_ONE = 32  # waiting requests of one address
 LONGEST = 30  # seconds that a request may wait
@@ -77,6 +77,7 @@ class Gate:
         if self._is_open:
             return
         request = self._line.first()
+        self._line.leave(request)
         if not request.turn.done():
             request.turn.set_result(None)
         # Those who do not need to wait any longer are first in line.

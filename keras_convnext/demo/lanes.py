@@ -21,9 +21,11 @@ from keras_convnext.demo.uploads import Upload
 QUICK = 1.0  # an ordinary picture is expected to take at most this many seconds
 QUICK_SECONDS, SLOW_SECONDS = 10, 30  # until the process that decodes a picture is ended
 SLOW_NICENESS = 10  # a slow picture gets about a tenth of the time of the others
+SLOW_SHARE = 0.25  # of a core, while others are served
 MOST_WAITING = 256  # visitors at a time
 MOST_SLOW = 10  # slow pictures that may wait
 CLASSIFY = 0.05  # seconds that a classification counts as, whatever the network takes
+SOON = 1.0  # seconds until it is noticed that nobody else is served
 PATIENCE = 120  # seconds that a picture may wait in one queue
 
 Result = TypeVar("Result")
@@ -41,11 +43,9 @@ class Lanes:
         self._classifier = classifier
         self._quick, self._network = (Lane(self.costs, MOST_WAITING) for _ in range(2))
         if _available_memory() > 2 * MOST_MEMORY:
-            self._slow = Lane(self.costs, MOST_SLOW)
-            self._decoders = [
-                Decoder(self.costs, QUICK_SECONDS),
-                Decoder(self.costs, SLOW_SECONDS, SLOW_NICENESS),
-            ]
+            slow = Decoder(self.costs, SLOW_SECONDS, SLOW_NICENESS, SLOW_SHARE)
+            self._slow = Lane(self.costs, MOST_SLOW, slow.pause)
+            self._decoders = [Decoder(self.costs, QUICK_SECONDS), slow]
         else:
             self._slow = self._quick
             self._decoders = [Decoder(self.costs, SLOW_SECONDS)]
@@ -91,9 +91,13 @@ class Lane:
     Args:
         costs: Costs. Decides who goes first.
         most: int. How many may wait.
+        pause: callable or None. Returns the seconds until it may work while others are served.
+            Defaults to None: no pauses.
     """
 
-    def __init__(self, costs: Costs, most: int) -> None:
+    def __init__(self, costs: Costs, most: int, pause: Callable[[], float] | None = None) -> None:
+        self._costs = costs
+        self._pause = pause or (lambda: 0.0)
         self._line: Line[Job] = Line(costs, most)
         self._changed = threading.Condition()
         # A daemon, since Python waits for other threads before it ends.
@@ -122,11 +126,21 @@ class Lane:
             with self._changed:
                 self._line.leave(job)
 
-    def _work(self) -> None:
-        while True:
-            with self._changed:
+    def _next(self) -> Job:
+        """Waits for work and for the end of a pause, and returns the next job."""
+        with self._changed:
+            while True:
                 self._changed.wait_for(lambda: len(self._line))
                 job = self._line.first()
+                pause = 0 if self._costs.is_alone(job.address) else self._pause()
+                if pause <= 0:
+                    self._line.leave(job)
+                    return job
+                self._changed.wait(min(pause, SOON))
+
+    def _work(self) -> None:
+        while True:
+            job = self._next()
             if job.result.set_running_or_notify_cancel():
                 try:
                     job.result.set_result(job.work())

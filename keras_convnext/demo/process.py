@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,13 @@ class Decoder:
         costs: Costs. The processor time of a picture is added to those of its address.
         seconds: float. Time after which a picture is given up.
         niceness: int. How readily the process gives way to others, in 0..19. Defaults to 0.
+        share: float in 0..1. Of the time of a core, if every `pause` is kept. Defaults to 1.
     """
 
-    def __init__(self, costs: Costs, seconds: float, niceness: int = 0) -> None:
+    def __init__(self, costs: Costs, seconds: float, niceness: int = 0, share: float = 1) -> None:
         self._costs = costs
+        self._share = share
+        self._rested = 0.0  # when a pause ends
         self._seconds, self._niceness = seconds, niceness
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -59,10 +63,15 @@ class Decoder:
             overtime.cancel()
             overtime.join()
         self._costs.add(upload.address, said["cpu"])
+        self._rested = time.monotonic() + said["cpu"] * (1 / self._share - 1)
         if "refused" in said:
             self._costs.add(upload.address, REFUSED)
             raise UploadError(said["refused"])
         return squares
+
+    def pause(self) -> float:
+        """Returns the seconds that are left of a pause after the last picture."""
+        return max(0.0, self._rested - time.monotonic())
 
     def end(self) -> None:
         """Ends the process. The next picture starts another."""

@@ -112,7 +112,15 @@ def entries(text):
 
 
 def in_order(line):
-    return " ".join(line.first().address for _ in range(len(line)))
+    order = []
+    while len(line):
+        order.append(line.first())
+        line.leave(order[-1])
+    return order
+
+
+def addresses(line):
+    return " ".join(entry.address for entry in in_order(line))
 
 
 def test_the_address_with_the_least_excess_goes_first(costs):
@@ -121,7 +129,7 @@ def test_the_address_with_the_least_excess_goes_first(costs):
     line = Line(costs, 10)
     for entry in entries("worse bad good worse"):
         assert line.join(entry) is None
-    assert in_order(line) == "good bad worse worse"
+    assert addresses(line) == "good bad worse worse"
 
 
 def test_of_those_without_excess_the_first_goes_first(costs):
@@ -130,17 +138,17 @@ def test_of_those_without_excess_the_first_goes_first(costs):
     joined = entries("bad good worse good")
     for entry in joined:
         line.join(entry)
-    assert [line.first() for _ in joined] == joined
+    assert in_order(line) == joined
 
 
 def test_the_order_follows_the_costs_while_the_line_waits(costs):
-    costs.add("bad", FREE + 1)
+    costs.add("worse", FREE + 1)
     line = Line(costs, 10)
     for entry in entries("worse worse bad"):
         line.join(entry)
-    assert line.first().address == "worse"
-    costs.add("worse", FREE + 5)
-    assert in_order(line) == "bad worse"
+    assert line.first().address == "bad"
+    costs.add("bad", FREE + 5)
+    assert addresses(line) == "worse worse bad"
 
 
 def test_who_cost_most_leaves_a_full_line(costs):
@@ -158,7 +166,7 @@ def test_who_cost_most_leaves_a_full_line(costs):
     assert line.join(late) is late
     line.leave(good)
     line.leave(good)
-    assert [line.first()] == [other]
+    assert in_order(line) == [other]
 
 
 def test_one_address_does_not_fill_a_line(costs):

@@ -62,7 +62,7 @@ def test_an_address_that_behaves_is_never_delayed(loop, costs):
     gate = Gate(costs)
 
     async def visits():
-        foes = [asyncio.ensure_future(gate.enter(address, 0.02)) for address in BAD * 4]
+        foes = [asyncio.ensure_future(gate.enter(address, 0.2 * SHARE)) for address in BAD * 4]
         for _ in range(10):
             await asyncio.sleep(1)
             before = loop.now
@@ -75,7 +75,7 @@ def test_an_address_that_behaves_is_never_delayed(loop, costs):
     loop.run_until_complete(asyncio.gather(*foes))
 
 
-def test_costly_addresses_share_a_tenth_of_a_core(loop, costs):
+def test_costly_addresses_have_a_share_of_a_core(loop, costs):
     times, refused = entered(loop, Gate(costs), *((address, 0.02) for address in BAD))
     assert not refused
     assert [when for _, when in times] == pytest.approx(
@@ -88,7 +88,7 @@ def test_who_cost_less_goes_first(loop, costs):
     costs.add("good", FREE + 0.5)
     times, _ = entered(loop, Gate(costs), (BAD[0], 0.1), (BAD[1], 0.1), ("good", 0.002))
     assert [address for address, _ in times] == [BAD[0], "good", BAD[1]]
-    assert [when for _, when in times] == pytest.approx([0, 1, 1.02])
+    assert [when for _, when in times] == pytest.approx([0, 0.1 / SHARE, 0.102 / SHARE])
 
 
 def test_a_lone_address_is_not_delayed(loop):
@@ -102,15 +102,15 @@ def test_a_lone_address_is_not_delayed(loop):
 
 
 def test_those_who_wait_are_let_in_once_the_others_are_served(loop, costs):
-    loop.call_at(5, costs.served.clear)
+    pause = 0.2 / SHARE
+    loop.call_at(2.5 * pause, costs.served.clear)
     times, _ = entered(loop, Gate(costs), *[(BAD[0], 0.2)] * 6)
-    # Two seconds between them until then.
-    assert [when for _, when in times] == pytest.approx([0, 2, 4, 6, 6, 6])
+    assert [when / pause for _, when in times] == pytest.approx([0, 1, 2, 3, 3, 3])
 
 
 def test_waiting_has_an_end(loop, costs, monkeypatch):
     monkeypatch.setattr(gate_module, "LONGEST", 5)
-    times, refused = entered(loop, Gate(costs), *((address, 0.2) for address in BAD))
+    times, refused = entered(loop, Gate(costs), *((address, 2 * SHARE) for address in BAD))
     assert len(times) == 3
     assert [when for _, when in refused] == pytest.approx([5] * 17)
 
@@ -139,7 +139,7 @@ def test_a_request_that_is_cancelled_leaves_no_trace(loop, costs):
 
     loop.run_until_complete(leaves())
     assert not len(gate._line)
-    assert entered(loop, gate, (BAD[2], 0.1))[0] == [(BAD[2], pytest.approx(1))]
+    assert entered(loop, gate, (BAD[2], 0.1))[0] == [(BAD[2], pytest.approx(0.1 / SHARE))]
 
 
 def test_a_request_is_paid_for(loop, costs):

@@ -188,6 +188,28 @@ def test_an_address_that_cost_much_waits(busy, tmp_path):
     assert done == ["good", "bad"]
 
 
+def test_a_lane_pauses_while_others_are_served(tmp_path, monkeypatch):
+    monkeypatch.setattr(lanes_module, "SOON", 0.01)
+    costs, done = Costs(), []
+    lane = Lane(costs, 5, pause=lambda: 1000)
+    lane.wait(lambda: done.append("alone"), upload(tmp_path, b""))
+    costs.served["other"] = 1
+    waiting, _ = in_thread(lane.wait, lambda: done.append("late"), upload(tmp_path, b""))
+    waiting.join(0.1)
+    assert done == ["alone"]
+    costs.served.clear()
+    waiting.join()
+    assert done == ["alone", "late"]
+
+
+def test_the_slow_process_pauses_after_a_picture(lanes, tmp_path):
+    assert [decoder.pause() for decoder in lanes._decoders] == [0, 0]
+    lanes.answer(upload(tmp_path, SLOW))
+    quick, slow = lanes._decoders
+    assert quick.pause() == 0
+    assert 0 < slow.pause() < 3 * lanes.costs._of("")
+
+
 def test_decoding_and_refusals_are_paid_for(lanes, tmp_path):
     for data, least in ((encoded("JPEG"), CLASSIFY), (SLOW, 0.1), (b"no picture", REFUSED)):
         sent = upload(tmp_path, data)
