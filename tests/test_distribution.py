@@ -1,8 +1,10 @@
 """Batches and weights split over devices by `keras.distribution`, under JAX on simulated ones."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from other_backends import environment
@@ -14,7 +16,7 @@ import keras_convnext
 from keras import distribution
 
 devices = distribution.list_devices()
-mesh = distribution.DeviceMesh((2, 2), ("batch", "model"), devices)
+mesh = distribution.DeviceMesh((4, 2), ("batch", "model"), devices)
 layouts = keras_convnext.layout_map(mesh)
 found = {}
 for name, chosen in {
@@ -37,16 +39,30 @@ for name, chosen in {
         for variable in model.get_layer("stages_0_blocks_0").weights
     }
     found[name] = {"losses": history["loss"], "shards": shards}
+
+# The program of the page, with a smaller network.
+keras_convnext.ConvNeXtCifar = lambda weights, classes: keras_convnext.ConvNeXt(
+    (1, 1), (8, 16), classes=classes, input_shape=(32, 32, 3)
+)
+page = {}
+exec(PROGRAM, page)
+found["page"] = {
+    variable.path: [list(variable.shape), list(variable.value.addressable_shards[0].data.shape)]
+    for variable in page["model"].get_layer("stages_1_blocks_0").weights
+    if variable.value.addressable_shards[0].data.shape != variable.shape
+}
 print(json.dumps(found))
 """
 
 
 def test_losses_are_those_of_one_device():
     pytest.importorskip("jax")
-    flags = "--xla_force_host_platform_device_count=4"
+    page = (Path(__file__).parents[1] / "docs" / "scaling.md").read_text("utf-8")
+    (program,) = re.findall(r"^```py\n(.*?)^```$", page, re.M | re.S)
+    (flags,) = re.findall(r"^export KERAS_BACKEND=jax XLA_FLAGS=(.*)$", page, re.M)
     result = subprocess.run(
-        [sys.executable, "-c", TRAINED], capture_output=True, text=True,
-        env=environment("jax", flags),
+        [sys.executable, "-c", TRAINED.replace("PROGRAM", repr(program))],
+        capture_output=True, text=True, env=environment("jax", flags),
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-2000:]
     found = json.loads(result.stdout.splitlines()[-1])
@@ -54,6 +70,11 @@ def test_losses_are_those_of_one_device():
     assert expected[-1] < expected[0]
     for name in ("data", "model"):
         assert found[name]["losses"] == pytest.approx(expected, rel=1e-6)
+    assert {path.partition("/")[2]: shapes for path, shapes in found["page"].items()} == {
+        "pwconv1/kernel": [[16, 64], [16, 32]],
+        "pwconv1/bias": [[64], [32]],
+        "pwconv2/kernel": [[64, 16], [32, 16]],
+    }
     split = {
         path.partition("/")[2]: shape
         for path, shape in found["model"]["shards"].items()

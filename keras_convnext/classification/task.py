@@ -198,6 +198,8 @@ def train(
         Interrupted: If SIGTERM or SIGINT was received. The state has been saved.
         OutOfMemoryError: If a step needs too much memory. The message says what to set.
         NonFiniteLossError: If the loss is NaN or infinite. The last good state is kept.
+        LostMachineError: If another machine has stopped. The same call on all machines resumes from
+            the last state.
     """
     if isinstance(recipe, str):
         recipe = recipe_for(recipe, model, settings)

@@ -44,11 +44,12 @@ def train_network(
     """Train a network with a recipe, or resume a run.
 
     SIGTERM and Ctrl-C save the state and exit with code 143 or 130; the same command resumes the
-    run. The exit code is 1 if the loss becomes NaN or infinite.
+    run. The exit code is 1 if the loss becomes NaN or infinite, or if another machine is lost.
     """
     task = task_of_recipe(recipe)
     import_backend()
     from keras_convnext.training.journal import Interrupted, NonFiniteLossError
+    from keras_convnext.training.machines import LostMachineError
 
     try:
         task.train(
@@ -63,7 +64,7 @@ def train_network(
     except Interrupted as stopped:
         note(stopped, "yellow")
         raise typer.Exit(128 + stopped.signal) from stopped
-    except NonFiniteLossError as error:
+    except (NonFiniteLossError, LostMachineError) as error:
         note(f"Error: {error}", "red")
         raise typer.Exit(1) from error
     if as_json:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from keras_convnext.training.engine import fit
     from keras_convnext.training.journal import Interrupted, NonFiniteLossError
     from keras_convnext.training.loss_scale import LossScaleOptimizer
+    from keras_convnext.training.machines import LostMachineError
     from keras_convnext.training.muon import Muon
     from keras_convnext.training.optimizer import AdamW
     from keras_convnext.training.recipe import Batch, Optimizer, Recipe, RecipeFamily, Schedule
@@ -23,6 +24,7 @@ __all__ = [
     "Batch",
     "Interrupted",
     "LossScaleOptimizer",
+    "LostMachineError",
     "Metric",
     "Muon",
     "NonFiniteLossError",
@@ -38,7 +40,11 @@ __all__ = [
     "fit",
 ]
 
-_RUNS = {"engine": ("fit",), "journal": ("Interrupted", "NonFiniteLossError")}
+_RUNS = {
+    "engine": ("fit",),
+    "journal": ("Interrupted", "NonFiniteLossError"),
+    "machines": ("LostMachineError",),
+}
 _NAMES = {
     **_RUNS,
     "loss_scale": ("LossScaleOptimizer",),

@@ -20,8 +20,16 @@ from keras_convnext.training.folder import check_folder, claim, describe, held
 from keras_convnext.training.journal import Interrupted, Journal, averaged_weights
 from keras_convnext.training.layout import Layout, find_strategy, layout_of
 from keras_convnext.training.length import Length, length_of
+from keras_convnext.training.machines import check_same_run, noticing_losses, of_first_machine
 from keras_convnext.training.recipe import Recipe
-from keras_convnext.training.state import Progress, restore_state, saved_states, write_whole
+from keras_convnext.training.state import (
+    Progress,
+    check_state,
+    restore_state,
+    saved_states,
+    state_path,
+    write_whole,
+)
 from keras_convnext.training.statistics import AveragedStatistics
 from keras_convnext.training.task import Task
 
@@ -56,9 +64,12 @@ def fit(
         The `Progress` of the finished run.
 
     Raises:
-        ValueError: If `output` belongs to another run, or there are fewer examples than one batch.
+        ValueError: If `output` belongs to another run, there are fewer examples than one batch, or
+            this machine has other settings or data than the first.
         Interrupted: If SIGTERM or SIGINT was received. The state has been saved.
         NonFiniteLossError: If the loss is NaN or infinite. The last good state is kept.
+        LostMachineError: If another machine has stopped. The same call on all machines resumes from
+            the last state.
     """
     strategy = strategy or find_strategy()
     output = Path(output)
@@ -67,9 +78,10 @@ def fit(
     description = describe(recipe, task)
     if layout.is_chief:  # others would see a folder that is being filled
         check_folder(output, description)
-    with held(output, layout):
+    with held(output, layout), noticing_losses(layout, output):
         if layout.is_chief:
             claim(output, description, task.files())
+        check_same_run(strategy, layout, description)
         keras.utils.set_random_seed(recipe.seed)
         policy = keras.config.dtype_policy()
         keras.config.set_dtype_policy(recipe.batch.precision)
@@ -78,7 +90,8 @@ def fit(
                 fitted = _model_of(task, recipe, layout, length)
         finally:
             keras.config.set_dtype_policy(policy)
-        progress = _restored(output / "checkpoints", fitted, console or Console(stderr=True))
+        messages = console or Console(stderr=True)
+        progress = _restored(output / "checkpoints", fitted, layout, messages)
         fitted.separate_devices()
         evaluate = task.evaluation(fitted, layout)
         keep = partial(write_whole, write=task.save)
@@ -182,15 +195,30 @@ def _fit_on(
         raise
 
 
-def _restored(folder: Path, model: keras.Model, console: Console) -> Progress:
-    """Restores the newest readable state."""
+def _restored(folder: Path, model: FittedModel, layout: Layout, console: Console) -> Progress:
+    """Restores the newest readable state, on all machines the one that the first can read."""
+    updates = _newest(folder, model, console) if layout.is_chief else 0
+    (updates,) = of_first_machine(model.distribute_strategy, layout, [updates])
+    if not updates:
+        return Progress()
+    path = state_path(folder, updates)
+    if not path.exists():
+        raise ValueError(
+            "This machine cannot see the state that the first machine resumes from. All machines "
+            f"must share the folder of the run. Received: {printable(path)}"
+        )
+    return restore_state(path, model)
+
+
+def _newest(folder: Path, model: keras.Model, console: Console) -> int:
+    """Returns the number of updates of the newest readable state; 0 if there is none."""
     states = saved_states(folder)
     for state in states:
         try:
-            return restore_state(state, model)
+            return check_state(state, model).updates
         except ValueError as error:
             if state is states[-1]:
                 raise
             notice = Text(f"{printable(error)}. Using the previous state.", "yellow")
             console.print(notice, soft_wrap=True)
-    return Progress()
+    return 0

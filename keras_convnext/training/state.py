@@ -46,7 +46,7 @@ def save_state(folder: Path, values: dict[str, np.ndarray], progress: Progress) 
         Path of the file.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / _name(progress.updates)
+    path = state_path(folder, progress.updates)
     write_whole(
         path, lambda part: save_file(values, part, {"progress": json.dumps(asdict(progress))})
     )
@@ -69,31 +69,43 @@ def state_of(model: keras.Model) -> dict[str, np.ndarray]:
     }
 
 
-def restore_state(path: Path, model: keras.Model) -> Progress:
-    """Restores the state of a model, its optimizer and its seed generators from a file.
+def check_state(path: Path, model: keras.Model) -> Progress:
+    """Returns the progress that a file records, without restoring the state.
 
     Raises:
         ValueError: If the file is damaged or belongs to another network or optimizer.
     """
-    variables = _variables(model)
+    own = {name: tuple(variable.shape) for name, variable in _variables(model).items()}
     try:
         with safe_open(path, "numpy") as file:
             progress = _progress_of(file.metadata() or {}, path)
             names = file.keys()
             held = {name: tuple(file.get_slice(name).get_shape()) for name in names}
-            own = {name: tuple(variable.shape) for name, variable in variables.items()}
-            if other := sorted(dict(held.items() ^ own.items())):
-                raise ValueError(
-                    "This state belongs to another network or optimizer: "
-                    f"{printable(', '.join(other[:3]))} do not match. Received: {printable(path)}"
-                )
-            for name, variable in variables.items():
-                variable.assign(file.get_tensor(name))
-            return progress
     except SafetensorError as error:
         raise ValueError(
             f"The state cannot be read: {printable(error)}. Received: {printable(path)}"
         ) from error
+    if other := sorted(dict(held.items() ^ own.items())):
+        raise ValueError(
+            "This state belongs to another network or optimizer: "
+            f"{printable(', '.join(other[:3]))} do not match. Received: {printable(path)}"
+        )
+    return progress
+
+
+def restore_state(path: Path, model: keras.Model) -> Progress:
+    """Restores the state of a model, its optimizer and its seed generators from a file.
+
+    With several machines, all of them must call this together.
+
+    Raises:
+        ValueError: If the file is damaged or belongs to another network or optimizer.
+    """
+    progress = check_state(path, model)
+    with safe_open(path, "numpy") as file:
+        for name, variable in _variables(model).items():
+            variable.assign(file.get_tensor(name))
+    return progress
 
 
 def _progress_of(metadata: dict[str, str], path: Path) -> Progress:
@@ -107,7 +119,7 @@ def _progress_of(metadata: dict[str, str], path: Path) -> Progress:
         raise ValueError(f"The state does not record its progress. Received: {printable(path)}")
     progress = Progress(**kept)
     # The name of the file counts the updates too.
-    is_counted = type(progress.updates) is int and _name(progress.updates) == path.name
+    is_counted = type(progress.updates) is int and state_path(path.parent, progress.updates) == path
     if not is_counted or not _are_numbers(progress.best) or not isinstance(progress.rows, list):
         raise ValueError(
             f"The state records an impossible progress. Received: updates={progress.updates!r}, "
@@ -133,8 +145,9 @@ def _are_numbers(values: object) -> bool:
     return isinstance(values, dict) and all(type(each) in (int, float) for each in values.values())
 
 
-def _name(updates: int) -> str:
-    return _PATTERN.replace("*", f"{updates:09d}")
+def state_path(folder: Path, updates: int) -> Path:
+    """Returns the file of the state after a number of updates."""
+    return folder / _PATTERN.replace("*", f"{updates:09d}")
 
 
 def saved_states(folder: Path) -> list[Path]:

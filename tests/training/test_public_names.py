@@ -21,6 +21,7 @@ def test_what_takes_tensorflow_is_imported_when_it_is_asked_for():
     ("package", "name"),
     [
         (training, "fit"), (training, "Interrupted"), (training, "NonFiniteLossError"),
+        (training, "LostMachineError"),
         (classification, "train"), (classification, "ClassificationTask"),
     ],
 )  # fmt: skip

@@ -142,20 +142,50 @@ def test_two_machines_learn_as_one_device_does(pictures, tmp_path, several):
     assert_alike(tmp_path / "two", tmp_path / "one")
 
 
+def start_machines(data, runs, tasks=({}, {})):
+    """Starts a process for each machine, with its run and task."""
+    workers = [f"localhost:{port}" for port in free_ports(len(runs))]
+    clusters = [
+        {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+        for index in range(len(runs))
+    ]
+    return [
+        start(data, [run], cluster, **task) for run, cluster, task in zip(runs, clusters, tasks)
+    ]
+
+
 @pytest.mark.slow
-def test_two_machines_stop_together_and_go_on(pictures, tmp_path):
-    own = {"device_batch": 4, "mixing_batch": 2}
-    runs = [(tmp_path / "machines", own, False)]
-    for stops, code in (([{"stop": (7, "SIGTERM")}, {}], 1), ([{}, {}], 0)):
-        workers = [f"localhost:{port}" for port in free_ports(2)]
-        tasks = [{"type": "worker", "index": index} for index in (0, 1)]
-        clusters = [{"cluster": {"worker": workers}, "task": task} for task in tasks]
-        finish(
-            *(start(pictures, runs, cluster, **stop) for cluster, stop in zip(clusters, stops)),
-            code=code,
-        )
-    finish(start(pictures, [(tmp_path / "one", own, False)]))
-    assert_alike(tmp_path / "machines", tmp_path / "one")
+def test_two_machines_resume_exactly_when_one_is_lost_or_stopped(pictures, tmp_path):
+    own = {"device_batch": 4, "mixing_batch": 2, "save_updates": 3, "drop_path_rate": 0.2}
+    whole, broken = ([(tmp_path / name, own, False)] * 2 for name in ("whole", "broken"))
+    finish(*start_machines(pictures, whole))
+    for lost, update in ((1, 5), (0, 8)):  # the first machine coordinates the others
+        tasks = [{}, {}]
+        tasks[lost] = {"stop": (update, "SIGKILL")}
+        machines = start_machines(pictures, broken, tasks)
+        assert machines[lost].wait().returncode == -9
+        other = machines[1 - lost].wait(timeout=120)
+        assert other.returncode == 1
+        assert "LostMachineError: Another machine of this run has stopped" in other.stderr
+        assert f"broken, machine {2 - lost} of 2" in other.stderr
+    told = finish(*start_machines(pictures, broken, [{}, {"stop": (12, "SIGTERM")}]), code=1)
+    assert "Stopped by SIGTERM after update 1" in told
+    finish(*start_machines(pictures, broken))
+    assert_same_run(tmp_path / "broken", tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_machines_that_do_not_share_a_run_are_refused(pictures, tmp_path):
+    own = {"device_batch": 4, "mixing_batch": 2, "save_updates": 3}
+    run = (tmp_path / "run", own, False)
+    finish(*start_machines(pictures, [run, run], [{"stop": (5, "SIGTERM")}, {}]), code=1)
+    for other, message in (
+        ((tmp_path / "run", {**own, "seed": 1}, False), "has other settings or data"),
+        ((tmp_path / "elsewhere", own, False), "must share the folder of the run"),
+    ):
+        first, second = start_machines(pictures, [run, other])
+        assert message in finish(second, code=1)
+        assert "LostMachineError" in finish(first, code=1)
 
 
 def test_what_is_easy_is_learned(pictures, tmp_path):
