@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from keras_convnext.demo.answers import Answer, Classifier, classified
-from keras_convnext.demo.costs import Costs, Line
+from keras_convnext.demo.costs import REFUSED, Costs, Line
 from keras_convnext.demo.decoder import MOST_MEMORY, UploadError
 from keras_convnext.demo.process import Decoder
 from keras_convnext.demo.uploads import Upload
@@ -112,6 +112,7 @@ class Lane:
             leaving = self._line.join(job)
             self._changed.notify()
         if leaving and leaving.result.set_running_or_notify_cancel():
+            self._costs.add(leaving.address, REFUSED)
             leaving.result.set_exception(
                 UploadError(
                     f"Too many pictures are waiting: try {leaving.upload.name} again later."

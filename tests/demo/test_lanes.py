@@ -154,6 +154,7 @@ def test_who_leaves_a_queue_makes_room_at_once(busy, tmp_path):
         time.sleep(0.01)
     with pytest.raises(UploadError, match=r"Too many pictures are waiting: try photo again"):
         busy.wait(lambda: None, upload(tmp_path, b""))
+    assert busy._costs._of("") > 0.9 * REFUSED
     leaving.abandon()
     waiting.join()
     assert raised == ["leaving.jpg waited for too long: try again later."]
