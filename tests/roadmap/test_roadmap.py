@@ -5,7 +5,9 @@ import math
 import keras
 import numpy as np
 import pytest
+import torch
 from battery import assert_close
+from keras import ops
 from road_twins import CLASSES, PIXELS, twin_of
 
 import keras_convnext
@@ -62,6 +64,22 @@ def test_names_and_defaults():
         if layer.name.endswith("drop_path")
     ]
     np.testing.assert_allclose(rates, [0, 0.1, 0.2])
+
+
+def test_convolutions_start_as_in_pytorch():
+    keras.utils.set_random_seed(0)
+    torch.manual_seed(0)
+    model = roadmap.network("layer_norm", "cifar")
+    for name, theirs in {
+        "conv1": torch.nn.Conv2d(192, 192, 7, groups=192),
+        "conv2": torch.nn.Conv2d(192, 768, 1),
+    }.items():
+        layer = model.get_layer(f"stages_3_blocks_2_{name}")
+        for ours, expected in ((layer.kernel, theirs.weight), (layer.bias, theirs.bias)):
+            ours, expected = ops.convert_to_numpy(ours), expected.detach().numpy()
+            assert ours.size == expected.size
+            assert np.abs(ours).max() == pytest.approx(np.abs(expected).max(), rel=0.05)
+            assert ours.std() == pytest.approx(expected.std(), rel=0.15)
 
 
 def test_a_saved_network_is_the_same(tmp_path):
