@@ -37,7 +37,7 @@ def network(
 ) -> keras.Model:
     """Builds the network of a step between ResNet and ConvNeXt, with random weights.
 
-    All steps up to "layer_norm" normalize batches: their moving statistics are weights that are
+    The steps before "layer_norm" normalize batches: their moving statistics are weights that are
     not trained. The last step, "convnext", is `ConvNeXtTiny` or `ConvNeXtBase`.
 
     The paper's code for "downsampling" has no norms around the 2x2 convolutions, and does not train
@@ -108,10 +108,11 @@ def network(
 
     x = convnext.normalization(image, prefix) if include_preprocessing else image
     x = _trunk(x, chosen, own, drop_path_rate, prefix)
-    if include_top or pooling:
-        x = _pooled(x, chosen, "avg" if include_top else pooling or "avg", prefix)
     if include_top:
+        x = _pooled(x, chosen, "avg", prefix)
         x = convnext.head(x, classes, 1.0, classifier_activation, prefix)
+    elif pooling:
+        x = _pooled(x, chosen, pooling, prefix)
     sources = keras.utils.get_source_inputs(image)
     return keras.Model(sources[0] if len(sources) == 1 else sources, x, name=name)
 

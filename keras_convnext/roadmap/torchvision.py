@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_convnext.pretrained.entries import entries_of
 from keras_convnext.pretrained.errors import CheckpointError
@@ -34,6 +33,7 @@ _VARIABLES = {
     "moving_variance": "running_var",
 }
 _AXES = {4: (2, 3, 1, 0), 2: (1, 0), 1: (0,)}  # of PyTorch's kernels, in our order
+_DEPTHWISE_AXES = (2, 3, 0, 1)  # (height, width, channels, 1) in Keras
 _COUNTER = "num_batches_tracked"
 _FIRST = "conv1.weight"
 
@@ -62,38 +62,47 @@ def load_torchvision(model: keras.Model, path: str | Path) -> None:
     """
     try:
         named = list(_named(model))
-        tensors = _tensors_of(read(path))
-        found = {}
-        for name, variable in named:
-            tensor = tensors.pop(name, None)
-            shape = tuple(variable.shape)
-            axes = _AXES[len(shape)]
-            if _is_depthwise(variable):  # (height, width, channels, 1) in Keras
-                axes = (2, 3, 0, 1)
-            source = None
-            if tensor is not None and len(tensor.shape) == len(axes):
-                source = Source(name, tensor, axes)
-            if source is None or source.shape != shape:
-                received = "no such tensor" if tensor is None else f"shape {tensor.shape}"
-                raise CheckpointError(
-                    f"This is not a checkpoint of {printable(model.name)}: {name} is for "
-                    f"{variable.path} of shape {shape}. Received: {received}"
-                )
-            found[variable.path] = variable, source
-        if not any(layer.name.endswith("head") for layer in model.layers):
-            tensors = {name: each for name, each in tensors.items() if not name.startswith("fc.")}
-        if tensors:
-            raise CheckpointError(
-                f"{printable(model.name)} has no variables for {len(tensors)} tensors of the file. "
-                f"Received: {printable(', '.join(list(tensors)[:3]))}"
-            )
-        check_claims(source.tensor for _, source in found.values())
-        for variable, source in found.values():
+        found = _matched(named, _tensors_of(read(path)), model)
+        check_claims(source.tensor for source in found)
+        for (_, variable), source in zip(named, found):
             source.check(variable.dtype)
-        for variable, source in found.values():
+        for (_, variable), source in zip(named, found):
             variable.assign(source.read())
     except CheckpointError as error:
         raise CheckpointError(f"{error} (file: {path})") from error
+
+
+def _matched(
+    named: list[tuple[str, keras.Variable]], tensors: dict[str, Any], model: keras.Model
+) -> list[Source]:
+    """Returns the tensor of each variable.
+
+    Raises:
+        CheckpointError: If one is missing, has another shape, or belongs to no variable.
+    """
+    found = []
+    for name, variable in named:
+        tensor, shape = tensors.pop(name, None), tuple(variable.shape)
+        axes = _DEPTHWISE_AXES if len(shape) == 4 and shape[3] == 1 else _AXES[len(shape)]
+        if tensor is None or len(tensor.shape) != len(axes):
+            source = None
+        else:
+            source = Source(name, tensor, axes)
+        if source is None or source.shape != shape:
+            received = "no such tensor" if tensor is None else f"shape {tensor.shape}"
+            raise CheckpointError(
+                f"This is not a checkpoint of {printable(model.name)}: {name} is for "
+                f"{variable.path} of shape {shape}. Received: {received}"
+            )
+        found.append(source)
+    if not any(layer.name.endswith("head") for layer in model.layers):
+        tensors = {name: each for name, each in tensors.items() if not name.startswith("fc.")}
+    if tensors:
+        raise CheckpointError(
+            f"{printable(model.name)} has no variables for {len(tensors)} tensors of the file. "
+            f"Received: {printable(', '.join(list(tensors)[:3]))}"
+        )
+    return found
 
 
 def _tensors_of(saved: object) -> dict[str, Any]:
@@ -131,8 +140,3 @@ def _theirs(name: str) -> str:
         'torchvision\'s ResNet has no layer for this one: pass the step "resnet". Received: a '
         f"model with the layer {printable(name)}"
     )
-
-
-def _is_depthwise(variable: keras.Variable) -> bool:
-    shape: tuple[int, ...] = tuple(np.shape(variable))
-    return len(shape) == 4 and shape[3] == 1

@@ -7,14 +7,22 @@ from torch_reference import declare_torchvision_operators
 
 import keras_convnext
 from keras_convnext import roadmap
+from keras_convnext.roadmap import REGIMES
 
 
+@pytest.mark.parametrize(
+    "depths", [(1, 1, 1, 1), pytest.param((3, 4, 6, 3), marks=pytest.mark.slow)], ids=str
+)
 @torch.no_grad()
-def test_resnet50_of_torchvision(tmp_path):
+def test_resnet50_of_torchvision(depths, tmp_path, monkeypatch):
     declare_torchvision_operators()
-    from torchvision.models import resnet50
+    from torchvision.models import resnet
 
-    theirs = torch_roadmap.randomize(resnet50(weights=None))
+    regime = REGIMES["resnet50"]
+    assert regime.depths[0] == (3, 4, 6, 3)
+    monkeypatch.setitem(REGIMES, "resnet50", regime._replace(depths=(depths, depths)))
+    theirs = resnet.ResNet(resnet.Bottleneck, list(depths))  # what its resnet50 returns
+    torch_roadmap.randomize(theirs)
     torch.save(theirs.state_dict(), tmp_path / "resnet50.pth")
     model = roadmap.network("resnet", classifier_activation=None, input_shape=(64, 96, 3))
     roadmap.load_torchvision(model, tmp_path / "resnet50.pth")
