@@ -73,24 +73,25 @@ def peak_of(number, allocator):
     before = status("VmRSS")
     case = CASES[number]
     recipe = recipe_of(case)
+    side = recipe.input.size
     if not case.fused:
         arithmetic.tensorflow_on_cpu = lambda: False
-    keras.config.set_dtype_policy(recipe.precision)
+    keras.config.set_dtype_policy(recipe.batch.precision)
     network = BUILDERS[case.model](
-        weights=None, input_shape=(recipe.size, recipe.size, 3), classes=CLASSES,
-        classifier_activation=None, drop_path_rate=recipe.drop_path_rate, remat=recipe.remat,
+        weights=None, input_shape=(side, side, 3), classes=CLASSES, classifier_activation=None,
+        drop_path_rate=recipe.network.drop_path_rate, remat=recipe.batch.remat,
     )  # fmt: skip
     model = FittedModel(network.inputs, network.outputs)
     model.compile(
         AdamW(
-            use_ema=recipe.ema_decay is not None,
+            use_ema=recipe.optimizer.ema_decay is not None,
             gradient_accumulation_steps=case.accumulated if case.accumulated > 1 else None,
         ),
         keras.losses.CategoricalCrossentropy(from_logits=True),
         auto_scale_loss=False,
         jit_compile="auto" if case.fused else False,
     )
-    shape = (case.batch, recipe.size, recipe.size, 3)
+    shape = (case.batch, side, side, 3)
     model.build_for(
         (
             tf.TensorSpec(shape),
@@ -140,7 +141,7 @@ def measure(number, kinds, before):
         if peak:
             error = round(planned[kind] / peak - 1, 3)
             figures[kind] = {"planned": planned[kind], "measured": peak, "error": error}
-    return {**case._asdict(), "size": recipe_of(case).size, **figures}
+    return {**case._asdict(), "size": recipe_of(case).input.size, **figures}
 
 
 def run(number, kind):

@@ -163,16 +163,15 @@ def memory_of(
     fused = not device.is_gpu and compute == 4
     rows = list(sections(variant, recipe.input.size, classes, compute, recipe.batch.remat, fused))
     parameters = sum(row.parameters for row in rows)
-    # With accumulation, each gradient immediately becomes a sum and its mean.
-    made = 4 * (1 + (accumulated > 1))
     kept, below = 0, 0
     states = []  # gradients and activations while the backward pass is in a section
     for row in rows:
         kept += row.kept
-        states.append((made * (parameters - below), device_batch * (kept + row.open)))
+        states.append((4 * (parameters - below), device_batch * (kept + row.open)))
         below += row.parameters
-    # The update has all gradients, and no activations except the images.
-    states.append((made * parameters, device_batch * 12 * recipe.input.size**2))
+    # The update has all gradients, or their means over the accumulated batches, and no activations
+    # except the images.
+    states.append((4 * parameters, device_batch * 12 * recipe.input.size**2))
     gradients, activations = max(states, key=sum)
     memory = Memory(
         weights=(4 if compute == 4 else 6) * parameters,
