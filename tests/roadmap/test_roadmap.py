@@ -1,12 +1,11 @@
 """The networks of the road: counts, names, arguments and files."""
 
-import math
-
 import keras
 import numpy as np
 import pytest
 import torch
 from battery import assert_close
+from counted_networks import macs_of, parameters_of
 from keras import ops
 from road_twins import CLASSES, PIXELS, twin_of
 
@@ -17,25 +16,13 @@ from keras_convnext.roadmap.steps import STEPS
 from keras_convnext.trunks import has_no_classes
 
 
-def macs_of(model, pixels):
-    """Counts the multiply-accumulates of the plain layers of a model for one image."""
-    counted = [keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.Dense]
-    total = 0
-    for layer in model.layers:
-        if type(layer) in counted:
-            positions = layer.output.shape[1:-1]
-            total += math.prod(tuple(layer.kernel.shape)) * math.prod(positions)
-    return total
-
-
 @pytest.mark.parametrize("step", STEPS)
 def test_the_counts_are_those_of_the_network(step):
     model = roadmap.network(step, "toy4", input_shape=(*PIXELS.shape[1:],), classes=CLASSES)
     counted = roadmap.parts(step, "toy4", PIXELS.shape[1:3], CLASSES)
-    trained = sum(math.prod(tuple(each.shape)) for each in model.trainable_weights)
-    assert sum(part.parameters for part in counted) == trained
+    assert sum(part.parameters for part in counted) == parameters_of(model)
     if step != "convnext":  # which `test_complexity` counts
-        assert sum(part.macs for part in counted) == macs_of(model, PIXELS)
+        assert sum(part.macs for part in counted) == macs_of(model)
     assert counted[-2].output == tuple(model.get_layer("avg_pool").input.shape[1:])
     assert counted[-1].output == (CLASSES,)
 
@@ -105,8 +92,8 @@ def test_commands_tell_classifiers_from_features(tmp_path):
 def test_a_step_of_your_own():
     own = STEPS["fewer_norms"]._replace(name="mine", gelu=False, inverted=False)
     model = roadmap.network(own, "toy4")
-    trained = sum(math.prod(tuple(each.shape)) for each in model.trainable_weights)
-    assert sum(part.parameters for part in roadmap.parts(own, "toy4")) == trained
+    counted = roadmap.parts(own, "toy4")
+    assert sum(part.parameters for part in counted) == parameters_of(model)
     assert model.name == "toy4_mine"
     assert model.get_layer("stages_0_blocks_0_act2").activation is keras.activations.relu
     with pytest.raises(ValueError, match="Only the step convnext has layer scale"):
