@@ -163,7 +163,7 @@ def check_has_head(graph: Graph, trunks: list[Trunk]) -> None:
 
 def is_of_roadmap(model: keras.Model) -> bool:
     """Whether a model is or contains one of `roadmap`, in which a block is several layers."""
-    return any(
+    return isinstance(model, keras.Model) and any(
         layer.name.endswith("stages_0_blocks_0_conv1")
         for layer in model._flatten_layers(include_self=False)
     )
