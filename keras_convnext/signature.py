@@ -8,6 +8,8 @@ from typing import Any, Protocol, TypedDict, TypeVar
 
 import keras
 
+from keras_convnext.printable import printable
+
 Function = TypeVar("Function", bound=Callable[..., keras.Model])
 
 
@@ -193,7 +195,7 @@ def check_image_shape(shape: tuple[int | None, ...], name: str, min_size: int) -
         )
     if any(side is not None and side < min_size for side in shape[:2]):
         raise ValueError(
-            f"The height and width must be at least {min_size} for {name}. "
+            f"The height and width must be at least {min_size} for {printable(name)}. "
             f"Received: input_shape={tuple(shape)}"
         )
 

@@ -117,12 +117,12 @@ def load_state(output: Path | None, model: str, size: int, limit: int | None) ->
 
 def _measured(suite: Suite, entry: dict[str, Any]) -> Measured:
     parts, known = {}, part_names(suite)
-    for name, (images, right, left_out, notes, data) in entry["parts"].items():
-        if name not in known:
-            raise ValueError(f"{suite.title} has no part {name}")
+    for part, (images, right, left_out, notes, data) in entry["parts"].items():
+        if part not in known:
+            raise ValueError(f"{suite.title} has no part {part}")
         if not 0 <= int(right) <= int(images) or int(left_out) < 0 or not int(images):
-            raise ValueError(f"impossible counts of {name}")
-        parts[name] = Score(
+            raise ValueError(f"impossible counts of {part}")
+        parts[part] = Score(
             int(images), int(right), int(left_out), tuple(map(str, notes)), str(data)
         )
     return Measured(list(map(str, entry["notes"])), bool(entry["is_published"]), parts)

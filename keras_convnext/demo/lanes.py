@@ -21,7 +21,7 @@ from keras_convnext.demo.uploads import Upload
 QUICK = 1.0  # an ordinary picture is expected to take at most this many seconds
 QUICK_SECONDS, SLOW_SECONDS = 10, 30  # until the process that decodes a picture is ended
 SLOW_NICENESS = 10  # a slow picture gets about a tenth of the time of the others
-SLOW_SHARE = 0.25  # of a core, while others are served
+SLOW_SHARE = 0.1  # of a core, while others are served
 MOST_WAITING = 256  # visitors at a time
 MOST_SLOW = 10  # slow pictures that may wait
 CLASSIFY = 0.05  # seconds that a classification counts as, whatever the network takes

@@ -126,6 +126,6 @@ def _trunk(
     )
 
 
-def _check_positive(name: str, value: int) -> None:
+def _check_positive(argument: str, value: int) -> None:
     if not isinstance(value, int) or value < 1:
-        raise ValueError(f"{name} must be a positive integer. Received: {name}={value!r}")
+        raise ValueError(f"{argument} must be a positive integer. Received: {argument}={value!r}")

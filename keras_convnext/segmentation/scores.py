@@ -73,10 +73,10 @@ def count(
         )
     scored = labels != ignored
     prediction, labels = prediction[scored], labels[scored]
-    for name, values in {"label": labels, "predicted class": prediction}.items():
+    for what, values in {"label": labels, "predicted class": prediction}.items():
         if values.size and not 0 <= values.min() <= values.max() < classes:
             raise ValueError(
-                f"A {name} must be in 0..{classes - 1}. Received: {values.min()} to {values.max()}"
+                f"A {what} must be in 0..{classes - 1}. Received: {values.min()} to {values.max()}"
             )
 
     def histogram(values: np.ndarray) -> np.ndarray:

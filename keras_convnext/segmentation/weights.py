@@ -52,7 +52,7 @@ def classes_in(path: str | Path) -> int | None:
 def _prefix_of(model: keras.Model) -> str:
     names = [layer.name for layer in model.layers if layer.name.endswith("fpn_bottleneck_conv")]
     if len(names) != 1:
-        raise ValueError(f"The model must be a UperNet. Received: {model.name}")
+        raise ValueError(f"The model must be a UperNet. Received: {printable(model.name)}")
     return names[0].removesuffix("fpn_bottleneck_conv")
 
 

@@ -16,7 +16,7 @@ from keras_convnext.demo import lanes as lanes_module
 from keras_convnext.demo.answers import Classifier
 from keras_convnext.demo.costs import REFUSED, Costs, Line
 from keras_convnext.demo.decoder import MOST_MEMORY, UploadError
-from keras_convnext.demo.lanes import CLASSIFY, Lane, Lanes
+from keras_convnext.demo.lanes import CLASSIFY, SLOW_SHARE, Lane, Lanes
 from keras_convnext.demo.uploads import Space, Upload, Uploads
 
 SLOW = scanned(90, (3000, 2000))  # expected to take more than a second
@@ -208,7 +208,7 @@ def test_the_slow_process_pauses_after_a_picture(lanes, tmp_path):
     lanes.answer(upload(tmp_path, SLOW))
     quick, slow = lanes._decoders
     assert quick.pause() == 0
-    assert 0 < slow.pause() < 3 * lanes.costs._of("")
+    assert 0 < slow.pause() < (1 / SLOW_SHARE - 1) * lanes.costs._of("")
 
 
 def test_decoding_and_refusals_are_paid_for(lanes, tmp_path):
