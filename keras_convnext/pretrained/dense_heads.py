@@ -23,23 +23,20 @@ def segmenter_of(checkpoint: OpenCheckpoint) -> Mapping[Place, Source]:
     Raises:
         CheckpointError: If the file has other tensors in the heads.
     """
-    table = UPERNET.get(checkpoint.layout, ())
     before = checkpoint.prefix.removesuffix("convnext.").removesuffix(BACKBONE)
     names = {
-        key: name
+        key: name.removeprefix(before)
         for key in checkpoint.tensors
-        if len(key) <= MAX_KEY
-        and (name := unwrapped(key)).startswith(before)
-        and _is_of_head(name.removeprefix(before))
+        if len(key) <= MAX_KEY and (name := unwrapped(key)).startswith(before)
     }
-    if not any(name.removeprefix(before).startswith(MODULES) for name in names.values()):
+    names = {key: name for key, name in names.items() if _is_of_head(name)}
+    if not any(name.startswith(MODULES) for name in names.values()):
         return {}
     if len(names) > _MOST:
         raise CheckpointError(
             f"The heads of UperNet have at most {_MOST} tensors. Received: {len(names):,}"
         )
-    return _placed(checkpoint, {key: name.removeprefix(before) for key, name in names.items()},
-                   table)  # fmt: skip
+    return _placed(checkpoint, names, UPERNET.get(checkpoint.layout, ()))
 
 
 def _is_of_head(name: str) -> bool:

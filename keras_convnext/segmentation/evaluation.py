@@ -34,7 +34,8 @@ def predict_classes(
 
     Args:
         model: keras.Model. From pixels (N, H, W, 3) in 0..255 to logits (N, H, W, classes), such as
-            `UperNet(..., classifier_activation=None)`.
+            `UperNet(..., classifier_activation=None)`. If it returns probabilities, these are
+            averaged instead, which is not the published rule.
         image: array (H, W, 3). RGB pixels in 0..255.
         scale: tuple of int or None. The image is resized, with its aspect ratio, to be as large as
             possible with a longer side of at most `max(scale)` and a shorter side of at most
