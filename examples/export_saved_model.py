@@ -14,8 +14,8 @@ import tensorflow as tf
 import typer
 
 from keras_convnext import load_model
-from keras_convnext.conversion import checkpoint_file
 from keras_convnext.export import export
+from keras_convnext.loading import checkpoint_file
 from keras_convnext.preprocessing import class_names
 from keras_convnext.pretrained.record import recorded_names
 

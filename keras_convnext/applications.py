@@ -9,9 +9,9 @@ import keras
 
 from keras_convnext.block import Block
 from keras_convnext.builders import BUILDERS, ConvNeXt
-from keras_convnext.conversion import dtype_policy
 from keras_convnext.initializers import about_to_load
 from keras_convnext.layers import LayerNormalization
+from keras_convnext.loading import dtype_policy
 from keras_convnext.network import pooled
 from keras_convnext.pretrained.layouts import KERAS_APPLICATIONS, Place
 from keras_convnext.pretrained.names import form_of

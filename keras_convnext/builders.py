@@ -11,7 +11,8 @@ import keras
 from keras_convnext import network
 from keras_convnext.initializers import about_to_load
 from keras_convnext.pretrained.cache import ported_weights
-from keras_convnext.pretrained.catalog import Checkpoint, find, list_weights
+from keras_convnext.pretrained.catalog import find, list_weights
+from keras_convnext.pretrained.catalog_row import Checkpoint
 from keras_convnext.pretrained.checkpoint import open_checkpoint
 from keras_convnext.pretrained.foreign_files import missing_file
 from keras_convnext.pretrained.identify import identity_of
@@ -64,11 +65,14 @@ def _builder(variant: Variant) -> Builder:
         channels = 3
         if path:
             found = identity_of(open_checkpoint(path, expected=variant))
-            channels, classes = found.channels, classes or found.classes
+            channels = found.channels
+            classes = classes or (None if found.head else found.classes)
             if include_top and classes is None:
+                kind = f"of {found.name}, which load_model builds, " if found.head else ""
                 raise ValueError(
-                    "This file has no classifier: pass include_top=False, or classes=... to add "
-                    f"a new one. Received: weights={printable(weights)}"
+                    f"This file {kind}has no classifier of images: pass include_top=False for its "
+                    "trunk, or classes=... to add a new one. "
+                    f"Received: weights={printable(weights)}"
                 )
         if input_shape is None:
             size = (published[0].size if published else variant.size) if include_top else None

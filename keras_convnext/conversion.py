@@ -1,30 +1,22 @@
-"""Builds models from weight files, and converts weight files to other formats."""
+"""Builds the model in a weight file, whatever its task, and converts weight files."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from keras_convnext.builders import BUILDERS, ConvNeXt, ConvNeXtIsotropic
-from keras_convnext.call_graph import graph_of
-from keras_convnext.initializers import about_to_load
-from keras_convnext.pretrained.cache import ported_weights
+from keras_convnext.loading import dtype_policy, is_local, load_classifier
 from keras_convnext.pretrained.catalog import find, list_weights
-from keras_convnext.pretrained.errors import CheckpointError
-from keras_convnext.pretrained.foreign_files import missing_file
 from keras_convnext.pretrained.identify import identify
 from keras_convnext.pretrained.keras_file import SUFFIX as KERAS_SUFFIX
-from keras_convnext.pretrained.keras_model import load_keras_model
+from keras_convnext.pretrained.layouts import Place
 from keras_convnext.pretrained.model_weights import Progress
-from keras_convnext.pretrained.porting import load_checkpoint
 from keras_convnext.pretrained.rewriting import check_dtype
-from keras_convnext.pretrained.trunks import listed
-from keras_convnext.pretrained.writing import save_checkpoint
+from keras_convnext.pretrained.writing import checkpoint_keys, save_checkpoint
 from keras_convnext.printable import printable
-from keras_convnext.trunks import head_of, trunk_of
-from keras_convnext.variants import VARIANTS, Variant
+from keras_convnext.segmentation.loading import load_segmenter
+from keras_convnext.segmentation.weights import is_segmenter, save_segmenter_weights, segmenter_keys
 
 TARGETS = (".h5", ".keras", ".safetensors", ".pth")
 
@@ -43,7 +35,8 @@ def load_model(
     """Builds a model that matches a weight file, and loads its weights.
 
     The file determines the depths and widths, layer scale, the number of classes, the number of
-    image channels and, if recorded, the image size.
+    image channels and, if recorded, the image size. A file of a segmenter becomes a
+    `segmentation.UperNet`.
 
     The model in a `.keras` file is loaded as it was saved, including layers around the network, and
     without compiling it. If `options` are given, its network is rebuilt with a builder if possible.
@@ -58,8 +51,8 @@ def load_model(
         source: str or path. A PyTorch, safetensors or HDF5 file in any layout, the index of a
             sharded checkpoint, a folder that contains one of these, or a `.keras` file; or the name
             of published weights, such as "imagenet".
-        model: str or None. Name of the network, such as "convnext_tiny". Required for published
-            weights; for files, it is checked. Defaults to None.
+        model: str or None. Name of the network, such as "convnext_tiny" or "upernet_convnext_tiny".
+            Required for published weights; for files, it is checked. Defaults to None.
         include_top: bool. Whether to keep the head. If False, or if the file has no head, the model
             returns pooled and normalized features. Defaults to True.
         entry: str or None. The dict of tensors in a `.pth` file, as in `load_checkpoint`.
@@ -78,144 +71,54 @@ def load_model(
         DownloadError: If published weights cannot be downloaded.
         FileNotFoundError: If the file does not exist.
     """
-    source = Path(source)
-    if not _is_local(source, model):
-        if source.suffix or model is None:
-            told = missing_file(str(source)) or (
-                "There is no such file. For published weights, pass the network as well: model="
-            )
-            raise FileNotFoundError(f"{told}. Received: {printable(source)}")
-        if model not in VARIANTS:
-            raise ValueError(
-                f"model must be one of {', '.join(VARIANTS)}. Received: model={printable(model)}"
-            )
-        return _build(VARIANTS[model], include_top, weights=str(source), **options)
-    if source.suffix == KERAS_SUFFIX:
-        if entry is not None:
-            raise CheckpointError(f"A .keras file has no entries. Received: entry={entry!r}")
-        loaded = load_keras_model(source)
-        if model is None and prefix is None and not ignore and not options:
-            return loaded if include_top else _without_top(loaded)
-    found = identify(source, entry, prefix, ignore)
-    network, classes = found.variant, options.get("classes") or found.classes
-    if model not in (None, network.name):
-        raise CheckpointError(
-            f"This is a checkpoint of {network.name}, not of {model} (file: {source})"
+    if include_top and _head_of(Path(source), model, entry, prefix, ignore) == "upernet":
+        return load_segmenter(
+            source, model, entry, progress, prefix=prefix, ignore=ignore, **options
         )
-    if source.suffix == KERAS_SUFFIX:
-        if not options and prefix is None and not ignore:
-            return loaded if include_top else _without_top(loaded)
-        options = {**_options_of(loaded, include_top, source), **options}
-    include_top = include_top and classes is not None
-    options = {"layer_scale_init_value": network.layer_scale, **options, "classes": classes}
-    if options.get("input_shape") is None and options.get("input_tensor") is None:
-        size = found.size or VARIANTS.get(network.name, network).size
-        options["input_shape"] = (*([size] * 2 if include_top else [None] * 2), found.channels)
-    is_fresh = include_top and classes != found.classes  # then the head needs random weights
-    with nullcontext() if is_fresh else about_to_load():
-        built = _build(network, include_top, **options)
-    load_checkpoint(built, source, entry, progress, prefix=prefix, ignore=ignore)
-    return built
-
-
-def _without_top(model: keras.Model) -> keras.Model:
-    """Returns the network in a model up to its final norm, or up to its last feature map."""
-    trunk = trunk_of(model)
-    last = trunk.layers.get("norm", trunk.blocks[-1])
-    return keras.Model(trunk.model.inputs[0], last.output, name=trunk.model.name)
-
-
-def _options_of(model: keras.Model, include_top: bool, source: Path) -> dict[str, Any]:
-    """Returns the builder arguments that recreate the network in a model.
-
-    Raises:
-        CheckpointError: If the model has layers that no builder creates.
-    """
-    trunk = trunk_of(model)
-    head = head_of(model, trunk)
-    graph = graph_of(model)
-    stems = graph.of_layer(trunk.layers["stem_conv"])
-    if len(stems) != 1 or len(graph.inputs) != 1:
-        raise CheckpointError(
-            f"The model has {len(graph.inputs)} inputs and calls its network {len(stems)} times: "
-            "no builder can recreate it. Call load_model without other arguments, and modify the "
-            f"model (file: {source})"
-        )
-    (last,) = graph.of_layer(trunk.layers.get("norm", trunk.blocks[-1]))
-    known = {id(layer) for layer in (*trunk.layers.values(), head)}
-    activation = graph.made_by(graph.outputs[0])
-    if activation and isinstance(activation.layer, (keras.layers.Activation, keras.layers.Softmax)):
-        known.add(id(activation.layer))
-    own = [
-        step.layer.name
-        for step in graph.steps
-        if id(step.layer) not in known
-        and not step.layer.name.endswith("_cast")
-        and (include_top or step not in graph.after(last.outputs[0]))
-    ]
-    if own or (include_top and (head is None or len(graph.outputs) > 1)):
-        layers = f"has the layers {listed(own)}" if own else "has no head"
-        raise CheckpointError(
-            f"The model {layers}, so no builder can recreate it. Call load_model without other "
-            f"arguments, and modify the model (file: {source})"
-        )
-    options = {
-        "input_shape": graph.inputs[0].shape[1:],
-        "include_preprocessing": stems[0].inputs != graph.inputs,
-        "drop_path_rate": trunk.blocks[-1].drop_path.rate,
-        "name": trunk.model.name,
-    }
-    if not include_top:
-        return options | {"pooling": "max" if "max_pool" in trunk.layers else "avg"}
-    assert activation is not None  # there is a head
-    last_layer = activation.layer
-    softmax = isinstance(last_layer, keras.layers.Softmax)
-    return options | {
-        "classifier_activation": "softmax" if softmax else last_layer.activation,
-    }
-
-
-def checkpoint_file(source: str | Path, model: str | None = None) -> Path:
-    """Returns the weight file that `load_model` reads, downloading published weights if needed.
-
-    Args:
-        source: as in `load_model`.
-        model: as in `load_model`.
-    """
-    if _is_local(Path(source), model):
-        return Path(source)
-    return ported_weights(find(model, str(source)))
-
-
-def _is_local(source: Path, model: str | None) -> bool:
-    """Whether a source is a file, or a folder without the name of published weights of the model.
-
-    A folder `imagenet` may contain images.
-    """
-    tags = {row.tag for row in list_weights(model)} if model in VARIANTS else set()
-    return source.is_file() or (source.is_dir() and str(source) not in tags)
-
-
-def _build(network: Variant, include_top: bool, **options: Any) -> keras.Model:
-    options = {"weights": None, "include_top": include_top, **options}
-    if not include_top:
-        options = {"pooling": "avg", **options}
-    if network.name in BUILDERS:
-        return BUILDERS[network.name](**options)
-    patch_size, kernel_size = network.patch_size, network.kernel_size
-    if network.isotropic:
-        depth, dim = network.depths[0], network.dims[0]
-        return ConvNeXtIsotropic(
-            depth, dim, patch_size=patch_size, kernel_size=kernel_size, **options
-        )
-    return ConvNeXt(
-        network.depths,
-        network.dims,
-        patch_size=patch_size,
-        kernel_size=kernel_size,
-        epsilon=network.epsilon,
-        **options,
+    return load_classifier(
+        source, model, include_top, entry, progress, prefix=prefix, ignore=ignore, **options
     )
+
+
+def _head_of(
+    source: Path,
+    model: str | None,
+    entry: str | None,
+    prefix: str | None,
+    ignore: str | Iterable[str],
+) -> str:
+    """Returns the name of the dense head in a weight file, or "" for a classifier."""
+    if not is_local(source, model):
+        tags = {row.tag for row in list_weights(model)} if model is not None else set()
+        return find(model, str(source))[0].head if str(source) in tags else ""
+    if source.suffix == KERAS_SUFFIX:
+        return ""  # the model in it is loaded as it is
+    return identify(source, entry, prefix, ignore).head
+
+
+def save(
+    model: keras.Model,
+    path: str | Path,
+    layout: str | None = None,
+    dtype: str | None = None,
+    progress: Progress = iter,
+) -> None:
+    """Saves the weights of a model as a checkpoint, with its dense head if it has one.
+
+    Args and errors are those of `save_checkpoint`, or of `save_segmenter_weights`.
+    """
+    if is_segmenter(model):
+        save_segmenter_weights(model, path, layout or "official", dtype, progress)
+    else:
+        save_checkpoint(model, path, layout, dtype, progress)
+
+
+def keys(model: keras.Model, layout: str = "official") -> dict[Place, tuple[str, tuple[int, ...]]]:
+    """Returns the key and shape with which `save` writes each weight of a model.
+
+    Args and errors are those of `checkpoint_keys`.
+    """
+    return (segmenter_keys if is_segmenter(model) else checkpoint_keys)(model, layout)
 
 
 def convert(
@@ -272,7 +175,7 @@ def convert(
         converted = load_model(
             source, model, include_top, entry, progress, prefix=prefix, ignore=ignore
         )
-        save_checkpoint(converted, target, layout, dtype, progress)
+        save(converted, target, layout, dtype, progress)
         return converted
     if dtype is not None and Path(source).suffix == ".keras":
         raise ValueError(
@@ -290,14 +193,3 @@ def convert(
     finally:
         partial.unlink(missing_ok=True)
     return converted
-
-
-@contextmanager
-def dtype_policy(dtype: Any) -> Iterator[None]:
-    """Sets the global dtype policy within a `with` block, unless it is None."""
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(before if dtype is None else dtype)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)

@@ -10,11 +10,13 @@ from PIL import Image
 from keras_convnext.builders import BUILDERS
 from keras_convnext.pictures import ImageSource, open_image
 from keras_convnext.preprocessing import WARP_FROM
-from keras_convnext.pretrained.catalog import COCO_LOGITS, Checkpoint, find, list_weights
-from keras_convnext.pretrained.checkpoint import check_numbers
+from keras_convnext.pretrained.catalog import find, list_weights
+from keras_convnext.pretrained.catalog_row import Checkpoint
+from keras_convnext.pretrained.checks import check_network, check_numbers
+from keras_convnext.pretrained.classifier_rows import COCO_LOGITS
 from keras_convnext.pretrained.digests import check_digest, file_digest
 from keras_convnext.pretrained.errors import CheckpointError
-from keras_convnext.pretrained.identify import check_network, identify
+from keras_convnext.pretrained.identify import identify
 from keras_convnext.pretrained.published import published_file
 from keras_convnext.resizing import resized
 

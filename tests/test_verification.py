@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from keras_convnext import cli, verify
 from keras_convnext.preprocessing import load_image
 from keras_convnext.pretrained import catalog
+from keras_convnext.pretrained.classifier_rows import COCO_LOGITS
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +98,7 @@ def test_published_logits(published, network, monkeypatch, tmp_path, resized):
     normalized = (pixels / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
     with torch.no_grad():
         logits = network(torch.tensor(normalized[None], dtype=torch.float32).movedim(-1, 1))
-    monkeypatch.setitem(catalog.COCO_LOGITS, "atto.pth", tuple(logits[0, :3].tolist()))
+    monkeypatch.setitem(COCO_LOGITS, "atto.pth", tuple(logits[0, :3].tolist()))
     assert answers(verify("convnext_atto", published, tmp_path / "coco.png"))["logits"][0] is True
     Image.fromarray(load_image(image)[::-1]).save(tmp_path / "other.png")
     passed, answer = answers(verify("convnext_atto", "toy", tmp_path / "other.png"))["logits"]

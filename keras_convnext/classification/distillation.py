@@ -12,7 +12,7 @@ import tensorflow as tf
 from keras import ops
 
 from keras_convnext.classification.evaluation import returns_logits
-from keras_convnext.conversion import load_model
+from keras_convnext.loading import load_classifier
 from keras_convnext.printable import printable
 
 Combine = Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tf.Tensor]
@@ -33,7 +33,7 @@ def open_teacher(teacher: str | keras.Model, size: int, classes: int) -> keras.M
     if isinstance(teacher, str):
         name, _, tag = teacher.partition("/")
         is_file = Path(teacher).is_file() or not tag
-        teacher_model = load_model(teacher) if is_file else load_model(tag, name)
+        teacher_model = load_classifier(teacher) if is_file else load_classifier(tag, name)
     else:
         teacher_model = teacher
     taken, returned = teacher_model.input_shape, teacher_model.output_shape

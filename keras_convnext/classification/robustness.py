@@ -27,7 +27,7 @@ from keras_convnext.classification.suite_data import Opened, Release, listed, op
 from keras_convnext.classification.suites import SUITES, WNIDS, Suite
 from keras_convnext.data.errors import DataError
 from keras_convnext.data.images import evaluation_image, whole_image
-from keras_convnext.pretrained.catalog import Checkpoint
+from keras_convnext.pretrained.catalog_row import Checkpoint
 
 # Called with the name of a set and part, and the numbers of images done and in total.
 Progress = Callable[[str, int, int], None]

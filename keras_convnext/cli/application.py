@@ -14,7 +14,7 @@ from keras_convnext.cli.failures import EXIT_CODES, report
 from keras_convnext.cli.noise import library_output
 from keras_convnext.cli.terminal import CLOSED_PIPE, write
 from keras_convnext.cli.versions import versions
-from keras_convnext.pretrained.catalog import TAGS
+from keras_convnext.pretrained.catalog import DENSE_NETWORKS, TAGS
 from keras_convnext.roadmap.steps import MODELS, find_model
 from keras_convnext.tasks import recipes
 from keras_convnext.variants import VARIANTS
@@ -104,13 +104,24 @@ def _checked_model(name: str | None) -> str | None:
     return name
 
 
+def _checked_model_of_weights(name: str | None) -> str | None:
+    return name if name in DENSE_NETWORKS else _checked_model(name)
+
+
 def _checked_model_to_train(name: str) -> str | None:
     return name if find_model(name) else _checked_model(name)
 
 
 _NETWORK = {"callback": _checked_model, "autocompletion": _named(list(VARIANTS))}
+_NETWORK_OF_WEIGHTS = {
+    "callback": _checked_model_of_weights,
+    "autocompletion": _named([*VARIANTS, *DENSE_NETWORKS]),
+}
 DATA_HELP = "Folder with a subfolder per class, CSV table, shards, or a TensorFlow Datasets name."
 Network = Annotated[str, typer.Argument(help="Name of the network, see `list`.", **_NETWORK)]
+NetworkOfWeights = Annotated[
+    str, typer.Argument(help="Name of the network, see `list --weights`.", **_NETWORK_OF_WEIGHTS)
+]
 TagNames = Annotated[
     list[str] | None,
     typer.Argument(
@@ -133,9 +144,9 @@ Model = Annotated[
     str | None,
     typer.Option(
         "--model",
-        help="Name of the network, see `list`. Only needed for published weights.",
+        help="Name of the network, see `list --weights`. Only needed for published weights.",
         show_default="detected from the file",
-        **_NETWORK,
+        **_NETWORK_OF_WEIGHTS,
     ),
 ]
 WEIGHTS_HELP = "Weights file or folder, or the name of published weights, see `list --weights`."

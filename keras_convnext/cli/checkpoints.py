@@ -69,7 +69,8 @@ def _facts(identity: "Identity") -> dict[str, object]:
     network, found = identity.variant._asdict(), identity._asdict()
     del found["variant"], network["stddev"], network["size"]  # not properties of the file
     network["layer_scale"] = network["layer_scale"] is not None
-    return {"model": network.pop("name"), **network, **found}
+    del network["name"]
+    return {"model": identity.name, **network, **found}
 
 
 def _formatted(value: object) -> str:
@@ -111,9 +112,8 @@ def convert_weights(
 ) -> None:
     """Convert weights between Keras, PyTorch, timm and other layouts."""
     import_backend()
-    from keras_convnext.conversion import convert
+    from keras_convnext.conversion import convert, keys
     from keras_convnext.pretrained.rewriting import default_layout
-    from keras_convnext.pretrained.writing import checkpoint_keys
 
     converted = convert(
         source, target, model, layout, top, dtype,
@@ -122,9 +122,7 @@ def convert_weights(
     layout = layout or default_layout(target)
     rows = [
         (f"{layer}/{variable}", " x ".join(map(str, shape)), key)
-        for (layer, variable), (key, shape) in (
-            checkpoint_keys(converted, layout).items() if names else ()
-        )
+        for (layer, variable), (key, shape) in (keys(converted, layout).items() if names else ())
     ]
     if as_json:
         write_json({
@@ -185,4 +183,4 @@ def _model_of(weights: Path, chosen: Reading) -> str:
             "File not found. For published weights, name the network with --model. "
             f"Received: {weights}"
         )
-    return identify(weights, **chosen).variant.name
+    return identify(weights, **chosen).name

@@ -28,7 +28,7 @@ from keras_convnext.tasks import task_of_file
 if TYPE_CHECKING:
     import keras
 
-    from keras_convnext.pretrained.catalog import Checkpoint
+    from keras_convnext.pretrained.catalog_row import Checkpoint
 
 _MOST_SHOWN = 5  # classes in a message
 

@@ -47,7 +47,7 @@ def load_network(weights: str, model: str | None, shape: Shape, reading: Reading
 
 def file_of(weights: str, model: str | None) -> Path:
     """Returns the path of the weights."""
-    from keras_convnext.conversion import checkpoint_file
+    from keras_convnext.loading import checkpoint_file
 
     return Path(weights) if os.path.exists(weights) else checkpoint_file(weights, model)
 

@@ -12,7 +12,7 @@ from keras_convnext.pretrained.catalog import list_weights
 from keras_convnext.pretrained.robustness import COLUMNS, published_robustness
 from keras_convnext.variants import VARIANTS
 
-_NUMBERS_OF_WEIGHTS = ("px", "classes", "MB", "top-1", "top-5")
+_NUMBERS_OF_WEIGHTS = ("px", "classes", "MB", "top-1", "top-5", "mIoU", "mIoU ms")
 _NUMBERS_OF_NETWORKS = ("parameters", "GMACs")
 _NUMBERS_OF_ROBUSTNESS = ("px", *COLUMNS.values())
 _NUMBERS = (*_NUMBERS_OF_WEIGHTS, *_NUMBERS_OF_NETWORKS, *_NUMBERS_OF_ROBUSTNESS)
@@ -52,17 +52,24 @@ def list_variants(
     if as_json:
         write_json(rows)
         return
-    headings = list(rows[0])
-    cells = [[_cell(name, value) for name, value in row.items()] for row in rows]
-    if robustness:
-        cells = [[_figure(row, name) for name in headings] for row in rows]
-    if markdown:
-        write_markdown(headings, cells, _NUMBERS)
-    elif shows_weights:
-        kept = len(headings) - ("url" in headings)
-        write_table(headings[:kept], [row[:kept] for row in cells], _NUMBERS_OF_WEIGHTS)
-    else:
-        write_table(headings, cells, _NUMBERS)
+    for number, (headings, alike) in enumerate(_tables(rows)):
+        write(*[""] * bool(number))
+        cells = [[_cell(name, row[name]) for name in headings] for row in alike]
+        if robustness:
+            cells = [[_figure(row, name) for name in headings] for row in alike]
+        if markdown:
+            write_markdown(headings, cells, _NUMBERS)
+        else:
+            kept = len(headings) - ("url" in headings)
+            write_table(headings[:kept], [row[:kept] for row in cells], _NUMBERS)
+
+
+def _tables(rows: list[dict[str, object]]) -> list[tuple[list[str], list[dict[str, object]]]]:
+    """Groups rows with the same columns: classifiers and dense networks have other figures."""
+    tables: dict[tuple[str, ...], list[dict[str, object]]] = {}
+    for row in rows:
+        tables.setdefault(tuple(row), []).append(row)
+    return [(list(headings), alike) for headings, alike in tables.items()]
 
 
 def _robustness() -> list[dict[str, object]]:
@@ -81,7 +88,8 @@ def _published(copies: bool, as_json: bool) -> list[dict[str, object]]:
     for row in list_weights(copies=copies):
         rows.append({
             "model": row.model, "weights": row.tag, "px": row.size, "classes": row.classes,
-            "MB": round(row.expected_bytes / 1e6), "top-1": row.top1, "top-5": row.top5,
+            "MB": round(row.expected_bytes / 1e6),
+            **dict(row.figures or (("top-1", row.top1), ("top-5", row.top5))),
         })  # fmt: skip
         if copies or as_json:
             rows[-1] |= {"license": row.license.name}

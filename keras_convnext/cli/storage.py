@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from keras_convnext.cli.application import Json, Network, TagNames, command
+from keras_convnext.cli.application import Json, NetworkOfWeights, TagNames, command
 from keras_convnext.cli.loading import show_downloads
 from keras_convnext.cli.terminal import note, track, write, write_json, write_table
 from keras_convnext.pretrained.catalog import find, list_weights
@@ -18,7 +18,7 @@ cache = typer.Typer(
 
 
 def download(
-    model: Network,
+    model: NetworkOfWeights,
     weights: TagNames = None,
     sha256: Annotated[
         str | None,
@@ -107,7 +107,7 @@ def verify_files(as_json: Json = False) -> None:
 
     Only published files have a checksum. The exit code is 1 if a file is damaged.
     """
-    from keras_convnext.pretrained.checkpoint import check_numbers
+    from keras_convnext.pretrained.checks import check_numbers
     from keras_convnext.pretrained.digests import check_digest
 
     files = [file for file in cached_files() if file.kind in ("published", "port")]

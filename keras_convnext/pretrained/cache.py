@@ -5,12 +5,20 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from keras_convnext.pretrained.catalog import Checkpoint, find, list_weights
+from keras_convnext.pretrained.catalog import DENSE_NETWORKS, find, list_weights
+from keras_convnext.pretrained.catalog_row import Checkpoint
 from keras_convnext.pretrained.digests import check_digest, pinned, recorded
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.folder import PORT, cache_folder, port_of
 from keras_convnext.pretrained.notices import warn_user
-from keras_convnext.pretrained.published import check, locked, obtained, present, usable_cache
+from keras_convnext.pretrained.published import (
+    check,
+    locked,
+    obtained,
+    present,
+    published_file,
+    usable_cache,
+)
 from keras_convnext.pretrained.rewriting import rewrite_checkpoint
 from keras_convnext.shipped import shipped
 from keras_convnext.variants import VARIANTS
@@ -100,7 +108,7 @@ def download_weights(model: str, weights: str | None = None, sha256: str | None 
     ```
 
     Args:
-        model: str. The network, such as "convnext_tiny".
+        model: str. The network, such as "convnext_tiny" or "upernet_convnext_tiny".
         weights: str or None. The name of published weights, as `list_weights` has them. Defaults to
             None, those that the network's builder loads by default.
         sha256: str or None. The SHA-256 that the published file must have, in hexadecimal digits.
@@ -116,13 +124,23 @@ def download_weights(model: str, weights: str | None = None, sha256: str | None 
             SHA-256.
         DownloadError: If the weights cannot be downloaded; the message says what to do.
     """
-    if model not in VARIANTS:
-        raise ValueError(f"model is one of {', '.join(VARIANTS)}. Received: model={model!r}")
+    if model not in (*VARIANTS, *DENSE_NETWORKS):
+        raise ValueError(
+            f"model is one of {', '.join((*VARIANTS, *DENSE_NETWORKS))}. Received: model={model!r}"
+        )
     copies: Sequence[Checkpoint] = find(model, weights or list_weights(model)[0].tag)
     if sha256 is not None:
         copies = pinned(copies, sha256)
         _check_pinned(copies, sha256.lower())
-    return ported_weights(copies)
+    return model_file(copies)
+
+
+def model_file(copies: Sequence[Checkpoint]) -> Path:
+    """Returns the file that a model loads: ported, or as published for dense networks.
+
+    Args and errors are those of `ported_weights`.
+    """
+    return published_file(copies)[1] if copies[0].head else ported_weights(copies)
 
 
 @usable_cache()

@@ -122,26 +122,6 @@ def open_checkpoint(
         raise CheckpointError(f"{error} (file: {path})") from error
 
 
-def check_numbers(
-    path: str | Path,
-    entry: str | None = None,
-    prefix: str | None = None,
-    ignore: str | Iterable[str] = (),
-) -> None:
-    """Verifies all tensors of a checkpoint; the arguments are those of `open_checkpoint`.
-
-    Raises:
-        CheckpointError: If a checksum does not match or a value is not finite; the message names
-            the file.
-    """
-    checkpoint = open_checkpoint(path, entry, prefix, ignore)
-    try:
-        for source in checkpoint.sources.values():
-            source.check("float32")
-    except CheckpointError as error:
-        raise CheckpointError(f"{error} (file: {path})") from error
-
-
 def chosen(
     saved: object, entries: list[Entry], entry: str | None, prefix: str | None
 ) -> OpenCheckpoint:

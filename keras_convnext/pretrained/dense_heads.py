@@ -1,10 +1,14 @@
 """Finds the heads of a segmenter in an open checkpoint, and names them in a new one."""
 
+import math
 from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import NamedTuple
 
 from keras_convnext.pretrained.checkpoint import OpenCheckpoint
 from keras_convnext.pretrained.dense_layouts import UPERNET
 from keras_convnext.pretrained.errors import CheckpointError
+from keras_convnext.pretrained.keras_file import SUFFIX, read_config
 from keras_convnext.pretrained.layouts import LAYOUTS, Place, Row
 from keras_convnext.pretrained.names import MAX_KEY, Form, form_of, place_of, unwrapped
 from keras_convnext.pretrained.source import Source, source_of
@@ -14,7 +18,65 @@ BACKBONE = "backbone."
 CLASSIFIER = Place("classifier", "kernel")
 MODULES = ("decode_head.", "auxiliary_head.")
 COUNTER = "num_batches_tracked"  # of PyTorch's batch norm, for an option that is not used
+HEADS = {"upernet": "segmentation"}  # by name, the task
+# Ends of the names of layers in `.keras` files, and the heads that they belong to.
+_KERAS_LAYERS = {"fpn_bottleneck_conv": "upernet"}
+_STATISTICS = ("moving_mean", "moving_variance")
 _MOST = 500  # tensors; UperNet's heads have 74
+
+
+class Heads(NamedTuple):
+    """The dense heads in a checkpoint, and the norms below them.
+
+    Args:
+        name: str. One of `HEADS`, or "" without heads.
+        sources: dict from places to tensors.
+    """
+
+    name: str = ""
+    sources: Mapping[Place, Source] = {}
+
+    @property
+    def classes(self) -> int | None:
+        """Number of classes, or None without the last layer."""
+        return self.sources[CLASSIFIER].shape[-1] if CLASSIFIER in self.sources else None
+
+    @property
+    def parameters(self) -> int:
+        """Number of trainable weights."""
+        return sum(
+            math.prod(source.shape)
+            for place, source in self.sources.items()
+            if place.variable not in _STATISTICS
+        )
+
+
+def heads_in(checkpoint: OpenCheckpoint) -> Heads:
+    """Returns the dense heads in an open checkpoint.
+
+    Raises:
+        CheckpointError: If they have unknown tensors.
+    """
+    found = segmenter_of(checkpoint)
+    return Heads("upernet", found) if found else Heads()
+
+
+def head_in_keras(path: str | Path) -> str:
+    """Returns the name of the dense head in a `.keras` file, or "" for other models and files.
+
+    Raises:
+        CheckpointError: If the file is damaged.
+    """
+    if Path(path).suffix != SUFFIX:
+        return ""
+    own = read_config(path).get("config")
+    layers = own.get("layers") if isinstance(own, dict) else None
+    for layer in layers if isinstance(layers, list) else ():
+        name = layer.get("name") if isinstance(layer, dict) else None
+        for end, head in _KERAS_LAYERS.items():
+            if isinstance(name, str) and name.endswith(end):
+                return head
+    return ""
 
 
 def segmenter_of(checkpoint: OpenCheckpoint) -> Mapping[Place, Source]:

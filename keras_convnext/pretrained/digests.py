@@ -7,7 +7,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from keras_convnext.pretrained.catalog import CATALOG, Checkpoint
+from keras_convnext.pretrained.catalog import CATALOG
+from keras_convnext.pretrained.catalog_row import Checkpoint
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.folder import cache_folder
 

@@ -5,7 +5,8 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from keras_convnext.pretrained.catalog import CATALOG, Checkpoint
+from keras_convnext.pretrained.catalog import CATALOG
+from keras_convnext.pretrained.catalog_row import Checkpoint
 from keras_convnext.printable import printable
 
 PORT = ".weights.h5"  # appended to the stem of a published file

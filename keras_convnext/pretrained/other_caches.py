@@ -4,12 +4,14 @@ import os
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from keras_convnext.pretrained.catalog import Checkpoint
+from keras_convnext.pretrained.catalog_row import Checkpoint
 
 
 def in_other_cache(copy: Checkpoint) -> Path | None:
     """Returns where a published file is in the cache of another package, if it is there."""
-    if copy.source != "huggingface":  # timm and OpenMMLab let torch.hub download theirs
+    if not copy.url.startswith(
+        "https://huggingface.co/"
+    ):  # timm and OpenMMLab let torch.hub download theirs
         path = _folder("TORCH_HOME", "torch") / "hub" / "checkpoints" / copy.file
         return path if path.is_file() else None
     owner, repository, *_, name = urlsplit(copy.url).path.strip("/").split("/")

@@ -16,13 +16,13 @@ from urllib.parse import urlsplit
 
 from filelock import BaseFileLock, FileLock, Timeout
 
-from keras_convnext.pretrained.catalog import COCO_LOGITS, Checkpoint
-from keras_convnext.pretrained.checkpoint import check_numbers
+from keras_convnext.pretrained.catalog_row import Checkpoint
+from keras_convnext.pretrained.checks import check_network, check_numbers
+from keras_convnext.pretrained.classifier_rows import COCO_LOGITS
 from keras_convnext.pretrained.digests import check_digest, record, recorded
 from keras_convnext.pretrained.download import NotWritten, download
 from keras_convnext.pretrained.errors import CheckpointError, DownloadError
 from keras_convnext.pretrained.folder import cache_folder
-from keras_convnext.pretrained.identify import check_network
 from keras_convnext.pretrained.notices import warn_user
 from keras_convnext.pretrained.other_caches import in_other_cache
 from keras_convnext.pretrained.servers import address_of, addresses, is_offline
@@ -205,7 +205,7 @@ def check(copy: Checkpoint, path: Path) -> None:
         CheckpointError: If it is not what it should be.
     """
     sha256 = check_digest(path, copy)
-    check_network(path, copy.model, copy.classes)
+    check_network(path, copy.model, copy.classes, parameters=copy.parameters)
     check_numbers(path)
     if copy.known_digest is None and not recorded(copy).sha256:
         is_partial = path.parent.name == "partial"  # and moved once it is checked

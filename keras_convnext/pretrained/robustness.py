@@ -8,7 +8,8 @@ images for the models of 384 px are warped to the square, as here.
 
 from typing import NamedTuple
 
-from keras_convnext.pretrained.catalog import Checkpoint, find
+from keras_convnext.pretrained.catalog import find
+from keras_convnext.pretrained.catalog_row import Checkpoint
 
 
 class PublishedRobustness(NamedTuple):

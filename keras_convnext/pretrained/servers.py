@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
-from keras_convnext.pretrained.catalog import Checkpoint
+from keras_convnext.pretrained.catalog_row import Checkpoint
 from keras_convnext.pretrained.errors import DownloadError
 from keras_convnext.printable import without_login
 

@@ -83,10 +83,11 @@ def checkpoint_keys(
     """
     variables = variables_of(model)
     return {
-        place: (form.key, _shape_of_theirs(tuple(variables[place].shape), form))
+        place: (form.key, shape_of_theirs(tuple(variables[place].shape), form))
         for place, form in forms_of(variables, layout, model.name).items()
     }
 
 
-def _shape_of_theirs(shape: tuple[int, ...], form: Form) -> tuple[int, ...]:
+def shape_of_theirs(shape: tuple[int, ...], form: Form) -> tuple[int, ...]:
+    """Returns the shape with which a layout stores a variable of ours."""
     return (*(shape[axis] for axis in np.argsort(form.axes)), *(1,) * form.ones)

@@ -7,6 +7,7 @@ from keras_convnext.lazy import lazy_names
 if TYPE_CHECKING:
     from keras_convnext.segmentation.builders import UperNet
     from keras_convnext.segmentation.evaluation import evaluate, predict_classes
+    from keras_convnext.segmentation.loading import load_segmenter
     from keras_convnext.segmentation.scores import Scores
     from keras_convnext.segmentation.weights import (
         load_segmenter_weights,
@@ -17,6 +18,7 @@ __all__ = [
     "Scores",
     "UperNet",
     "evaluate",
+    "load_segmenter",
     "load_segmenter_weights",
     "predict_classes",
     "save_segmenter_weights",
@@ -25,6 +27,7 @@ __all__ = [
 _NAMES = {
     "builders": ("UperNet",),
     "evaluation": ("evaluate", "predict_classes"),
+    "loading": ("load_segmenter",),
     "scores": ("Scores",),
     "weights": ("load_segmenter_weights", "save_segmenter_weights"),
 }

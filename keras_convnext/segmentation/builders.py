@@ -11,6 +11,8 @@ from keras_convnext.builders import BUILDERS
 from keras_convnext.feature_maps import ResizeLike, normalized_maps
 from keras_convnext.initializers import about_to_load
 from keras_convnext.network import at_least_float32
+from keras_convnext.pretrained.cache import model_file
+from keras_convnext.pretrained.catalog import find
 from keras_convnext.pretrained.foreign_files import missing_file
 from keras_convnext.printable import printable
 from keras_convnext.segmentation.layers import WithAuxiliary
@@ -19,6 +21,7 @@ from keras_convnext.segmentation.weights import classes_in, load_segmenter_weigh
 from keras_convnext.trunks import trunk_of
 from keras_convnext.variants import VARIANTS
 
+POOL_SCALES = (1, 2, 3, 6)
 BACKBONES = tuple(name for name, variant in VARIANTS.items() if len(variant.depths) == 4)
 
 
@@ -32,7 +35,7 @@ def UperNet(
     drop_path_rate: float = 0.0,
     include_preprocessing: bool = True,
     classifier_activation: str | Callable[[Any], Any] | None = "softmax",
-    pool_scales: Sequence[int] = (1, 2, 3, 6),
+    pool_scales: Sequence[int] = POOL_SCALES,
     channels: int = 512,
     name: str | None = None,
 ) -> keras.Model:
@@ -41,15 +44,17 @@ def UperNet(
     Example:
 
     ```python
-    model = UperNet("convnext_tiny", weights="upernet_convnext_tiny_1k_512x512.pth")
+    model = UperNet("convnext_tiny", weights="ade20k")
     probabilities = model.predict(images)  # (N, H, W, 3) in 0..255 -> (N, H, W, 150)
     ```
 
     Args:
         backbone: str or keras.Model. Name of a ConvNeXt with four stages, or such a model, whose
             layers are used, not copied.
-        weights: str, path or None. A weight file, as in `load_segmenter_weights`. Defaults to None,
-            for random weights.
+        weights: str, path or None. The name of published weights, which `list_weights` has for
+            `upernet_` followed by the name of the backbone; or a weight file, as in
+            `load_segmenter_weights`, such as that of a classifier. Defaults to None, for random
+            weights.
         classes: int or None. Number of classes. Defaults to None, for those of the file, or else
             150, those of ADE20K.
         input_shape: tuple. Height, width and channels of the images. Defaults to (None, None, 3):
@@ -71,8 +76,9 @@ def UperNet(
         A keras.Model, from images (N, H, W, 3) to an output (N, H, W, classes).
 
     Raises:
-        ValueError: If an argument is invalid.
+        ValueError: If an argument is invalid, or the backbone has no such published weights.
         CheckpointError: If the weight file is damaged or of another network.
+        DownloadError: If published weights cannot be downloaded.
         FileNotFoundError: If the weight file does not exist.
 
     References:
@@ -80,9 +86,8 @@ def UperNet(
         Liu et al., "A ConvNet for the 2020s", arXiv 2201.03545, section 4 and table 7.
     """
     _check_positive("channels", channels)
-    if weights is not None and not Path(weights).exists():
-        told = missing_file(str(weights)) or "File not found"
-        raise FileNotFoundError(f"{told}. Received: weights={printable(weights)}")
+    if weights is not None:
+        weights = _file_of(weights, backbone)
     if classes is None:
         classes = (classes_in(weights) if weights is not None else None) or 150
     _check_positive("classes", classes)
@@ -101,6 +106,17 @@ def UperNet(
     if weights is not None:
         load_segmenter_weights(model, weights)
     return model
+
+
+def _file_of(weights: str | Path, backbone: str | keras.Model) -> Path:
+    """Returns a weight file, downloading published weights if necessary."""
+    if Path(weights).exists():
+        return Path(weights)
+    if Path(weights).suffix or not isinstance(weights, str):
+        told = missing_file(str(weights)) or "File not found"
+        raise FileNotFoundError(f"{told}. Received: weights={printable(weights)}")
+    name = backbone if isinstance(backbone, str) else backbone.name
+    return model_file(find(f"upernet_{name}", weights))
 
 
 def _trunk(

@@ -4,27 +4,27 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
 from keras_convnext.pretrained.checkpoint import open_checkpoint
-from keras_convnext.pretrained.dense_heads import (
-    CLASSIFIER,
-    COUNTER,
-    segmenter_forms,
-    segmenter_of,
-)
+from keras_convnext.pretrained.dense_heads import CLASSIFIER, COUNTER, heads_in, segmenter_forms
 from keras_convnext.pretrained.dense_layouts import UPERNET
 from keras_convnext.pretrained.errors import CheckpointError
+from keras_convnext.pretrained.h5_file import SUFFIXES
+from keras_convnext.pretrained.identify import identify
+from keras_convnext.pretrained.keras_dense import dense_model
 from keras_convnext.pretrained.layouts import Place
 from keras_convnext.pretrained.model_weights import Progress, variables_of
+from keras_convnext.pretrained.names import Form
 from keras_convnext.pretrained.networks import check_same_network
 from keras_convnext.pretrained.notices import warn_user
 from keras_convnext.pretrained.rewriting import check_dtype, tensors_of, write_tensors
 from keras_convnext.pretrained.source import Source
 from keras_convnext.pretrained.trunks import listed
+from keras_convnext.pretrained.writing import shape_of_theirs
 from keras_convnext.printable import printable
 
 _VARIABLES = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
@@ -45,12 +45,21 @@ def head_variables(model: keras.Model) -> dict[Place, Any]:
 
 def classes_in(path: str | Path) -> int | None:
     """Returns the number of classes of the UperNet in a file, or None without one."""
-    heads = segmenter_of(open_checkpoint(path))
-    return heads[CLASSIFIER].shape[-1] if CLASSIFIER in heads else None
+    found = identify(path)
+    return found.classes if found.head else None
+
+
+def is_segmenter(model: keras.Model) -> bool:
+    """Whether a model was made by `UperNet`."""
+    return len(_bottlenecks(model)) == 1
+
+
+def _bottlenecks(model: keras.Model) -> list[str]:
+    return [layer.name for layer in model.layers if layer.name.endswith("fpn_bottleneck_conv")]
 
 
 def _prefix_of(model: keras.Model) -> str:
-    names = [layer.name for layer in model.layers if layer.name.endswith("fpn_bottleneck_conv")]
+    names = _bottlenecks(model)
     if len(names) != 1:
         raise ValueError(f"The model must be a UperNet. Received: {printable(model.name)}")
     return names[0].removesuffix("fpn_bottleneck_conv")
@@ -84,12 +93,11 @@ def load_segmenter_weights(
         CheckpointError: If the file is damaged or of another network. The model is then unchanged.
         FileNotFoundError: If the file does not exist.
     """
-    checkpoint = open_checkpoint(path, entry, prefix, ignore)
+    trunk, heads = _sources_in(path, entry, prefix, ignore)
     variables = variables_of(model)
-    sources = {place: each for place, each in checkpoint.sources.items() if place in variables}
+    sources = {place: each for place, each in trunk.items() if place in variables}
     try:
         check_same_network(_shapes_of(sources), _shapes_of(variables), model.name)
-        heads = segmenter_of(checkpoint)
         own = head_variables(model)
         notices = []
         if heads:
@@ -106,6 +114,38 @@ def load_segmenter_weights(
     except CheckpointError as error:
         raise CheckpointError(f"{error} (file: {path})") from error
     warn_user(notices, path)
+
+
+class _Variable(NamedTuple):
+    """A variable of another model, with the interface of `Source`."""
+
+    key: str
+    variable: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.variable.shape)
+
+    def check(self, dtype: str) -> None:
+        if not np.isfinite(self.read()).all():
+            raise CheckpointError(f"{self.key} contains NaN or infinite values")
+
+    def read(self) -> np.ndarray:
+        return keras.ops.convert_to_numpy(self.variable)
+
+
+def _sources_in(
+    path: str | Path, entry: str | None, prefix: str | None, ignore: str | Iterable[str]
+) -> tuple[Mapping[Place, Any], Mapping[Place, Any]]:
+    """Returns the tensors of the trunk and of the heads in a file, as `Source`s."""
+    if model := dense_model(path):
+        trunk, heads = (
+            {place: _Variable("/".join(place), variable) for place, variable in part.items()}
+            for part in (variables_of(model), head_variables(model))
+        )
+        return trunk, heads
+    checkpoint = open_checkpoint(path, entry, prefix, ignore)
+    return checkpoint.sources, heads_in(checkpoint).sources
 
 
 def _shapes_of(tensors: Mapping[Place, Any]) -> dict[Place, tuple[int, ...]]:
@@ -144,7 +184,7 @@ def _check(sources: Mapping[Place, Source], variables: Mapping[Place, Any]) -> N
         if source.shape != tuple(variables[place].shape):
             raise CheckpointError(
                 f"{'/'.join(place)} has the shape {tuple(variables[place].shape)} in the model. "
-                f"Received: {source.key} of shape {source.tensor.shape}"
+                f"Received: {source.key} of shape {source.shape}"
             )
 
 
@@ -169,19 +209,20 @@ def save_segmenter_weights(
 
     Raises:
         CheckpointError: If the model is quantized, or a weight is too large for `dtype`.
-        ValueError: If the layout or dtype is unknown, or the model is not a UperNet.
+        ValueError: If the layout or dtype is unknown, the model is not a UperNet, or `path` is that
+            of an HDF5 file.
         OSError: If the file cannot be written; no partial file remains.
     """
     check_dtype(dtype)
-    if layout not in UPERNET:
+    if Path(path).suffix in SUFFIXES:
         raise ValueError(
-            f"layout must be one of {', '.join(UPERNET)}. Received: layout={printable(layout)}"
+            "Segmenters are saved as .safetensors, PyTorch or, with model.save, .keras files. "
+            f"Received: path={printable(path)}"
         )
-    trunk, heads = variables_of(model), head_variables(model)
-    forms = segmenter_forms(trunk, heads, layout)
+    weights = {**variables_of(model), **head_variables(model)}
+    forms = _forms_of(model, layout)
     arrays = {
-        place: partial(keras.ops.convert_to_numpy, variable)
-        for place, variable in {**trunk, **heads}.items()
+        place: partial(keras.ops.convert_to_numpy, variable) for place, variable in weights.items()
     }
     counters = (
         (f"{form.key.rpartition('.')[0]}.{COUNTER}", np.zeros((), np.int64))
@@ -192,3 +233,26 @@ def save_segmenter_weights(
     write_tensors(
         path, chain(tensors, counters), None if layout == "transformers" else "state_dict"
     )
+
+
+def segmenter_keys(
+    model: keras.Model, layout: str = "official"
+) -> dict[Place, tuple[str, tuple[int, ...]]]:
+    """Returns the key and shape with which `save_segmenter_weights` writes each weight.
+
+    Raises:
+        ValueError: If the layout is unknown.
+    """
+    weights = {**variables_of(model), **head_variables(model)}
+    return {
+        place: (form.key, shape_of_theirs(tuple(weights[place].shape), form))
+        for place, form in _forms_of(model, layout).items()
+    }
+
+
+def _forms_of(model: keras.Model, layout: str) -> dict[Place, Form]:
+    if layout not in UPERNET:
+        raise ValueError(
+            f"layout must be one of {', '.join(UPERNET)}. Received: layout={printable(layout)}"
+        )
+    return segmenter_forms(variables_of(model), head_variables(model), layout)

@@ -32,7 +32,7 @@ PARTS = {
     "data.sources": ("open_source",),
     "initializers": ("TruncatedNormal",),
     "picture_files": ("find_images",),
-    "pretrained.catalog": ("Checkpoint", "License"),
+    "pretrained.catalog_row": ("Checkpoint", "License"),
     "pretrained.identify": ("Identity",),
     "training.devices": ("Device", "Rate"),
     "training.layout": ("Layout", "find_strategy", "layout_of", "shares"),
@@ -46,7 +46,7 @@ ELSEWHERE = {
 }  # fmt: skip
 INTERNAL = {
     "arithmetic", "call_graph", "class_list", "cli", "feature_maps", "jax_cpu", "lazy",
-    "pillow_output", "pixel_levels", "printable", "resizing", "serialization", "shipped",
+    "loading", "pillow_output", "pixel_levels", "printable", "resizing", "serialization", "shipped",
     "signature", "tasks", "tensorflow_cpu", "tensorflow_only", "trunks",
 }  # fmt: skip
 

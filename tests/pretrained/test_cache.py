@@ -17,7 +17,7 @@ import keras_convnext
 from keras_convnext import CheckpointError, DownloadError, download_weights
 from keras_convnext.pretrained import cache, catalog, download
 from keras_convnext.pretrained import published as published_module
-from keras_convnext.pretrained.catalog import Checkpoint
+from keras_convnext.pretrained.catalog_row import Checkpoint
 
 ROW = Checkpoint("convnext_atto", "toy", "official", "toy.pth", 10, 224)
 PORT = "toy.weights.h5"

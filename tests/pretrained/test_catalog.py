@@ -7,7 +7,10 @@ from typer.testing import CliRunner
 import keras_convnext
 from keras_convnext import cli, list_weights
 from keras_convnext.builders import BUILDERS
-from keras_convnext.pretrained.catalog import CATALOG, COCO_LOGITS, SOURCES, TAGS, find
+from keras_convnext.pretrained.catalog import CATALOG, TAGS, find
+from keras_convnext.pretrained.catalog_row import SOURCES
+from keras_convnext.pretrained.classifier_rows import CLASSIFIERS, COCO_LOGITS
+from keras_convnext.pretrained.segmenter_rows import SEGMENTERS
 from keras_convnext.variants import VARIANTS
 
 PAGE = Path(__file__).parents[2] / "weights" / "README.md"
@@ -18,18 +21,18 @@ def cli_run(*arguments):
 
 
 def test_it_holds_the_official_checkpoints():
-    official = {row.file for row in CATALOG if row.source == "official"}
-    without_ema = {row.file for row in CATALOG if row.tag == "imagenet_no_ema"}
+    official = {row.file for row in CLASSIFIERS if row.source == "official"}
+    without_ema = {row.file for row in CLASSIFIERS if row.tag == "imagenet_no_ema"}
     assert len(official - without_ema) == 24
     assert len(official & without_ema) == 3
-    assert {row.model for row in CATALOG if row.tag == "imagenet"} == set(VARIANTS) - {
+    assert {row.model for row in CLASSIFIERS if row.tag == "imagenet"} == set(VARIANTS) - {
         "convnext_cifar"
     }
 
 
 def test_rows_are_sound():
-    assert len({(row.model, row.tag, row.source) for row in CATALOG}) == len(CATALOG)
-    for row in CATALOG:
+    assert len({(row.model, row.tag, row.source) for row in CLASSIFIERS}) == len(CLASSIFIERS)
+    for row in CLASSIFIERS:
         assert row.model in VARIANTS
         assert row.tag in TAGS
         assert row.source in SOURCES
@@ -45,9 +48,39 @@ def test_rows_are_sound():
         first = find(row.model, row.tag)[0]
         if row.top1 and first.top1:
             assert abs(row.top1 - first.top1) < 0.1
-    files = {(row.file, row.model) for row in CATALOG}
+    files = {(row.file, row.model) for row in CLASSIFIERS}
     assert len(files) == len({file for file, _ in files})
-    assert COCO_LOGITS.keys() <= {row.file for row in CATALOG}
+    assert COCO_LOGITS.keys() <= {row.file for row in CLASSIFIERS}
+
+
+def test_segmenters():
+    """The figures are those of the READMEs of both publishers."""
+    assert len(SEGMENTERS) == 17
+    assert len({(row.model, row.tag, row.source) for row in SEGMENTERS}) == 17
+    for row in SEGMENTERS:
+        assert row.tag in TAGS
+        assert row.head == "upernet"
+        assert row.model.removeprefix("upernet_") in BUILDERS
+        assert row.model.rpartition("_")[2] in row.file
+        assert row.size == (640 if "_22k" in row.tag else 512)
+        if row.source != "transformers":
+            assert f"{row.size}x{row.size}" in row.file
+            assert 45 < dict(row.figures)["mIoU"] < dict(row.figures)["mIoU ms"] < 55
+    openmmlab, transformers = find("upernet_convnext_tiny", "ade20k_openmmlab")
+    assert openmmlab.url == (
+        "https://download.openmmlab.com/mmsegmentation/v0.5/convnext/"
+        "upernet_convnext_tiny_fp16_512x512_160k_ade20k/"
+        "upernet_convnext_tiny_fp16_512x512_160k_ade20k_20220227_124553-cad485de.pth"
+    )
+    assert openmmlab.known_digest == "sha256:cad485de"
+    assert transformers.url == (
+        "https://huggingface.co/openmmlab/upernet-convnext-tiny/resolve/main/pytorch_model.bin"
+    )
+    (official,) = find("upernet_convnext_tiny", "ade20k")
+    assert official.url == (
+        "https://dl.fbaipublicfiles.com/convnext/ade20k/upernet_convnext_tiny_1k_512x512.pth"
+    )
+    assert official.expected_bytes == 4 * 60_242_636
 
 
 def test_where_the_files_lie_and_what_is_known_of_them():
@@ -82,7 +115,9 @@ def test_listing():
     all_rows, with_copies = list_weights(), list_weights(copies=True)
     assert len({(row.model, row.tag) for row in all_rows}) == len(all_rows)
     assert with_copies == list(CATALOG)
-    assert {row.source for row in all_rows} == {"official", "timm", "huggingface", "shipped"}
+    assert {row.source for row in all_rows} == {
+        "official", "timm", "huggingface", "shipped", "official_ade20k", "mmsegmentation"
+    }  # fmt: skip
 
 
 def test_the_builders_name_the_tags_that_they_have():
@@ -97,7 +132,7 @@ def test_the_page_of_the_weights_is_the_table():
     for kind in ("--files", "--robustness"):
         printed = cli_run("list", kind, "--markdown").stdout
         tables.append([line.rstrip() for line in printed.splitlines() if line.strip()])
-    assert len(tables[0]) == 2 + len(CATALOG)
+    assert len(tables[0]) == 4 + len(CATALOG)  # with two headings
     page = PAGE.read_text().splitlines()
     assert [line for line in page if line.startswith("|")] == tables[0] + tables[1]
     for tag, meaning in TAGS.items():

@@ -12,7 +12,8 @@ from rich.console import Console
 
 from keras_convnext import DownloadError, download_weights
 from keras_convnext.pretrained import catalog, download, transfer_display
-from keras_convnext.pretrained.catalog import Checkpoint, list_weights
+from keras_convnext.pretrained.catalog import list_weights
+from keras_convnext.pretrained.catalog_row import Checkpoint
 from keras_convnext.pretrained.other_caches import in_other_cache
 from keras_convnext.pretrained.published import locked, published_file
 from keras_convnext.pretrained.servers import address_of, addresses

@@ -1,0 +1,129 @@
+"""A row of the catalog of published weights: what a file contains, where it is and its license."""
+
+import re
+from typing import NamedTuple
+
+from keras_convnext.complexity import parts
+from keras_convnext.variants import VARIANTS
+
+# URLs of each source: {file} is the file name of the row, {stem} the same without its suffix, and
+# {run} without the date and digest that OpenMMLab appends. Shipped files are in the folder `weights`
+# of the repository and of the installed package.
+SOURCES = {
+    "official":        "https://dl.fbaipublicfiles.com/convnext/{file}",
+    "official_ade20k": "https://dl.fbaipublicfiles.com/convnext/ade20k/{file}",
+    "openmmlab":       "https://download.openmmlab.com/mmclassification/v0/convnext/{file}",
+    "mmsegmentation":  "https://download.openmmlab.com/mmsegmentation/v0.5/convnext/{run}/{file}",
+    "timm":            "https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-rsb-weights/{file}",
+    "huggingface":     "https://huggingface.co/timm/{stem}/resolve/main/model.safetensors",
+    "transformers":    "https://huggingface.co/openmmlab/{stem}/resolve/main/pytorch_model.bin",
+    "shipped":         "{tag}/{file}",
+}  # fmt: skip
+
+
+class License(NamedTuple):
+    """The license of a published file.
+
+    Args:
+        name: str. SPDX identifier, if it has one.
+        url: str. Address of its text.
+        is_open: bool. Whether it is a common open-source license. If not, read it before use.
+            Defaults to True.
+    """
+
+    name: str
+    url: str
+    is_open: bool = True
+
+
+_MIT = License("MIT", "https://opensource.org/license/mit")
+_APACHE = License("Apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0")
+
+# By tag, for any source, or else by source. They are stated in the LICENSE of
+# facebookresearch/ConvNeXt, of open-mmlab/mmpretrain and of open-mmlab/mmsegmentation, in
+# timm/models/convnext.py for timm's own weights, its copies and DINOv3, and on the pages of
+# huggingface.co/openmmlab.
+LICENSES = {
+    "dinov3":          License("DINOv3 License", "https://ai.meta.com/resources/models-and-libraries/dinov3-license/", is_open=False),
+    "official":        _MIT,
+    "official_ade20k": _MIT,
+    "openmmlab":       _APACHE,
+    "mmsegmentation":  _APACHE,
+    "timm":            _APACHE,
+    "huggingface":     _APACHE,
+    "transformers":    _MIT,
+    "shipped":         _MIT,
+}  # fmt: skip
+
+
+class Checkpoint(NamedTuple):
+    """A published weight file.
+
+    Args:
+        model: str. Name of the network, as in `keras-convnext list`; for a dense network, its head
+            and its backbone, such as "upernet_convnext_tiny".
+        tag: str. The value of `weights=` that selects it, one of `TAGS`.
+        source: str. The publisher, one of `SOURCES`.
+        file: str. File name, on the server and in the cache.
+        classes: int or None. Number of classes, or None without a classifier.
+        size: int. Side of the images in the last training stage, in pixels.
+        top1: float or None. Top-1 accuracy, in percent.
+        top5: float or None. Top-5 accuracy, in percent.
+        bytes: int or None. File size in bytes, if known.
+        digest: str or None. "sha256:" or "sha384:" followed by the hexadecimal digest or its first
+            digits, if known.
+        least_probability: float or None. If the most probable class is less probable than this, the
+            picture shows none of the classes. None if not measured.
+        head: str. Name of the head of a dense network, or "" for a classifier.
+        parameters: int or None. Number of parameters of a dense network.
+        figures: tuple of pairs of str and float or None. Published figures of a dense network, in
+            percent.
+    """
+
+    model: str
+    tag: str
+    source: str
+    file: str
+    classes: int | None
+    size: int
+    top1: float | None = None
+    top5: float | None = None
+    bytes: int | None = None
+    digest: str | None = None
+    least_probability: float | None = None
+    head: str = ""
+    parameters: int | None = None
+    figures: tuple[tuple[str, float | None], ...] = ()
+
+    @property
+    def stem(self) -> str:
+        """The file name without its suffix."""
+        return self.file.rpartition(".")[0]
+
+    @property
+    def url(self) -> str:
+        """The download URL; for a shipped file, its path inside `weights`."""
+        run = re.sub(r"_[0-9]{8}_[0-9]{6}-[0-9a-f]{8}$", "", self.stem)
+        return SOURCES[self.source].format(file=self.file, stem=self.stem, run=run, tag=self.tag)
+
+    @property
+    def license(self) -> License:
+        """The license under which it was published."""
+        return LICENSES.get(self.tag) or LICENSES[self.source]
+
+    @property
+    def expected_bytes(self) -> int:
+        """File size in bytes; if unknown, an estimate of four bytes per weight."""
+        if self.bytes is not None:
+            return self.bytes
+        if self.parameters is not None:
+            return 4 * self.parameters
+        return 4 * sum(
+            part.parameters for part in parts(VARIANTS[self.model], classes=self.classes or 0)
+        )
+
+    @property
+    def known_digest(self) -> str | None:
+        """The digest, or its first eight digits if OpenMMLab or timm put them in the file name."""
+        in_name = re.search(r"-([0-9a-f]{8})\.pth$", self.file)
+        return self.digest or (in_name and f"sha256:{in_name[1]}")
