@@ -8,7 +8,7 @@ import keras
 
 from keras_convnext.loading import dtype_policy, is_local, load_classifier
 from keras_convnext.pretrained.catalog import find, list_weights
-from keras_convnext.pretrained.identify import identify
+from keras_convnext.pretrained.identify import head_of_file
 from keras_convnext.pretrained.keras_file import SUFFIX as KERAS_SUFFIX
 from keras_convnext.pretrained.layouts import Place
 from keras_convnext.pretrained.model_weights import Progress
@@ -93,7 +93,7 @@ def _head_of(
         return find(model, str(source))[0].head if str(source) in tags else ""
     if source.suffix == KERAS_SUFFIX:
         return ""  # the model in it is loaded as it is
-    return identify(source, entry, prefix, ignore).head
+    return head_of_file(source, entry, prefix, ignore)
 
 
 def save(

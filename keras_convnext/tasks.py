@@ -10,12 +10,16 @@ from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.training.recipe import RecipeFamily
 from keras_convnext.training.settings import unknown
 
-TASKS = ("classification",)  # packages with the same public names
+TASKS = ("classification", "segmentation")  # packages with the same public names
 
 
 def recipes() -> Mapping[str, RecipeFamily[Any]]:
     """Returns the recipes of all tasks by name."""
-    return {name: family for task in map(_package, TASKS) for name, family in task.RECIPES.items()}
+    return {
+        name: family
+        for task in map(_package, TASKS)
+        for name, family in getattr(task, "RECIPES", {}).items()
+    }
 
 
 def task_of_recipe(name: str) -> ModuleType:
@@ -30,15 +34,23 @@ def task_of_recipe(name: str) -> ModuleType:
     raise unknown("recipe", name, recipes())
 
 
-def task_of_file(path: Path) -> ModuleType:
-    """Returns the package of the task of a weight file: classification, unless it records another.
+def task_of_file(path: Path, **reading: Any) -> ModuleType:
+    """Returns the package of the task of a weight file.
+
+    It is the one that the file records, or else that of its dense head, or else classification.
+
+    Args:
+        path: path.
+        **reading: `entry`, `prefix` and `ignore`, as in `identify`.
 
     Raises:
-        CheckpointError: If the file is for a task that this version does not have.
+        CheckpointError: If the file is damaged, or for a task that this version does not have.
     """
-    from keras_convnext.pretrained.record import read_record  # which imports h5py
+    from keras_convnext.pretrained.dense_heads import HEADS  # which imports h5py
+    from keras_convnext.pretrained.identify import head_of_file
+    from keras_convnext.pretrained.record import read_record
 
-    name = read_record(path).task or TASKS[0]
+    name = read_record(path).task or HEADS.get(head_of_file(path, **reading)) or TASKS[0]
     if name not in TASKS:
         raise CheckpointError(
             f"This file is for the task {name!r}, which this version does not have. Upgrade "

@@ -28,8 +28,10 @@ from keras_convnext.cli.application import (
     shape_of,
 )
 from keras_convnext.cli.loading import file_of, import_backend, load_classifier
+from keras_convnext.cli.segmenting import segment
 from keras_convnext.cli.terminal import note, track, write, write_json
 from keras_convnext.pretrained.catalog import list_weights
+from keras_convnext.tasks import task_of_file
 
 if TYPE_CHECKING:
     import keras
@@ -74,10 +76,17 @@ def predict(
             callback=checked_picture, help="Draw the images with their classes to this file."
         ),
     ] = None,
+    masks: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="With a segmenter: write the class of each pixel to PNG files in this folder.",
+        ),
+    ] = None,
 ) -> None:
-    """Classify images.
+    """Classify images, or segment them if the weights are those of a segmenter.
 
-    The exit code is 1 if an image is unreadable; the others are classified.
+    The exit code is 1 if an image is unreadable; the others are predicted.
     """
     with _files(images) as (files, standard_input):
         import_backend()
@@ -85,7 +94,20 @@ def predict(
         from keras_convnext.picture_files import find_images
 
         paths = find_images(files)
-        chosen = chosen_network(model, weights, size, reading(entry, prefix, ignore))
+        selected = reading(entry, prefix, ignore)
+        file = file_of(weights, model) if weights is not None else None
+        if weights and file and task_of_file(file, **selected).__name__.endswith("segmentation"):
+            is_whole = segment(
+                paths, weights, model, file, selected,
+                shown=lambda path: Path(STANDARD_INPUT) if path == standard_input else path,
+                as_json=as_json, picture=picture, masks=masks, most=MOST_IN_PICTURE,
+            )  # fmt: skip
+            if not is_whole:
+                raise typer.Exit(1)
+            return
+        if masks is not None:
+            raise typer.BadParameter("needs the weights of a segmenter", param_hint="--masks")
+        chosen = chosen_network(model, weights, size, selected)
         found = track(
             predict_files(
                 chosen.network, paths, top, batch_size, chosen.names, chosen.least_probability

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from keras_convnext.pretrained.checkpoint import OpenCheckpoint, open_checkpoint
 from keras_convnext.pretrained.dense_heads import COUNTER, HEADS, head_in_keras, heads_in
+from keras_convnext.pretrained.keras_file import SUFFIX
 from keras_convnext.pretrained.layouts import STEM_KERNEL
 from keras_convnext.pretrained.networks import parameters_of
 from keras_convnext.pretrained.record import read_record
@@ -95,6 +96,21 @@ def identify(
         class_names=record.classes,
         preprocessing=record.preprocessing,
     )
+
+
+def head_of_file(
+    path: str | Path,
+    entry: str | None = None,
+    prefix: str | None = None,
+    ignore: str | Iterable[str] = (),
+) -> str:
+    """Returns the name of the dense head in a weight file, or "" for other networks.
+
+    Args and errors are those of `identify`, except that a `.keras` file may contain any model.
+    """
+    if Path(path).suffix == SUFFIX:
+        return head_in_keras(path)
+    return identify(path, entry, prefix, ignore).head
 
 
 def identity_of(checkpoint: OpenCheckpoint) -> Identity:

@@ -8,6 +8,13 @@ if TYPE_CHECKING:
     from keras_convnext.segmentation.builders import UperNet
     from keras_convnext.segmentation.evaluation import evaluate, predict_classes
     from keras_convnext.segmentation.loading import load_segmenter
+    from keras_convnext.segmentation.prediction import (
+        Area,
+        Segmented,
+        Windows,
+        draw_segmentation,
+        predict_files,
+    )
     from keras_convnext.segmentation.scores import Scores
     from keras_convnext.segmentation.weights import (
         load_segmenter_weights,
@@ -15,12 +22,17 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "Area",
     "Scores",
+    "Segmented",
     "UperNet",
+    "Windows",
+    "draw_segmentation",
     "evaluate",
     "load_segmenter",
     "load_segmenter_weights",
     "predict_classes",
+    "predict_files",
     "save_segmenter_weights",
 ]
 
@@ -28,6 +40,7 @@ _NAMES = {
     "builders": ("UperNet",),
     "evaluation": ("evaluate", "predict_classes"),
     "loading": ("load_segmenter",),
+    "prediction": ("Area", "Segmented", "Windows", "draw_segmentation", "predict_files"),
     "scores": ("Scores",),
     "weights": ("load_segmenter_weights", "save_segmenter_weights"),
 }

@@ -7,14 +7,14 @@ import keras
 import numpy as np
 
 from keras_convnext.segmentation.scores import IGNORED, Counts, Scores, count, scores_of
-from keras_convnext.segmentation.windows import class_map, mean_logits, resized
+from keras_convnext.segmentation.windows import Predict, class_map, mean_logits, resized
 
 # Of the networks for 512 px: longest and shortest side of the scaled image, window and stride.
 SCALE, CROP, STRIDE = (2048, 512), 512, 341
 
 
 def predict_classes(
-    model: keras.Model,
+    model: keras.Model | Predict,
     image: np.ndarray,
     *,
     scale: tuple[int, int] | None = None,
@@ -33,9 +33,9 @@ def predict_classes(
     ```
 
     Args:
-        model: keras.Model. From pixels (N, H, W, 3) in 0..255 to logits (N, H, W, classes), such as
-            `UperNet(..., classifier_activation=None)`. If it returns probabilities, these are
-            averaged instead, which is not the published rule.
+        model: keras.Model, or function of an array. From pixels (N, H, W, 3) in 0..255 to logits
+            (N, H, W, classes), or a model with a last activation, which is left out. For several
+            images pass `with_logits(model)`, which does that once.
         image: array (H, W, 3). RGB pixels in 0..255.
         scale: tuple of int or None. The image is resized, with its aspect ratio, to be as large as
             possible with a longer side of at most `max(scale)` and a shorter side of at most
@@ -60,7 +60,8 @@ def predict_classes(
     size = image.shape[:2]
     if scale is not None:
         image = resized(image, scaled_size(size, scale))
-    bands = mean_logits(image, partial(_logits, model), crop, stride)
+    predict = with_logits(model) if isinstance(model, keras.Model) else model
+    bands = mean_logits(image, predict, crop, stride)
     return class_map(bands, image.shape[0], (size[0], size[1]))
 
 
@@ -69,6 +70,18 @@ def scaled_size(size: tuple[int, ...], scale: tuple[int, int]) -> tuple[int, int
     factor = min(max(scale) / max(size), min(scale) / min(size))
     height, width = (int(side * factor + 0.5) for side in size)
     return height, width
+
+
+def with_logits(model: keras.Model) -> Predict:
+    """Returns a function from pixels (N, h, w, 3) to the logits of a segmenter.
+
+    Args:
+        model: keras.Model. Its last layer may be an activation, which is left out.
+    """
+    last = model.layers[-1]
+    if isinstance(last, keras.layers.Activation | keras.layers.Softmax):
+        model = keras.Model(model.input, last.input, name=model.name)
+    return partial(_logits, model)
 
 
 def _logits(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
@@ -88,7 +101,7 @@ def evaluate(
     """Measures the mean intersection over union of a segmenter, at a single scale.
 
     Args:
-        model: keras.Model. As in `predict_classes`.
+        model: keras.Model. As in `predict_classes`, not a function.
         examples: iterable of pairs of arrays. Each image (H, W, 3) in 0..255 and its labels (H, W).
         scale: tuple of int or None. As in `predict_classes`. Defaults to (2048, 512).
         crop: int. As in `predict_classes`.
@@ -103,9 +116,9 @@ def evaluate(
         ValueError: If a label is out of range, sizes differ, or nothing is labeled.
     """
     classes = model.output_shape[-1]
-    counts = Counts.none(classes)
+    counts, predict = Counts.none(classes), with_logits(model)
     for number, (image, labels) in enumerate(examples, 1):
-        found = predict_classes(model, image, scale=scale, crop=crop, stride=stride)
+        found = predict_classes(predict, image, scale=scale, crop=crop, stride=stride)
         counts += count(found, labels, classes, ignored)
         if progress is not None:
             progress(number)

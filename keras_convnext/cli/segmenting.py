@@ -1,0 +1,135 @@
+"""What `predict` does with a segmenter."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from keras_convnext.cli.application import Reading
+from keras_convnext.cli.loading import load_network
+from keras_convnext.cli.terminal import note, track, write, write_json
+from keras_convnext.pretrained.catalog import CATALOG
+
+if TYPE_CHECKING:
+    from keras_convnext.segmentation.prediction import Segmented, Windows
+
+
+def segment(
+    paths: Sequence[Path],
+    weights: str,
+    model: str | None,
+    file: Path,
+    reading: Reading,
+    shown: Callable[[Path], Path],
+    as_json: bool,
+    picture: Path | None,
+    masks: Path | None,
+    most: int,
+) -> bool:
+    """Segments files, and writes what was asked for.
+
+    Args:
+        paths: sequence of path.
+        weights: str. The option --weights.
+        model: str or None. The option --model.
+        file: path. The file of the weights.
+        reading: Reading. The options that select weights in a file.
+        shown: function. Returns the path to show for a file.
+        as_json: bool. Whether to print JSON.
+        picture: path or None. Where to draw the first files.
+        masks: path or None. Folder for the class maps.
+        most: int. Number of files in the picture, at most.
+
+    Returns:
+        Whether all files could be read.
+    """
+    from keras_convnext.pretrained.record import read_record, recorded_names
+    from keras_convnext.segmentation.colors import colors_of_classes
+    from keras_convnext.segmentation.prediction import (
+        class_map_image,
+        draw_segmentations,
+        predict_files,
+    )
+
+    network = load_network(weights, model, {}, reading)
+    classes = network.output_shape[-1]
+    recorded = read_record(file).preprocessing.get("colors") or ()
+    colors = colors_of_classes(classes, recorded)
+    targets = _targets(paths, masks) if masks else {}
+    kept: list[Segmented] = []
+    results: list[dict[str, object]] = []
+    is_whole = True
+    found = predict_files(network, paths, recorded_names(file), windows_of_file(file))
+    for each in track(found, "Segmenting", "images", len(paths)):
+        path = shown(each.path)
+        is_whole &= each.error is None
+        if as_json:
+            results.append(_as_json(each, path))
+        elif each.areas:
+            _write(each, path)
+        if each.error:
+            note(each.error.replace(str(each.path), str(path)), "red")
+        elif each.notice:
+            note(f"{path}: {each.notice}")
+        if each.classes is not None and masks:
+            masks.mkdir(parents=True, exist_ok=True)
+            class_map_image(each.classes, colors).save(targets[each.path])
+        if picture and len(kept) < most:
+            kept.append(each)
+    if as_json:
+        write_json(results)
+    if masks:
+        note(f"Wrote {len(targets):,} class maps to {masks}")
+    if picture and any(each.classes is not None for each in kept):
+        draw_segmentations(kept, picture, colors)
+        more = f" (the first {most})" if len(paths) > most else ""
+        note(f"Wrote {picture}{more}")
+    return is_whole
+
+
+def windows_of_file(file: Path) -> "Windows":
+    """Returns how a segmenter scales and cuts images, as its file records or as published."""
+    from keras_convnext.pretrained.record import read_record
+    from keras_convnext.segmentation.prediction import windows_for, windows_of
+
+    for row in CATALOG:
+        if row.file == file.name and row.head:
+            return windows_for(row.size)
+    return windows_of(read_record(file).preprocessing)
+
+
+def _targets(paths: Sequence[Path], folder: Path) -> dict[Path, Path]:
+    """Returns the path of each class map.
+
+    Raises:
+        typer.BadParameter: If two files have the same name, or a map would replace a file.
+    """
+    targets = {path: folder / f"{path.stem}.png" for path in paths}
+    seen: dict[Path, Path] = {}
+    for path, target in targets.items():
+        if target in seen:
+            raise typer.BadParameter(
+                f"{seen[target]} and {path} have the same name. Segment them separately",
+                param_hint="--masks",
+            )
+        if target.exists():
+            raise typer.BadParameter(f"{target} exists. Name a new folder", param_hint="--masks")
+        seen[target] = path
+    return targets
+
+
+def _write(found: "Segmented", path: Path) -> None:
+    write(str(path), *(f"{area.share:6.1%}  {area.name}" for area in found.areas))
+
+
+def _as_json(found: "Segmented", path: Path) -> dict[str, object]:
+    height, width = (None, None) if found.classes is None else found.classes.shape
+    return {
+        "file": str(path),
+        "error": found.error,
+        "notice": found.notice,
+        "height": height,
+        "width": width,
+        "areas": [area._asdict() for area in found.areas],
+    }
