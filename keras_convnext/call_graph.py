@@ -116,7 +116,8 @@ class Graph(NamedTuple):
 def graph_of(model: keras.Model) -> Graph:
     """Returns the graph of a model and its nested models, as executed at inference.
 
-    Layers that return their input at inference, such as dropout and augmentation, are omitted.
+    Layers that return their input at inference, such as dropout and augmentation, are omitted, and
+    so are heads that are only trained.
 
     Args:
         model: keras.Model. Functional or `Sequential`, built.
@@ -134,14 +135,24 @@ def graph_of(model: keras.Model) -> Graph:
     steps: list[Step] = []
     inputs = tuple(Tensor(x.shape, x.dtype) for x in functional.inputs)
     outputs = _enter(functional, model.name, list(inputs), steps)
-    return Graph(model.name, inputs, tuple(outputs), tuple(steps))
+    return Graph(model.name, inputs, tuple(outputs), tuple(_needed(steps, outputs)))
+
+
+def _needed(steps: list[Step], outputs: list[Tensor]) -> list[Step]:
+    """Returns the steps that lead to the outputs: not those of heads that are only trained."""
+    needed, found = set(outputs), []
+    for step in reversed(steps):
+        if needed.intersection(step.outputs):
+            needed.update(step.inputs)
+            found.append(step)
+    return found[::-1]
 
 
 def logits_of(graph: Graph) -> Graph:
-    """Returns the graph of a classifier without its last activation.
+    """Returns the graph of a classifier or a segmenter without its last activation.
 
     Args:
-        graph: Graph. With one output, of shape (N, classes).
+        graph: Graph. With one output, of shape (N, classes) or (N, H, W, classes).
 
     Returns:
         Graph with the logits as its output, of the same shape.
@@ -160,9 +171,9 @@ def logits_of(graph: Graph) -> Graph:
             f"{printable(names)}"
         )
     (output,) = graph.outputs
-    if len(output.shape) != 2:
+    if len(output.shape) not in (2, 4):
         raise ValueError(
-            "The output of a classifier must be (N, classes). "
+            "A classifier must return (N, classes), and a segmenter (N, H, W, classes). "
             f"Received: {printable(graph.name)} with an output of shape {output.shape}"
         )
     last = graph.made_by(output)
@@ -239,7 +250,9 @@ def _enter(functional: Any, name: str, inputs: list[Tensor], steps: list[Step]) 
     for node in nodes_of(functional):
         taken = [known[id(x)] for x in node.input_tensors]
         inner = as_functional(node.operation)
-        if inner is not None:
+        if getattr(node.operation, "is_only_trained", False):
+            given = taken[:1]
+        elif inner is not None:
             given = _enter(inner, node.operation.name, taken, steps)
         elif _is_idle(node.operation) and [x.shape for x in taken] == [
             tuple(x.shape) for x in node.outputs

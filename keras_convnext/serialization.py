@@ -12,11 +12,10 @@ import wrapt
 
 REGISTERED = {
     "block": ("Block",),
-    "export.inference": ("InferenceBlock", "InferenceLayerNormalization"),
-    "feature_maps": ("ResizeLike",),
+    "export.inference": ("InferenceBlock", "InferenceLayerNormalization", "LargestChannel"),
+    "feature_maps": ("PoolToGrid", "ResizeLike", "WithAuxiliary"),
     "initializers": ("TruncatedNormal",),
     "layers": ("BatchNormalization", "DropPath", "LayerNormalization", "PatchConv2D"),
-    "segmentation.layers": ("PoolToGrid", "WithAuxiliary"),
     "training.loss_scale": ("LossScaleOptimizer",),
     "training.muon": ("Muon",),
     "training.optimizer": ("AdamW",),

@@ -80,12 +80,16 @@ def export_network(
         write_json({"file": str(written), "bytes": size_written, **difference._asdict()})
         return
     note(f"Wrote {written}: {size_written / 1e6:,.1f} MB in total")
-    write_facts({
+    facts: dict[str, object] = {
         "images compared": f"{difference.images:,}",
         "largest error": f"{difference.error:.1e} of the largest logit",
-        "same class": f"{difference.same_top1:.1%}",
-        "same five classes": f"{difference.same_top5:.1%}",
-    })  # fmt: skip
+    }
+    if difference.same_top5 is None:
+        facts["same class"] = f"{difference.same_top1:.3%} of the pixels"
+    else:
+        facts["same class"] = f"{difference.same_top1:.1%}"
+        facts["same five classes"] = f"{difference.same_top5:.1%}"
+    write_facts(facts)
 
 
 def _network(

@@ -1,6 +1,7 @@
 """Runs an exported network in its target runtime, and compares it with the live model."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,13 +73,14 @@ class Artifact:
         return self.manifest["classes"]
 
     def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
-        """Classifies a batch.
+        """Classifies or segments a batch.
 
         Args:
             pixels: array (N, H, W, C), in 0..255.
 
         Returns:
-            dict of arrays, with `probabilities` and `logits`, each (N, classes), among others.
+            dict of arrays: of a classifier `probabilities` and `logits`, each (N, classes), among
+            others; of a segmenter `classes` (N, H, W) and `logits` (N, H, W, classes).
         """
         return self._run(np.ascontiguousarray(pixels, self.manifest["pixels"]))
 
@@ -88,15 +90,16 @@ class Difference(NamedTuple):
 
     Args:
         error: float. The largest difference, relative to the largest logit or probability.
-        same_top1: float in 0..1. Fraction of images with the same most probable class.
-        same_top5: float in 0..1. Fraction of images with the same five most probable classes, in
-            the same order.
+        same_top1: float in 0..1. Fraction of images with the same most probable class; of a
+            segmenter, of pixels.
+        same_top5: float in 0..1 or None. Fraction of images with the same five most probable
+            classes, in the same order; None for a segmenter.
         images: int. Number of images compared.
     """
 
     error: float
     same_top1: float
-    same_top5: float
+    same_top5: float | None
     images: int
 
 
@@ -119,7 +122,7 @@ def compare(model: keras.Model, artifact: Artifact, images: np.ndarray) -> Diffe
     On the first batch, the probabilities are also compared with the output of the model itself.
 
     Args:
-        model: keras.Model. A classifier.
+        model: keras.Model. A classifier or a segmenter.
         artifact: Artifact.
         images: uint8 array (N, H, W, C).
     """
@@ -130,6 +133,8 @@ def compare(model: keras.Model, artifact: Artifact, images: np.ndarray) -> Diffe
         found = graph.run({graph.inputs[0]: pixels}, call_at_inference)
         return np.asarray(found[graph.outputs[0]])
 
+    if len(graph.outputs[0].shape) == 4:
+        return _compare_maps(live, artifact, images)
     batches = [images[start : start + 3] for start in range(0, len(images), 3)]
     ours = np.concatenate([live(batch) for batch in batches])
     answers = [artifact(batch) for batch in batches]
@@ -145,3 +150,18 @@ def compare(model: keras.Model, artifact: Artifact, images: np.ndarray) -> Diffe
         float(same.all(axis=1).mean()),
         len(images),
     )
+
+
+def _compare_maps(
+    live: Callable[[np.ndarray], np.ndarray], artifact: Artifact, images: np.ndarray
+) -> Difference:
+    """Compares a segmenter, one image at a time: the logits of one take up to a gigabyte."""
+    errors, same = [], []
+    for image in images:
+        ours, found = live(image[None]), artifact(image[None])
+        theirs = found["logits"]
+        if not np.isfinite(theirs).all():
+            return Difference(float("inf"), 0.0, None, len(images))
+        errors.append(np.abs(ours - theirs).max() / np.abs(ours).max())
+        same.append((ours.argmax(axis=-1) == found["classes"]).mean())
+    return Difference(float(max(errors)), float(np.mean(same)), None, len(images))

@@ -29,6 +29,7 @@ from keras_convnext.shipped import shipped
 
 # Allowed differences of the logits from the live model's, relative to the largest logit.
 _TOLERANCES = {"float16": 1e-2, "bfloat16": 5e-2, "int8": 0.5}
+_SAME_PIXELS = 0.999  # of a segmenter, in float32: near a border two logits may be almost equal
 MOST_SAMPLES = 256  # images for calibration and for the comparison
 GRAY = (0.299, 0.587, 0.114)  # weights of R, G and B: ITU-R BT.601, as in Pillow's mode "L"
 
@@ -65,9 +66,9 @@ def export(
     ```
 
     Args:
-        model: keras.Model. A float32 classifier of pixels in 0..255: built by one of the builders,
-            or a functional or Sequential model that contains such a network, with your own head.
-            If it takes images of any size, so does the artifact.
+        model: keras.Model. A float32 classifier or segmenter of pixels in 0..255: built by one of
+            the builders, or a functional or Sequential model that contains such a network, with
+            your own head. If it takes images of any size, so does the artifact.
         output: str or path. Output folder, new or empty.
         format: str. "saved_model", "onnx", "litert" or "openvino". Defaults to "saved_model".
         dtype: str. Type of the stored weights: "float32", "float16", "bfloat16" or "int8". LiteRT
@@ -145,15 +146,28 @@ def export(
         _write_manifest(folder, manifest)
         difference = compare(model, _Counted(folder, len(squares), progress), squares)
         most = max(chosen.tolerance, _TOLERANCES.get(dtype, 0))
-        if difference.error > most or (dtype == "float32" and difference.same_top5 < 1):
+        if difference.error > most or (dtype == "float32" and not _is_same(difference)):
             raise ExportError(
                 f"The outputs of the {format} differ from the live model's, so it was removed: the "
                 f"largest error is {difference.error:.1e} of the largest logit, where {most:.0e} "
-                f"is allowed, and {difference.same_top5:.0%} of {difference.images} images have "
-                "the same five classes"
+                f"is allowed, and {_agreement(difference)}"
             )
         _write_manifest(folder, {**manifest, "difference": difference._asdict()})
     return difference
+
+
+def _is_same(difference: Difference) -> bool:
+    """Whether the classes are those of the live model."""
+    if difference.same_top5 is None:
+        return difference.same_top1 >= _SAME_PIXELS
+    return difference.same_top5 == 1
+
+
+def _agreement(difference: Difference) -> str:
+    if difference.same_top5 is None:
+        return f"{difference.same_top1:.2%} of the pixels have the same class"
+    share = f"{difference.same_top5:.0%} of {difference.images} images"
+    return f"{share} have the same five classes"
 
 
 class _Counted(Artifact):

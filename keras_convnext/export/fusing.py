@@ -18,11 +18,12 @@ from keras_convnext.trunks import trunks_to_export
 def fuse(model: keras.Model) -> keras.Model:
     """Builds a faster model with the same outputs, for inference only.
 
-    The input normalization, the scale and shift of the norms, and layer scale are folded into
-    neighboring weights. Stochastic depth, dropout and augmentation are removed, and the remaining
-    norms use a faster implementation. All other layers keep their names and weights. Nested models
-    are flattened. If a network computes in half precision, input normalization and layer scale are
-    not folded and stay in float32.
+    The input normalization, the scale and shift of the norms, batch norms after convolutions, and
+    layer scale are folded into neighboring weights. Stochastic depth, dropout, augmentation and
+    auxiliary heads are removed, and the remaining norms use a faster implementation. All other
+    layers keep their names and weights. Nested models are flattened. If a network computes in half
+    precision, input normalization, batch norms and layer scale are not folded, and the latter stays
+    in float32.
 
     Example:
 
@@ -117,6 +118,8 @@ def fused_calls(graph: Graph, inputs: Sequence[Any]) -> dict[Tensor, Any]:
     """
     taken = _taken(graph)
     givers = {id(giver) for giver in taken.values()}
+    followers = _followers(graph)
+    folded = {id(norm) for norm in followers.values()}
     copies: dict[int, tuple[keras.layers.Layer, keras.layers.Layer]] = {}
     names = _names(graph)
 
@@ -124,16 +127,19 @@ def fused_calls(graph: Graph, inputs: Sequence[Any]) -> dict[Tensor, Any]:
         if not isinstance(layer, keras.layers.Layer):  # an operation without weights
             return layer(*args, **kwargs)
         is_giver = id(layer) in givers
-        if is_giver and isinstance(layer, keras.layers.Rescaling):
+        if id(layer) in folded or (is_giver and isinstance(layer, keras.layers.Rescaling)):
             return args[0]
         if id(layer) not in copies:
-            copies[id(layer)] = _copy(layer, names[id(layer)], is_giver), layer
+            is_followed = id(layer) in followers
+            copies[id(layer)] = _copy(layer, names[id(layer)], is_giver, is_followed), layer
         return copies[id(layer)][0](*args, **kwargs)
 
     made = graph.run(dict(zip(graph.inputs, inputs)), call)
     for copy, original in copies.values():
         if isinstance(copy, InferenceBlock):
             _fill(copy, original)
+        elif id(original) in followers:
+            copy.set_weights(_before(followers[id(original)], *_kernel_and_bias(original)))
         elif id(original) in taken:
             copy.set_weights(_after(taken[id(original)], *_kernel_and_bias(original)))
         elif id(original) not in givers:
@@ -158,6 +164,29 @@ def _taken(graph: Graph) -> dict[int, keras.layers.Layer]:
         if not seen and not others and _folds(giver, layer, graph):
             taken[key] = giver
     return taken
+
+
+def _followers(graph: Graph) -> dict[int, keras.layers.BatchNormalization]:
+    """Returns the batch norm that is folded into the convolution before it, by the latter's id."""
+    followers = {}
+    for step in graph.steps:
+        norm = step.layer
+        if not isinstance(norm, keras.layers.BatchNormalization) or len(step.inputs) != 1:
+            continue
+        (between,) = step.inputs
+        before = graph.made_by(between)
+        if (
+            before is not None
+            and isinstance(before.layer, keras.layers.Conv2D)
+            and before.layer.activation is keras.activations.linear
+            and norm.axis in (-1, [-1], 3, [3])
+            and len(graph.of_layer(norm)) == len(graph.of_layer(before.layer)) == 1
+            and len(graph.taken_by(between)) == 1
+            and between not in graph.outputs
+            and not _is_half(norm)
+        ):
+            followers[id(before.layer)] = norm
+    return followers
 
 
 def _folds(giver: keras.layers.Layer, taker: keras.layers.Layer, graph: Graph) -> bool:
@@ -205,9 +234,13 @@ def _names(graph: Graph) -> dict[int, str]:
     return names
 
 
-def _copy(layer: keras.layers.Layer, name: str, is_giver: bool) -> keras.layers.Layer:
+def _copy(
+    layer: keras.layers.Layer, name: str, is_giver: bool, is_followed: bool
+) -> keras.layers.Layer:
     """Creates a layer for inference. Its weights are set later."""
     config = layer.get_config() | {"name": name}
+    if is_followed:
+        config |= {"use_bias": True}
     for each in (config, *config.get("dense", {}).values()):
         if isinstance(each, dict):
             each.pop("lora_rank", None)  # the adapters are merged into the kernel
@@ -266,6 +299,18 @@ def _after(giver: keras.layers.Layer, kernel: np.ndarray, bias: np.ndarray) -> l
     kernel = kernel.astype("float64")
     positions = tuple(range(kernel.ndim - 2))
     return [kernel * scale[:, None], bias + shift @ kernel.sum(positions)]
+
+
+def _before(
+    norm: keras.layers.BatchNormalization, kernel: np.ndarray, bias: np.ndarray | None
+) -> list[np.ndarray]:
+    """Folds a batch norm into the kernel and bias of the convolution before it."""
+    mean, variance = (
+        _array(each).astype("float64") for each in (norm.moving_mean, norm.moving_variance)
+    )
+    scale = (_array(norm.gamma) if norm.scale else 1) / np.sqrt(variance + norm.epsilon)
+    shift = (_array(norm.beta) if norm.center else 0) - mean * scale
+    return [kernel * scale, shift if bias is None else bias * scale + shift]
 
 
 def _kernel_and_bias(layer: keras.layers.Layer) -> tuple[np.ndarray, Any]:

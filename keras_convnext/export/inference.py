@@ -37,6 +37,22 @@ class InferenceLayerNormalization(keras.layers.LayerNormalization):
 
 
 @keras.saving.register_keras_serializable(package="keras_convnext")
+class LargestChannel(keras.layers.Layer):
+    """Returns the number of the largest channel, an int32: the class of each pixel of logits.
+
+    Input shape: `(..., C)`. Output shape: `(...)`.
+    """
+
+    def call(self, inputs: Any) -> Any:
+        """Returns the channels of `inputs`, of shape `(..., C)`."""
+        return ops.argmax(inputs, axis=-1)
+
+    def compute_output_spec(self, inputs: Any) -> keras.KerasTensor:
+        """Returns the shape and dtype of the channels."""
+        return keras.KerasTensor(inputs.shape[:-1], "int32")
+
+
+@keras.saving.register_keras_serializable(package="keras_convnext")
 class InferenceBlock(Block):
     """A block whose norm has no scale and shift, since they are folded into `pwconv1`.
 

@@ -15,7 +15,7 @@ import tensorflow as tf
 
 from keras_convnext.block import Block
 from keras_convnext.call_graph import call_at_inference
-from keras_convnext.export.inference import InferenceLayerNormalization
+from keras_convnext.export.inference import InferenceLayerNormalization, LargestChannel
 from keras_convnext.export.served import follow
 from keras_convnext.layers import PatchConv2D
 
@@ -155,6 +155,10 @@ class _Writer:
         if not self.is_plain:
             return layer.activation(x @ tf.constant(kernel) + tf.constant(bias))
         return layer.activation(x @ self._constant(kernel) + self._constant(bias))
+
+    @write.register
+    def _(self, layer: LargestChannel, x: Any) -> Any:
+        return tf.argmax(x, -1, tf.int32)  # Keras' has an operation that LiteRT lacks
 
     @write.register
     def _(self, layer: InferenceLayerNormalization, x: Any) -> Any:

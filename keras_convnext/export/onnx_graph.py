@@ -14,8 +14,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from keras_convnext.block import Block
-from keras_convnext.export.inference import InferenceLayerNormalization
+from keras_convnext.export.inference import InferenceLayerNormalization, LargestChannel
 from keras_convnext.export.served import follow
+from keras_convnext.feature_maps import PoolToGrid, ResizeLike
 from keras_convnext.layers import DropPath
 from keras_convnext.printable import printable
 
@@ -25,6 +26,7 @@ _ACTIVATIONS = {
     "linear": "Identity", "softmax": "Softmax", "sigmoid": "Sigmoid", "relu": "Relu",
     "gelu": "Gelu", "tanh": "Tanh",
 }  # fmt: skip
+_KINDS = {"float32": TensorProto.FLOAT, "int32": TensorProto.INT32}
 _STORED = {
     "float32": TensorProto.FLOAT,
     "float16": TensorProto.FLOAT16,
@@ -55,18 +57,21 @@ def onnx_graph(
 class _Writer:
     def __init__(self, dtype: str) -> None:
         self.dtype = dtype
+        self.reserved: set[str] = set()  # names of the graph's input and outputs
         self.scope = ""  # prefix of names, for the layers of a block
         self.nodes: list[onnx.NodeProto] = []
         self.weights: list[onnx.TensorProto] = []
 
     def model(self, network: keras.Model, pixels: str) -> onnx.ModelProto:
         x = "pixels"
+        self.reserved = {x, *network.output}
         if pixels != "float32":
             x = self.node("Cast", [x], "pixels_float32", to=TensorProto.FLOAT)
         outputs = []
         for name, last in follow(network, x, self.write).items():
-            self.node("Identity", [last], name)
-            outputs.append(_value(name, TensorProto.FLOAT, network.output[name].shape))
+            self.nodes.append(helper.make_node("Identity", [last], [name], name=name))
+            made = network.output[name]
+            outputs.append(_value(name, _KINDS[made.dtype], made.shape))
         kind = helper.np_dtype_to_tensor_dtype(np.dtype(pixels))
         inputs = [_value("pixels", kind, network.input.shape)]
         graph = helper.make_graph(self.nodes, network.name, inputs, outputs, self.weights)
@@ -80,7 +85,8 @@ class _Writer:
         return made
 
     def node(self, operation: str, inputs: list[str], name: str, **attributes: Any) -> str:
-        """Adds a node with one output of the same name."""
+        """Adds a node with one output of the same name, or with `_layer` if the graph has that."""
+        name = f"{name}_layer" if name in self.reserved else name
         self.nodes.append(helper.make_node(operation, inputs, [name], name=name, **attributes))
         return name
 
@@ -218,6 +224,54 @@ class _Writer:
     @write.register(keras.layers.ReLU)
     def _(self, layer: Any, x: str) -> str:
         return self._activated(layer, x)
+
+    @write.register
+    def _(self, layer: ResizeLike, x: str, like: str) -> str:
+        name = layer.name
+        x = self.node("Transpose", [x], f"{name}_in", perm=_TO_CHANNELS_FIRST)
+        counts = self.node("Shape", [x], f"{name}_counts", end=2)  # of images and channels
+        sides = self.node("Shape", [like], f"{name}_sides", start=1, end=3)
+        sizes = self.node("Concat", [counts, sides], f"{name}_sizes", axis=0)
+        x = self.node("Resize", [x, "", "", sizes], f"{name}_resize", mode="linear")
+        return self.node("Transpose", [x], name, perm=_TO_CHANNELS_LAST)
+
+    @write.register
+    def _(self, layer: PoolToGrid, x: str) -> str:
+        name = layer.name
+        rows, columns = (self._shares(layer, x, axis) for axis in (1, 2))
+        x = self.node("Einsum", [rows, x], f"{name}_rows_mean", equation="ih,nhwc->niwc")
+        return self.node("Einsum", [columns, x], name, equation="jw,niwc->nijc")
+
+    def _shares(self, layer: PoolToGrid, x: str, axis: int) -> str:
+        """Adds the weight of each position in the mean of each cell, of shape (grid, side)."""
+        name = f"{layer.name}_{'nhw'[axis]}"
+        cells = np.arange(layer.grid, dtype="int64")[:, None]
+        side = self.node("Shape", [x], f"{name}_side", start=axis, end=axis + 1)
+        grid = self.constant(f"{name}_grid", np.array([layer.grid], "int64"))
+        before = self.node("Mul", [self.constant(f"{name}_cells", cells), side], f"{name}_before")
+        first = self.node("Div", [before, grid], f"{name}_first")
+        after = self.node("Mul", [self.constant(f"{name}_next", cells + 1), side], f"{name}_after")
+        rest = self.constant(f"{name}_rest", np.array([layer.grid - 1], "int64"))
+        rounded = self.node("Add", [after, rest], f"{name}_rounded")
+        end = self.node("Div", [rounded, grid], f"{name}_end")
+        zero, one = (self.constant(f"{name}_{n}", np.array(n, "int64")) for n in (0, 1))
+        axes = self.constant(f"{name}_axes", np.array([0], "int64"))
+        scalar = self.node("Squeeze", [side, axes], f"{name}_scalar")
+        places = self.node("Range", [zero, scalar, one], f"{name}_places")
+        from_first = self.node("GreaterOrEqual", [places, first], f"{name}_from_first")
+        to_end = self.node("Less", [places, end], f"{name}_to_end")
+        inside = self.node("And", [from_first, to_end], f"{name}_inside")
+        count = self.node("Sub", [end, first], f"{name}_count")
+        ones, counts = (
+            self.node("Cast", [each], f"{each}_float", to=TensorProto.FLOAT)
+            for each in (inside, count)
+        )
+        return self.node("Div", [ones, counts], f"{name}_shares")
+
+    @write.register
+    def _(self, layer: LargestChannel, x: str) -> str:
+        x = self.node("ArgMax", [x], f"{layer.name}_largest", axis=-1, keepdims=0)
+        return self.node("Cast", [x], f"{layer.name}_channels", to=TensorProto.INT32)
 
     def _activated(self, layer: Any, x: str) -> str:
         plain = {keras.layers.Softmax: "softmax", keras.layers.ReLU: "relu"}.get(type(layer))

@@ -38,12 +38,12 @@ def write_saved_model(
     """Writes a network as a SavedModel with up to three signatures.
 
     - `serving_default` takes `pixels` (N, H, W, C) in 0..255, and returns `probabilities` and
-      `logits` (N, classes).
+      `logits` (N, classes); of a segmenter, `classes` (N, H, W) and `logits` (N, H, W, classes).
     - `serve_bytes` takes `images` (N,), the bytes of JPEG, PNG, GIF, BMP or WebP files. It decodes
       them, applies the EXIF orientation, and resizes and crops them as in the published evaluation.
       It returns `class_ids`, `names` and `probabilities` (N, 5), the most probable first, and
       `errors` (N,), empty for valid images. For an unreadable image the others are -1, "" and 0.
-      Exists only if the network takes square RGB images.
+      Exists only if the network is a classifier of square RGB images.
     - `features` takes `pixels`, and returns `features` (N, C), the input of the classifier, and the
       feature maps of the stages, `P2` to `P5`, if the network has them.
 
@@ -79,6 +79,7 @@ class _Module(tf.Module):
         names = tf.constant([*names, ""])  # the last is for unreadable images
         top = min(TOP, len(names) - 1)
         side = size if isinstance(size, int) else 0  # `serve_bytes` needs square images
+        answers = {"probabilities", "classes", "logits"}
         spec = tf.TensorSpec(network.input.shape, pixels, name="pixels")
 
         def infer(x: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -89,12 +90,12 @@ class _Module(tf.Module):
         @tf.function(input_signature=[spec], autograph=False)
         def serve_pixels(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
             found = infer(pixels)
-            return {name: found[name] for name in ("probabilities", "logits")}
+            return {name: found[name] for name in found if name in answers}
 
         @tf.function(input_signature=[spec], autograph=False)
         def serve_features(pixels: tf.Tensor) -> dict[str, tf.Tensor]:
             found = infer(pixels)
-            return {name: found[name] for name in found if name not in ("probabilities", "logits")}
+            return {name: found[name] for name in found if name not in answers}
 
         @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "images")], autograph=False)
         def serve_bytes(images: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -112,9 +113,9 @@ class _Module(tf.Module):
             }
 
         self.served = {"serving_default": serve_pixels}
-        if network.output.keys() - {"probabilities", "logits"}:
+        if network.output.keys() - answers:
             self.served["features"] = serve_features
-        if side and network.input.shape[-1] == 3:
+        if side and network.input.shape[-1] == 3 and "probabilities" in network.output:
             self.served["serve_bytes"] = serve_bytes
 
 

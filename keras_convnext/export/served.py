@@ -8,6 +8,7 @@ import keras
 
 from keras_convnext.call_graph import Graph, Tensor, graph_of, logits_of
 from keras_convnext.export.fusing import check_can_be_fused, fused_calls, quantized_layers
+from keras_convnext.export.inference import LargestChannel
 from keras_convnext.printable import printable
 from keras_convnext.trunks import (
     Trunk,
@@ -19,21 +20,23 @@ from keras_convnext.trunks import (
 
 T = TypeVar("T")
 
-OUTPUTS = ("probabilities", "logits", "features")  # besides the feature maps
+OUTPUTS = ("probabilities", "classes", "logits", "features")  # besides the feature maps
 
 
 def served_network(model: keras.Model) -> keras.Model:
     """Builds the network of an artifact.
 
     Args:
-        model: keras.Model. A float32 classifier that contains a ConvNeXt and takes pixels.
+        model: keras.Model. A float32 classifier or segmenter that contains a ConvNeXt and takes
+            pixels.
 
     Returns:
-        A fused keras.Model from pixels in 0..255 to a dict with `probabilities` and `logits`, each
-        (N, classes), which are equal if the model has no last activation. If the model contains
-        exactly one ConvNeXt, the dict also has `features` (N, C), the input of the classifier; if
-        that is hierarchical and its patch size a power of two, it has the feature maps of the
-        stages, `P2` to `P5`.
+        A fused keras.Model from pixels in 0..255 to a dict. For a classifier, it has
+        `probabilities` and `logits`, each (N, classes), which are equal if the model has no last
+        activation. If the model contains exactly one ConvNeXt, the dict also has `features` (N, C),
+        the input of the classifier; if that is hierarchical and its patch size a power of two, it
+        has the feature maps of the stages, `P2` to `P5`. For a segmenter, the dict has `classes`
+        (N, H, W) and `logits` (N, H, W, classes).
 
     Raises:
         ValueError: If the model is not a classifier of one image, does not scale its pixels, is
@@ -75,13 +78,18 @@ def served_network(model: keras.Model) -> keras.Model:
         stems = [] if isinstance(stems[0], keras.layers.Rescaling) else stems
     for stem in stems:
         _check_pixels_are_scaled(graph, stem)
-    outputs = {"probabilities": whole.outputs[0], "logits": graph.outputs[0]}
-    if len(trunks) == 1:
-        outputs |= _within(graph, trunks[0])
+    is_dense = len(graph.outputs[0].shape) == 4
+    outputs = {"logits": graph.outputs[0]}
+    if not is_dense:
+        outputs |= {"probabilities": whole.outputs[0]}
+        if len(trunks) == 1:
+            outputs |= _within(graph, trunks[0])
     graph.inputs[0].dtype = "float32"  # so that a rescaling of integers can be folded
     image = keras.Input(whole.inputs[0].shape[1:], name=model.inputs[0].name)
     made = fused_calls(graph._replace(outputs=tuple(outputs.values())), [image])
     served = {name: made[tensor] for name, tensor in outputs.items()}
+    if is_dense:
+        served["classes"] = LargestChannel(name="classes")(served["logits"])
     return keras.Model(image, served, name=model.name)
 
 

@@ -8,14 +8,13 @@ from typing import Any
 import keras
 
 from keras_convnext.builders import BUILDERS
-from keras_convnext.feature_maps import ResizeLike, normalized_maps
+from keras_convnext.feature_maps import ResizeLike, WithAuxiliary, normalized_maps
 from keras_convnext.initializers import about_to_load
 from keras_convnext.network import at_least_float32
 from keras_convnext.pretrained.cache import model_file
 from keras_convnext.pretrained.catalog import find
 from keras_convnext.pretrained.foreign_files import missing_file
 from keras_convnext.printable import printable
-from keras_convnext.segmentation.layers import WithAuxiliary
 from keras_convnext.segmentation.network import auxiliary_head, decode_head
 from keras_convnext.segmentation.weights import classes_in, load_segmenter_weights
 from keras_convnext.trunks import trunk_of

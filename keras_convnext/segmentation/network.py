@@ -11,9 +11,8 @@ from typing import Any
 
 import keras
 
-from keras_convnext.feature_maps import ResizeLike
+from keras_convnext.feature_maps import PoolToGrid, ResizeLike
 from keras_convnext.layers import BatchNormalization
-from keras_convnext.segmentation.layers import PoolToGrid
 
 DROPOUT = 0.1  # of whole channels, before the last layer
 AUXILIARY_CHANNELS = 256

@@ -12,6 +12,7 @@ import torch
 from torch_reference import declare_torchvision_operators
 
 import keras_convnext
+from keras_convnext.feature_maps import PoolToGrid
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.segmentation import (
     UperNet,
@@ -20,7 +21,6 @@ from keras_convnext.segmentation import (
     predict_classes,
     save_segmenter_weights,
 )
-from keras_convnext.segmentation.layers import PoolToGrid
 
 GOLDEN = Path(__file__).with_name("golden")
 CHECKPOINT = GOLDEN / "upernet.pth"
