@@ -29,7 +29,7 @@ def task_of_recipe(name: str) -> ModuleType:
         ValueError: If there is no such recipe.
     """
     for task in map(_package, TASKS):
-        if name in task.RECIPES:
+        if name in getattr(task, "RECIPES", {}):
             return task
     raise unknown("recipe", name, recipes())
 

@@ -54,13 +54,13 @@ class Area(NamedTuple):
     """The part of an image that belongs to a class.
 
     Args:
-        index: int. Number of the class.
+        label: int. Number of the class.
         name: str. Its name.
         pixels: int. Number of pixels.
         share: float. Share of the pixels of the image, in 0..1.
     """
 
-    index: int
+    label: int
     name: str
     pixels: int
     share: float
@@ -203,7 +203,7 @@ def draw_segmentation(
         PIL image, 400 to 1600 px wide.
     """
     if colors is None:
-        colors = colors_of_classes(max(each.index for each in areas) + 1)
+        colors = colors_of_classes(max(each.label for each in areas) + 1)
     drawn = overlay(image, classes, colors, opacity)
     width = min(max(image.width, _LEAST_WIDE), _MOST_WIDE)
     drawn = drawn.resize((width, max(1, round(image.height * width / image.width))))
@@ -235,7 +235,7 @@ def _legend(areas: Sequence[Area]) -> list[tuple[int | None, str, float]]:
     if len(listed) > _LINES:
         listed = listed[: _LINES - 1]
     rows: list[tuple[int | None, str, float]] = [
-        (each.index, each.name, each.share) for each in listed
+        (each.label, each.name, each.share) for each in listed
     ]
     if others := areas[len(listed) :]:
         rows.append((None, f"{len(others)} more", sum(each.share for each in others)))

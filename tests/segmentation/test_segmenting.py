@@ -57,7 +57,7 @@ def test_the_classes_are_those_of_the_logits(model, photos):
         np.unique(expected, return_counts=True)[1].tolist(), reverse=True
     )
     assert sum(area.share for area in street.areas) == pytest.approx(1)
-    assert street.areas[0].name == NAMES[street.areas[0].index]
+    assert street.areas[0].name == NAMES[street.areas[0].label]
     assert broken.classes is None
     assert "Not an image" in broken.error
 
