@@ -1,4 +1,7 @@
-"""The ConvNeXt block as one layer: figure 4 of "A ConvNet for the 2020s" (arXiv 2201.03545)."""
+"""The ConvNeXt block as one layer: figure 4 of "A ConvNet for the 2020s" (arXiv 2201.03545).
+
+With `grn=True` it is the block of ConvNeXt V2: figure 5 of arXiv 2301.00808.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,7 +11,7 @@ from keras import ops
 
 from keras_convnext.arithmetic import remat, residual_of, tensorflow_on_cpu
 from keras_convnext.initializers import kernel_initializer
-from keras_convnext.layers import DropPath, LayerNormalization
+from keras_convnext.layers import DropPath, GlobalResponseNormalization, LayerNormalization
 
 
 @keras.saving.register_keras_serializable(package="keras_convnext")
@@ -35,6 +38,8 @@ class Block(keras.layers.Layer):
         remat: bool. Whether training stores only the input of the branch and recomputes the rest
             for the gradient. Drop path is not drawn again. Defaults to False.
         epsilon: float. Added to the variance in the norm. Defaults to 1e-6.
+        grn: bool. Whether the GELU is followed by global response normalization, as in ConvNeXt V2.
+            Such a block has no layer scale, and ignores `layer_scale`. Defaults to False.
         **kwargs: `name`, `dtype` and `trainable`, as in `keras.layers.Layer`.
 
     Input shape: `(N, H, W, dim)`. Output shape: the same.
@@ -42,6 +47,7 @@ class Block(keras.layers.Layer):
     References:
         Touvron et al., "Going deeper with Image Transformers", arXiv 2103.17239 (layer scale).
         Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv 1604.06174 (remat).
+        Woo et al., "ConvNeXt V2", CVPR 2023, arXiv 2301.00808 (global response normalization).
     """
 
     def __init__(
@@ -54,11 +60,13 @@ class Block(keras.layers.Layer):
         stddev: float | None = 0.02,
         remat: bool = False,
         epsilon: float = 1e-6,
+        grn: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self.dim, self.kernel_size, self.expansion = dim, kernel_size, expansion
-        self.layer_scale, self.stddev, self.remat = layer_scale, stddev, remat
+        self.layer_scale = None if grn else layer_scale
+        self.stddev, self.remat = stddev, remat
         # oneDNN's depthwise convolution is sixty times faster than XLA's.
         self.supports_jit = not tensorflow_on_cpu()
         dtype = self.dtype_policy
@@ -78,6 +86,7 @@ class Block(keras.layers.Layer):
                 dtype=dtype,
                 name="pwconv1",
             )
+            self.grn = GlobalResponseNormalization(dtype=dtype, name="grn") if grn else None
             self.pwconv2 = keras.layers.Dense(
                 dim,
                 kernel_initializer=kernel_initializer(stddev, expansion * dim),
@@ -88,7 +97,14 @@ class Block(keras.layers.Layer):
 
     def parts(self) -> tuple[keras.layers.Layer, ...]:
         """Returns the layers with weights, in the order they are called."""
-        return self.dwconv, self.norm, self.pwconv1, self.pwconv2
+        grn = () if self.grn is None else (self.grn,)
+        return self.dwconv, self.norm, self.pwconv1, *grn, self.pwconv2
+
+    def replace(self, **layers: keras.layers.Layer) -> None:
+        """Replaces layers with weights, and keeps the order of the weights."""
+        for part in self.parts():
+            self._tracker.untrack(part)
+            setattr(self, part.name, layers.get(part.name, part))
 
     @property
     def is_plain(self) -> bool:
@@ -96,7 +112,7 @@ class Block(keras.layers.Layer):
         return type(self) is Block
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Creates `gamma`, of shape `(dim,)`, and the weights of the five layers."""
+        """Creates `gamma`, of shape `(dim,)`, and the weights of the layers."""
         self.gamma = None
         if self.layer_scale is not None:
             self.gamma = self.add_weight(
@@ -109,6 +125,8 @@ class Block(keras.layers.Layer):
         self.dwconv.build(input_shape)
         self.norm.build(input_shape)
         self.pwconv1.build((None, self.dim))
+        if self.grn is not None:
+            self.grn.build((*input_shape[:-1], self.expansion * self.dim))
         self.pwconv2.build((None, self.expansion * self.dim))
         self.drop_path.build(input_shape)
 
@@ -137,12 +155,19 @@ class Block(keras.layers.Layer):
         return x + (branch if keep is None else keep * branch)
 
     def mlp(self, x: Any) -> Any:
-        """Computes the norm, the pointwise layers and layer scale, on one row per position."""
+        """Computes the norm, the pointwise layers and layer scale, on one row per position.
+
+        Only global response normalization sees more than one position.
+        """
         shape = ops.shape(x)
         x = self.norm(x)  # (N, H, W, C)
         x = ops.reshape(x, (-1, self.dim))  # (N*H*W, C)
         x = self.pwconv1(x)  # (N*H*W, 4C)
         x = ops.gelu(x, approximate=False)
+        if self.grn is not None:
+            hidden = self.expansion * self.dim
+            x = self.grn(ops.reshape(x, (*shape[:-1], hidden)))  # (N, H, W, 4C)
+            x = ops.reshape(x, (-1, hidden))
         x = self.pwconv2(x)  # (N*H*W, C)
         if self.gamma is not None:
             x = ops.cast(ops.cast(x, self.gamma.dtype) * self.gamma, self.compute_dtype)
@@ -177,6 +202,7 @@ class Block(keras.layers.Layer):
             **{name: getattr(self, name) for name in plain},
             "drop_path": self.drop_path.rate,
             "epsilon": self.norm.epsilon,
+            "grn": self.grn is not None,
             "dense": dense,
             "frozen": [part.name for part in (self.dwconv, self.norm) if not part.trainable],
         }
@@ -187,10 +213,10 @@ class Block(keras.layers.Layer):
         config = dict(config)
         dense, frozen = config.pop("dense", {}), config.pop("frozen", ())
         block = super().from_config(config)
-        for name, own in dense.items():
-            block._tracker.untrack(getattr(block, name))  # or Keras would track both layers
-            own = {"dtype": block.dtype_policy, **own}
-            setattr(block, name, keras.layers.Dense.from_config(own))
+        policy = {"dtype": block.dtype_policy}
+        block.replace(
+            **{name: keras.layers.Dense.from_config({**policy, **own}) for name, own in dense.items()}
+        )
         for name in frozen:
             getattr(block, name).trainable = False
         return block

@@ -53,7 +53,7 @@ def _builder(variant: Variant) -> Builder:
         head_init_scale: float = 1.0,
         remat: bool = False,
     ) -> keras.Model:
-        check_arguments(pooling, classes, drop_path_rate, layer_scale_init_value)
+        check_arguments(pooling, classes, drop_path_rate, layer_scale_init_value, variant.grn)
         classes = classes and whole(classes)
         published = _published(weights, variant)
         if include_top and published and published[0].classes is None:
@@ -96,9 +96,12 @@ def _builder(variant: Variant) -> Builder:
             load_checkpoint(model, path)
         return model
 
-    # For errors about arguments.
-    build.__name__ = build.__qualname__ = f"ConvNeXt{'Isotropic' * variant.isotropic}"
+    build.__name__ = build.__qualname__ = _family(variant)  # for errors about arguments
     return build
+
+
+def _family(variant: Variant) -> str:
+    return f"ConvNeXt{'V2' * variant.grn}{'Isotropic' * variant.isotropic}"
 
 
 def _published(weights: object, variant: Variant) -> tuple[Checkpoint, ...]:
@@ -129,12 +132,12 @@ def _named(name: str) -> Builder:
     title = "XLarge" if scale == "xlarge" else scale.title()
     rows = list_weights(name)
     build = _builder(variant)
-    build.__name__ = build.__qualname__ = f"ConvNeXt{'Isotropic' * variant.isotropic}{title}"
+    build.__name__ = build.__qualname__ = f"{_family(variant)}{title}"
     size, classes = variant.size, rows[0].classes if rows else 1000
     tags = ", ".join(f'"{tag}"' for tag in _tags(name)) or "none yet"
     xlarge = '"imagenet" means "imagenet22k_ft": no XLarge was trained on ImageNet-1K only.'
     build.__doc__ = documentation(
-        f"{'isotropic ' * variant.isotropic}ConvNeXt {title}: {sum(variant.depths)} blocks, "
+        f"{'isotropic ' * variant.isotropic}ConvNeXt {'V2 ' * variant.grn}{title}: {sum(variant.depths)} blocks, "
         f"depths {variant.depths}, dims {variant.dims}",
         f"model = keras_convnext.{build.__name__}("
         + (f'weights="{rows[0].tag}")\n' if rows else "weights=None)\n")
@@ -160,6 +163,15 @@ ConvNeXtCifar = BUILDERS["convnext_cifar"]
 ConvNeXtIsotropicSmall = BUILDERS["convnext_isotropic_small"]
 ConvNeXtIsotropicBase = BUILDERS["convnext_isotropic_base"]
 ConvNeXtIsotropicLarge = BUILDERS["convnext_isotropic_large"]
+ConvNeXtV2Atto = BUILDERS["convnextv2_atto"]
+ConvNeXtV2Femto = BUILDERS["convnextv2_femto"]
+ConvNeXtV2Pico = BUILDERS["convnextv2_pico"]
+ConvNeXtV2Nano = BUILDERS["convnextv2_nano"]
+ConvNeXtV2Tiny = BUILDERS["convnextv2_tiny"]
+ConvNeXtV2Small = BUILDERS["convnextv2_small"]
+ConvNeXtV2Base = BUILDERS["convnextv2_base"]
+ConvNeXtV2Large = BUILDERS["convnextv2_large"]
+ConvNeXtV2Huge = BUILDERS["convnextv2_huge"]
 
 
 @options_written_out
@@ -201,6 +213,43 @@ def ConvNeXt(
     return _builder(_checked(variant))(
         weights=weights, name=name, layer_scale_init_value=layer_scale_init_value, **options
     )
+
+
+@options_written_out
+def ConvNeXtV2(
+    depths: Sequence[int],
+    dims: Sequence[int],
+    *,
+    patch_size: int = 4,
+    kernel_size: int = 7,
+    epsilon: float = 1e-6,
+    weights: str | Path | None = None,
+    name: str = "convnextv2",
+    **options: "Unpack[Options]",
+) -> keras.Model:
+    """Builds a ConvNeXt V2 with any depths and widths.
+
+    Its blocks have global response normalization, and no layer scale.
+
+    Example:
+
+    ```python
+    model = keras_convnext.ConvNeXtV2(depths=(2, 2, 6, 2), dims=(24, 48, 96, 192), classes=10)
+    ```
+
+    Args:
+        depths: sequence of int. Blocks in each stage.
+        dims: sequence of int, of the same length. Channels in each stage.
+        patch_size: int. Side of the stem's patches, in pixels. The smallest supported image has a
+            side of `patch_size * 2 ** (stages - 1)`. Defaults to 4.
+        kernel_size: int, odd. Side of the depthwise kernels. Defaults to 7.
+        epsilon: float. Added to the variance in the norms. Defaults to 1e-6.
+    """
+    variant = Variant(
+        "convnextv2", tuple(depths), tuple(dims), None, patch_size, kernel_size,
+        epsilon=epsilon, grn=True,
+    )  # fmt: skip
+    return _builder(_checked(variant))(weights=weights, name=name, **options)
 
 
 @options_written_out

@@ -54,6 +54,7 @@ def parts(
         weights = variant.kernel_size**2 * dim + 2 * 4 * dim**2
         biases = dim + 2 * dim + 4 * dim + dim  # of dwconv, norm (and its scale), pwconv1, pwconv2
         scales = 0 if variant.layer_scale is None else dim
+        scales += 2 * 4 * dim if variant.grn else 0
         parameters += depth * (weights + biases + scales)
         macs += depth * weights * height * width
         rows.append(Part(f"stage {stage}", depth, (height, width, dim), parameters, macs))

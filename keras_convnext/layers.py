@@ -1,4 +1,4 @@
-"""Small layers that Keras lacks: patch convolution, norms, drop path."""
+"""Small layers that Keras lacks: patch convolution, norms, response normalization, drop path."""
 
 from typing import Any
 
@@ -115,6 +115,65 @@ class BatchNormalization(keras.layers.BatchNormalization):
         if not trainable:
             kwargs["aggregation"] = "mean"
         return super().add_weight(*args, trainable=trainable, **kwargs)
+
+
+@_register
+class GlobalResponseNormalization(keras.layers.Layer):
+    """Global response normalization (GRN): channels compete by their norms over the whole map.
+
+    For each image, `g` is the Euclidean norm of each channel over all positions, and the output is
+    `x * (1 + gamma * g / (mean(g) + epsilon)) + beta`, with the mean over the channels. It depends
+    on all positions, so it changes if an image is padded or cut into tiles.
+
+    Args:
+        epsilon: float. Added to the mean of the norms. Defaults to 1e-6.
+        center: bool. Whether `beta` is added. Defaults to True.
+        **kwargs: `name`, `dtype` and `trainable`, as in `keras.layers.Layer`.
+
+    Input shape: `(N, ..., C)`. Output shape: the same.
+
+    References:
+        Woo et al., "ConvNeXt V2", CVPR 2023, arXiv 2301.00808, algorithm 1. Equation 2 divides by
+        the sum of the norms; algorithm 1 and the official code divide by their mean.
+    """
+
+    def __init__(self, epsilon: float = 1e-6, center: bool = True, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.epsilon, self.center = epsilon, center
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Creates `gamma` and `beta`, of shape `(C,)` and zero, so that it starts as identity."""
+        shape = (input_shape[-1],)
+        self.gamma = self.add_weight(name="gamma", shape=shape, initializer="zeros")
+        self.beta = None
+        if self.center:
+            self.beta = self.add_weight(name="beta", shape=shape, initializer="zeros")
+
+    def call(self, inputs: Any) -> Any:
+        """Normalizes `inputs`, of shape `(N, ..., C)`."""
+        # In float16, the sum of squares would overflow.
+        x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
+        norms = _norms(x)  # (N, 1, 1, C)
+        shares = norms / (ops.mean(norms, axis=-1, keepdims=True) + self.epsilon)
+        x = x * (1 + shares * ops.cast(self.gamma, x.dtype))
+        if self.beta is not None:
+            x = x + ops.cast(self.beta, x.dtype)
+        return ops.cast(x, self.compute_dtype)
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Returns `input_shape`."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Returns the arguments of the constructor."""
+        return {**super().get_config(), "epsilon": self.epsilon, "center": self.center}
+
+
+def _norms(x: Any) -> Any:
+    """Computes the norm of each channel over all positions, with gradient 0 where it is 0."""
+    squares = ops.sum(ops.square(x), axis=tuple(range(1, len(x.shape) - 1)), keepdims=True)
+    is_zero = squares == 0  # where the gradient of the root is infinite
+    return ops.where(is_zero, 0.0, ops.sqrt(ops.where(is_zero, 1.0, squares)))
 
 
 @_register

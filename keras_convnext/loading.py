@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from keras_convnext.builders import BUILDERS, ConvNeXt, ConvNeXtIsotropic
+from keras_convnext.builders import BUILDERS, ConvNeXt, ConvNeXtIsotropic, ConvNeXtV2
 from keras_convnext.call_graph import graph_of
 from keras_convnext.initializers import about_to_load
 from keras_convnext.pretrained.cache import model_file
@@ -77,7 +77,8 @@ def load_classifier(
             return loaded if include_top else _without_top(loaded)
         options = {**_options_of(loaded, include_top, source), **options}
     include_top = include_top and classes is not None
-    options = {"layer_scale_init_value": network.layer_scale, **options, "classes": classes}
+    layer_scale = {} if network.grn else {"layer_scale_init_value": network.layer_scale}
+    options = {**layer_scale, **options, "classes": classes}
     if options.get("input_shape") is None and options.get("input_tensor") is None:
         size = found.size or VARIANTS.get(network.name, network).size
         options["input_shape"] = (*([size] * 2 if include_top else [None] * 2), found.channels)
@@ -180,7 +181,7 @@ def build(network: Variant, include_top: bool, **options: Any) -> keras.Model:
         return ConvNeXtIsotropic(
             depth, dim, patch_size=patch_size, kernel_size=kernel_size, **options
         )
-    return ConvNeXt(
+    return (ConvNeXtV2 if network.grn else ConvNeXt)(
         network.depths,
         network.dims,
         patch_size=patch_size,

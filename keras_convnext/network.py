@@ -1,5 +1,7 @@
 """The network of "A ConvNet for the 2020s" (Liu et al., arXiv 2201.03545), from stem to head.
 
+ConvNeXt V2 (Woo et al., arXiv 2301.00808) only has another block.
+
 Shapes are for an image of H x W pixels and a patch size of 4; C is the width of the first stage.
 """
 
@@ -65,6 +67,7 @@ def trunk(
                 stddev=variant.stddev,
                 remat=remat,
                 epsilon=variant.epsilon,
+                grn=variant.grn,
                 name=f"{prefix}{of_stage}blocks_{index}",
             )(x)  # (N, H/4, W/4, C)
     return x  # (N, H/32, W/32, 8C)

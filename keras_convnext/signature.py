@@ -71,8 +71,9 @@ class Builder(Protocol):
             drop_path_rate: float in [0, 1). Stochastic depth rate of the last block; it rises
                 linearly from 0 in the first. Defaults to 0.
             layer_scale_init_value: float or None. Initial value of layer scale; None, or 0 as in
-                the official code, disables it. Defaults to 1e-6, and to None for the CIFAR-10
-                network and for the isotropic networks except the large one.
+                the official code, disables it. ConvNeXt V2 has none. Defaults to 1e-6, and to None
+                for V2, for the CIFAR-10 network and for the isotropic networks except the large
+                one.
             head_init_scale: float. Scale of the initial weights of the head; 0.001 is the published
                 value for fine-tuning. Defaults to 1.
             remat: bool. Whether training stores only the input of each block and recomputes the
@@ -91,12 +92,13 @@ class Builder(Protocol):
 
         References:
             Liu et al., "A ConvNet for the 2020s", CVPR 2022, arXiv 2201.03545, section 3.
+            Woo et al., "ConvNeXt V2", CVPR 2023, arXiv 2301.00808, section 5.
         """
         ...
 
 
 class Options(TypedDict, total=False):
-    """The arguments of `Builder` that `ConvNeXt` and `ConvNeXtIsotropic` pass on."""
+    """The arguments of `Builder` that `ConvNeXt` and its siblings of any size pass on."""
 
     include_top: bool
     include_preprocessing: bool
@@ -137,6 +139,7 @@ def check_arguments(
     classes: int | None,
     drop_path_rate: float,
     layer_scale_init_value: float | None = None,
+    is_v2: bool = False,
 ) -> None:
     """Checks the arguments that do not depend on the network.
 
@@ -160,6 +163,11 @@ def check_arguments(
     if layer_scale_init_value is not None and not layer_scale_init_value >= 0:
         raise ValueError(
             "layer_scale_init_value must be None or a non-negative number. "
+            f"Received: layer_scale_init_value={layer_scale_init_value}"
+        )
+    if is_v2 and layer_scale_init_value:
+        raise ValueError(
+            "ConvNeXt V2 has no layer scale: omit layer_scale_init_value. "
             f"Received: layer_scale_init_value={layer_scale_init_value}"
         )
 

@@ -3,7 +3,8 @@
 In training, TensorFlow runs each step of a norm, of GELU and of their gradients as a separate pass
 over memory, and stores the input of each. Here XLA fuses each chain into one pass, and only two
 maps of a block are stored: the normalized one and the input of GELU. The scale and shift of the
-norm and layer scale are folded into the weights; their gradients follow from the weights'.
+norm, layer scale and the shift of global response normalization are folded into the weights; their
+gradients follow from the weights'.
 """
 
 import weakref
@@ -13,6 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
+
+from keras_convnext.tensorflow_passes import (
+    gelu,
+    gelu_and_gradient,
+    normalized_rows,
+    normalized_rows_gradient,
+    responses,
+    responses_and_gradients,
+)
 
 if TYPE_CHECKING:
     from keras_convnext.block import Block
@@ -61,44 +71,6 @@ def _applied(
     return arithmetic(layer(), *inputs)
 
 
-def _one_pass(function: Any) -> Any:
-    """Compiles elementwise operations with XLA, which is slow only at convolutions."""
-    return tf.function(function, jit_compile=True, autograph=False)
-
-
-@_one_pass
-def _normalized(x: tf.Tensor, epsilon: float) -> tuple[tf.Tensor, tf.Tensor]:
-    centered = x - tf.reduce_mean(x, -1, keepdims=True)
-    variance = tf.reduce_mean(tf.square(centered), -1, keepdims=True)
-    inverse = tf.math.rsqrt(variance + epsilon)
-    return centered * inverse, inverse
-
-
-@_one_pass
-def _normalized_gradient(
-    normalized: tf.Tensor, inverse: tf.Tensor, d_affine: tf.Tensor, gamma: tf.Tensor
-) -> tf.Tensor:
-    gradient = d_affine * gamma
-    along = tf.reduce_mean(gradient * normalized, -1, keepdims=True)
-    return inverse * (gradient - tf.reduce_mean(gradient, -1, keepdims=True) - along * normalized)
-
-
-@_one_pass
-def _gelu(x: tf.Tensor) -> tf.Tensor:
-    return x * _normal_cdf(x)
-
-
-@_one_pass
-def _gelu_and_gradient(x: tf.Tensor, gradient: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    cdf = _normal_cdf(x)
-    density = tf.exp(-0.5 * tf.square(x)) * 0.3989422804014327  # 1 / sqrt(2 pi)
-    return x * cdf, gradient * (cdf + x * density)
-
-
-def _normal_cdf(x: tf.Tensor) -> tf.Tensor:
-    return 0.5 + 0.5 * tf.math.erf(x * 0.7071067811865476)
-
-
 def normalized(layer: "LayerNormalization", x: tf.Tensor) -> tf.Tensor:
     """Computes layer normalization over the channels, like `LayerNormalization.normalized`.
 
@@ -112,11 +84,11 @@ def normalized(layer: "LayerNormalization", x: tf.Tensor) -> tf.Tensor:
 
     @tf.custom_gradient
     def of_rows(x: tf.Tensor, gamma: tf.Tensor, beta: tf.Tensor) -> Any:
-        normalized, inverse = _normalized(x, layer.epsilon)
+        normalized, inverse = normalized_rows(x, layer.epsilon)
 
         def gradients(d_output: tf.Tensor) -> tuple[tf.Tensor, ...]:
             return (
-                _normalized_gradient(normalized, inverse, d_output, gamma),
+                normalized_rows_gradient(normalized, inverse, d_output, gamma),
                 _sum_of_rows(d_output * normalized),
                 _sum_of_rows(d_output),
             )
@@ -145,7 +117,9 @@ def residual(block: "Block", x: tf.Tensor, keep: tf.Tensor | None = None) -> tf.
         (block.pwconv1.kernel, block.pwconv1.bias),
         (block.pwconv2.kernel, block.pwconv2.bias),
         block.gamma,
+        block.grn and (block.grn.gamma, block.grn.beta),
         block.norm.epsilon,
+        block.grn.epsilon if block.grn else 0.0,
     )
     return x + (branch if keep is None else keep * branch)
 
@@ -156,9 +130,11 @@ def mlp(
     pwconv1: tuple[Any, Any],
     pwconv2: tuple[Any, Any],
     layer_scale: Any,
+    grn: tuple[Any, Any] | None,
     epsilon: float,
+    grn_epsilon: float = 0.0,
 ) -> tf.Tensor:
-    """Computes norm, pointwise layer, GELU, pointwise layer and layer scale as one operation.
+    """Computes all of a block's branch after the depthwise convolution as one operation.
 
     Args:
         x: tensor of shape `(N, H, W, C)`.
@@ -166,32 +142,56 @@ def mlp(
         pwconv1: tuple of kernel and bias, of shapes `(C, 4C)` and `(4C,)`.
         pwconv2: tuple of kernel and bias, of shapes `(4C, C)` and `(C,)`.
         layer_scale: tensor of shape `(C,)`, or None.
+        grn: tuple of `gamma` and `beta`, each of shape `(4C,)`, or None.
         epsilon: float. Added to the variance.
+        grn_epsilon: float. Added to the mean of the norms in global response normalization.
 
     Returns:
         A tensor of the shape of `x`.
     """
 
+    images = tf.shape(x)[0]
+
+    def by_image(rows: tf.Tensor) -> tf.Tensor:  # (N, H*W, 4C)
+        return tf.reshape(rows, (images, -1, rows.shape[-1]))
+
     @tf.custom_gradient
     def of_rows(x: tf.Tensor, *weights: tf.Tensor) -> Any:
-        gamma, beta, kernel1, bias1, kernel2, bias2, scale = weights
-        normalized, inverse = _normalized(x, epsilon)
+        gamma, beta, kernel1, bias1, kernel2, bias2, scale, *of_grn = weights
+        normalized, inverse = normalized_rows(x, epsilon)
         with tf.control_dependencies([x]):  # or the folded weights of all blocks exist at once
             folded1, folded2 = gamma[:, None] * kernel1, kernel2 * scale
         folded_bias1 = bias1 + tf.linalg.matvec(kernel1, beta, transpose_a=True)
         hidden = tf.nn.bias_add(normalized @ folded1, folded_bias1)
-        output = tf.nn.bias_add(_gelu(hidden) @ folded2, bias2 * scale)
+        folded_bias2 = bias2 * scale
+        if of_grn:
+            mixed, norms = responses(by_image(hidden), of_grn[0], grn_epsilon)
+            mixed = tf.reshape(mixed, tf.shape(hidden))
+            folded_bias2 += tf.linalg.matvec(folded2, of_grn[1], transpose_a=True)
+        else:
+            mixed = gelu(hidden)
+        output = tf.nn.bias_add(mixed @ folded2, folded_bias2)
 
         def gradients(d_output: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            d_activated = tf.matmul(d_output * scale, kernel2, transpose_b=True)
-            activated, d_hidden = _gelu_and_gradient(hidden, d_activated)
-            d_folded2 = tf.matmul(activated, d_output, transpose_a=True)
+            d_mixed = tf.matmul(d_output * scale, kernel2, transpose_b=True)
             d_folded_bias2 = _sum_of_rows(d_output)
+            if of_grn:
+                mixed, d_hidden, d_gamma = responses_and_gradients(
+                    by_image(hidden), norms, of_grn[0], grn_epsilon, by_image(d_mixed)
+                )
+                mixed, d_hidden = (tf.reshape(y, tf.shape(hidden)) for y in (mixed, d_hidden))
+                d_of_grn = d_gamma, tf.linalg.matvec(kernel2, d_folded_bias2 * scale)
+                d_folded2 = tf.matmul(mixed, d_output, transpose_a=True)
+                d_folded2 += of_grn[1][:, None] * d_folded_bias2
+            else:
+                mixed, d_hidden = gelu_and_gradient(hidden, d_mixed)
+                d_of_grn = ()
+                d_folded2 = tf.matmul(mixed, d_output, transpose_a=True)
             d_folded1 = tf.matmul(normalized, d_hidden, transpose_a=True)
             d_bias1 = _sum_of_rows(d_hidden)
             d_affine = tf.matmul(d_hidden, kernel1, transpose_b=True)
             return (
-                _normalized_gradient(normalized, inverse, d_affine, gamma),
+                normalized_rows_gradient(normalized, inverse, d_affine, gamma),
                 tf.reduce_sum(kernel1 * d_folded1, 1),
                 tf.linalg.matvec(kernel1, d_bias1),
                 gamma[:, None] * d_folded1 + beta[:, None] * d_bias1,
@@ -199,13 +199,14 @@ def mlp(
                 d_folded2 * scale,
                 d_folded_bias2 * scale,
                 tf.reduce_sum(kernel2 * d_folded2, 0) + bias2 * d_folded_bias2,
+                *d_of_grn,
             )
 
         return output, gradients
 
     if layer_scale is None:
         layer_scale = tf.ones(x.shape[-1])
-    weights = map(tf.convert_to_tensor, (*norm, *pwconv1, *pwconv2, layer_scale))
+    weights = map(tf.convert_to_tensor, (*norm, *pwconv1, *pwconv2, layer_scale, *(grn or ())))
     rows = of_rows(tf.reshape(x, (-1, x.shape[-1])), *weights)
     return _shaped_as(x, rows)
 

@@ -2,9 +2,11 @@
 
 Hierarchical: Liu et al., "A ConvNet for the 2020s" (arXiv 2201.03545), section 3 and table 9;
 isotropic: section 3.3 and table 2. Atto to Nano are smaller networks with the same block, published
-by timm.
+by timm. V2: Woo et al., "ConvNeXt V2" (arXiv 2301.00808), section 5 and appendix A.1; its Small is
+timm's.
 """
 
+from functools import partial
 from typing import NamedTuple
 
 
@@ -24,6 +26,7 @@ class Variant(NamedTuple):
             too small for a narrow network, whose signal would vanish.
         size: int. Default side of the images, in pixels.
         epsilon: float. Added to the variance in the norms.
+        grn: bool. ConvNeXt V2: global response normalization in the blocks, and no layer scale.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Variant(NamedTuple):
     stddev: float | None = 0.02
     size: int = 224
     epsilon: float = 1e-6
+    grn: bool = False
 
     @property
     def stride(self) -> int:
@@ -47,6 +51,8 @@ class Variant(NamedTuple):
         """Smallest supported height or width: 32 px for every published network."""
         return 2 * self.patch_size if self.isotropic else self.stride
 
+
+_v2 = partial(Variant, layer_scale=None, grn=True)
 
 VARIANTS = {
     variant.name: variant
@@ -67,5 +73,14 @@ VARIANTS = {
         Variant("convnext_isotropic_small", (18,), (384,),  None, 16, isotropic=True),   # 22.31 M
         Variant("convnext_isotropic_base",  (18,), (768,),  None, 16, isotropic=True),   # 87.08 M
         Variant("convnext_isotropic_large", (36,), (1024,), 1e-6, 16, isotropic=True),   # 305.94 M
+        _v2("convnextv2_atto",             (2, 2, 6, 2),    (40, 80, 160, 320)),      # 3.71 M
+        _v2("convnextv2_femto",            (2, 2, 6, 2),    (48, 96, 192, 384)),      # 5.23 M
+        _v2("convnextv2_pico",             (2, 2, 6, 2),    (64, 128, 256, 512)),     # 9.07 M
+        _v2("convnextv2_nano",             (2, 2, 8, 2),    (80, 160, 320, 640)),     # 15.62 M
+        _v2("convnextv2_tiny",             (3, 3, 9, 3),    (96, 192, 384, 768)),     # 28.64 M
+        _v2("convnextv2_small",            (3, 3, 27, 3),   (96, 192, 384, 768)),     # 50.32 M
+        _v2("convnextv2_base",             (3, 3, 27, 3),   (128, 256, 512, 1024)),   # 88.72 M
+        _v2("convnextv2_large",            (3, 3, 27, 3),   (192, 384, 768, 1536)),   # 197.96 M
+        _v2("convnextv2_huge",             (3, 3, 27, 3),   (352, 704, 1408, 2816)),  # 660.29 M
     )
 }  # fmt: skip

@@ -5,6 +5,7 @@ New rows are checked automatically. A check is a function of a `Twin` and an emp
 
 import copy
 import pickle
+import re
 from contextlib import contextmanager
 from functools import cached_property
 
@@ -54,6 +55,7 @@ class Twin:
             "gamma": row.layer_scale is not None,
             "patch_size": row.patch_size,
             "kernel_size": row.kernel_size,
+            **({"grn": True} if row.grn else {}),
         }
         if row.isotropic:
             reference = torch_reference.Isotropic(*row.depths, *row.dims, **structure)
@@ -214,7 +216,7 @@ def check_precision(twin, folder):
         assert_precision(model, twin, half)
         stored = "float32" if name.startswith("mixed_") else half
         for variable in model.weights:
-            is_gamma = variable.path.endswith("gamma") and "norm" not in variable.path
+            is_gamma = variable.path.endswith("gamma") and not re.search("norm|grn", variable.path)
             assert variable.dtype == ("float32" if is_gamma else stored), variable.path
 
 
@@ -276,6 +278,7 @@ def check_lora(twin, folder):
     expected = {"head/kernel", "head/bias"}
     for name in (layer.name for layer in blocks_of(model)):
         expected |= {f"{name}/gamma"} if twin.variant.layer_scale else set()
+        expected |= {f"{name}/grn/gamma", f"{name}/grn/beta"} if twin.variant.grn else set()
         for dense in ("pwconv1", "pwconv2"):
             for variable in ("lora_kernel_a", "lora_kernel_b", "bias"):
                 expected.add(f"{name}/{dense}/{variable}")

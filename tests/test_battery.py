@@ -26,11 +26,13 @@ def parts_of(row):
     """Returns the parts that each check sees at least once; other backends see one network."""
     if BACKEND != "tensorflow":
         return {"any"}
-    return {("isotropic", row.isotropic), ("layer scale", row.layer_scale is not None)}
+    return {
+        ("isotropic", row.isotropic), ("layer scale", row.layer_scale is not None), ("grn", row.grn)
+    }  # fmt: skip
 
 
 def cases():
-    """Yields each network and check, slow if it repeats another's; parity is checked for all.
+    """Yields each network and check, slow if it repeats another's.
 
     The CIFAR network comes last: the quick checks see what only it has, its patches.
     """
@@ -40,7 +42,7 @@ def cases():
         structure = row._replace(name="", size=0)
         for check in CHECKS:
             is_repeated = structure in structures or check not in QUICK
-            is_slow = check != "parity" and is_repeated and parts_of(row) <= seen
+            is_slow = is_repeated and parts_of(row) <= seen
             marks = [pytest.mark.slow] if is_slow else []
             yield pytest.param(name, check, marks=marks, id=f"{name}-{check}")
         structures.add(structure)

@@ -20,25 +20,42 @@ class ChannelsFirstNorm(nn.LayerNorm):
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 
+class GRN(nn.Module):
+    """Algorithm 1 of ConvNeXt V2's paper; beta and gamma have the official shape."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.zeros(1, 1, 1, width))
+        self.beta = nn.Parameter(torch.zeros(1, 1, 1, width))
+
+    def forward(self, x):
+        gx = torch.norm(x, p=2, dim=(1, 2), keepdim=True)
+        nx = gx / (gx.mean(dim=-1, keepdim=True) + 1e-6)
+        return self.gamma * (x * nx) + self.beta + x
+
+
 class Block(nn.Module):
-    def __init__(self, dim, gamma, kernel_size=7):
+    def __init__(self, dim, gamma, kernel_size=7, grn=False):
         super().__init__()
         self.dwconv = nn.Conv2d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
         self.norm = nn.LayerNorm(dim, eps=1e-6)
         self.pwconv1 = nn.Linear(dim, 4 * dim)
+        self.grn = GRN(4 * dim) if grn else nn.Identity()
         self.pwconv2 = nn.Linear(4 * dim, dim)
         self.gamma = nn.Parameter(torch.ones(dim)) if gamma else None
 
     def forward(self, x):
         y = self.norm(self.dwconv(x).permute(0, 2, 3, 1))
-        y = self.pwconv2(F.gelu(self.pwconv1(y)))
+        y = self.pwconv2(self.grn(F.gelu(self.pwconv1(y))))
         if self.gamma is not None:
             y = self.gamma * y
         return x + y.permute(0, 3, 1, 2)
 
 
 class Hierarchical(nn.Module):
-    def __init__(self, depths, dims, classes=1000, gamma=True, patch_size=4, kernel_size=7):
+    def __init__(
+        self, depths, dims, classes=1000, gamma=True, patch_size=4, kernel_size=7, grn=False
+    ):
         super().__init__()
         stem = nn.Sequential(
             nn.Conv2d(3, dims[0], patch_size, patch_size), ChannelsFirstNorm(dims[0], eps=1e-6)
@@ -49,7 +66,7 @@ class Hierarchical(nn.Module):
         ]
         self.downsample_layers = nn.ModuleList([stem, *downsamples])
         self.stages = nn.ModuleList(
-            nn.Sequential(*(Block(dim, gamma, kernel_size) for _ in range(depth)))
+            nn.Sequential(*(Block(dim, gamma, kernel_size, grn) for _ in range(depth)))
             for depth, dim in zip(depths, dims)
         )
         self.norm = nn.LayerNorm(dims[-1], eps=1e-6)
@@ -102,6 +119,7 @@ def network(name, **options):
         "base": ((3, 3, 27, 3), (128, 256, 512, 1024)),
         "large": ((3, 3, 27, 3), (192, 384, 768, 1536)),
         "xlarge": ((3, 3, 27, 3), (256, 512, 1024, 2048)),
+        "huge": ((3, 3, 27, 3), (352, 704, 1408, 2816)),
     }
     isotropic = {"small": (18, 384), "base": (18, 768), "large": (36, 1024)}
     if name == "convnext_cifar":
@@ -110,16 +128,18 @@ def network(name, **options):
     kind, _, size = name.removeprefix("convnext_").rpartition("_")
     if kind == "isotropic":
         return Isotropic(*isotropic[size], **{"gamma": size == "large", **options})
+    if kind == "convnextv2":
+        options = {"gamma": False, "grn": True, **options}
     return Hierarchical(*hierarchical[size], **options)
 
 
 @torch.no_grad()
 def randomize(model, seed=0):
-    """Sets random weights that all affect the output: layer scales of order 0.3, for example."""
+    """Sets random weights that all affect the output: layer scales and GRN of order 0.3."""
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in model.named_parameters():
         parameter.normal_(generator=generator)
-        if name.endswith(LAYER_SCALES):
+        if name.endswith(LAYER_SCALES) or ".grn." in name:
             parameter.mul_(0.3)
         elif parameter.ndim > 1:
             parameter.mul_(parameter[0].numel() ** -0.5)

@@ -18,12 +18,12 @@ from keras_convnext.trunks import trunks_to_export
 def fuse(model: keras.Model) -> keras.Model:
     """Builds a faster model with the same outputs, for inference only.
 
-    The input normalization, the scale and shift of the norms, batch norms after convolutions, and
-    layer scale are folded into neighboring weights. Stochastic depth, dropout, augmentation and
-    auxiliary heads are removed, and the remaining norms use a faster implementation. All other
-    layers keep their names and weights. Nested models are flattened. If a network computes in half
-    precision, input normalization, batch norms and layer scale are not folded, and the latter stays
-    in float32.
+    The input normalization, the scale and shift of the norms, batch norms after convolutions, layer
+    scale and the shift of global response normalization are folded into neighboring weights.
+    Stochastic depth, dropout, augmentation and auxiliary heads are removed, and the remaining norms
+    use a faster implementation. All other layers keep their names and weights. Nested models are
+    flattened. If a network computes in half precision, input normalization, batch norms and layer
+    scale are not folded, and the latter stays in float32.
 
     Example:
 
@@ -192,7 +192,8 @@ def _followers(graph: Graph) -> dict[int, keras.layers.BatchNormalization]:
 def _folds(giver: keras.layers.Layer, taker: keras.layers.Layer, graph: Graph) -> bool:
     """Whether the layer before can be folded into the kernel of a layer.
 
-    In a block the norm is folded into pwconv1, and gamma into pwconv2. The norm of the stem cannot
+    In a block the norm is folded into pwconv1, and gamma or the shift of GRN into pwconv2. The scale
+    of GRN depends on the image and cannot be folded. The norm of the stem cannot
     be folded: the first residual connection uses its output, and the first depthwise convolution
     pads it with zeros, where the shift would be missing.
     """
@@ -286,6 +287,9 @@ def _fill(fused: InferenceBlock, block: Block) -> None:
     elif block.gamma is not None:
         gamma = _array(block.gamma).astype("float64")
         kernel, bias = (weight.astype("float64") * gamma for weight in (kernel, bias))
+    if fused.grn is not None:
+        fused.grn.gamma.assign(block.grn.gamma)
+        bias = bias + _array(block.grn.beta).astype("float64") @ kernel.astype("float64")
     fused.pwconv2.set_weights([kernel, bias])
 
 

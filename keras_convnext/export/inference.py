@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_convnext.block import Block
+from keras_convnext.layers import GlobalResponseNormalization
 
 
 @keras.saving.register_keras_serializable(package="keras_convnext")
@@ -54,7 +55,9 @@ class LargestChannel(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_convnext")
 class InferenceBlock(Block):
-    """A block whose norm has no scale and shift, since they are folded into `pwconv1`.
+    """A block without the scale and shift of the norm, and without the shift of GRN.
+
+    They are folded into `pwconv1` and `pwconv2`.
 
     Args:
         **kwargs: As in `Block`.
@@ -64,14 +67,15 @@ class InferenceBlock(Block):
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self._tracker.untrack(self.norm)  # or Keras would track both layers
-        self.norm = InferenceLayerNormalization(
+        norm = InferenceLayerNormalization(
             epsilon=self.norm.epsilon,
             center=False,
             scale=False,
             dtype=self.dtype_policy,
             name="norm",
         )
+        grn = GlobalResponseNormalization(center=False, dtype=self.dtype_policy, name="grn")
+        self.replace(norm=norm, grn=grn)
 
 
 def _mean_square(x: Any) -> Any:

@@ -17,7 +17,7 @@ from keras_convnext.block import Block
 from keras_convnext.call_graph import call_at_inference
 from keras_convnext.export.inference import InferenceLayerNormalization, LargestChannel
 from keras_convnext.export.served import follow
-from keras_convnext.layers import PatchConv2D
+from keras_convnext.layers import GlobalResponseNormalization, PatchConv2D
 
 SIGNATURE = "serving_default"
 
@@ -125,7 +125,16 @@ class _Writer:
         branch = self._depthwise(block.dwconv, x)
         branch = self.write(block.norm, branch)
         branch = tf.nn.gelu(self._product(block.pwconv1, branch))
+        if block.grn is not None:
+            branch = self.write(block.grn, branch)
         return x + self._product(block.pwconv2, branch)
+
+    @write.register
+    def _(self, layer: GlobalResponseNormalization, x: Any) -> Any:
+        norms = tf.sqrt(tf.reduce_sum(tf.square(x), (1, 2), keepdims=True))  # (N, 1, 1, 4C)
+        shares = norms / (tf.reduce_mean(norms, -1, keepdims=True) + layer.epsilon)
+        x = x + x * (shares * self._constant(layer.gamma))
+        return x if layer.beta is None else x + self._constant(layer.beta)
 
     def _depthwise(self, layer: keras.layers.DepthwiseConv2D, x: Any) -> Any:
         """Splits a large kernel into a sum of convolutions with some of its rows each."""

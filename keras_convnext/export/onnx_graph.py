@@ -17,7 +17,7 @@ from keras_convnext.block import Block
 from keras_convnext.export.inference import InferenceLayerNormalization, LargestChannel
 from keras_convnext.export.served import follow
 from keras_convnext.feature_maps import PoolToGrid, ResizeLike
-from keras_convnext.layers import DropPath
+from keras_convnext.layers import DropPath, GlobalResponseNormalization
 from keras_convnext.printable import printable
 
 OPSET = 20  # the first opset with Gelu
@@ -115,6 +115,8 @@ class _Writer:
         self.scope = f"{block.name}/"
         mixed = self.write(block.norm, self.write(block.dwconv, x))
         wide = self.node("Gelu", [self.product(block.pwconv1, mixed)], f"{self.scope}gelu")
+        if block.grn is not None:
+            wide = self.write(block.grn, wide)
         branch = self.product(block.pwconv2, wide)
         self.scope = ""
         return self.node("Add", [x, branch], block.name)
@@ -173,6 +175,27 @@ class _Writer:
             axis=-1,
             epsilon=layer.epsilon,
         )
+
+    @write.register
+    def _(self, layer: GlobalResponseNormalization, x: str) -> str:
+        name = self.scope + layer.name
+        gamma, *beta = layer.get_weights()
+        places, channels = (
+            self.constant(f"{name}_{axes}_axes", np.array(values, "int64"))
+            for axes, values in (("map", [1, 2]), ("channel", [3]))
+        )
+        epsilon, one = (
+            self.constant(f"{name}_{what}", np.float32(value))
+            for what, value in (("epsilon", layer.epsilon), ("one", 1))
+        )
+        norms = self.node("ReduceL2", [x, places], f"{name}_norms")  # (N, 1, 1, 4C)
+        mean = self.node("ReduceMean", [norms, channels], f"{name}_mean")
+        divisor = self.node("Add", [mean, epsilon], f"{name}_divisor")
+        shares = self.node("Div", [norms, divisor], f"{name}_shares")
+        added = self.node("Mul", [shares, self.weight(f"{name}_gamma", gamma)], f"{name}_added")
+        scale = self.node("Add", [added, one], f"{name}_scale")
+        x = self.node("Mul", [x, scale], f"{name}_product" if beta else name)
+        return self.node("Add", [x, *self._bias(name, beta)], name) if beta else x
 
     def product(self, layer: keras.layers.Dense, x: str) -> str:
         """Adds a dense layer over the last axis of a feature map."""

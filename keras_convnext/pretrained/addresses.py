@@ -29,6 +29,7 @@ class HasShape(Protocol):
 Tensor = TypeVar("Tensor", bound=HasShape)
 
 _NAME = "convnext"  # of the network, whatever it was
+_PARTS = ("dwconv", "norm", "pwconv1", "grn", "pwconv2")  # of a block
 
 # layout: the convolutions before the stages, and those of the blocks
 _CONVOLUTIONS = {
@@ -127,6 +128,6 @@ def layers_of(network: Variant) -> Iterator[str]:
             yield from (f"downsample_{stage}_norm", f"downsample_{stage}_conv")
         for block in range(depth):
             name = f"blocks_{block}" if network.isotropic else f"stages_{stage}_blocks_{block}"
-            yield from (f"{name}/{part}" for part in ("dwconv", "norm", "pwconv1", "pwconv2"))
+            yield from (f"{name}/{part}" for part in _PARTS)
             yield name
     yield from ("norm", "head")

@@ -2,8 +2,9 @@
 
 A row pairs one of our layers with one of their modules and gives the kind of both; `{s}` is the
 stage, `{b}` the block. A kind gives, for each variable, the last part of their key, the permutation
-of axes that turns their tensor into ours, and how many axes of length 1 they append. Tables are
-read left to right to write a file and right to left to read one.
+of axes that turns their tensor into ours, and how many axes of length 1 they append, or, if
+negative, put in front. Tables are read left to right to write a file and right to left to read one;
+where two rows pair the same module, the first is written, and both are read.
 
 In the layouts of Keras' own files, a module is the name of a layer, preceded by the Sequential that
 contains it; `{name}` is the name of the model, and `{_n}` a suffix that Keras may have added. The
@@ -14,7 +15,8 @@ layer of a class `layers/class_2/vars`, in the order of the network, as counted 
 import re
 from typing import NamedTuple
 
-# Our variable: their parameter, their axes in our order, number of trailing axes of length 1.
+# Our variable: their parameter, their axes in our order, number of axes of length 1 behind them,
+# or, if negative, in front.
 Kind = dict[str, tuple[str, tuple[int, ...], int]]
 
 KINDS: dict[str, Kind] = {
@@ -28,6 +30,11 @@ KINDS: dict[str, Kind] = {
     "gamma":   {"gamma": ("gamma", (0,), 0)},
     "scale11": {"gamma": ("layer_scale", (0,), 2)},
     "scale":   {"gamma": ("layer_scale_parameter", (0,), 0)},
+    # Any number of axes of length 1 in front is read: V2's pre-training code wrote one.
+    "grn111":  {"gamma": ("gamma", (0,), -3),          "beta": ("beta", (0,), -3)},
+    "grn":     {"gamma": ("gamma", (0,), 0),           "beta": ("beta", (0,), 0)},
+    "grn weight111": {"gamma": ("weight", (0,), -3),   "beta": ("bias", (0,), -3)},
+    "grn weight": {"gamma": ("weight", (0,), 0),       "beta": ("bias", (0,), 0)},
     # Keras: the first word is the class; variables are numbered within the layer.
     "patch_conv2d":        {"kernel": ("0", (0, 1, 2, 3), 0), "bias": ("1", (0,), 0)},
     "conv2d":              {"kernel": ("0", (0, 1, 2, 3), 0), "bias": ("1", (0,), 0)},
@@ -38,6 +45,7 @@ KINDS: dict[str, Kind] = {
     "block":               {"gamma": ("0", (0,), 0)},
     "block conv":          {"kernel": ("0", (0, 1, 2, 3), 0), "bias": ("1", (0,), 0)},
     "block norm":          {"gamma": ("0", (0,), 0),          "beta": ("1", (0,), 0)},
+    "block grn":           {"gamma": ("0", (0,), 0),          "beta": ("1", (0,), 0)},
     "block dense":         {"kernel": ("0", (0, 1), 0),       "bias": ("1", (0,), 0)},
 }  # fmt: skip
 
@@ -57,7 +65,7 @@ class Row(NamedTuple):
     kind: str
 
 
-# facebookresearch/ConvNeXt, models/convnext.py
+# facebookresearch/ConvNeXt, models/convnext.py; facebookresearch/ConvNeXt-V2, models/convnextv2.py
 OFFICIAL = (
     Row("stem_conv",                          "downsample_layers.0.0",   "conv"),
     Row("stem_norm",                          "downsample_layers.0.1",   "norm"),
@@ -67,6 +75,7 @@ OFFICIAL = (
     Row("stages_{s}_blocks_{b}/norm",         "stages.{s}.{b}.norm",     "norm"),
     Row("stages_{s}_blocks_{b}/pwconv1",      "stages.{s}.{b}.pwconv1",  "linear"),
     Row("stages_{s}_blocks_{b}/pwconv2",      "stages.{s}.{b}.pwconv2",  "linear"),
+    Row("stages_{s}_blocks_{b}/grn",          "stages.{s}.{b}.grn",      "grn111"),
     Row("stages_{s}_blocks_{b}",              "stages.{s}.{b}",          "gamma"),
     Row("norm",                               "norm",                    "norm"),
     # facebookresearch/dinov3 stores this norm twice: also as the norm of the last stage.
@@ -96,6 +105,7 @@ OPENMMLAB = (
     Row("stages_{s}_blocks_{b}/norm",         "backbone.stages.{s}.{b}.norm",            "norm"),
     Row("stages_{s}_blocks_{b}/pwconv1",      "backbone.stages.{s}.{b}.pointwise_conv1", "linear"),
     Row("stages_{s}_blocks_{b}/pwconv2",      "backbone.stages.{s}.{b}.pointwise_conv2", "linear"),
+    Row("stages_{s}_blocks_{b}/grn",          "backbone.stages.{s}.{b}.grn",             "grn"),
     Row("stages_{s}_blocks_{b}",              "backbone.stages.{s}.{b}",                 "gamma"),
     Row("norm",                               "backbone.norm3",                          "norm"),
     Row("head",                               "head.fc",                                 "linear"),
@@ -111,6 +121,7 @@ TIMM = (
     Row("stages_{s}_blocks_{b}/norm",         "stages.{s}.blocks.{b}.norm",     "norm"),
     Row("stages_{s}_blocks_{b}/pwconv1",      "stages.{s}.blocks.{b}.mlp.fc1",  "linear"),
     Row("stages_{s}_blocks_{b}/pwconv2",      "stages.{s}.blocks.{b}.mlp.fc2",  "linear"),
+    Row("stages_{s}_blocks_{b}/grn",          "stages.{s}.blocks.{b}.mlp.grn",  "grn weight"),
     Row("stages_{s}_blocks_{b}",              "stages.{s}.blocks.{b}",          "gamma"),
     Row("norm",                               "head.norm",                      "norm"),
     Row("head",                               "head.fc",                        "linear"),
@@ -118,7 +129,7 @@ TIMM = (
 
 # The same with `conv_mlp`, as used by timm's atto, femto, pico and nano.
 TIMM_CONV_MLP = tuple(
-    row._replace(kind="conv1x1") if ".mlp." in row.theirs else row for row in TIMM
+    row._replace(kind="conv1x1") if ".mlp.fc" in row.theirs else row for row in TIMM
 )
 
 # The same in a FeatureListNet, made by `features_only=True`: no dot after the first name.
@@ -142,6 +153,19 @@ TRANSFORMERS = (
     Row("stages_{s}_blocks_{b}",              f"{_STAGE}.layers.{{b}}",                  "scale"),
     Row("norm",                               "convnext.layernorm",                      "norm"),
     Row("head",                               "classifier",                              "linear"),
+)  # fmt: skip
+
+# huggingface/transformers, models/convnextv2/modeling_convnextv2.py. Until 2023, GRN's parameters
+# were called gamma and beta.
+_GRN = "convnextv2.encoder.stages.{s}.layers.{b}.grn"
+TRANSFORMERS_V2 = (
+    *(
+        row._replace(theirs=row.theirs.replace("convnext.", "convnextv2."))
+        for row in TRANSFORMERS
+        if row.kind != "scale"
+    ),
+    Row("stages_{s}_blocks_{b}/grn",          _GRN,                        "grn weight111"),
+    Row("stages_{s}_blocks_{b}/grn",          _GRN,                                 "grn111"),
 )  # fmt: skip
 
 # huggingface/transformers, models/dinov3_convnext/modeling_dinov3_convnext.py: no head
@@ -183,6 +207,7 @@ KERAS = tuple(Row(ours, ours.replace("/", "."), kind) for ours, kind in (
     ("stages_{s}_blocks_{b}/dwconv",  "block conv"),
     ("stages_{s}_blocks_{b}/norm",    "block norm"),
     ("stages_{s}_blocks_{b}/pwconv1", "block dense"),
+    ("stages_{s}_blocks_{b}/grn",     "block grn"),
     ("stages_{s}_blocks_{b}/pwconv2", "block dense"),
     ("blocks_{b}",                    "block"),
     ("blocks_{b}/dwconv",             "block conv"),
@@ -229,6 +254,7 @@ LAYOUTS = {
     "timm_conv_mlp": TIMM_CONV_MLP,
     "timm_features": TIMM_FEATURES,
     "transformers": TRANSFORMERS,
+    "transformers_v2": TRANSFORMERS_V2,
     "dinov3": DINOV3,
     "torchvision": TORCHVISION,
     "keras": KERAS,
@@ -247,6 +273,7 @@ ENTRIES = {"official": "model", "official_isotropic": "model", "openmmlab": "sta
 TRUNK_MODULES = {
     "openmmlab": "backbone.",
     "transformers": "convnext.",
+    "transformers_v2": "convnextv2.",
     "dinov3": "model.",
     "torchvision": "features.",
 }

@@ -38,7 +38,7 @@ class Form(NamedTuple):
         key: str. Name of the tensor.
         kind: str. Kind of its module.
         axes: tuple of int. Their axes in our order.
-        ones: int. Number of trailing axes of length 1.
+        ones: int. Number of axes of length 1 behind the others, or, if negative, in front.
     """
 
     key: str

@@ -14,14 +14,14 @@ Shapes = Mapping[Place, tuple[int, ...]]
 OTHERS = (Variant("convnext_xxlarge", (3, 4, 30, 3), (384, 768, 1536, 3072), epsilon=1e-5),)
 
 # The fields of a variant that shapes determine; the others are initialization and image size.
-_SHAPE_FIELDS = ("depths", "dims", "patch_size", "kernel_size", "isotropic")
+_SHAPE_FIELDS = ("depths", "dims", "patch_size", "kernel_size", "isotropic", "grn")
 
 
 def network_of(shapes: Shapes) -> Variant | None:
     """Returns the network with weights of these shapes, or None if they do not determine one."""
     depths: dict[int, int] = {}
     dims: dict[int, int] = {}
-    kernel_size, has_layer_scale = None, False
+    kernel_size, has_layer_scale, has_grn = None, False, False
     for place, shape in shapes.items():
         match = re.fullmatch(r"(?:stages_(\d+)_)?blocks_(\d+)(?:/(\w+))?", place.layer)
         if match:
@@ -30,6 +30,7 @@ def network_of(shapes: Shapes) -> Variant | None:
             if (match[3], place.variable) == ("dwconv", "kernel"):
                 kernel_size, dims[stage] = shape[0], shape[2]
             has_layer_scale |= match[3] is None
+            has_grn |= match[3] == "grn"
     stem = shapes.get(STEM_KERNEL)
     if stem is None or kernel_size is None or sorted(depths) != list(range(len(dims))):
         return None
@@ -41,10 +42,11 @@ def network_of(shapes: Shapes) -> Variant | None:
         stem[0],
         kernel_size,
         isotropic=any(place.layer.startswith("blocks_") for place in shapes),
+        grn=has_grn,
     )
     known = next((v for v in (*VARIANTS.values(), *OTHERS) if _same_network(v, found)), None)
     if known is None:
-        return found._replace(name="convnext")
+        return found._replace(name="convnextv2" if has_grn else "convnext")
     return found._replace(name=known.name, epsilon=known.epsilon)
 
 
@@ -77,6 +79,8 @@ def trunk_shapes(network: Variant, channels: int) -> dict[Place, tuple[int, ...]
             norm(f"{name}/norm", dim)
             layer(f"{name}/pwconv1", (dim, 4 * dim), 4 * dim)
             layer(f"{name}/pwconv2", (4 * dim, dim), dim)
+            if network.grn:
+                norm(f"{name}/grn", 4 * dim)
             if network.layer_scale is not None:
                 shapes[Place(name, "gamma")] = (dim,)
     return shapes

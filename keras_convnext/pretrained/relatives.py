@@ -24,10 +24,8 @@ class Relative(NamedTuple):
     remark: str = ""
 
 
-# Matched against unknown tensors inside a ConvNeXt. The first three are separate architectures.
+# Matched against unknown tensors inside a ConvNeXt. The first two are separate architectures.
 VARIATIONS = (
-    Relative("a ConvNeXt V2", (r"\.grn\.(weight|bias|gamma|beta|kernel)$",),
-             "Its blocks have global response normalization (GRN), which is not supported yet"),
     Relative("an EdgeNeXt", (r"\.gamma_xca$",)),  # timm
     Relative("a UniRepLKNet", (r"\.dwconv\.(lk_origin|dil_reparam|norm)\b",)),  # official
     Relative("a ConvNeXt with an overlapping stem", (r"\bstem[._][2-9]\.",),  # timm, _ols
@@ -50,7 +48,7 @@ RMS_NORM = Relative(
 
 # Matched against all tensors in a file.
 RELATIVES = (
-    *VARIATIONS[:3],
+    *VARIATIONS[:2],
     Relative("an InceptionNeXt", (r"\btoken_mixer\.dwconv_hw\.",)),  # timm
     Relative("a MogaNet", (r"\.value\.DW_conv0\.",)),  # official
     Relative("a HorNet", (r"\.gnconv\.",)),  # official

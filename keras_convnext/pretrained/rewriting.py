@@ -145,6 +145,8 @@ def forms_of(places: Collection[Place], layout: str, model_name: str) -> dict[Pl
         )
     if layout == "official" and any(place.layer.startswith("blocks_") for place in places):
         layout = "official_isotropic"
+    if layout == "transformers" and any(place.layer.endswith("/grn") for place in places):
+        layout = "transformers_v2"
     if layout == "keras_applications" and HEAD_KERNEL not in places:
         layout = "keras_applications_notop"
     found = {place: form_of(place, LAYOUTS[layout], model_name) for place in places}
@@ -173,4 +175,4 @@ def _theirs(array: np.ndarray, form: Form, dtype: str | None) -> np.ndarray:
                 f"{form.key} has values that are too large for {dtype}. Use bfloat16 instead"
             )
     array = array.transpose(np.argsort(form.axes))
-    return array.reshape(array.shape + (1,) * form.ones)
+    return array.reshape((1,) * -form.ones + array.shape + (1,) * form.ones)

@@ -45,6 +45,8 @@ class Source(NamedTuple):
 
     def _read(self) -> np.ndarray:
         shape = self.tensor.shape[: len(self.axes)]
+        if len(self.axes) == 1:  # possibly between axes of length 1
+            return self.tensor.read(verify=False).reshape(self.shape)
         if self.axes == tuple(range(len(self.axes))):
             return self.tensor.read(verify=False).reshape(shape)
         if self.axes != MATRIX_AXES:
@@ -77,6 +79,10 @@ class Source(NamedTuple):
 
 def source_of(form: Form, tensor: Tensor) -> Source | None:
     """Returns a tensor with axes in our order, or None if the number of axes does not fit."""
+    if form.kind.startswith("grn"):
+        *in_front, _ = tensor.shape or (0,)
+        is_flat = len(tensor.shape) in range(1, 5) and all(side == 1 for side in in_front)
+        return Source(form.key, tensor, (len(in_front),)) if is_flat else None
     behind = tensor.shape[len(form.axes) :]
     if len(tensor.shape) < len(form.axes) or any(side != 1 for side in behind):
         return None

@@ -231,6 +231,11 @@ def check_whole(found: Mapping[Place, tuple[int, ...]], names: Mapping[Place, st
             "The depthwise kernels of a ConvNeXt must have an odd size. "
             f"Received: kernels of {network.kernel_size} x {network.kernel_size}"
         )
+    if network.grn and network.layer_scale is not None:
+        raise CheckpointError(
+            "The blocks have both layer scale (gamma) and global response normalization (GRN). A "
+            "ConvNeXt has the former, and a ConvNeXt V2 the latter"
+        )
     expected = trunk_shapes(network, found[STEM_KERNEL][2])
     if missing := ["/".join(place) for place in expected if place not in found]:
         raise CheckpointError(
