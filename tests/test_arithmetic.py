@@ -102,9 +102,10 @@ MODES = {
 
 
 @pytest.mark.parametrize(("kind", "training", "eager"), MODES, ids=str)
-@pytest.mark.parametrize("layer_scale", [0.3, None])
-def test_each_mode_has_its_arithmetic_and_the_same_numbers(kind, training, eager, layer_scale):
-    block, x = random_block(layer_scale=layer_scale, remat=kind == "remat"), maps()
+@pytest.mark.parametrize("scale", ["layer scale", "GRN", "neither"])
+def test_each_mode_has_its_arithmetic_and_the_same_numbers(kind, training, eager, scale):
+    options = {"layer_scale": 0.3 if scale == "layer scale" else None, "grn": scale == "GRN"}
+    block, x = random_block(**options, remat=kind == "remat"), maps()
     block = with_lora(block) if kind == "LoRA" else block
     chosen = []
 
@@ -114,7 +115,7 @@ def test_each_mode_has_its_arithmetic_and_the_same_numbers(kind, training, eager
 
     found = (step if eager else tf.function(step))(x)
     assert what(chosen[-1]) == what(MODES[kind, training, eager](block))
-    assert len(found) == 11 + 2 * (kind == "LoRA") - (layer_scale is None)
+    assert len(found) == 10 + 2 * (kind == "LoRA") + ["neither", "layer scale", "GRN"].index(scale)
     assert_same(found, output_and_gradients(block.residual, block, x))
 
 

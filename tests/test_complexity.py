@@ -16,6 +16,10 @@ PUBLISHED_GMACS = {
     ("convnext_large", 384): 101.0, ("convnext_xlarge", 384): 179.0,
     ("convnext_isotropic_small", 224): 4.3, ("convnext_isotropic_base", 224): 16.9,
     ("convnext_isotropic_large", 224): 59.7,
+    # tables 14 and 15 of V2's paper
+    ("convnextv2_nano", 384): 7.21, ("convnextv2_tiny", 384): 13.1, ("convnextv2_base", 384): 45.2,
+    ("convnextv2_large", 384): 101.1, ("convnextv2_huge", 384): 337.9,
+    ("convnextv2_huge", 512): 600.8,
 }  # fmt: skip
 PUBLISHED_PARAMETERS = {
     "convnext_tiny": 28_589_128,
@@ -26,6 +30,27 @@ PUBLISHED_PARAMETERS = {
     "convnext_isotropic_small": 22_308_712,
     "convnext_isotropic_base": 87_083_752,
     "convnext_isotropic_large": 305_942_504,
+    "convnextv2_atto": 3_708_400,
+    "convnextv2_femto": 5_233_240,
+    "convnextv2_pico": 9_066_280,
+    "convnextv2_nano": 15_623_800,
+    "convnextv2_tiny": 28_635_496,
+    "convnextv2_small": 50_318_440,
+    "convnextv2_base": 88_717_800,
+    "convnextv2_large": 197_956_840,
+    "convnextv2_huge": 660_289_640,
+}
+# Of the official PyTorch networks, and of timm's small one.
+EXACT_MACS = {
+    "convnextv2_atto": 547_332_480,
+    "convnextv2_femto": 779_629_824,
+    "convnextv2_pico": 1_367_055_360,
+    "convnextv2_nano": 2_445_528_320,
+    "convnextv2_tiny": 4_455_531_264,
+    "convnextv2_small": 8_683_712_256,
+    "convnextv2_base": 15_354_729_472,
+    "convnextv2_large": 34_361_433_600,
+    "convnextv2_huge": 114_922_100_480,
 }
 
 
@@ -37,12 +62,19 @@ def test_macs_are_the_published_within_a_percent(name, size):
     assert macs / 1e9 == pytest.approx(PUBLISHED_GMACS[name, size], rel=tolerance)
 
 
+@pytest.mark.parametrize("name", EXACT_MACS)
+def test_macs_of_v2_are_exact(name):
+    assert sum(part.macs for part in parts(VARIANTS[name])) == EXACT_MACS[name]
+
+
 @pytest.mark.parametrize("name", PUBLISHED_PARAMETERS)
 def test_parameters_are_the_published(name):
     assert sum(part.parameters for part in parts(VARIANTS[name])) == PUBLISHED_PARAMETERS[name]
 
 
-@pytest.mark.parametrize("name", ["convnext_atto", "convnext_isotropic_small"])
+@pytest.mark.parametrize(
+    "name", ["convnext_atto", "convnext_isotropic_small", "convnextv2_atto"]
+)
 def test_parts_are_those_of_the_model(name):
     model = BUILDERS[name](weights=None, classes=7, input_shape=(96, 64, 3))
     counted = {part.name: part for part in parts(VARIANTS[name], (96, 64), classes=7)}

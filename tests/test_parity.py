@@ -13,12 +13,14 @@ from keras_convnext.variants import VARIANTS
 
 TOLERANCE = 1e-5  # of the largest value, in float32
 
-FAST = {"convnext_atto", "convnext_cifar"}
+FAST = {"convnext_atto", "convnext_cifar", "convnextv2_atto"}
 
 
 SIZES = {
     "convnext_cifar": [(32, 32), (40, 33)],
+    "convnextv2_atto": [(97, 130)],
     "convnext_tiny": [(224, 224), (384, 384), (224, 323)],
+    "convnextv2_tiny": [(224, 224), (384, 384), (224, 323)],
     "convnext_base": [(224, 224), (384, 384), (323, 224)],
 }
 
