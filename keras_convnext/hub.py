@@ -1,12 +1,13 @@
 """ConvNeXt as a keras-hub backbone, for its classifiers, detectors and segmenters."""
 
 from collections.abc import Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import keras
 
 from keras_convnext.block import Block
-from keras_convnext.builders import ConvNeXt
+from keras_convnext.builders import ConvNeXt, ConvNeXtV2
 from keras_convnext.initializers import about_to_load
 from keras_convnext.loading import dtype_policy
 from keras_convnext.network import head, pooled, pyramid_features
@@ -58,6 +59,8 @@ class ConvNeXtBackbone(keras_hub.models.FeaturePyramidBackbone):
         layer_scale_init_value: float or None. Initial value of layer scale; None disables it.
             Defaults to 1e-6.
         epsilon: float. Added to the variance in the norms. Defaults to 1e-6.
+        grn: bool. Whether it is a ConvNeXt V2, with global response normalization in the blocks and
+            without layer scale; `layer_scale_init_value` is ignored. Defaults to False.
         drop_path_rate: float in [0, 1). Stochastic depth rate of the last block; it rises linearly
             from 0 in the first. Defaults to 0.
         remat: bool. Whether training recomputes each block for the gradient, which saves memory.
@@ -75,6 +78,7 @@ class ConvNeXtBackbone(keras_hub.models.FeaturePyramidBackbone):
 
     References:
         Liu et al., "A ConvNet for the 2020s", CVPR 2022, arXiv 2201.03545.
+        Woo et al., "ConvNeXt V2", CVPR 2023, arXiv 2301.00808.
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class ConvNeXtBackbone(keras_hub.models.FeaturePyramidBackbone):
         kernel_size: int = 7,
         layer_scale_init_value: float | None = 1e-6,
         epsilon: float = 1e-6,
+        grn: bool = False,
         drop_path_rate: float = 0.0,
         remat: bool = False,
         include_preprocessing: bool = True,
@@ -93,8 +98,9 @@ class ConvNeXtBackbone(keras_hub.models.FeaturePyramidBackbone):
         **kwargs: Any,
     ) -> None:
         # === Functional Model ===
+        build = ConvNeXtV2 if grn else partial(ConvNeXt, layer_scale_init_value=layer_scale_init_value)
         with dtype_policy(dtype):
-            trunk = ConvNeXt(
+            trunk = build(
                 depths,
                 dims,
                 patch_size=patch_size,
@@ -104,7 +110,6 @@ class ConvNeXtBackbone(keras_hub.models.FeaturePyramidBackbone):
                 include_preprocessing=include_preprocessing,
                 input_shape=image_shape,
                 drop_path_rate=drop_path_rate,
-                layer_scale_init_value=layer_scale_init_value,
                 remat=remat,
             )
         super().__init__(inputs=trunk.input, outputs=trunk.output, dtype=dtype, **kwargs)
@@ -117,6 +122,7 @@ class ConvNeXtBackbone(keras_hub.models.FeaturePyramidBackbone):
         self.kernel_size = kernel_size
         self.layer_scale_init_value = layer_scale_init_value
         self.epsilon = epsilon
+        self.grn = grn
         self.drop_path_rate = drop_path_rate
         self.remat = remat
         self.include_preprocessing = include_preprocessing
@@ -152,6 +158,7 @@ class ConvNeXtBackbone(keras_hub.models.FeaturePyramidBackbone):
             "kernel_size": last.kernel_size,
             "layer_scale_init_value": last.layer_scale,
             "epsilon": last.norm.epsilon,
+            "grn": last.grn is not None,
             "drop_path_rate": last.drop_path.rate,
             "remat": last.remat,
             "include_preprocessing": "normalization" in layers,
@@ -172,6 +179,7 @@ class ConvNeXtBackbone(keras_hub.models.FeaturePyramidBackbone):
             "kernel_size": self.kernel_size,
             "layer_scale_init_value": self.layer_scale_init_value,
             "epsilon": self.epsilon,
+            "grn": self.grn,
             "drop_path_rate": self.drop_path_rate,
             "remat": self.remat,
             "include_preprocessing": self.include_preprocessing,

@@ -71,9 +71,9 @@ _OPEN_PLAIN = 4 * 4 + 3
 
 
 def network_of(recipe: Classification, model: str) -> Variant:
-    """Returns the network as the recipe trains it: with or without layer scale."""
+    """Returns the network as the recipe trains it: with or without layer scale. V2 has none."""
     variant = VARIANTS[model]
-    if recipe.network.start is None:
+    if recipe.network.start is None and not variant.grn:
         variant = variant._replace(layer_scale=recipe.network.layer_scale or None)
     return variant
 
@@ -120,13 +120,15 @@ def sections(
         else:
             # Norm, its output, four maps of GELU, and the input of layer scale in float32.
             scaled = 4 * dim * (variant.layer_scale is not None)
-            branch = (norm + compute) * dim + factors + 4 * 4 * dim * compute + scaled
+            responses = 4 * 4 * dim * variant.grn  # the input of GRN in float32
+            branch = (norm + compute) * dim + factors + 4 * 4 * dim * compute + scaled + responses
             # The inputs of layer scale and of the second pointwise layer are freed before GELU.
             recomputed = branch - scaled - 4 * dim * compute
         backward = (_OPEN_FUSED * 4 if fused else _OPEN_PLAIN * compute) * dim
+        norms = 4 * 4 * dim * variant.grn  # of the channels, once per image
         for parameters in blocks:
             yield Section(
-                positions * (dim * compute + (0 if remat else branch)),
+                positions * (dim * compute + (0 if remat else branch)) + (0 if remat else norms),
                 positions * (backward + (recomputed if remat else 0)),
                 parameters,
             )

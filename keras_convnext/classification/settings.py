@@ -91,6 +91,11 @@ def check_recipe(recipe: Classification, model: str) -> None:
     check(recipe, RULES)
     if road:
         _check_road(recipe, model)
+    elif VARIANTS[model].grn and recipe.network.layer_scale not in (None, 1e-6):
+        raise ValueError(
+            f"{model} has no layer_scale: ConvNeXt V2 normalizes responses instead. "
+            f"Received: layer_scale={printable(recipe.network.layer_scale)}"
+        )
     own, least = recipe.input, (road[1] if road else VARIANTS[model]).min_size
     if min(own.size, *own.early_sizes, own.size) < least:
         raise ValueError(

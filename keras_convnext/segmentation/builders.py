@@ -137,7 +137,8 @@ def _trunk(
         weights=None,
         input_shape=input_shape,
         drop_path_rate=drop_path_rate,
-        layer_scale_init_value=1.0,  # as in the official configurations
+        # As in the official configurations; V2 has no layer scale.
+        layer_scale_init_value=None if VARIANTS[backbone].grn else 1.0,
     )
 
 

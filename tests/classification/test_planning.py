@@ -11,7 +11,7 @@ import tensorflow as tf
 from typer.testing import CliRunner
 
 from keras_convnext import cli
-from keras_convnext.builders import ConvNeXt
+from keras_convnext.builders import _builder
 from keras_convnext.classification.memory import memory_of, sections
 from keras_convnext.classification.planning import plan
 from keras_convnext.classification.settings import recipe_for
@@ -153,31 +153,37 @@ def test_a_precision_that_a_device_lacks_is_refused():
         planned("imagenet1k", "convnext_tiny", 32, "v100-32gb", precision="mixed_bfloat16")
 
 
+SCALED = Variant("toy", (2, 2), (24, 48))
+V2 = SCALED._replace(layer_scale=None, grn=True)
+
+
 @pytest.mark.parametrize(
-    ("fused", "policy", "remat", "layer_scale"),
+    ("fused", "policy", "remat", "variant"),
     [
-        (True, "float32", False, 1e-6),
-        (True, "float32", False, None),
-        (False, "float32", False, 1e-6),
-        (False, "float32", False, None),
-        (False, "float32", True, 1e-6),
-        (False, "mixed_bfloat16", False, 1e-6),
+        (True, "float32", False, SCALED),
+        (True, "float32", False, SCALED._replace(layer_scale=None)),
+        (True, "float32", False, V2),
+        (False, "float32", False, SCALED),
+        (False, "float32", False, SCALED._replace(layer_scale=None)),
+        (False, "float32", False, V2),
+        (False, "float32", True, SCALED),
+        (False, "mixed_bfloat16", False, SCALED),
+        (False, "mixed_bfloat16", False, V2),
     ],
 )
-def test_what_a_graph_keeps_is_what_the_model_says(fused, policy, remat, layer_scale, monkeypatch):
+def test_what_a_graph_keeps_is_what_the_model_says(fused, policy, remat, variant, monkeypatch):
     if not fused:
         monkeypatch.setattr("keras_convnext.arithmetic.tensorflow_on_cpu", lambda: False)
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(policy)
     try:
-        model = ConvNeXt(
-            (2, 2), (24, 48), classes=10, input_shape=(64, 64, 3), drop_path_rate=0.1,
-            classifier_activation=None, remat=remat, layer_scale_init_value=layer_scale,
+        model = _builder(variant)(
+            weights=None, classes=10, input_shape=(64, 64, 3), drop_path_rate=0.1,
+            classifier_activation=None, remat=remat,
         )  # fmt: skip
     finally:
         keras.config.set_dtype_policy(before)
     compute = 4 if policy == "float32" else 2
-    variant = Variant("toy", (2, 2), (24, 48), layer_scale)
     rows = list(sections(variant, 64, 10, compute, remat, fused))
     assert sum(row.parameters for row in rows) == model.count_params()
     images = 3 * 64**2 * 4  # which the graph is given, and does not keep

@@ -20,15 +20,23 @@ def official():
     return torch_reference.Hierarchical(DEPTHS, DIMS, classes=5)
 
 
+def official_v2():
+    return torch_reference.Hierarchical(DEPTHS, DIMS, classes=5, gamma=False, grn=True)
+
+
 def isotropic():
     return torch_reference.Isotropic(3, 8, classes=5)
 
 
-def timm(conv_mlp=False):
+def timm(conv_mlp=False, **options):
     torch_reference.declare_torchvision_operators()
     from timm.models.convnext import ConvNeXt
 
-    return ConvNeXt(depths=DEPTHS, dims=DIMS, num_classes=5, conv_mlp=conv_mlp)
+    return ConvNeXt(depths=DEPTHS, dims=DIMS, num_classes=5, conv_mlp=conv_mlp, **options)
+
+
+def timm_v2(conv_mlp=False):
+    return timm(conv_mlp, use_grn=True, ls_init_value=None)
 
 
 def transformers():
@@ -40,6 +48,16 @@ def transformers():
         hidden_sizes=list(DIMS), depths=list(DEPTHS), num_labels=5, layer_norm_eps=1e-6
     )
     return ConvNextForImageClassification(config)
+
+
+def transformers_v2():
+    torch_reference.declare_torchvision_operators()
+    from transformers import ConvNextV2Config, ConvNextV2ForImageClassification
+
+    config = ConvNextV2Config(
+        hidden_sizes=list(DIMS), depths=list(DEPTHS), num_labels=5, layer_norm_eps=1e-6
+    )
+    return ConvNextV2ForImageClassification(config)
 
 
 def dinov3():
@@ -60,23 +78,33 @@ def torchvision():
 
 OWNERS = {
     "official": official,
+    "official V2": official_v2,
     "official_isotropic": isotropic,
     "timm": timm,
     "timm_conv_mlp": lambda: timm(conv_mlp=True),
+    "timm V2": timm_v2,
+    "timm_conv_mlp V2": lambda: timm_v2(conv_mlp=True),
     "transformers": transformers,
+    "transformers_v2 V2": transformers_v2,
     "dinov3": dinov3,
     "torchvision": torchvision,
 }
 
 
+OTHER_NETWORKS = ("official_isotropic", "transformers_v2")
+
+
 @pytest.fixture(params=OWNERS)
 def owner(request):
+    layout, _, is_v2 = request.param.partition(" ")
     return SimpleNamespace(
-        layout=request.param, network=torch_reference.randomize(OWNERS[request.param]())
+        layout=layout,
+        network=torch_reference.randomize(OWNERS[request.param]()),
+        options={"v2": True} if is_v2 else {},
     )
 
 
-def keras_model(layout, **options):
+def keras_model(layout, v2=False, **options):
     options = {"include_preprocessing": False, "input_shape": (64, 64, 3), "classes": 5} | options
     if layout in ("dinov3", "keras_applications_notop"):
         options |= {"include_top": False, "pooling": "avg"}
@@ -86,7 +114,8 @@ def keras_model(layout, **options):
         options |= {"classifier_activation": None}
     if layout == "official_isotropic":
         return keras_convnext.ConvNeXtIsotropic(3, 8, **options)
-    return keras_convnext.ConvNeXt(DEPTHS, DIMS, **options)
+    build = keras_convnext.ConvNeXtV2 if v2 else keras_convnext.ConvNeXt
+    return build(DEPTHS, DIMS, **options)
 
 
 def output_of(network, images):
@@ -113,7 +142,7 @@ def read(path):
 @pytest.mark.parametrize("suffix", [".pth", pytest.param(".safetensors", marks=pytest.mark.slow)])
 def test_a_file_of_the_owner_gives_its_numbers_and_comes_back_to_the_bit(owner, suffix, tmp_path):
     state = owner.network.state_dict()
-    model = keras_model(owner.layout)
+    model = keras_model(owner.layout, **owner.options)
     load_checkpoint(model, write(state, tmp_path / f"theirs{suffix}"))
     images = np.random.default_rng(0).normal(size=(2, 64, 64, 3)).astype("float32")
     expected = output_of(owner.network, images)
@@ -131,8 +160,90 @@ def test_a_file_of_the_owner_gives_its_numbers_and_comes_back_to_the_bit(owner, 
 
 
 @pytest.mark.parametrize(
+    ("layout", "suffix"), [("openmmlab", ".pth"), ("keras", ".weights.h5"), ("keras", ".h5")]
+)
+def test_a_file_of_v2_comes_back_to_the_bit(layout, suffix, tmp_path):
+    model, again = keras_model(layout, v2=True), keras_model(layout, v2=True)
+    for number, weight in enumerate(model.weights):
+        weight.assign(np.random.default_rng(number).normal(size=weight.shape))
+    save_checkpoint(model, tmp_path / f"x{suffix}", layout=layout)
+    load_checkpoint(again, tmp_path / f"x{suffix}")
+    for ours, theirs in zip(again.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    found = identify(tmp_path / f"x{suffix}").variant
+    assert (found.name, found.grn, found.layer_scale) == ("convnextv2", True, None)
+    loaded = keras_convnext.load_model(tmp_path / f"x{suffix}")
+    np.testing.assert_array_equal(loaded.weights[-1], model.weights[-1])
+
+
+@pytest.mark.parametrize("shape", [(-1,), (1, -1), (1, 1, -1), (1, 1, 1, -1)])
+@pytest.mark.parametrize("owner_of", [official_v2, timm_v2, transformers_v2])
+def test_grn_may_have_axes_of_length_1_in_front(owner_of, shape, tmp_path):
+    state = torch_reference.randomize(owner_of()).state_dict()
+    other = {k: t.reshape(shape) if ".grn." in k else t for k, t in state.items()}
+    models = [keras_model("", v2=True) for _ in range(2)]
+    for model, tensors in zip(models, (state, other)):
+        load_checkpoint(model, write(tensors, tmp_path / "x.pth"))
+    for ours, theirs in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_both_names_of_grn_in_transformers_are_read(tmp_path):
+    state = torch_reference.randomize(transformers_v2()).state_dict()
+    older = {
+        key.replace("grn.weight", "grn.gamma").replace("grn.bias", "grn.beta"): tensor
+        for key, tensor in state.items()
+    }
+    assert older.keys() != state.keys()
+    models = [keras_model("", v2=True) for _ in range(2)]
+    for model, tensors in zip(models, (state, older)):
+        load_checkpoint(model, write(tensors, tmp_path / "x.pth"))
+    for ours, theirs in zip(*(model.get_weights() for model in models), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_transformers_stands_for_its_v2(tmp_path):
+    save_checkpoint(keras_model("", v2=True), tmp_path / "x.pth", layout="transformers")
+    assert identify(tmp_path / "x.pth").layout == "transformers_v2"
+    assert "convnextv2.encoder.stages.0.layers.0.grn.weight" in read(tmp_path / "x.pth")
+
+
+def of_another_shape(state):
+    return {k: t.reshape(1, 2, 1, -1) if k == "stages.0.0.grn.beta" else t for k, t in state}
+
+
+WRONG = {
+    "one without beta": (
+        lambda s: {k: t for k, t in s if k != "stages.0.0.grn.beta"},
+        "missing from the checkpoint: stages_0_blocks_0/grn/beta",
+    ),
+    "two axes": (of_another_shape, r"stages\.0\.0\.grn\.beta has 1 axes"),
+    "another width": (
+        lambda s: {k: t[..., 1:] if k == "stages.0.0.grn.beta" else t for k, t in s},
+        r"stages_0_blocks_0/grn/beta has the shape \(32,\)",
+    ),
+    "layer scale": (
+        lambda s: {**dict(s), "stages.0.0.gamma": torch.ones(8)},
+        "both layer scale .* and global response normalization",
+    ),
+    "V1": (
+        lambda s: {k: t for k, t in s if ".grn." not in k},
+        "checkpoint of convnext .*, but the model convnextv2 is a convnextv2",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "told"), WRONG.values(), ids=WRONG)
+def test_a_wrong_file_of_v2_is_refused(change, told, tmp_path):
+    state = change(list(official_v2().state_dict().items()))
+    model = keras_model("", v2=True)
+    with pytest.raises(CheckpointError, match=told):
+        load_checkpoint(model, write(state, tmp_path / "x.pth"))
+
+
+@pytest.mark.parametrize(
     ("layout", "suffix"),
-    [(name, ".pth") for name in LAYOUTS if name not in ("official_isotropic", *HDF5_LAYOUTS)]
+    [(name, ".pth") for name in LAYOUTS if name not in (*OTHER_NETWORKS, *HDF5_LAYOUTS)]
     + [(name, suffix) for name in HDF5_LAYOUTS for suffix in (".weights.h5", ".h5")],
 )
 def test_a_file_of_ours_comes_back_to_the_bit(layout, suffix, tmp_path):

@@ -10,7 +10,6 @@ from keras_convnext.pretrained.trunks import candidates_in
 
 # Of each network the names that tell it, as its owner's state_dict() has them.
 NAMES = {
-    "a ConvNeXt V2": ("encoder.stages.0.0.grn.gamma", "encoder.stages.0.0.dwconv.kernel"),
     "an EdgeNeXt": ("stages.1.blocks.1.gamma_xca",),
     "a UniRepLKNet": ("stages.0.0.dwconv.lk_origin.weight",),
     "an InceptionNeXt": ("stem.0.weight", "stages.0.blocks.0.token_mixer.dwconv_hw.weight"),
@@ -41,7 +40,6 @@ NAMES = {
 
 # Of timm, by which the patterns were checked: as many as can be made in a few seconds.
 OF_TIMM = {
-    "convnextv2_atto": "a ConvNeXt V2",
     "convnext_atto_rms": "a ConvNeXt with RMS norm",
     "convnext_zepto_rms": "a ConvNeXt with RMS norm",
     "convnext_atto_ols": "a ConvNeXt with an overlapping stem",
@@ -101,7 +99,6 @@ def test_the_names_of_timm(model, name, tmp_path):
 
 TRUNK = torch_reference.Hierarchical((1, 1), (8, 16), classes=5).state_dict()
 VARIATIONS = {
-    "a ConvNeXt V2": ({"stages.0.0.grn.gamma": torch.ones(1, 1, 1, 32)}, "not supported yet"),
     "a ConvNeXt with LoRA adapters": (
         {"stages.0.0.pwconv1.lora_A.default.weight": torch.ones(2, 8)}, "merge_and_unload"),
     "a ConvNeXt with parametrized weights": (
