@@ -161,9 +161,7 @@ def _network(model: keras.Model, trunk: _Trunk) -> keras.Model:
     depths = tuple(sum(each == stage for each, _ in blocks) for stage in range(4))
     dims = tuple(dict(blocks)[stage].filters for stage in range(4))
     known = (
-        row
-        for row in VARIANTS.values()
-        if (row.depths, row.dims) == (depths, dims) and not row.grn
+        row for row in VARIANTS.values() if (row.depths, row.dims) == (depths, dims) and not row.grn
     )
     build = next((BUILDERS[row.name] for row in known), partial(ConvNeXt, depths, dims))
     prefix = f"{trunk.name}_stage_3_block_{depths[3] - 1}"

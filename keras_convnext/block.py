@@ -215,7 +215,10 @@ class Block(keras.layers.Layer):
         block = super().from_config(config)
         policy = {"dtype": block.dtype_policy}
         block.replace(
-            **{name: keras.layers.Dense.from_config({**policy, **own}) for name, own in dense.items()}
+            **{
+                name: keras.layers.Dense.from_config({**policy, **own})
+                for name, own in dense.items()
+            }
         )
         for name in frozen:
             getattr(block, name).trainable = False

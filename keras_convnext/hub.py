@@ -98,7 +98,9 @@ class ConvNeXtBackbone(keras_hub.models.FeaturePyramidBackbone):
         **kwargs: Any,
     ) -> None:
         # === Functional Model ===
-        build = ConvNeXtV2 if grn else partial(ConvNeXt, layer_scale_init_value=layer_scale_init_value)
+        build = (
+            ConvNeXtV2 if grn else partial(ConvNeXt, layer_scale_init_value=layer_scale_init_value)
+        )
         with dtype_policy(dtype):
             trunk = build(
                 depths,

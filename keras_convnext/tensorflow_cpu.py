@@ -180,12 +180,12 @@ def mlp(
                     by_image(hidden), norms, of_grn[0], grn_epsilon, by_image(d_mixed)
                 )
                 mixed, d_hidden = (tf.reshape(y, tf.shape(hidden)) for y in (mixed, d_hidden))
-                d_of_grn = d_gamma, tf.linalg.matvec(kernel2, d_folded_bias2 * scale)
+                d_of_grn = [d_gamma, tf.linalg.matvec(kernel2, d_folded_bias2 * scale)]
                 d_folded2 = tf.matmul(mixed, d_output, transpose_a=True)
                 d_folded2 += of_grn[1][:, None] * d_folded_bias2
             else:
                 mixed, d_hidden = gelu_and_gradient(hidden, d_mixed)
-                d_of_grn = ()
+                d_of_grn = []
                 d_folded2 = tf.matmul(mixed, d_output, transpose_a=True)
             d_folded1 = tf.matmul(normalized, d_hidden, transpose_a=True)
             d_bias1 = _sum_of_rows(d_hidden)

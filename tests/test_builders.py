@@ -30,7 +30,7 @@ def policy():
 
 def test_every_variant_has_an_exported_builder_of_its_name():
     names = {builder.__name__: builder for builder in BUILDERS.values()}
-    assert len(names) == len(BUILDERS) == 13
+    assert len(names) == len(BUILDERS) == 22
     for name, builder in names.items():
         assert getattr(keras_convnext, name) is builder
         assert name in keras_convnext.__all__
@@ -296,6 +296,16 @@ def test_keras_weights_load_whatever_the_drop_path_rate(saved, loaded, tmp_path)
 def test_bad_arguments_are_named(options, named):
     with pytest.raises(ValueError, match=named):
         keras_convnext.ConvNeXtAtto(**{"weights": None, **options})
+
+
+def test_v2_has_no_layer_scale():
+    for value in (None, 0):
+        trunk = keras_convnext.ConvNeXtV2Atto(
+            weights=None, include_top=False, layer_scale_init_value=value
+        )
+        assert trunk.get_layer("stages_0_blocks_0").gamma is None
+    with pytest.raises(ValueError, match=r"V2 has no layer scale.*layer_scale_init_value=1e-06"):
+        keras_convnext.ConvNeXtV2Atto(weights=None, layer_scale_init_value=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -72,9 +72,7 @@ def test_parameters_are_the_published(name):
     assert sum(part.parameters for part in parts(VARIANTS[name])) == PUBLISHED_PARAMETERS[name]
 
 
-@pytest.mark.parametrize(
-    "name", ["convnext_atto", "convnext_isotropic_small", "convnextv2_atto"]
-)
+@pytest.mark.parametrize("name", ["convnext_atto", "convnext_isotropic_small", "convnextv2_atto"])
 def test_parts_are_those_of_the_model(name):
     model = BUILDERS[name](weights=None, classes=7, input_shape=(96, 64, 3))
     counted = {part.name: part for part in parts(VARIANTS[name], (96, 64), classes=7)}

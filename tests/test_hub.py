@@ -76,6 +76,14 @@ def detector(backbone):
     )
 
 
+def v2():
+    return with_random_weights(
+        keras_convnext.ConvNeXtV2(
+            (1, 2, 1, 1), (8, 16, 24, 32), classes=5, input_shape=(SIZE, SIZE, 3)
+        )
+    )
+
+
 def with_adapters():
     model = network()
     keras_convnext.enable_lora(model, rank=2)
@@ -92,6 +100,7 @@ TRUNKS = {
     "normalized outside": lambda: network(include_preprocessing=False),
     "patch 2, kernel 5": lambda: network(patch_size=2, kernel_size=5),
     "LoRA": with_adapters,
+    "V2": v2,
 }
 
 
@@ -118,6 +127,7 @@ def test_the_configuration_is_complete():
         "kernel_size": 5,
         "layer_scale_init_value": 1e-6,
         "epsilon": 1e-6,
+        "grn": False,
         "drop_path_rate": pytest.approx(0.3),
         "remat": True,
         "include_preprocessing": True,

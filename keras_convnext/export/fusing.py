@@ -287,7 +287,7 @@ def _fill(fused: InferenceBlock, block: Block) -> None:
     elif block.gamma is not None:
         gamma = _array(block.gamma).astype("float64")
         kernel, bias = (weight.astype("float64") * gamma for weight in (kernel, bias))
-    if fused.grn is not None:
+    if fused.grn is not None and block.grn is not None:
         fused.grn.gamma.assign(block.grn.gamma)
         bias = bias + _array(block.grn.beta).astype("float64") @ kernel.astype("float64")
     fused.pwconv2.set_weights([kernel, bias])

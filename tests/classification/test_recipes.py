@@ -1,9 +1,12 @@
 import pytest
 
+from keras_convnext.classification.network import build_classifier
 from keras_convnext.classification.recipes import RECIPES, Classification
 from keras_convnext.classification.settings import RULES, recipe_for
+from keras_convnext.segmentation import UperNet
 from keras_convnext.training.settings import RULES as COMMON
 from keras_convnext.training.settings import field_types, flat
+from keras_convnext.trunks import trunk_of
 
 
 @pytest.mark.parametrize(
@@ -22,6 +25,7 @@ from keras_convnext.training.settings import field_types, flat
         ("imagenet1k_384", "convnext_large",
          {"network.drop_path_rate": 0.95, "optimizer.layer_decay": 0.7}),
         ("finetune_small", "convnext_cifar", {"input.size": 32, "network.start": "cifar10"}),
+        ("imagenet1k", "convnextv2_nano", {"network.drop_path_rate": 0.1}),
     ],
 )  # fmt: skip
 def test_a_recipe_is_that_of_the_network(name, model, expected):
@@ -35,6 +39,15 @@ def test_the_batch_is_that_of_the_reference_layout(name):
         model += "/inverted" * (model == "roadmap:cifar")
         batch = recipe_for(name, model).batch
         assert batch.devices * batch.device_batch == batch.batch_size
+
+
+def test_every_task_builds_v2_by_its_name():
+    recipe = recipe_for("imagenet1k", "convnextv2_atto")
+    classifier = build_classifier(recipe, "convnextv2_atto", classes=3)
+    segmenter = UperNet("convnextv2_atto", weights=None, channels=8, input_shape=(64, 64, 3))
+    for model in (classifier, segmenter):
+        blocks = trunk_of(model).blocks
+        assert all(block.grn is not None and block.gamma is None for block in blocks)
 
 
 def test_the_roadmap_is_trained_like_its_end():
@@ -92,6 +105,12 @@ def test_a_setting_is_read_as_its_field_is(setting, field, value):
         ("roadmap", "roadmap:cifar/gelu", {"size": 8}, "roadmap:cifar/gelu needs .* at least 16"),
         ("roadmap", "roadmap:gelu", {"remat": True}, "has no remat.* set remat=False. Received"),
         ("roadmap", "roadmap:gelu", {"layer_scale": 0.1}, "has no layer_scale.*Received: layer_s"),
+        (
+            "imagenet1k",
+            "convnextv2_tiny",
+            {"layer_scale": 0.1},
+            "has no layer_scale.*layer_scale=0.1",
+        ),
         ("finetune_small", "roadmap:gelu", {}, "has no start.*Received: start=imagenet"),
     ],
 )

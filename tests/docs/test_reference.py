@@ -47,7 +47,7 @@ ELSEWHERE = {
 INTERNAL = {
     "arithmetic", "call_graph", "class_list", "cli", "feature_maps", "jax_cpu", "lazy",
     "loading", "pillow_output", "pixel_levels", "printable", "resizing", "serialization", "shipped",
-    "signature", "tasks", "tensorflow_cpu", "tensorflow_only", "trunks",
+    "signature", "tasks", "tensorflow_cpu", "tensorflow_passes", "tensorflow_only", "trunks",
 }  # fmt: skip
 
 
@@ -115,8 +115,8 @@ def test_no_signature_has_a_default_that_is_none_of_the_function():
 
 def test_the_arguments_of_the_builders_are_there_once_and_one_a_line(site):
     page = (site / "docs" / "reference" / "networks.html").read_text("utf-8")
-    # ConvNeXt, ConvNeXtIsotropic and ConvNeXtTiny list them.
-    assert page.count("Stochastic depth rate of the last block") == 3
+    # ConvNeXt, ConvNeXtV2, ConvNeXtIsotropic and ConvNeXtTiny list them.
+    assert page.count("Stochastic depth rate of the last block") == 4
     signature = page.partition('id="keras_convnext.ConvNeXtTiny"')[2].partition("</dt>")[0]
     assert signature.count("<dd>") == 14
     signature = page.partition('id="keras_convnext.ConvNeXtBase"')[2].partition("</dt>")[0]
