@@ -213,13 +213,10 @@ class Block(keras.layers.Layer):
         config = dict(config)
         dense, frozen = config.pop("dense", {}), config.pop("frozen", ())
         block = super().from_config(config)
-        policy = {"dtype": block.dtype_policy}
-        block.replace(
-            **{
-                name: keras.layers.Dense.from_config({**policy, **own})
-                for name, own in dense.items()
-            }
-        )
+        made = {}
+        for name, own in dense.items():
+            made[name] = keras.layers.Dense.from_config({"dtype": block.dtype_policy, **own})
+        block.replace(**made)
         for name in frozen:
             getattr(block, name).trainable = False
         return block

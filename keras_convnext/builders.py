@@ -137,8 +137,8 @@ def _named(name: str) -> Builder:
     tags = ", ".join(f'"{tag}"' for tag in _tags(name)) or "none yet"
     xlarge = '"imagenet" means "imagenet22k_ft": no XLarge was trained on ImageNet-1K only.'
     build.__doc__ = documentation(
-        f"{'isotropic ' * variant.isotropic}ConvNeXt {'V2 ' * variant.grn}{title}: {sum(variant.depths)} blocks, "
-        f"depths {variant.depths}, dims {variant.dims}",
+        f"{'isotropic ' * variant.isotropic}ConvNeXt {'V2 ' * variant.grn}{title}: "
+        f"{sum(variant.depths)} blocks, depths {variant.depths}, dims {variant.dims}",
         f"model = keras_convnext.{build.__name__}("
         + (f'weights="{rows[0].tag}")\n' if rows else "weights=None)\n")
         + f"probabilities = model.predict(images)  # (N, {size}, {size}, 3) in 0..255 -> "

@@ -19,7 +19,8 @@ class Network:
         start: str or None. Published weights to start from, or a weight file.
         published: str or None. Published weights trained with this recipe, which give its accuracy.
         drop_path_rate: float. Stochastic depth rate of the last block.
-        layer_scale: float or None. Initial value of layer scale. V2 and networks of the roadmap ignore it.
+        layer_scale: float or None. Initial value of layer scale. V2 and networks of the roadmap
+            ignore it.
         head_init_scale: float. Factor for the initial weights of the head.
     """
 

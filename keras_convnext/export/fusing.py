@@ -192,10 +192,10 @@ def _followers(graph: Graph) -> dict[int, keras.layers.BatchNormalization]:
 def _folds(giver: keras.layers.Layer, taker: keras.layers.Layer, graph: Graph) -> bool:
     """Whether the layer before can be folded into the kernel of a layer.
 
-    In a block the norm is folded into pwconv1, and gamma or the shift of GRN into pwconv2. The scale
-    of GRN depends on the image and cannot be folded. The norm of the stem cannot
-    be folded: the first residual connection uses its output, and the first depthwise convolution
-    pads it with zeros, where the shift would be missing.
+    In a block the norm is folded into pwconv1, and gamma or the shift of GRN into pwconv2. The
+    scale of GRN depends on the image and cannot be folded. The norm of the stem cannot be folded:
+    the first residual connection uses its output, and the first depthwise convolution pads it with
+    zeros, where the shift would be missing.
     """
     if type(taker) not in (PatchConv2D, keras.layers.Dense) or not taker.use_bias:
         return False

@@ -46,7 +46,7 @@ def test_the_tables_have_every_row(site):
 
 
 def _title(name):
-    words = name.removeprefix("convnext_").split("_")
+    words = name.replace("convnextv2", "V2").removeprefix("convnext_").split("_")
     return "".join("XLarge" if word == "xlarge" else word.title() for word in words) + name
 
 
