@@ -1,13 +1,22 @@
 """Class maps of images of any size, and their scores by the published rules."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import keras
 import numpy as np
 
 from keras_convnext.segmentation.scores import IGNORED, Counts, Scores, count, scores_of
-from keras_convnext.segmentation.windows import Predict, class_map, mean_logits, resized
+from keras_convnext.segmentation.windows import (
+    Predict,
+    class_map,
+    mean_logits,
+    resized,
+    whole_at,
+)
+
+# Of the published evaluation at several scales, each with and without a flip.
+RATIOS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 
 # Of the networks for 512 px: longest and shortest side of the scaled image, window and stride.
 SCALE, CROP, STRIDE = (2048, 512), 512, 341
@@ -20,11 +29,16 @@ def predict_classes(
     scale: tuple[int, int] | None = None,
     crop: int = CROP,
     stride: int = STRIDE,
+    ratios: Sequence[float] = (),
 ) -> np.ndarray:
-    """Predicts the class of each pixel of an image, in overlapping windows.
+    """Predicts the class of each pixel of an image, in overlapping windows or at several scales.
 
     The logits of overlapping windows are averaged and resized to the size of the image, as in the
     published single-scale evaluation. Memory depends on the width of the image, not on its height.
+
+    With `ratios`, as in the published multi-scale evaluation, the whole image is predicted at each
+    scale and flipped as well, and the probabilities are averaged at the size of the image. This
+    needs memory for the logits of the largest scale.
 
     Example:
 
@@ -43,6 +57,8 @@ def predict_classes(
             for 640 px. Defaults to None: the image is used as it is.
         crop: int. Side of the windows, in pixels. Defaults to 512.
         stride: int. Distance between two windows, in pixels. Defaults to 341.
+        ratios: sequence of float. Factors of `scale`, or of the size of the image, such as
+            `RATIOS`. Windows are not used then. Defaults to none.
 
     Returns:
         int32 array (H, W) of classes.
@@ -58,11 +74,36 @@ def predict_classes(
     if not 0 < stride <= crop:
         raise ValueError(f"stride must be in 1..crop. Received: stride={stride}, crop={crop}")
     size = image.shape[:2]
+    predict = with_logits(model) if isinstance(model, keras.Model) else model
+    if ratios:
+        return _at_scales(predict, image, scale or (max(size), min(size)), ratios)
     if scale is not None:
         image = resized(image, scaled_size(size, scale))
-    predict = with_logits(model) if isinstance(model, keras.Model) else model
     bands = mean_logits(image, predict, crop, stride)
     return class_map(bands, image.shape[0], (size[0], size[1]))
+
+
+def _at_scales(
+    predict: Predict, image: np.ndarray, scale: tuple[int, int], ratios: Sequence[float]
+) -> np.ndarray:
+    """Returns the classes of the largest mean probabilities over scales and flips."""
+    size = (image.shape[0], image.shape[1])
+    total: np.ndarray | float = 0.0
+    for ratio in ratios:
+        longest, shortest = (int(side * ratio) for side in scale)
+        scaled = resized(image, scaled_size(size, (longest, shortest)))
+        for flipped in (False, True):
+            pixels = scaled[:, ::-1] if flipped else scaled
+            logits = predict(np.ascontiguousarray(pixels)[None])[0]
+            probabilities = np.stack([_softmax(row) for row in whole_at(logits, size)])
+            total = total + (probabilities[:, ::-1] if flipped else probabilities)
+    return np.argmax(total, axis=-1).astype(np.int32)
+
+
+def _softmax(row: np.ndarray) -> np.ndarray:
+    """Returns the probabilities (W, classes) of logits."""
+    powers = np.exp(row - row.max(axis=-1, keepdims=True))
+    return powers / powers.sum(axis=-1, keepdims=True)
 
 
 def scaled_size(size: tuple[int, ...], scale: tuple[int, int]) -> tuple[int, int]:
@@ -95,10 +136,11 @@ def evaluate(
     scale: tuple[int, int] | None = SCALE,
     crop: int = CROP,
     stride: int = STRIDE,
+    ratios: Sequence[float] = (),
     ignored: int = IGNORED,
     progress: Callable[[int], None] | None = None,
 ) -> Scores:
-    """Measures the mean intersection over union of a segmenter, at a single scale.
+    """Measures the mean intersection over union of a segmenter.
 
     Args:
         model: keras.Model. As in `predict_classes`, not a function.
@@ -106,6 +148,7 @@ def evaluate(
         scale: tuple of int or None. As in `predict_classes`. Defaults to (2048, 512).
         crop: int. As in `predict_classes`.
         stride: int. As in `predict_classes`.
+        ratios: sequence of float. As in `predict_classes`.
         ignored: int. Label of pixels that are not scored. Defaults to 255.
         progress: function or None. Called with the number of images after each.
 
@@ -118,7 +161,9 @@ def evaluate(
     classes = model.output_shape[-1]
     counts, predict = Counts.none(classes), with_logits(model)
     for number, (image, labels) in enumerate(examples, 1):
-        found = predict_classes(predict, image, scale=scale, crop=crop, stride=stride)
+        found = predict_classes(
+            predict, image, scale=scale, crop=crop, stride=stride, ratios=ratios
+        )
         counts += count(found, labels, classes, ignored)
         if progress is not None:
             progress(number)

@@ -88,6 +88,18 @@ def _with_rows(array: np.ndarray, rows: int) -> np.ndarray:
     return np.pad(array, ((0, rows - len(array)), (0, 0), (0, 0)))
 
 
+def whole_at(logits: np.ndarray, size: tuple[int, int]) -> Iterator[np.ndarray]:
+    """Yields the rows (W, classes) of logits resized as in `class_map`.
+
+    Args:
+        logits: array (h, w, classes).
+        size: tuple of int. Height and width of the result.
+    """
+    above, below, shares = _positions(logits.shape[0], size[0])
+    for upper, lower, share in zip(above, below, shares):
+        yield _wider(logits[upper] + share * (logits[lower] - logits[upper]), size[1])
+
+
 def class_map(bands: Iterator[np.ndarray], height: int, size: tuple[int, int]) -> np.ndarray:
     """Returns the class of each pixel after the logits are resized by bilinear interpolation.
 

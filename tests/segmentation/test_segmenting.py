@@ -17,6 +17,7 @@ from keras_convnext.segmentation.colors import (
     distinct_colors,
     names_of_classes,
 )
+from keras_convnext.segmentation.evaluation import RATIOS, scaled_size, with_logits
 from keras_convnext.segmentation.prediction import (
     Windows,
     areas_of,
@@ -25,6 +26,7 @@ from keras_convnext.segmentation.prediction import (
     windows_for,
     windows_of,
 )
+from keras_convnext.segmentation.windows import resized
 
 NAMES = ("road", "sky\x1b[31m", "x" * 300, "[bold]car[/]", "tree")
 
@@ -159,3 +161,23 @@ def test_class_maps_are_of_segmenters(photos, tmp_path):
     ran = run("predict", photos / "street.png", "--masks", tmp_path / "maps")
     assert ran.exit_code == 2
     assert "needs the weights of a segmenter" in ran.stderr
+
+
+def test_several_scales_with_flips(model):
+    """As mmsegmentation's `aug_test` does, with PyTorch's interpolation."""
+    torch = pytest.importorskip("torch")
+    image = np.random.default_rng(1).integers(0, 256, (45, 70, 3), np.uint8)
+    predict, total = with_logits(model), 0
+    for ratio in (0.75, 1.0, 1.5):
+        scaled = resized(image, scaled_size((45, 70), (int(90 * ratio), int(60 * ratio))))
+        for step in (1, -1):
+            logits = predict(np.ascontiguousarray(scaled[:, ::step])[None])
+            logits = torch.nn.functional.interpolate(
+                torch.from_numpy(logits).permute(0, 3, 1, 2), (45, 70), mode="bilinear"
+            )
+            total = total + logits.softmax(1).numpy()[0, :, :, ::step]
+    found = predict_classes(model, image, scale=(90, 60), ratios=(0.75, 1.0, 1.5))
+    np.testing.assert_array_equal(found, total.argmax(0))
+    once = predict_classes(model, image, scale=(90, 60))
+    assert (found != once).any()
+    assert RATIOS == (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
