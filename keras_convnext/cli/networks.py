@@ -4,12 +4,13 @@ from typing import Annotated
 
 import typer
 
-from keras_convnext.cli.application import Json, Network, Size
+from keras_convnext.cli.application import Json, NetworkOfWeights, Size
 from keras_convnext.cli.road import write_roadmap
 from keras_convnext.cli.terminal import write, write_json, write_markdown, write_table
 from keras_convnext.complexity import parts
-from keras_convnext.pretrained.catalog import list_weights
+from keras_convnext.pretrained.catalog import DENSE_NETWORKS, list_weights
 from keras_convnext.pretrained.robustness import COLUMNS, published_robustness
+from keras_convnext.segmentation.cost import parts as parts_of_segmenter
 from keras_convnext.variants import VARIANTS
 
 _NUMBERS_OF_WEIGHTS = ("px", "classes", "MB", "top-1", "top-5", "mIoU", "mIoU ms")
@@ -132,15 +133,24 @@ def _figure(row: dict[str, object], name: str) -> str:
 
 
 def info(
-    model: Network,
+    model: NetworkOfWeights,
     size: Size = None,
-    classes: Annotated[int, typer.Option(min=1, help="Number of classes.")] = 1000,
+    classes: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of classes.", show_default="1000, or 150 for a segmenter"),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Show the parameters and cost of each stage of a network."""
-    variant = VARIANTS[model]
-    size = size or variant.size
-    counted = parts(variant, (size, size), classes)
+    if model in DENSE_NETWORKS:
+        row = list_weights(model)[0]
+        size = size or row.size
+        variant = VARIANTS[model.removeprefix(f"{row.head}_")]
+        counted = parts_of_segmenter(variant, (size, size), classes or 150)
+    else:
+        variant = VARIANTS[model]
+        size = size or variant.size
+        counted = parts(variant, (size, size), classes or 1000)
     if as_json:
         write_json({"model": model, "size": size, "parts": [part._asdict() for part in counted]})
         return

@@ -6,6 +6,7 @@ from keras_convnext.lazy import lazy_names
 
 if TYPE_CHECKING:
     from keras_convnext.segmentation.builders import UperNet
+    from keras_convnext.segmentation.cost import parts
     from keras_convnext.segmentation.evaluation import evaluate, predict_classes
     from keras_convnext.segmentation.loading import load_segmenter
     from keras_convnext.segmentation.prediction import (
@@ -31,6 +32,7 @@ __all__ = [
     "evaluate",
     "load_segmenter",
     "load_segmenter_weights",
+    "parts",
     "predict_classes",
     "predict_files",
     "save_segmenter_weights",
@@ -38,6 +40,7 @@ __all__ = [
 
 _NAMES = {
     "builders": ("UperNet",),
+    "cost": ("parts",),
     "evaluation": ("evaluate", "predict_classes"),
     "loading": ("load_segmenter",),
     "prediction": ("Area", "Segmented", "Windows", "draw_segmentation", "predict_files"),

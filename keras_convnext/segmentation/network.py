@@ -13,9 +13,9 @@ import keras
 
 from keras_convnext.feature_maps import PoolToGrid, ResizeLike
 from keras_convnext.layers import BatchNormalization
+from keras_convnext.segmentation.cost import AUXILIARY_CHANNELS
 
 DROPOUT = 0.1  # of whole channels, before the last layer
-AUXILIARY_CHANNELS = 256
 
 
 def decode_head(

@@ -18,9 +18,11 @@ from keras_convnext.segmentation import (
     UperNet,
     evaluate,
     load_segmenter_weights,
+    parts,
     predict_classes,
     save_segmenter_weights,
 )
+from keras_convnext.variants import VARIANTS, Variant
 
 GOLDEN = Path(__file__).with_name("golden")
 CHECKPOINT = GOLDEN / "upernet.pth"
@@ -85,15 +87,31 @@ def test_probabilities_are_of_the_size_of_the_image(model):
     )
 
 
-def test_tiny_has_the_published_number_of_parameters():
-    # Symbolically: nothing is allocated.
-    with keras.StatelessScope():
-        built = UperNet("convnext_tiny")
-    assert sum(np.prod(weight.shape) for weight in built.trainable_weights) == 60_242_636
-    with keras.StatelessScope():
-        without = UperNet("convnext_tiny", auxiliary=False)
-    assert sum(np.prod(weight.shape) for weight in without.trainable_weights) == (
-        60_242_636 - 923_798
+# facebookresearch/ConvNeXt, semantic_segmentation/README.md: height of the images, which are four
+# times as wide, and GFLOPs. The parameters are those of mmsegmentation's networks.
+PUBLISHED = {
+    "convnext_tiny": (512, 60_242_636, 939),
+    "convnext_small": (512, 81_877_196, 1027),
+    "convnext_base": (512, 122_102_956, 1170),
+    "convnext_large": (640, 234_994_796, 2458),
+    "convnext_xlarge": (640, 391_140_396, 3335),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameters_and_operations_are_the_published_ones(name):
+    height, parameters, gflops = PUBLISHED[name]
+    counted = parts(VARIANTS[name], (height, 4 * height))
+    assert sum(part.parameters for part in counted) == parameters
+    macs = sum(part.macs for part in counted if part.name != "auxiliary head")
+    assert macs == pytest.approx(gflops * 1e9, rel=6e-4)
+
+
+def test_the_counted_parameters_are_those_of_the_network(model):
+    variant = Variant("", *STRUCTURE.values())
+    counted = parts(variant, classes=5, channels=16)
+    assert sum(part.parameters for part in counted) == sum(
+        np.prod(weight.shape) for weight in model.trainable_weights
     )
 
 
