@@ -1,0 +1,1 @@
+"""Detection: objects, their boxes, and their masks."""

@@ -1,0 +1,85 @@
+"""Anchors: the reference boxes at each position of a pyramid (Ren et al., arXiv 1506.01497)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from keras import ops
+
+STRIDES = (4, 8, 16, 32, 64)  # of P2 to P6
+SCALE = 8  # side of a square anchor, in strides
+RATIOS = (0.5, 1.0, 2.0)  # height by width
+
+
+def anchors_of_level(height: Any, width: Any, stride: int) -> Any:
+    """Returns the anchors of one level of the pyramid, by row, column and ratio.
+
+    An anchor is centered on the upper left corner of its cell, as in open-mmlab/mmdetection,
+    mmdet/models/task_modules/prior_generators/anchor_generator.py.
+
+    Args:
+        height: int or scalar tensor. Rows of the level.
+        width: int or scalar tensor. Columns of the level.
+        stride: int. Pixels between two positions.
+
+    Returns:
+        float32 tensor (height * width * 3, 4).
+    """
+    shapes = [(SCALE * stride * ratio**-0.5, SCALE * stride * ratio**0.5) for ratio in RATIOS]
+    around = [(-w / 2, -h / 2, w / 2, h / 2) for w, h in shapes]
+    ys = ops.cast(ops.arange(height) * stride, "float32")
+    xs = ops.cast(ops.arange(width) * stride, "float32")
+    ys, xs = ops.meshgrid(ys, xs, indexing="ij")
+    corners = ops.stack([xs, ys, xs, ys], axis=-1)  # (height, width, 4)
+    anchors = corners[..., None, :] + ops.convert_to_tensor(around, "float32")
+    return ops.reshape(anchors, (-1, 4))
+
+
+def pyramid_anchors(maps: Sequence[Any], strides: Sequence[int] = STRIDES) -> list[Any]:
+    """Returns the anchors of each feature map (N, H, W, C) of a pyramid."""
+    return [
+        anchors_of_level(*ops.shape(each)[1:3], stride) for each, stride in zip(maps, strides)
+    ]
+
+
+def inside(anchors: Any, sizes: Any, border: float = 0) -> Any:
+    """Returns which anchors lie within each image.
+
+    Args:
+        anchors: tensor (A, 4).
+        sizes: tensor (N, 2). Height and width of each image.
+        border: float. Pixels by which they may reach outside. Defaults to 0.
+
+    Returns:
+        bool tensor (N, A).
+    """
+    heights, widths = sizes[:, :1], sizes[:, 1:]
+    x1, y1, x2, y2 = ops.unstack(anchors, 4, axis=-1)
+    first = ops.logical_and(x1 >= -border, y1 >= -border)
+    last = ops.logical_and(x2 < widths + border, y2 < heights + border)
+    return ops.logical_and(first, last)
+
+
+def at_valid_positions(maps: Sequence[Any], sizes: Any, strides: Sequence[int] = STRIDES) -> Any:
+    """Returns which anchors of a pyramid are not in the padding of a batch.
+
+    An image is padded to multiples of 32 pixels; the batch may be larger.
+
+    Args:
+        maps: tensors (N, H, W, C). The levels of the pyramid.
+        sizes: tensor (N, 2). Height and width of each image.
+        strides: ints. Of the levels.
+
+    Returns:
+        bool tensor (N, A), in the order of `pyramid_anchors`.
+    """
+    padded = ops.ceil(ops.cast(sizes, "float32") / 32) * 32
+    flags = []
+    for each, stride in zip(maps, strides):
+        height, width = ops.shape(each)[1:3]
+        within = padded[..., None] / stride  # (N, 2, 1)
+        rows = ops.cast(ops.arange(height), "float32") < within[:, 0]  # (N, H)
+        columns = ops.cast(ops.arange(width), "float32") < within[:, 1]
+        cells = ops.logical_and(rows[:, :, None], columns[:, None])  # (N, H, W)
+        cells = ops.repeat(cells[..., None], len(RATIOS), axis=-1)
+        flags.append(ops.reshape(cells, (ops.shape(cells)[0], height * width * len(RATIOS))))
+    return ops.concatenate(flags, axis=1)
