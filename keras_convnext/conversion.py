@@ -6,8 +6,11 @@ from typing import Any
 
 import keras
 
+from keras_convnext.detection.loading import load_detector
+from keras_convnext.detection.weights import detector_keys, is_detector, save_detector_weights
 from keras_convnext.loading import dtype_policy, is_local, load_classifier
 from keras_convnext.pretrained.catalog import find, list_weights
+from keras_convnext.pretrained.dense_heads import HEADS
 from keras_convnext.pretrained.identify import head_of_file
 from keras_convnext.pretrained.keras_file import SUFFIX as KERAS_SUFFIX
 from keras_convnext.pretrained.layouts import Place
@@ -18,6 +21,7 @@ from keras_convnext.printable import printable
 from keras_convnext.segmentation.loading import load_segmenter
 from keras_convnext.segmentation.weights import is_segmenter, save_segmenter_weights, segmenter_keys
 
+_LOADERS = {"segmentation": load_segmenter, "detection": load_detector}  # by task
 TARGETS = (".h5", ".keras", ".safetensors", ".pth")
 
 
@@ -36,7 +40,8 @@ def load_model(
 
     The file determines the depths and widths, layer scale, the number of classes, the number of
     image channels and, if recorded, the image size. A file of a segmenter becomes a
-    `segmentation.UperNet`.
+    `segmentation.UperNet`, and one of a detector a `detection.MaskRCNN` or
+    `detection.CascadeMaskRCNN`.
 
     The model in a `.keras` file is loaded as it was saved, including layers around the network, and
     without compiling it. If `options` are given, its network is rebuilt with a builder if possible.
@@ -71,10 +76,10 @@ def load_model(
         DownloadError: If published weights cannot be downloaded.
         FileNotFoundError: If the file does not exist.
     """
-    if include_top and _head_of(Path(source), model, entry, prefix, ignore) == "upernet":
-        return load_segmenter(
-            source, model, entry, progress, prefix=prefix, ignore=ignore, **options
-        )
+    head = _head_of(Path(source), model, entry, prefix, ignore) if include_top else ""
+    if head:
+        load = _LOADERS[HEADS[head].task]
+        return load(source, model, entry, progress, prefix=prefix, ignore=ignore, **options)
     return load_classifier(
         source, model, include_top, entry, progress, prefix=prefix, ignore=ignore, **options
     )
@@ -109,6 +114,8 @@ def save(
     """
     if is_segmenter(model):
         save_segmenter_weights(model, path, layout or "official", dtype, progress)
+    elif is_detector(model):
+        save_detector_weights(model, path, layout or "official", dtype, progress)
     else:
         save_checkpoint(model, path, layout, dtype, progress)
 
@@ -118,7 +125,9 @@ def keys(model: keras.Model, layout: str = "official") -> dict[Place, tuple[str,
 
     Args and errors are those of `checkpoint_keys`.
     """
-    return (segmenter_keys if is_segmenter(model) else checkpoint_keys)(model, layout)
+    if is_segmenter(model):
+        return segmenter_keys(model, layout)
+    return (detector_keys if is_detector(model) else checkpoint_keys)(model, layout)
 
 
 def convert(

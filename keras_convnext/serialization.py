@@ -12,6 +12,8 @@ import wrapt
 
 REGISTERED = {
     "block": ("Block",),
+    "detection.layers": ("BoxHead", "FeaturePyramid", "MaskHead", "ProposalHead"),
+    "detection.stages": ("Detect", "FillPadding", "Propose", "Refine", "RoIAlign", "SelectMasks"),
     "export.inference": ("InferenceBlock", "InferenceLayerNormalization", "LargestChannel"),
     "feature_maps": ("PoolToGrid", "ResizeLike", "WithAuxiliary"),
     "initializers": ("TruncatedNormal",),

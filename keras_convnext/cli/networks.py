@@ -13,7 +13,17 @@ from keras_convnext.pretrained.robustness import COLUMNS, published_robustness
 from keras_convnext.segmentation.cost import parts as parts_of_segmenter
 from keras_convnext.variants import VARIANTS
 
-_NUMBERS_OF_WEIGHTS = ("px", "classes", "MB", "top-1", "top-5", "mIoU", "mIoU ms")
+_NUMBERS_OF_WEIGHTS = (
+    "px",
+    "classes",
+    "MB",
+    "top-1",
+    "top-5",
+    "mIoU",
+    "mIoU ms",
+    "box AP",
+    "mask AP",
+)
 _NUMBERS_OF_NETWORKS = ("parameters", "GMACs")
 _NUMBERS_OF_ROBUSTNESS = ("px", *COLUMNS.values())
 _NUMBERS = (*_NUMBERS_OF_WEIGHTS, *_NUMBERS_OF_NETWORKS, *_NUMBERS_OF_ROBUSTNESS)

@@ -36,8 +36,9 @@ def anchors_of_level(height: Any, width: Any, stride: int) -> Any:
 
 def pyramid_anchors(maps: Sequence[Any], strides: Sequence[int] = STRIDES) -> list[Any]:
     """Returns the anchors of each feature map (N, H, W, C) of a pyramid."""
+    sides = [ops.shape(each)[1:3] for each in maps]
     return [
-        anchors_of_level(*ops.shape(each)[1:3], stride) for each, stride in zip(maps, strides)
+        anchors_of_level(height, width, stride) for (height, width), stride in zip(sides, strides)
     ]
 
 

@@ -51,7 +51,10 @@ def generalized_iou(boxes: Any, others: Any, epsilon: float = 1e-6) -> Any:
     intersection = _intersection(boxes, others)
     union = ops.maximum(area(boxes) + area(others) - intersection, epsilon)
     around = ops.concatenate(
-        [ops.minimum(boxes[..., :2], others[..., :2]), ops.maximum(boxes[..., 2:], others[..., 2:])],
+        [
+            ops.minimum(boxes[..., :2], others[..., :2]),
+            ops.maximum(boxes[..., 2:], others[..., 2:]),
+        ],
         axis=-1,
     )
     enclosing = ops.maximum(area(around), epsilon)

@@ -22,9 +22,11 @@ from keras_convnext.detection.stages import (
     RoIAlign,
     SelectMasks,
 )
+from keras_convnext.detection.weights import classes_in, load_detector_weights
 from keras_convnext.initializers import about_to_load
 from keras_convnext.layers import LayerNormalization
 from keras_convnext.network import IMAGENET_MEAN, at_least_float32
+from keras_convnext.pretrained.cache import weights_file
 from keras_convnext.printable import printable
 from keras_convnext.trunks import trunk_of
 from keras_convnext.variants import VARIANTS
@@ -41,7 +43,7 @@ def MaskRCNN(
     backbone: str | keras.Model,
     *,
     weights: str | Path | None = None,
-    classes: int = 80,
+    classes: int | None = None,
     input_shape: tuple[int | None, int | None, int] = (None, None, 3),
     masks: bool = True,
     drop_path_rate: float = 0.0,
@@ -59,7 +61,7 @@ def MaskRCNN(
     Example:
 
     ```python
-    model = MaskRCNN("convnext_tiny", weights="mask_rcnn_convnext_tiny_1k_3x.pth")
+    model = MaskRCNN("convnext_tiny", weights="coco")
     found = model.predict({"images": images, "sizes": sizes})  # (N, H, W, 3) in 0..255, (N, 2)
     found["boxes"]  # (N, 100, 4) as x1, y1, x2, y2 in pixels
     found["scores"], found["labels"]  # (N, 100)
@@ -70,9 +72,12 @@ def MaskRCNN(
     Args:
         backbone: str or keras.Model. Name of a ConvNeXt with four stages, or such a model, whose
             layers are used, not copied.
-        weights: str, path or None. A weight file, as in `load_detector_weights`. Defaults to None,
-            for random weights.
-        classes: int. Number of classes. Defaults to 80, those of COCO.
+        weights: str, path or None. The name of published weights, which `list_weights` has for
+            `mask_rcnn_` followed by the name of the backbone; or a weight file, as in
+            `load_detector_weights`, such as that of a classifier. Defaults to None, for random
+            weights.
+        classes: int or None. Number of classes. Defaults to None, for those of the file, or else
+            80, those of COCO.
         input_shape: tuple. Height, width and channels of the batches. Defaults to (None, None, 3):
             any size that is a multiple of 32 pixels.
         masks: bool. Whether to predict masks. Defaults to True.
@@ -97,19 +102,21 @@ def MaskRCNN(
         boxes, scores and masks are 0, and labels -1.
 
     Raises:
-        ValueError: If an argument is invalid.
+        ValueError: If an argument is invalid, or the backbone has no such published weights.
         CheckpointError: If the weight file is damaged or of another network.
+        DownloadError: If published weights cannot be downloaded.
         FileNotFoundError: If the weight file does not exist.
 
     References:
         He et al., "Mask R-CNN", arXiv 1703.06870.
         Liu et al., "A ConvNet for the 2020s", arXiv 2201.03545, section 4 and table 3.
     """
-    trunk = _trunk(backbone, input_shape, include_preprocessing, drop_path_rate, weights)
+    path, classes = _file_and_classes("mask_rcnn", backbone, weights, classes)
+    trunk = _trunk(backbone, input_shape, include_preprocessing, drop_path_rate, path)
     inputs, sizes, maps = _normalized_maps(trunk)  # (N, H/4, W/4, ...) to (N, H/32, W/32, ...)
     pyramid = FeaturePyramid(channels, name="pyramid")(maps)  # P2 to P6: (N, ..., C)
     objectness, deltas = ProposalHead(channels, name="proposal_head")(pyramid)
-    propose = Propose(proposals, proposals, dtype=at_least_float32(), name="propose")
+    propose = Propose(after=proposals, dtype=at_least_float32(), name="propose")
     boxes, scores = propose(objectness, deltas, sizes)  # (N, R, 4), (N, R)
 
     pooled = RoIAlign(BOX_SIZE, name="box_align")(boxes, pyramid[:-1])  # (N, R, 7, 7, C)
@@ -123,14 +130,14 @@ def MaskRCNN(
         logits = MaskHead(classes, channels, name="mask_head")(pooled)  # (N, D, 28, 28, classes)
         select = SelectMasks(dtype=at_least_float32(), name="masks")
         outputs["masks"] = select(logits, outputs["labels"])  # (N, D, 28, 28)
-    return _model(inputs, outputs, name or f"mask_rcnn_{trunk.name}", weights)
+    return _model(inputs, outputs, name or f"mask_rcnn_{trunk.name}", path)
 
 
 def CascadeMaskRCNN(
     backbone: str | keras.Model,
     *,
     weights: str | Path | None = None,
-    classes: int = 80,
+    classes: int | None = None,
     input_shape: tuple[int | None, int | None, int] = (None, None, 3),
     masks: bool = True,
     drop_path_rate: float = 0.0,
@@ -148,14 +155,14 @@ def CascadeMaskRCNN(
     Example:
 
     ```python
-    model = CascadeMaskRCNN("convnext_base", weights="cascade_mask_rcnn_convnext_base_22k_3x.pth")
+    model = CascadeMaskRCNN("convnext_base", weights="coco_22k")
     found = model.predict({"images": images, "sizes": sizes})  # as for `MaskRCNN`
     ```
 
     Args:
         backbone: str or keras.Model. As in `MaskRCNN`.
-        weights: str, path or None. As in `MaskRCNN`.
-        classes: int. As in `MaskRCNN`.
+        weights: str, path or None. As in `MaskRCNN`, with `cascade_mask_rcnn_`.
+        classes: int or None. As in `MaskRCNN`.
         input_shape: tuple. As in `MaskRCNN`.
         masks: bool. As in `MaskRCNN`.
         drop_path_rate: float. As in `MaskRCNN`.
@@ -175,21 +182,24 @@ def CascadeMaskRCNN(
     Raises:
         ValueError: As in `MaskRCNN`.
         CheckpointError: As in `MaskRCNN`.
+        DownloadError: As in `MaskRCNN`.
         FileNotFoundError: As in `MaskRCNN`.
 
     References:
         Cai and Vasconcelos, "Cascade R-CNN", arXiv 1906.09756.
         Liu et al., "A ConvNet for the 2020s", arXiv 2201.03545, section 4 and table 3.
     """
-    trunk = _trunk(backbone, input_shape, include_preprocessing, drop_path_rate, weights)
+    path, classes = _file_and_classes("cascade_mask_rcnn", backbone, weights, classes)
+    trunk = _trunk(backbone, input_shape, include_preprocessing, drop_path_rate, path)
     inputs, sizes, maps = _normalized_maps(trunk)  # (N, H/4, W/4, ...) to (N, H/32, W/32, ...)
     pyramid = FeaturePyramid(channels, name="pyramid")(maps)  # P2 to P6: (N, ..., C)
     objectness, deltas = ProposalHead(channels, name="proposal_head")(pyramid)
-    propose = Propose(proposals, proposals, dtype=at_least_float32(), name="propose")
+    propose = Propose(after=proposals, dtype=at_least_float32(), name="propose")
     boxes, scores = propose(objectness, deltas, sizes)  # (N, R, 4), (N, R)
 
-    of_stages = []
-    for stage, stds in enumerate(CASCADE_STDS):
+    of_stages: list[Any] = []
+    logits: Any = None
+    for stage in range(len(CASCADE_STDS)):
         if stage > 0:
             refine = Refine(
                 CASCADE_STDS[stage - 1], dtype=at_least_float32(), name=f"refine_{stage}"
@@ -200,7 +210,7 @@ def CascadeMaskRCNN(
         logits, deltas = box_head(pooled)  # (N, R, classes + 1), (N, R, classes, 4)
         of_stages.append(logits)
     logits = keras.layers.Average(dtype=at_least_float32(), name="logits")(of_stages)
-    outputs = _detect(stds, score_threshold, iou_threshold, detections)(
+    outputs = _detect(CASCADE_STDS[-1], score_threshold, iou_threshold, detections)(
         boxes, scores, logits, deltas, sizes
     )
     if masks:
@@ -211,7 +221,24 @@ def CascadeMaskRCNN(
             select = SelectMasks(dtype=at_least_float32(), name=f"masks_{stage}")
             of_stages.append(select(logits, outputs["labels"]))  # (N, D, 28, 28)
         outputs["masks"] = keras.layers.Average(dtype=at_least_float32(), name="masks")(of_stages)
-    return _model(inputs, outputs, name or f"cascade_mask_rcnn_{trunk.name}", weights)
+    return _model(inputs, outputs, name or f"cascade_mask_rcnn_{trunk.name}", path)
+
+
+DETECTORS = {"mask_rcnn": MaskRCNN, "cascade_mask_rcnn": CascadeMaskRCNN}
+
+
+def _file_and_classes(
+    kind: str, backbone: str | keras.Model, weights: str | Path | None, classes: int | None
+) -> tuple[Path | None, int]:
+    """Returns the weight file, downloading published weights if necessary, and the classes."""
+    path = None
+    if weights is not None:
+        path = weights_file(kind, backbone, weights)
+        classes = classes or classes_in(path, kind)
+    classes = 80 if classes is None else classes
+    if not isinstance(classes, int) or classes < 1:
+        raise ValueError(f"classes must be a positive integer. Received: classes={classes!r}")
+    return path, classes
 
 
 def _trunk(
@@ -219,7 +246,7 @@ def _trunk(
     input_shape: tuple[int | None, int | None, int],
     include_preprocessing: bool,
     drop_path_rate: float,
-    weights: str | Path | None,
+    path: Path | None,
 ) -> keras.Model:
     if not isinstance(backbone, str):
         return trunk_of(backbone).model
@@ -228,7 +255,7 @@ def _trunk(
             f"backbone must be one of {', '.join(BACKBONES)}. "
             f"Received: backbone={printable(backbone)}"
         )
-    with about_to_load() if weights is not None else nullcontext():
+    with about_to_load() if path is not None else nullcontext():
         return BUILDERS[backbone](
             include_top=False,
             include_preprocessing=include_preprocessing,
@@ -271,6 +298,9 @@ def _detect(
 
 
 def _model(
-    inputs: dict[str, Any], outputs: dict[str, Any], name: str, weights: str | Path | None
+    inputs: dict[str, Any], outputs: dict[str, Any], name: str, path: Path | None
 ) -> keras.Model:
-    return keras.Model(inputs, outputs, name=name)
+    model = keras.Model(inputs, outputs, name=name)
+    if path is not None:
+        load_detector_weights(model, path)
+    return model

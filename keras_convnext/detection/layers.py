@@ -34,7 +34,9 @@ class FeaturePyramid(keras.layers.Layer):
     def __init__(self, channels: int = 256, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.channels = channels
-        self.lateral = [_conv(channels, 1, "glorot_uniform", f"lateral_{i}", self) for i in range(4)]
+        self.lateral = [
+            _conv(channels, 1, "glorot_uniform", f"lateral_{i}", self) for i in range(4)
+        ]
         self.output_convs = [
             _conv(channels, 3, "glorot_uniform", f"output_{i}", self) for i in range(4)
         ]
@@ -103,9 +105,7 @@ class ProposalHead(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Sequence[tuple[int | None, ...]]) -> Any:
         """Returns the shapes of the logits and the deltas."""
-        return tuple(
-            [(*shape[:-1], channels) for shape in input_shape] for channels in (3, 12)
-        )
+        return tuple([(*shape[:-1], channels) for shape in input_shape] for channels in (3, 12))
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
@@ -151,7 +151,7 @@ class BoxHead(keras.layers.Layer):
             4 * classes, kernel_initializer=normal(stddev=0.001), dtype=dtype, name="deltas"
         )
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
+    def build(self, input_shape: tuple[int, ...]) -> None:
         """Creates the weights."""
         channels, area = input_shape[-1], input_shape[-2] * input_shape[-3]
         self.convs = [
@@ -178,7 +178,9 @@ class BoxHead(keras.layers.Layer):
             mask = ops.broadcast_to(ops.reshape(is_region, (-1, 1, 1)), ops.shape(x)[:3])
         for conv, norm in zip(self.convs, self.norms):
             x = ops.relu(norm(conv(x), training=training, mask=mask))
-        x = ops.reshape(x, (samples * regions, self.fully_connected[0].kernel.shape[0]))
+        # Channel by channel, as in PyTorch, so that files store the kernel as it is.
+        x = ops.transpose(x, (0, 3, 1, 2))
+        x = ops.reshape(x, (samples * regions, -1))
         for layer in self.fully_connected:
             x = layer(x)
         logits = ops.reshape(self.classifier(x), (samples, regions, self.classes + 1))
@@ -235,7 +237,7 @@ class MaskHead(keras.layers.Layer):
             x = layer(x)  # from the upsampling on, (N * R, 28, 28, C)
         return ops.reshape(x, (samples, regions, *x.shape[1:]))
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
         """Returns the shape of the logits."""
         samples, regions, rows, columns, _ = input_shape
         return samples, regions, 2 * rows, 2 * columns, self.classes

@@ -35,9 +35,7 @@ def levels_of(boxes: Any, levels: int = len(STRIDES)) -> Any:
     return ops.cast(ops.clip(level, 0, levels - 1), "int32")
 
 
-def roi_align(
-    maps: Sequence[Any], boxes: Any, size: int, strides: Sequence[int] = STRIDES
-) -> Any:
+def roi_align(maps: Sequence[Any], boxes: Any, size: int, strides: Sequence[int] = STRIDES) -> Any:
     """Pools regions from the level of a pyramid that fits their size.
 
     Args:
@@ -168,31 +166,27 @@ def _weights(start: Any, end: Any, length: Any, position: Any, size: int) -> Any
     Returns:
         Tensor (K, size, A).
     """
-    side = (end - start)[:, None, None]
-    grid = _grid(start, end, size)[:, None, None]
+    side = (end - start)[:, None, None, None]
+    grid = _grid(start, end, size)[:, None, None, None]
     step = side / (size * grid)
-    bins = ops.cast(ops.arange(size), "float32")[None, :, None]
+    bins = ops.cast(ops.arange(size), "float32")[None, :, None, None]
     offset = bins * side / size + step / 2  # of the first sample of a bin, from the start
-    position = ops.cast(position, "float32")[:, None]
-    apart = position - start[:, None, None]  # of the position from the start
-    last = ops.cast(length, "float32")[:, None, None] - 1
+    position = ops.cast(position, "float32")[:, None, :, None]
+    apart = position - start[:, None, None, None]  # of the position from the start
+    last = ops.cast(length, "float32")[:, None, None, None] - 1
     nearest = ops.ceil((apart - 1 - offset) / ops.where(step > 0, step, 1))
     nearest = ops.where(grid > 1, nearest, 1.0)
-    total = 0.0
-    for index in range(6):
-        number = nearest + (index - 1)
-        is_sample = ops.logical_and(number >= 0, number < grid)
-        beyond = offset + number * step - apart  # of the sample from the position
-        sample = position + beyond
-        value = ops.maximum(1 - ops.abs(beyond), 0)
-        is_border = ops.logical_or(
-            ops.logical_and(position == 0, beyond <= 0),
-            ops.logical_and(position == last, beyond >= 0),
-        )
-        value = ops.where(is_border, 1.0, value)
-        is_near = ops.logical_and(sample >= -1, sample <= last + 1)
-        total = total + ops.where(ops.logical_and(is_sample, is_near), value, 0)
-    return ops.where(side > 0, total / grid, 0)
+    number = nearest + ops.cast(ops.arange(-1, 5), "float32")  # (K, size, A, 6)
+    beyond = offset + number * step - apart  # of the sample from the position
+    sample = position + beyond
+    is_border = ops.logical_or(
+        ops.logical_and(position == 0, beyond <= 0), ops.logical_and(position == last, beyond >= 0)
+    )
+    value = ops.where(is_border, 1.0, ops.maximum(1 - ops.abs(beyond), 0))
+    is_sample = ops.logical_and(number >= 0, number < grid)
+    is_near = ops.logical_and(sample >= -1, sample <= last + 1)
+    value = ops.where(ops.logical_and(is_sample, is_near), value, 0)
+    return ops.where(side > 0, ops.sum(value, axis=-1, keepdims=True) / grid, 0)[..., 0]
 
 
 def _as_size(value: Any) -> Any:

@@ -68,9 +68,7 @@ class Propose(keras.layers.Layer):
         self.before, self.after = before, after
         self.supports_jit = keras.config.backend() != "tensorflow"  # the sizes of levels vary
 
-    def call(
-        self, objectness: Sequence[Any], deltas: Sequence[Any], sizes: Any
-    ) -> tuple[Any, Any]:
+    def call(self, objectness: Sequence[Any], deltas: Sequence[Any], sizes: Any) -> tuple[Any, Any]:
         """Selects the proposals of each image."""
         found = proposed(objectness, deltas, sizes, self.before, self.after)
         return found.boxes, found.scores

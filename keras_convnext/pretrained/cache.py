@@ -10,6 +10,7 @@ from keras_convnext.pretrained.catalog_row import Checkpoint
 from keras_convnext.pretrained.digests import check_digest, pinned, recorded
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.folder import PORT, cache_folder, port_of
+from keras_convnext.pretrained.foreign_files import missing_file
 from keras_convnext.pretrained.notices import warn_user
 from keras_convnext.pretrained.published import (
     check,
@@ -20,8 +21,31 @@ from keras_convnext.pretrained.published import (
     usable_cache,
 )
 from keras_convnext.pretrained.rewriting import rewrite_checkpoint
+from keras_convnext.printable import printable
 from keras_convnext.shipped import shipped
 from keras_convnext.variants import VARIANTS
+
+
+def weights_file(head: str, backbone: object, weights: str | Path) -> Path:
+    """Returns the file of `weights=` of a dense network, downloading it if it is published.
+
+    Args:
+        head: str. Name of the head, such as "upernet".
+        backbone: str or keras.Model. The backbone, or its name.
+        weights: str or path. A file, or the name of published weights.
+
+    Raises:
+        ValueError: If the network has no such published weights.
+        DownloadError: If they cannot be downloaded.
+        FileNotFoundError: If there is no such file.
+    """
+    if Path(weights).exists():
+        return Path(weights)
+    if Path(weights).suffix or not isinstance(weights, str):
+        told = missing_file(str(weights)) or "File not found"
+        raise FileNotFoundError(f"{told}. Received: weights={printable(weights)}")
+    name = backbone if isinstance(backbone, str) else getattr(backbone, "name", "")
+    return model_file(find(f"{head}_{name}", weights))
 
 
 @usable_cache()

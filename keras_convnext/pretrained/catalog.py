@@ -2,6 +2,7 @@
 
 from keras_convnext.pretrained.catalog_row import Checkpoint
 from keras_convnext.pretrained.classifier_rows import CLASSIFIERS
+from keras_convnext.pretrained.detector_rows import DETECTORS
 from keras_convnext.pretrained.segmenter_rows import SEGMENTERS
 from keras_convnext.printable import printable
 
@@ -19,11 +20,14 @@ TAGS = {
     "ade20k_22k":           "ImageNet-22K, then ADE20K at 640 px",
     "ade20k_openmmlab":     "as `ade20k`, trained by OpenMMLab",
     "ade20k_22k_openmmlab": "as `ade20k_22k`, trained by OpenMMLab",
+    "coco":                 "ImageNet-1K, then COCO 2017; a Mask R-CNN or Cascade Mask R-CNN, like the next two",
+    "coco_22k":             "ImageNet-22K, then COCO 2017",
+    "coco_openmmlab":       "as `coco`, trained by OpenMMLab",
 }  # fmt: skip
 
 # `weights=` uses the first row of a model and tag. Later rows are copies of it, used if the first
 # cannot be downloaded.
-CATALOG = (*CLASSIFIERS, *SEGMENTERS)
+CATALOG = (*CLASSIFIERS, *SEGMENTERS, *DETECTORS)
 
 # Names of networks with a dense head, as `load_model` takes them.
 DENSE_NETWORKS = tuple(dict.fromkeys(row.model for row in CATALOG if row.head))

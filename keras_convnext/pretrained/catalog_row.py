@@ -12,8 +12,10 @@ from keras_convnext.variants import VARIANTS
 SOURCES = {
     "official":        "https://dl.fbaipublicfiles.com/convnext/{file}",
     "official_ade20k": "https://dl.fbaipublicfiles.com/convnext/ade20k/{file}",
+    "official_coco":   "https://dl.fbaipublicfiles.com/convnext/coco/{file}",
     "openmmlab":       "https://download.openmmlab.com/mmclassification/v0/convnext/{file}",
     "mmsegmentation":  "https://download.openmmlab.com/mmsegmentation/v0.5/convnext/{run}/{file}",
+    "mmdetection":     "https://download.openmmlab.com/mmdetection/v2.0/convnext/{run}/{file}",
     "timm":            "https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-rsb-weights/{file}",
     "huggingface":     "https://huggingface.co/timm/{stem}/resolve/main/model.safetensors",
     "transformers":    "https://huggingface.co/openmmlab/{stem}/resolve/main/pytorch_model.bin",
@@ -40,15 +42,17 @@ _MIT = License("MIT", "https://opensource.org/license/mit")
 _APACHE = License("Apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0")
 
 # By tag, for any source, or else by source. They are stated in the LICENSE of
-# facebookresearch/ConvNeXt, of open-mmlab/mmpretrain and of open-mmlab/mmsegmentation, in
+# facebookresearch/ConvNeXt, and of open-mmlab/mmpretrain, mmsegmentation and mmdetection, in
 # timm/models/convnext.py for timm's own weights, its copies and DINOv3, and on the pages of
 # huggingface.co/openmmlab.
 LICENSES = {
     "dinov3":          License("DINOv3 License", "https://ai.meta.com/resources/models-and-libraries/dinov3-license/", is_open=False),
     "official":        _MIT,
     "official_ade20k": _MIT,
+    "official_coco":   _MIT,
     "openmmlab":       _APACHE,
     "mmsegmentation":  _APACHE,
+    "mmdetection":     _APACHE,
     "timm":            _APACHE,
     "huggingface":     _APACHE,
     "transformers":    _MIT,

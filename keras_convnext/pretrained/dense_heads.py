@@ -1,12 +1,12 @@
-"""Finds the heads of a segmenter in an open checkpoint, and names them in a new one."""
+"""Finds the heads of dense networks in an open checkpoint, and names them in a new one."""
 
 import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from keras_convnext.pretrained.checkpoint import OpenCheckpoint
-from keras_convnext.pretrained.dense_layouts import UPERNET
+from keras_convnext.pretrained.dense_layouts import CASCADE_MASK_RCNN, MASK_RCNN, UPERNET
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.keras_file import SUFFIX, read_config
 from keras_convnext.pretrained.layouts import LAYOUTS, Place, Row
@@ -15,14 +15,49 @@ from keras_convnext.pretrained.source import Source, source_of
 from keras_convnext.pretrained.trunks import listed
 
 BACKBONE = "backbone."
-CLASSIFIER = Place("classifier", "kernel")
-MODULES = ("decode_head.", "auxiliary_head.")
 COUNTER = "num_batches_tracked"  # of PyTorch's batch norm, for an option that is not used
-HEADS = {"upernet": "segmentation"}  # by name, the task
-# Ends of the names of layers in `.keras` files, and the heads that they belong to.
-_KERAS_LAYERS = {"fpn_bottleneck_conv": "upernet"}
 _STATISTICS = ("moving_mean", "moving_variance")
-_MOST = 500  # tensors; UperNet's heads have 74
+_MOST = 500  # tensors; the heads of Cascade Mask R-CNN have 144
+
+
+class Head(NamedTuple):
+    """A kind of dense heads.
+
+    Args:
+        title: str. Name for messages.
+        task: str. Name of the task.
+        modules: tuple of str. Beginnings of names in PyTorch files; the first one is in no other
+            network.
+        tables: dict from layouts of the trunk to tables.
+        classifier: Place. The last layer.
+        background: int. Classes of the last layer that are not classes of the network.
+        keras_layer: str. End of the name of a layer in `.keras` files.
+    """
+
+    title: str
+    task: str
+    modules: tuple[str, ...]
+    tables: Mapping[str, tuple[Row, ...]]
+    classifier: Place
+    background: int
+    keras_layer: str
+
+
+_DETECTOR = ("neck.", "rpn_head.", "roi_head.")
+HEADS = {
+    "upernet": Head(
+        "UperNet", "segmentation", ("decode_head.", "auxiliary_head."), UPERNET,
+        Place("classifier", "kernel"), 0, "fpn_bottleneck_conv",
+    ),
+    "cascade_mask_rcnn": Head(
+        "Cascade Mask R-CNN", "detection", ("roi_head.bbox_head.0.", *_DETECTOR),
+        CASCADE_MASK_RCNN, Place("box_head_0/classifier", "kernel"), 1, "box_head_0",
+    ),
+    "mask_rcnn": Head(
+        "Mask R-CNN", "detection", ("roi_head.bbox_head.", *_DETECTOR),
+        MASK_RCNN, Place("box_head/classifier", "kernel"), 1, "box_head",
+    ),
+}  # fmt: skip
 
 
 class Heads(NamedTuple):
@@ -39,7 +74,7 @@ class Heads(NamedTuple):
     @property
     def classes(self) -> int | None:
         """Number of classes, or None without the last layer."""
-        return self.sources[CLASSIFIER].shape[-1] if CLASSIFIER in self.sources else None
+        return classes_of(self.name, self.sources) if self.name else None
 
     @property
     def parameters(self) -> int:
@@ -51,14 +86,35 @@ class Heads(NamedTuple):
         )
 
 
+def classes_of(name: str, tensors: Mapping[Place, Any]) -> int | None:
+    """Returns the number of classes of heads, or None without their last layer."""
+    head = HEADS[name]
+    last = tensors.get(head.classifier)
+    return None if last is None else last.shape[-1] - head.background
+
+
 def heads_in(checkpoint: OpenCheckpoint) -> Heads:
-    """Returns the dense heads in an open checkpoint.
+    """Returns the dense heads in an open checkpoint, and the norms below them.
 
     Raises:
         CheckpointError: If they have unknown tensors.
     """
-    found = segmenter_of(checkpoint)
-    return Heads("upernet", found) if found else Heads()
+    before = checkpoint.prefix.removesuffix("convnext.").removesuffix(BACKBONE)
+    names = {
+        key: name.removeprefix(before)
+        for key in checkpoint.tensors
+        if len(key) <= MAX_KEY and (name := unwrapped(key)).startswith(before)
+    }
+    for kind, head in HEADS.items():
+        if any(name.startswith(head.modules[:1]) for name in names.values()):
+            own = {key: name for key, name in names.items() if _is_of_head(name, head)}
+            if len(own) > _MOST:
+                raise CheckpointError(
+                    f"The heads of {head.title} have at most {_MOST} tensors. "
+                    f"Received: {len(own):,}"
+                )
+            return Heads(kind, _placed(checkpoint, own, head))
+    return Heads()
 
 
 def head_in_keras(path: str | Path) -> str:
@@ -73,42 +129,21 @@ def head_in_keras(path: str | Path) -> str:
     layers = own.get("layers") if isinstance(own, dict) else None
     for layer in layers if isinstance(layers, list) else ():
         name = layer.get("name") if isinstance(layer, dict) else None
-        for end, head in _KERAS_LAYERS.items():
-            if isinstance(name, str) and name.endswith(end):
-                return head
+        for kind, head in HEADS.items():
+            if isinstance(name, str) and name.endswith(head.keras_layer):
+                return kind
     return ""
 
 
-def segmenter_of(checkpoint: OpenCheckpoint) -> Mapping[Place, Source]:
-    """Returns the heads of UperNet and the norms below them, by their places; empty without them.
-
-    Raises:
-        CheckpointError: If the file has other tensors in the heads.
-    """
-    before = checkpoint.prefix.removesuffix("convnext.").removesuffix(BACKBONE)
-    names = {
-        key: name.removeprefix(before)
-        for key in checkpoint.tensors
-        if len(key) <= MAX_KEY and (name := unwrapped(key)).startswith(before)
-    }
-    names = {key: name for key, name in names.items() if _is_of_head(name)}
-    if not any(name.startswith(MODULES) for name in names.values()):
-        return {}
-    if len(names) > _MOST:
-        raise CheckpointError(
-            f"The heads of UperNet have at most {_MOST} tensors. Received: {len(names):,}"
-        )
-    return _placed(checkpoint, names, UPERNET.get(checkpoint.layout, ()))
-
-
-def _is_of_head(name: str) -> bool:
+def _is_of_head(name: str, head: Head) -> bool:
     norms = ("backbone.norm", "backbone.hidden_states_norms.")
-    return name.startswith((*MODULES, *norms)) and not name.endswith(COUNTER)
+    return name.startswith((*head.modules, *norms)) and not name.endswith(COUNTER)
 
 
 def _placed(
-    checkpoint: OpenCheckpoint, names: Mapping[str, str], table: tuple[Row, ...]
+    checkpoint: OpenCheckpoint, names: Mapping[str, str], head: Head
 ) -> dict[Place, Source]:
+    table = head.tables.get(checkpoint.layout, ())
     sources: dict[Place, Source] = {}
     unknown = []
     for key, name in names.items():
@@ -120,7 +155,7 @@ def _placed(
         source = source_of(form._replace(key=key), checkpoint.tensors[key])
         if source is None:
             raise CheckpointError(
-                f"{key} has {len(form.axes)} axes in UperNet. "
+                f"{key} has {len(form.axes)} axes in {head.title}. "
                 f"Received: shape={checkpoint.tensors[key].shape}"
             )
         if place in sources:
@@ -129,26 +164,27 @@ def _placed(
     if unknown:
         raise CheckpointError(
             f"The heads in the file contain unknown tensors: {listed(unknown)}. Use a file of "
-            "an unmodified UperNet, or skip them with ignore="
+            f"an unmodified {head.title}, or skip them with ignore="
         )
     return sources
 
 
-def segmenter_forms(
-    trunk: Collection[Place], heads: Collection[Place], layout: str
+def dense_forms(
+    name: str, trunk: Collection[Place], heads: Collection[Place], layout: str
 ) -> dict[Place, Form]:
     """Returns how a layout stores each of the weights.
 
     Args:
+        name: str. One of `HEADS`.
         trunk: places of the trunk.
         heads: places of the heads and the norms below them.
-        layout: str. One of `UPERNET`.
+        layout: str. A key of the tables of the head.
 
     Raises:
         CheckpointError: If the layout has no name for one of them.
     """
     forms = {}
-    for table, places in ((LAYOUTS[layout], trunk), (UPERNET[layout], heads)):
+    for table, places in ((LAYOUTS[layout], trunk), (HEADS[name].tables[layout], heads)):
         for place in places:
             form = form_of(place, table, "")
             if form is None:

@@ -45,3 +45,44 @@ _TRANSFORMERS = _upernet(
 
 # By the layout of the trunk, which is written under `backbone.`.
 UPERNET = {"official": _MMSEG, "openmmlab": _MMSEG, "transformers": _TRANSFORMERS}
+
+
+def _mask_head(ours: str, theirs: str) -> tuple[Row, ...]:
+    return (
+        Row(f"{ours}/conv_{{b}}", f"{theirs}.convs.{{b}}.conv", "conv"),
+        Row(f"{ours}/upsample", f"{theirs}.upsample", "conv"),  # IOHW -> HWOI, transposed
+        Row(f"{ours}/classifier", f"{theirs}.conv_logits", "conv"),
+    )
+
+
+def _box_head(ours: str, theirs: str) -> tuple[Row, ...]:
+    return (
+        Row(f"{ours}/conv_{{b}}", f"{theirs}.shared_convs.{{b}}.conv", "conv"),
+        Row(f"{ours}/norm_{{b}}", f"{theirs}.shared_convs.{{b}}.bn", "batch_norm"),
+        Row(f"{ours}/dense_{{b}}", f"{theirs}.shared_fcs.{{b}}", "linear"),
+        Row(f"{ours}/classifier", f"{theirs}.fc_cls", "linear"),
+        Row(f"{ours}/deltas", f"{theirs}.fc_reg", "linear"),
+    )
+
+
+# open-mmlab/mmdetection, mmdet/models: necks/fpn.py, dense_heads/rpn_head.py and roi_heads.
+_MMDET = (
+    Row("norm_{s}", "backbone.norm{s}", "norm"),
+    Row("pyramid/lateral_{s}", "neck.lateral_convs.{s}.conv", "conv"),
+    Row("pyramid/output_{s}", "neck.fpn_convs.{s}.conv", "conv"),
+    Row("proposal_head/conv", "rpn_head.rpn_conv", "conv"),
+    Row("proposal_head/objectness", "rpn_head.rpn_cls", "conv"),
+    Row("proposal_head/deltas", "rpn_head.rpn_reg", "conv"),
+)
+_MASK_RCNN = (
+    *_MMDET,
+    *_box_head("box_head", "roi_head.bbox_head"),
+    *_mask_head("mask_head", "roi_head.mask_head"),
+)
+_CASCADE_MASK_RCNN = (
+    *_MMDET,
+    *_box_head("box_head_{s}", "roi_head.bbox_head.{s}"),
+    *_mask_head("mask_head_{s}", "roi_head.mask_head.{s}"),
+)
+MASK_RCNN = {"official": _MASK_RCNN, "openmmlab": _MASK_RCNN}
+CASCADE_MASK_RCNN = {"official": _CASCADE_MASK_RCNN, "openmmlab": _CASCADE_MASK_RCNN}

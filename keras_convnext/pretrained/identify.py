@@ -23,7 +23,7 @@ class Identity(NamedTuple):
         channels: int. Number of image channels.
         parameters: int. Number of parameters.
         has_norm: bool. Whether it has the final norm.
-        head: str. Name of the head of a dense network, "upernet", or "" for a classifier.
+        head: str. Name of the head of a dense network, such as "upernet", or "" for a classifier.
         layout: str. Naming scheme of its tensors, a key of `LAYOUTS`.
         entry: str. The dict of tensors that contains it, or "" for the top level of the file.
         prefix: str. Prefix of its tensor names.
@@ -134,5 +134,5 @@ def identity_of(checkpoint: OpenCheckpoint) -> Identity:
             if key not in own and not (heads.name and key.endswith(COUNTER))
         ),
         checkpoint.size,
-        HEADS[heads.name] if heads.name else "",
+        HEADS[heads.name].task if heads.name else "",
     )

@@ -11,9 +11,7 @@ from keras_convnext.builders import BUILDERS
 from keras_convnext.feature_maps import ResizeLike, WithAuxiliary, normalized_maps
 from keras_convnext.initializers import about_to_load
 from keras_convnext.network import at_least_float32
-from keras_convnext.pretrained.cache import model_file
-from keras_convnext.pretrained.catalog import find
-from keras_convnext.pretrained.foreign_files import missing_file
+from keras_convnext.pretrained.cache import weights_file
 from keras_convnext.printable import printable
 from keras_convnext.segmentation.network import auxiliary_head, decode_head
 from keras_convnext.segmentation.weights import classes_in, load_segmenter_weights
@@ -86,7 +84,7 @@ def UperNet(
     """
     _check_positive("channels", channels)
     if weights is not None:
-        weights = _file_of(weights, backbone)
+        weights = weights_file("upernet", backbone, weights)
     if classes is None:
         classes = (classes_in(weights) if weights is not None else None) or 150
     _check_positive("classes", classes)
@@ -105,17 +103,6 @@ def UperNet(
     if weights is not None:
         load_segmenter_weights(model, weights)
     return model
-
-
-def _file_of(weights: str | Path, backbone: str | keras.Model) -> Path:
-    """Returns a weight file, downloading published weights if necessary."""
-    if Path(weights).exists():
-        return Path(weights)
-    if Path(weights).suffix or not isinstance(weights, str):
-        told = missing_file(str(weights)) or "File not found"
-        raise FileNotFoundError(f"{told}. Received: weights={printable(weights)}")
-    name = backbone if isinstance(backbone, str) else backbone.name
-    return model_file(find(f"upernet_{name}", weights))
 
 
 def _trunk(

@@ -1,33 +1,25 @@
 """Reads and writes the weights of segmenters."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from functools import partial
-from itertools import chain
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import keras
-import numpy as np
 
-from keras_convnext.pretrained.checkpoint import open_checkpoint
-from keras_convnext.pretrained.dense_heads import CLASSIFIER, COUNTER, heads_in, segmenter_forms
-from keras_convnext.pretrained.dense_layouts import UPERNET
-from keras_convnext.pretrained.errors import CheckpointError
-from keras_convnext.pretrained.h5_file import SUFFIXES
+from keras_convnext.pretrained.dense_heads import classes_of
+from keras_convnext.pretrained.dense_weights import (
+    VARIABLES,
+    DenseModel,
+    Weights,
+    dense_keys,
+    load_dense,
+    save_dense,
+)
 from keras_convnext.pretrained.identify import identify
-from keras_convnext.pretrained.keras_dense import dense_model
 from keras_convnext.pretrained.layouts import Place
 from keras_convnext.pretrained.model_weights import Progress, variables_of
-from keras_convnext.pretrained.names import Form
-from keras_convnext.pretrained.networks import check_same_network
-from keras_convnext.pretrained.notices import warn_user
-from keras_convnext.pretrained.rewriting import check_dtype, tensors_of, write_tensors
-from keras_convnext.pretrained.source import Source
-from keras_convnext.pretrained.trunks import listed
-from keras_convnext.pretrained.writing import shape_of_theirs
 from keras_convnext.printable import printable
 
-_VARIABLES = ("kernel", "bias", "gamma", "beta", "moving_mean", "moving_variance")
 _LAST = ("classifier", "auxiliary_classifier")
 
 
@@ -38,7 +30,7 @@ def head_variables(model: keras.Model) -> dict[Place, Any]:
     return {
         Place(layer.name.removeprefix(prefix), name): variable
         for layer in model.layers
-        for name in _VARIABLES
+        for name in VARIABLES
         if (variable := getattr(layer, name, None)) is not None and id(variable) not in trunk
     }
 
@@ -46,7 +38,7 @@ def head_variables(model: keras.Model) -> dict[Place, Any]:
 def classes_in(path: str | Path) -> int | None:
     """Returns the number of classes of the UperNet in a file, or None without one."""
     found = identify(path)
-    return found.classes if found.head else None
+    return found.classes if found.head == "upernet" else None
 
 
 def is_segmenter(model: keras.Model) -> bool:
@@ -93,70 +85,17 @@ def load_segmenter_weights(
         CheckpointError: If the file is damaged or of another network. The model is then unchanged.
         FileNotFoundError: If the file does not exist.
     """
-    trunk, heads = _sources_in(path, entry, prefix, ignore)
-    variables = variables_of(model)
-    sources = {place: each for place, each in trunk.items() if place in variables}
-    try:
-        check_same_network(_shapes_of(sources), _shapes_of(variables), model.name)
-        own = head_variables(model)
-        notices = []
-        if heads:
-            notices = _unlike(heads, own)
-            sources |= {place: source for place, source in heads.items() if place in own}
-            variables |= own
-        else:
-            notices.append("The checkpoint has no UperNet: norms and heads are unchanged")
-        _check(sources, variables)
-        for place, source in sources.items():
-            source.check(np.dtype(variables[place].dtype))
-        for place, source in progress(list(sources.items())):
-            variables[place].assign(source.read())
-    except CheckpointError as error:
-        raise CheckpointError(f"{error} (file: {path})") from error
-    warn_user(notices, path)
+    load_dense(_dense(model), path, entry, progress, prefix, ignore)
 
 
-class _Variable(NamedTuple):
-    """A variable of another model, with the interface of `Source`."""
-
-    key: str
-    variable: Any
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.variable.shape)
-
-    def check(self, dtype: str) -> None:
-        if not np.isfinite(self.read()).all():
-            raise CheckpointError(f"{self.key} contains NaN or infinite values")
-
-    def read(self) -> np.ndarray:
-        return keras.ops.convert_to_numpy(self.variable)
+def _dense(model: keras.Model) -> DenseModel:
+    return DenseModel("upernet", model, head_variables, _unlike)
 
 
-def _sources_in(
-    path: str | Path, entry: str | None, prefix: str | None, ignore: str | Iterable[str]
-) -> tuple[Mapping[Place, Any], Mapping[Place, Any]]:
-    """Returns the tensors of the trunk and of the heads in a file, as `Source`s."""
-    if model := dense_model(path):
-        trunk, heads = (
-            {place: _Variable("/".join(place), variable) for place, variable in part.items()}
-            for part in (variables_of(model), head_variables(model))
-        )
-        return trunk, heads
-    checkpoint = open_checkpoint(path, entry, prefix, ignore)
-    return checkpoint.sources, heads_in(checkpoint).sources
-
-
-def _shapes_of(tensors: Mapping[Place, Any]) -> dict[Place, tuple[int, ...]]:
-    return {place: tuple(tensor.shape) for place, tensor in tensors.items()}
-
-
-def _unlike(heads: Mapping[Place, Source], own: dict[Place, Any]) -> list[str]:
-    """Drops from `own` what the file cannot fill; returns notices about it."""
+def _unlike(heads: Weights, own: dict[Place, Any]) -> list[str]:
+    """Removes from `own` what the file cannot fill; returns notices about it."""
     notices = []
-    theirs, ours = (each[CLASSIFIER].shape[-1] if CLASSIFIER in each else None
-                    for each in (heads, own))  # fmt: skip
+    theirs, ours = (classes_of("upernet", each) for each in (heads, own))
     if theirs != ours:
         notices.append(
             f"The checkpoint has {theirs} classes, but the model has {ours}: everything except "
@@ -171,21 +110,6 @@ def _unlike(heads: Mapping[Place, Source], own: dict[Place, Any]) -> list[str]:
         for place in auxiliary:
             del own[place]
     return notices
-
-
-def _check(sources: Mapping[Place, Source], variables: Mapping[Place, Any]) -> None:
-    missing = ["/".join(place) for place in variables if place not in sources]
-    if missing:
-        raise CheckpointError(
-            f"The checkpoint does not match the model. Missing from the checkpoint: "
-            f"{listed(missing)}"
-        )
-    for place, source in sources.items():
-        if source.shape != tuple(variables[place].shape):
-            raise CheckpointError(
-                f"{'/'.join(place)} has the shape {tuple(variables[place].shape)} in the model. "
-                f"Received: {source.key} of shape {source.shape}"
-            )
 
 
 def save_segmenter_weights(
@@ -213,26 +137,7 @@ def save_segmenter_weights(
             of an HDF5 file.
         OSError: If the file cannot be written; no partial file remains.
     """
-    check_dtype(dtype)
-    if Path(path).suffix in SUFFIXES:
-        raise ValueError(
-            "Segmenters are saved as .safetensors, PyTorch or, with model.save, .keras files. "
-            f"Received: path={printable(path)}"
-        )
-    weights = {**variables_of(model), **head_variables(model)}
-    forms = _forms_of(model, layout)
-    arrays = {
-        place: partial(keras.ops.convert_to_numpy, variable) for place, variable in weights.items()
-    }
-    counters = (
-        (f"{form.key.rpartition('.')[0]}.{COUNTER}", np.zeros((), np.int64))
-        for place, form in forms.items()
-        if place.variable == "moving_mean"
-    )
-    tensors: Iterator[tuple[str, np.ndarray]] = tensors_of(arrays, forms, dtype, progress)
-    write_tensors(
-        path, chain(tensors, counters), None if layout == "transformers" else "state_dict"
-    )
+    save_dense(_dense(model), path, layout, dtype, progress)
 
 
 def segmenter_keys(
@@ -243,16 +148,4 @@ def segmenter_keys(
     Raises:
         ValueError: If the layout is unknown.
     """
-    weights = {**variables_of(model), **head_variables(model)}
-    return {
-        place: (form.key, shape_of_theirs(tuple(weights[place].shape), form))
-        for place, form in _forms_of(model, layout).items()
-    }
-
-
-def _forms_of(model: keras.Model, layout: str) -> dict[Place, Form]:
-    if layout not in UPERNET:
-        raise ValueError(
-            f"layout must be one of {', '.join(UPERNET)}. Received: layout={printable(layout)}"
-        )
-    return segmenter_forms(variables_of(model), head_variables(model), layout)
+    return dense_keys(_dense(model), layout)

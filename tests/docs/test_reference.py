@@ -12,8 +12,8 @@ PACKAGE = Path(__file__).parents[2] / "keras_convnext"
 
 # Modules whose public names are all in the reference. "" is keras_convnext itself.
 PUBLIC = {
-    "", "classification", "complexity", "demo", "export", "hub", "layers", "preprocessing",
-    "roadmap", "saliency", "segmentation", "training",
+    "", "classification", "complexity", "demo", "detection", "export", "hub", "layers",
+    "preprocessing", "roadmap", "saliency", "segmentation", "training",
 }  # fmt: skip
 # Of the other modules, what public functions take, raise or return, and parts to build with.
 PARTS = {

@@ -10,6 +10,7 @@ from keras_convnext.builders import BUILDERS
 from keras_convnext.pretrained.catalog import CATALOG, TAGS, find
 from keras_convnext.pretrained.catalog_row import SOURCES
 from keras_convnext.pretrained.classifier_rows import CLASSIFIERS, COCO_LOGITS
+from keras_convnext.pretrained.detector_rows import DETECTORS
 from keras_convnext.pretrained.segmenter_rows import SEGMENTERS
 from keras_convnext.variants import VARIANTS
 
@@ -84,6 +85,29 @@ def test_segmenters():
     assert official.expected_bytes == 4 * 60_242_636
 
 
+def test_detectors():
+    """The figures are those of the READMEs of both publishers."""
+    assert len(DETECTORS) == 10
+    assert len({(row.model, row.tag) for row in DETECTORS}) == 10
+    for row in DETECTORS:
+        assert row.tag in TAGS
+        assert row.model.partition("_convnext")[0] == row.head
+        assert row.file.startswith(row.head)
+        assert ("_22k_" in row.file) == row.tag.endswith("_22k")
+        assert 40 < dict(row.figures)["mask AP"] < dict(row.figures)["box AP"] < 56
+    (own,) = find("cascade_mask_rcnn_convnext_small", "coco_openmmlab")
+    name = "cascade_mask_rcnn_convnext-s_p4_w7_fpn_giou_4conv1f_fp16_ms-crop_3x_coco"
+    assert own.url == (
+        f"https://download.openmmlab.com/mmdetection/v2.0/convnext/{name}/"
+        f"{name}_20220510_201004-3d24f5a4.pth"
+    )
+    assert own.known_digest == "sha256:3d24f5a4"
+    (official,) = find("mask_rcnn_convnext_tiny", "coco")
+    assert official.url == (
+        "https://dl.fbaipublicfiles.com/convnext/coco/mask_rcnn_convnext_tiny_1k_3x.pth"
+    )
+
+
 def test_where_the_files_lie_and_what_is_known_of_them():
     tiny, of_openmmlab, of_timm = find("convnext_tiny", "imagenet")
     assert tiny.url == "https://dl.fbaipublicfiles.com/convnext/convnext_tiny_1k_224_ema.pth"
@@ -117,7 +141,8 @@ def test_listing():
     assert len({(row.model, row.tag) for row in all_rows}) == len(all_rows)
     assert with_copies == list(CATALOG)
     assert {row.source for row in all_rows} == {
-        "official", "timm", "huggingface", "shipped", "official_ade20k", "mmsegmentation"
+        "official", "timm", "huggingface", "shipped", "official_ade20k", "mmsegmentation",
+        "official_coco", "mmdetection",
     }  # fmt: skip
 
 
@@ -133,7 +158,7 @@ def test_the_page_of_the_weights_is_the_table():
     for kind in ("--files", "--robustness"):
         printed = cli_run("list", kind, "--markdown").stdout
         tables.append([line.rstrip() for line in printed.splitlines() if line.strip()])
-    assert len(tables[0]) == 4 + len(CATALOG)  # with two headings
+    assert len(tables[0]) == 6 + len(CATALOG)  # with three headings
     page = PAGE.read_text().splitlines()
     assert [line for line in page if line.startswith("|")] == tables[0] + tables[1]
     for tag, meaning in TAGS.items():
