@@ -50,7 +50,8 @@ def task_of_file(path: Path, **reading: Any) -> ModuleType:
     from keras_convnext.pretrained.identify import head_of_file
     from keras_convnext.pretrained.record import read_record
 
-    name = read_record(path).task or HEADS.get(head_of_file(path, **reading)) or TASKS[0]
+    head = HEADS.get(head_of_file(path, **reading))
+    name = read_record(path).task or (head.task if head else TASKS[0])
     if name not in TASKS:
         raise CheckpointError(
             f"This file is for the task {name!r}, which this version does not have. Upgrade "

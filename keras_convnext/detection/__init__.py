@@ -6,6 +6,7 @@ from keras_convnext.lazy import lazy_names
 
 if TYPE_CHECKING:
     from keras_convnext.detection.builders import CascadeMaskRCNN, MaskRCNN
+    from keras_convnext.detection.loading import load_detector
     from keras_convnext.detection.masks import decode_rle, encode_rle, paste_mask
     from keras_convnext.detection.weights import load_detector_weights, save_detector_weights
 
@@ -14,6 +15,7 @@ __all__ = [
     "MaskRCNN",
     "decode_rle",
     "encode_rle",
+    "load_detector",
     "load_detector_weights",
     "paste_mask",
     "save_detector_weights",
@@ -21,6 +23,7 @@ __all__ = [
 
 _NAMES = {
     "builders": ("CascadeMaskRCNN", "MaskRCNN"),
+    "loading": ("load_detector",),
     "masks": ("decode_rle", "encode_rle", "paste_mask"),
     "weights": ("load_detector_weights", "save_detector_weights"),
 }
