@@ -14,8 +14,9 @@ from keras_convnext.cli.application import (
     Size,
     reading,
 )
-from keras_convnext.cli.loading import import_backend
+from keras_convnext.cli.loading import file_of, import_backend
 from keras_convnext.cli.photographs import WeightsOrShipped, chosen_network
+from keras_convnext.cli.segmenting import is_of_segmenter, served_segmenter
 from keras_convnext.cli.terminal import note, write_json
 
 
@@ -38,7 +39,7 @@ def demo(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Serve a web page that classifies pictures, with heat maps."""
+    """Serve a web page that classifies pictures, with heat maps, or segments them."""
     import_backend()
     from keras_convnext.demo.answers import classifier_of_artifact
     from keras_convnext.demo.page import demo_page, require_gradio, start
@@ -52,6 +53,8 @@ def demo(
                 f"--prefix, --ignore and --size. Received: --artifact {artifact}"
             )
         page = demo_page(classifier_of_artifact(artifact), note=artifact.name)
+    elif weights is not None and is_of_segmenter(file := file_of(weights, model), chosen):
+        page = demo_page(served_segmenter(weights, model, file, size, chosen), note=file.name)
     else:
         served = chosen_network(model, weights, size, chosen)
         page = demo_page(

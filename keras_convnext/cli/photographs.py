@@ -28,10 +28,9 @@ from keras_convnext.cli.application import (
     shape_of,
 )
 from keras_convnext.cli.loading import file_of, import_backend, load_classifier
-from keras_convnext.cli.segmenting import segment
+from keras_convnext.cli.segmenting import is_of_segmenter, segment
 from keras_convnext.cli.terminal import note, track, write, write_json
 from keras_convnext.pretrained.catalog import list_weights
-from keras_convnext.tasks import task_of_file
 
 if TYPE_CHECKING:
     import keras
@@ -96,7 +95,7 @@ def predict(
         paths = find_images(files)
         selected = reading(entry, prefix, ignore)
         file = file_of(weights, model) if weights is not None else None
-        if weights and file and task_of_file(file, **selected).__name__.endswith("segmentation"):
+        if weights and file and is_of_segmenter(file, selected):
             is_whole = segment(
                 paths, weights, model, file, selected,
                 shown=lambda path: Path(STANDARD_INPUT) if path == standard_input else path,

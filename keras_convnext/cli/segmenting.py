@@ -1,4 +1,4 @@
-"""What `predict` does with a segmenter."""
+"""What `predict` and `demo` do with a segmenter."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,9 +10,46 @@ from keras_convnext.cli.application import Reading
 from keras_convnext.cli.loading import load_network
 from keras_convnext.cli.terminal import note, track, write, write_json
 from keras_convnext.pretrained.catalog import CATALOG
+from keras_convnext.tasks import task_of_file
 
 if TYPE_CHECKING:
+    import numpy as np
+
+    from keras_convnext.demo.answers import Segmenter
     from keras_convnext.segmentation.prediction import Segmented, Windows
+
+
+def is_of_segmenter(file: Path, reading: Reading) -> bool:
+    """Whether a weight file is that of a segmenter."""
+    return task_of_file(file, **reading).__name__.endswith(".segmentation")
+
+
+def served_segmenter(
+    weights: str, model: str | None, file: Path, size: int | None, reading: Reading
+) -> "Segmenter":
+    """Returns a segmenter for the page.
+
+    Args:
+        weights: str. The option --weights.
+        model: str or None. The option --model.
+        file: path. The file of the weights.
+        size: int or None. The option --size.
+        reading: Reading. The options that select weights in a file.
+    """
+    from keras_convnext.demo.answers import segmenter_of
+    from keras_convnext.pretrained.record import recorded_names
+
+    network = load_network(weights, model, {}, reading)
+    colors = _colors(network.output_shape[-1], file)
+    return segmenter_of(network, recorded_names(file), colors, size or windows_of_file(file).crop)
+
+
+def _colors(classes: int, file: Path) -> "np.ndarray":
+    """Returns the colors of the classes: those that the file records, or the usual ones."""
+    from keras_convnext.pretrained.record import read_record
+    from keras_convnext.segmentation.colors import colors_of_classes
+
+    return colors_of_classes(classes, read_record(file).preprocessing.get("colors") or ())
 
 
 def segment(
@@ -44,8 +81,7 @@ def segment(
     Returns:
         Whether all files could be read.
     """
-    from keras_convnext.pretrained.record import read_record, recorded_names
-    from keras_convnext.segmentation.colors import colors_of_classes
+    from keras_convnext.pretrained.record import recorded_names
     from keras_convnext.segmentation.prediction import (
         class_map_image,
         draw_segmentations,
@@ -53,9 +89,7 @@ def segment(
     )
 
     network = load_network(weights, model, {}, reading)
-    classes = network.output_shape[-1]
-    recorded = read_record(file).preprocessing.get("colors") or ()
-    colors = colors_of_classes(classes, recorded)
+    colors = _colors(network.output_shape[-1], file)
     targets = _targets(paths, masks) if masks else {}
     kept: list[Segmented] = []
     results: list[dict[str, object]] = []

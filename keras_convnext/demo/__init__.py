@@ -1,4 +1,4 @@
-"""A web page that classifies uploaded pictures."""
+"""A web page that classifies or segments uploaded pictures."""
 
 from typing import TYPE_CHECKING
 
@@ -8,9 +8,11 @@ if TYPE_CHECKING:
     from keras_convnext.demo.answers import (
         Answer,
         Classifier,
+        Segmenter,
         answer,
         classifier_of,
         classifier_of_artifact,
+        segmenter_of,
     )
     from keras_convnext.demo.decoder import UploadError
     from keras_convnext.demo.page import demo_page, start
@@ -18,11 +20,13 @@ if TYPE_CHECKING:
 __all__ = [
     "Answer",
     "Classifier",
+    "Segmenter",
     "UploadError",
     "answer",
     "classifier_of",
     "classifier_of_artifact",
     "demo_page",
+    "segmenter_of",
     "start",
 ]
 
@@ -30,7 +34,15 @@ __all__ = [
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "answers": ("Answer", "Classifier", "answer", "classifier_of", "classifier_of_artifact"),
+        "answers": (
+            "Answer",
+            "Classifier",
+            "Segmenter",
+            "answer",
+            "classifier_of",
+            "classifier_of_artifact",
+            "segmenter_of",
+        ),
         "decoder": ("UploadError",),
         "page": ("demo_page", "start"),
     },

@@ -1,4 +1,4 @@
-"""Classifies an uploaded file, and shows where the network looked. Uploads are untrusted."""
+"""Classifies or segments an uploaded file, and shows where. Uploads are untrusted."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +17,8 @@ from keras_convnext.pictures import name_of
 from keras_convnext.preprocessing import WARP_FROM, class_names
 from keras_convnext.printable import printable
 from keras_convnext.saliency import grad_cam, overlay
+from keras_convnext.segmentation.colors import colors_of_classes, names_of_classes
+from keras_convnext.segmentation.evaluation import with_logits
 
 
 class Classifier(NamedTuple):
@@ -40,14 +42,33 @@ class Classifier(NamedTuple):
     least_probability: float | None = None
 
 
+class Segmenter(NamedTuple):
+    """The network behind a page that shows the class of each pixel.
+
+    Args:
+        segment: callable. Takes uint8 pixels (size, size, 3) and returns ints (size, size), the
+            class of each pixel.
+        size: int. Side of the images, in pixels.
+        names: sequence of str. Class names, in order.
+        colors: uint8 array (classes, 3). Their colors.
+    """
+
+    segment: Callable[[np.ndarray], np.ndarray]
+    size: int
+    names: Sequence[str]
+    colors: np.ndarray
+
+
 class Answer(NamedTuple):
     """The result for an upload.
 
     Args:
-        labels: dict of str to float. Class names and probabilities, the most probable first.
+        labels: dict of str to float. Class names and probabilities, the most probable first; of a
+            segmenter, their shares of the picture.
         seen: PIL image. The pixels that the network received.
         where: PIL image or None. The same part of the picture with a heat map of the most probable
-            class; None if the classifier has no `saliency`.
+            class, or the color of the class of each pixel of `seen`; None if a classifier has no
+            `saliency`.
         seconds: float. Time from the file to the labels and the heat map.
         notice: str. A note if parts of the file were ignored or scaled; usually empty.
         none_of_these: bool. As in `Prediction`.
@@ -108,11 +129,33 @@ def classifier_of_artifact(folder: str | Path) -> Classifier:
     )
 
 
-def answer(classifier: Classifier, upload: str | Path, top: int = 5) -> Answer:
-    """Classifies an uploaded file.
+def segmenter_of(
+    model: keras.Model, names: Sequence[str] = (), colors: np.ndarray | None = None, size: int = 512
+) -> Segmenter:
+    """Creates a segmenter for the page from a live model.
 
     Args:
-        classifier: Classifier.
+        model: keras.Model. Made by `segmentation.UperNet`.
+        names: sequence of str. Class names. Defaults to those of `names_of_classes`.
+        colors: uint8 array (classes, 3) or None. Their colors. Defaults to None, for
+            `colors_of_classes`.
+        size: int. Side of the squares that are segmented, in pixels, for a model of any size.
+            Defaults to 512.
+    """
+    predict, classes = with_logits(model), model.output_shape[-1]
+    return Segmenter(
+        lambda pixels: predict(pixels[None])[0].argmax(axis=-1),
+        model.input_shape[1] or size,
+        names_of_classes(classes, names),
+        colors_of_classes(classes) if colors is None else colors,
+    )
+
+
+def answer(network: Classifier | Segmenter, upload: str | Path, top: int = 5) -> Answer:
+    """Classifies or segments an uploaded file.
+
+    Args:
+        network: Classifier or Segmenter.
         upload: str or path. Any file, untrusted.
         top: int. Number of classes to return. Defaults to 5.
 
@@ -121,13 +164,33 @@ def answer(classifier: Classifier, upload: str | Path, top: int = 5) -> Answer:
             The size is checked before any pixel is decoded.
     """
     with Path(upload).open("rb") as file:
-        return classified(
-            classifier, squares(file, name_of(Path(upload).name), classifier.size), top
-        )
+        return answered(network, squares(file, name_of(Path(upload).name), network.size), top)
 
 
-def classified(classifier: Classifier, picture: Squares, top: int = 5) -> Answer:
-    """Classifies a decoded picture, as `answer` does."""
+def answered(network: Classifier | Segmenter, picture: Squares, top: int = 5) -> Answer:
+    """Classifies or segments a decoded picture, as `answer` does."""
+    if isinstance(network, Segmenter):
+        return _segmented(network, picture, top)
+    return _classified(network, picture, top)
+
+
+def _segmented(segmenter: Segmenter, picture: Squares, top: int) -> Answer:
+    started = time.perf_counter()
+    seen, _, notice, seconds = picture
+    classes = segmenter.segment(seen)
+    shares = np.bincount(classes.ravel(), minlength=len(segmenter.names)) / classes.size
+    seconds += time.perf_counter() - started
+    best = [index for index in np.argsort(-shares, kind="stable")[:top] if shares[index]]
+    return Answer(
+        {_name(segmenter.names, index): float(shares[index]) for index in best},
+        Image.fromarray(seen),
+        Image.fromarray(segmenter.colors[classes]),
+        seconds,
+        notice,
+    )
+
+
+def _classified(classifier: Classifier, picture: Squares, top: int) -> Answer:
     started = time.perf_counter()
     seen, sharp, notice, seconds = picture
     (scores,) = classifier.classify(seen[None])

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from keras_convnext.demo.answers import Answer, Classifier, classified
+from keras_convnext.demo.answers import Answer, Classifier, Segmenter, answered
 from keras_convnext.demo.costs import REFUSED, Costs, Line
 from keras_convnext.demo.decoder import MOST_MEMORY, UploadError
 from keras_convnext.demo.process import Decoder
@@ -32,15 +32,15 @@ Result = TypeVar("Result")
 
 
 class Lanes:
-    """Classifies uploads of many visitors.
+    """Classifies or segments uploads of many visitors.
 
     Args:
-        classifier: Classifier.
+        served: Classifier or Segmenter.
     """
 
-    def __init__(self, classifier: Classifier) -> None:
+    def __init__(self, served: Classifier | Segmenter) -> None:
         self.costs = Costs()
-        self._classifier = classifier
+        self.served = served
         self._quick, self._network = (Lane(self.costs, MOST_WAITING) for _ in range(2))
         if _available_memory() > 2 * MOST_MEMORY:
             slow = Decoder(self.costs, SLOW_SECONDS, SLOW_NICENESS, SLOW_SHARE)
@@ -51,19 +51,19 @@ class Lanes:
             self._decoders = [Decoder(self.costs, SLOW_SECONDS)]
 
     def answer(self, upload: Upload) -> Answer:
-        """Waits, and classifies an upload.
+        """Waits, and classifies or segments an upload.
 
         Raises:
             UploadError: As in `answer`, if the picture takes too long to decode, or if too many
                 visitors are waiting.
         """
         first, last = self._decoders[0], self._decoders[-1]
-        size = self._classifier.size
+        size = self.served.size
         squares = self._quick.wait(partial(first.decode, upload, size, QUICK), upload)
         squares = squares or self._slow.wait(partial(last.decode, upload, size), upload)
         assert squares, "Only a decoder with an expectation declines."
         self.costs.add(upload.address, CLASSIFY)
-        return self._network.wait(partial(classified, self._classifier, squares), upload)
+        return self._network.wait(partial(answered, self.served, squares), upload)
 
     def close(self) -> None:
         """Ends the processes."""

@@ -13,7 +13,7 @@ import keras
 from PIL import Image
 
 from keras_convnext.classification.prediction import NONE_OF_THESE
-from keras_convnext.demo.answers import Classifier, classifier_of
+from keras_convnext.demo.answers import Classifier, Segmenter, classifier_of
 from keras_convnext.demo.decoder import MOST_BYTES, UploadError
 from keras_convnext.demo.lanes import MOST_WAITING, Lanes
 from keras_convnext.demo.uploads import Uploads
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     import gradio
 
 SENTENCE = "Drop a picture to classify it, and see which parts the network looked at."
+SENTENCE_OF_SEGMENTER = "Drop a picture to see what its parts are."
+OPACITY = 0.6  # of the colors over a picture, at first
 GONE = "This upload is no longer here: choose the picture again."
 
 CSS = """
@@ -34,17 +36,22 @@ CSS = """
 .dark #status .refused { color: #ff8f80; }
 .picture { aspect-ratio: 1; }
 .picture img { width: 100%; height: 100%; object-fit: contain; }
+.layers { position: relative; width: 100%; height: 100%; }
+.layers img { position: absolute; inset: 0; }
+.layers label { position: absolute; inset: auto 0 0 0; padding: 0.2em 0.6em;
+  background: #ffffffcc; color: #1d2733; }
+.layers input { width: calc(100% - 5.5em); vertical-align: middle; }
 """
 
 
 def demo_page(
-    model: keras.Model | Classifier,
+    model: keras.Model | Classifier | Segmenter,
     names: Sequence[tuple[str, str]] | None = None,
     title: str = "ConvNeXt",
     note: str = "",
     least_probability: float | None = None,
 ) -> "gradio.Blocks":
-    """Creates a page that classifies uploaded pictures and shows Grad-CAM heat maps.
+    """Creates a page that classifies uploaded pictures and shows heat maps, or segments them.
 
     Serve it with `start`. The page makes no requests to other machines and has no telemetry.
 
@@ -57,10 +64,10 @@ def demo_page(
     ```
 
     Args:
-        model: keras.Model or Classifier. A network built by one of the builders, with its head, or
-            a Classifier around any other.
+        model: keras.Model, Classifier or Segmenter. A network built by one of the builders, with
+            its head, a Classifier around any other, or a Segmenter.
         names: sequence of (WordNet identifier, name) or None. As in `classifier_of`; ignored for a
-            Classifier, which has its own. Defaults to None.
+            Classifier or Segmenter, which has its own. Defaults to None.
         title: str. Heading of the page. Defaults to "ConvNeXt".
         note: str. A line below the heading. Defaults to none.
         least_probability: float or None. As in `classifier_of`; ignored for a Classifier, which
@@ -70,9 +77,14 @@ def demo_page(
         ImportError: If Gradio is not installed.
     """
     gr = require_gradio()
-    classifier = (
-        model if isinstance(model, Classifier) else classifier_of(model, names, least_probability)
+    served = (
+        model
+        if isinstance(model, Classifier | Segmenter)
+        else classifier_of(model, names, least_probability)
     )
+    sentence, second, is_shown = SENTENCE_OF_SEGMENTER, "What it is", True
+    if isinstance(served, Classifier):
+        sentence, second, is_shown = SENTENCE, "Where it looked", served.saliency is not None
     from gradio.data_classes import GradioRootModel
 
     class Token(GradioRootModel):
@@ -80,10 +92,10 @@ def demo_page(
 
         root: str
 
-    uploads, lanes = Uploads(), Lanes(classifier)
+    uploads, lanes = Uploads(), Lanes(served)
     with gr.Blocks(title=title, analytics_enabled=False) as page:
         gr.HTML(
-            f"<h1>{_escaped(title)}</h1><p>{SENTENCE}</p>" + (note and f"<p>{_escaped(note)}</p>"),
+            f"<h1>{_escaped(title)}</h1><p>{sentence}</p>" + (note and f"<p>{_escaped(note)}</p>"),
             elem_id="heading",
         )
         with gr.Row():
@@ -107,7 +119,7 @@ def demo_page(
                     )
                     for name, label, visible in (
                         ("seen", "What the network saw", True),
-                        ("where", "Where it looked", classifier.saliency is not None),
+                        ("where", second, is_shown),
                     )
                 ]
         drop.upload(
@@ -147,7 +159,9 @@ def respond(
         return None, None, None, None, _line("alert", "refused", str(error))
     finally:
         upload.close()
-    said = [f"{upload.name}, classified in {found.seconds:.2f} s.", found.notice]
+    segments = isinstance(lanes.served, Segmenter)
+    done = "segmented" if segments else "classified"
+    said = [f"{upload.name}, {done} in {found.seconds:.2f} s.", found.notice]
     labels: dict[str, float] | str = found.labels
     if found.none_of_these:
         labels = NONE_OF_THESE
@@ -156,6 +170,8 @@ def respond(
     line = _line("status", "answered", " ".join(filter(None, said)))
     # What the network saw without loss, the heat map small.
     seen = _picture(found.seen, "png", compress_level=1)
+    if segments and found.where is not None:
+        return None, labels, seen, _layers(found.seen, found.where), line
     where = None if found.where is None else _picture(found.where, "jpeg", quality=90)
     return None, labels, seen, where, line
 
@@ -239,6 +255,17 @@ def _picture(image: Image.Image, kind: str, **options: int) -> str:
     image.save(file, kind, **options)
     data = base64.b64encode(file.getvalue()).decode()
     return f'<img alt="" src="data:image/{kind};base64,{data}">'
+
+
+def _layers(below: Image.Image, above: Image.Image) -> str:
+    """Returns a picture with another one over it, and a slider for the opacity of the latter."""
+    lower = _picture(below, "jpeg", quality=90)
+    upper = _picture(above, "png", compress_level=6).replace(
+        "<img ", f'<img style="opacity: {OPACITY}" '
+    )
+    set_opacity = "this.closest('.layers').querySelectorAll('img')[1].style.opacity = this.value"
+    slider = f'type="range" min="0" max="1" step="0.05" value="{OPACITY}" oninput="{set_opacity}"'
+    return f'<div class="layers">{lower}{upper}<label>Opacity <input {slider}></label></div>'
 
 
 def _line(role: str, kind: str, text: str) -> str:

@@ -3,6 +3,7 @@ import io
 import re
 import sys
 from functools import cache
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,14 +14,17 @@ from color_network import one_class_a_color, save_with_names
 from PIL import Image
 from typer.testing import CliRunner
 
+import keras_convnext
 from keras_convnext.cli import demonstration
 from keras_convnext.demo import answers
 from keras_convnext.demo import page as page_module
-from keras_convnext.demo.answers import Classifier
+from keras_convnext.demo.answers import Classifier, Segmenter, segmenter_of
 from keras_convnext.demo.lanes import Lanes
 from keras_convnext.demo.page import demo_page, respond
 from keras_convnext.demo.uploads import Space, Upload, Uploads
 from keras_convnext.pretrained.catalog import list_weights
+
+UPERNET = Path(__file__).parents[1] / "segmentation" / "golden" / "upernet.pth"
 
 
 def classify(pixels):
@@ -41,7 +45,11 @@ def responded(classifier, path):
     """What the page shows for an upload."""
     uploads = Uploads()
     token = uploads.add(Upload(path.open("rb"), path.name, Space(uploads)))
-    return respond(lanes(classifier), uploads, token)
+    return respond(
+        lanes(classifier) if isinstance(classifier, Classifier) else Lanes(classifier),
+        uploads,
+        token,
+    )
 
 
 def shown(html):
@@ -201,3 +209,38 @@ def test_a_picture_keeps_its_orientation(tmp_path):
     seen = np.asarray(shown(responded(LIVE, tmp_path / "photo.jpg")[2]))
     assert seen[10, 190].argmax() == 2
     assert seen[-10, 190].argmax() == 0
+
+
+def segment(pixels):
+    return (np.arange(len(pixels))[:, None] < 3 * len(pixels) // 4) * np.ones(len(pixels), int)
+
+
+COLORS = np.array([[255, 0, 0], [0, 0, 255]], np.uint8)
+SEGMENTER = Segmenter(segment, 32, ("<b>sky</b>", "road"), COLORS)
+
+
+def test_a_segmenter_shows_the_classes_over_the_picture_with_a_slider(tmp_path):
+    (tmp_path / "street.png").write_bytes(encoded("PNG"))
+    drop, labels, seen, where, line = responded(SEGMENTER, tmp_path / "street.png")
+    assert drop is None
+    assert labels == {"road": 0.75, "<b>sky</b>": 0.25}  # which Gradio shows as text
+    assert shown(seen).size == (32, 32)
+    lower, upper = re.findall('src="data:image/(?:png|jpeg);base64,([^"]*)"', where)
+    above = np.asarray(Image.open(io.BytesIO(base64.b64decode(upper))).convert("RGB"))
+    np.testing.assert_array_equal(above[0, 0], COLORS[1])
+    np.testing.assert_array_equal(above[-1, -1], COLORS[0])
+    assert Image.open(io.BytesIO(base64.b64decode(lower))).size == (32, 32)
+    assert '<input type="range"' in where
+    assert "street.png, segmented in" in line
+    assert "What it is" in {
+        part["props"].get("label") for part in demo_page(SEGMENTER).config["components"]
+    }
+
+
+def test_a_live_segmenter_colors_its_largest_logits(tmp_path):
+    network = keras_convnext.load_model(UPERNET)
+    made = segmenter_of(network, size=64)
+    assert (made.size, made.names[4], len(made.colors)) == (64, "class 4", 5)
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    expected = np.asarray(network(pixels[None].astype("float32")))[0].argmax(-1)
+    np.testing.assert_array_equal(made.segment(pixels), expected)
