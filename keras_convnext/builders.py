@@ -56,9 +56,10 @@ def _builder(variant: Variant) -> Builder:
         check_arguments(pooling, classes, drop_path_rate, layer_scale_init_value, variant.grn)
         classes = classes and whole(classes)
         published = _published(weights, variant)
-        if include_top and published and published[0].classes is None:
+        if include_top and published and published[0].classes is None and classes is None:
             raise ValueError(
-                "These weights have no classifier: pass include_top=False. "
+                "These weights have no classifier: pass include_top=False, or classes=... to add "
+                "a new one. "
                 f"Received: weights={weights!r}"
             )
         path = ported_weights(published) if published else weights and Path(weights)

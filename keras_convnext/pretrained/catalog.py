@@ -4,6 +4,7 @@ from keras_convnext.pretrained.catalog_row import Checkpoint
 from keras_convnext.pretrained.classifier_rows import CLASSIFIERS
 from keras_convnext.pretrained.detector_rows import DETECTORS
 from keras_convnext.pretrained.segmenter_rows import SEGMENTERS
+from keras_convnext.pretrained.v2_rows import V2
 from keras_convnext.printable import printable
 
 # The values of `weights=`, and what each stands for.
@@ -14,6 +15,8 @@ TAGS = {
     "imagenet22k":          "ImageNet-22K at 224 px, 21,841 classes",
     "imagenet22k_ft":       "ImageNet-22K, then ImageNet-1K at 224 px",
     "imagenet22k_ft_384":   "ImageNet-22K, then ImageNet-1K at 384 px",
+    "imagenet22k_ft_512":   "ImageNet-22K, then ImageNet-1K at 512 px",
+    "fcmae":                "V2 pre-trained on ImageNet-1K without labels, as a masked autoencoder; no final norm and classifier",
     "dinov3":               "LVD-1689M, distilled from DINOv3; no classifier",
     "cifar10":              "CIFAR-10 at 32 px; included in the package",
     "ade20k":               "ImageNet-1K, then ADE20K at 512 px; a UperNet, like the next three",
@@ -27,7 +30,7 @@ TAGS = {
 
 # `weights=` uses the first row of a model and tag. Later rows are copies of it, used if the first
 # cannot be downloaded.
-CATALOG = (*CLASSIFIERS, *SEGMENTERS, *DETECTORS)
+CATALOG = (*CLASSIFIERS, *V2, *SEGMENTERS, *DETECTORS)
 
 # Names of networks with a dense head, as `load_model` takes them.
 DENSE_NETWORKS = tuple(dict.fromkeys(row.model for row in CATALOG if row.head))

@@ -13,6 +13,9 @@ SOURCES = {
     "official":        "https://dl.fbaipublicfiles.com/convnext/{file}",
     "official_ade20k": "https://dl.fbaipublicfiles.com/convnext/ade20k/{file}",
     "official_coco":   "https://dl.fbaipublicfiles.com/convnext/coco/{file}",
+    "official_v2_fcmae": "https://dl.fbaipublicfiles.com/convnext/convnextv2/pt_only/{file}",
+    "official_v2_1k":  "https://dl.fbaipublicfiles.com/convnext/convnextv2/im1k/{file}",
+    "official_v2_22k": "https://dl.fbaipublicfiles.com/convnext/convnextv2/im22k/{file}",
     "openmmlab":       "https://download.openmmlab.com/mmclassification/v0/convnext/{file}",
     "mmsegmentation":  "https://download.openmmlab.com/mmsegmentation/v0.5/convnext/{run}/{file}",
     "mmdetection":     "https://download.openmmlab.com/mmdetection/v2.0/convnext/{run}/{file}",
@@ -41,7 +44,10 @@ class License(NamedTuple):
 _MIT = License("MIT", "https://opensource.org/license/mit")
 _APACHE = License("Apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0")
 
-# By tag, for any source, or else by source. They are stated in the LICENSE of
+_CC_BY_NC = License("CC-BY-NC-4.0", "https://creativecommons.org/licenses/by-nc/4.0/", is_open=False)
+
+# V2's weights have one license, from any source; others by tag, for any source, or else by source.
+# They are stated in the README of facebookresearch/ConvNeXt-V2, in the LICENSE of
 # facebookresearch/ConvNeXt, and of open-mmlab/mmpretrain, mmsegmentation and mmdetection, in
 # timm/models/convnext.py for timm's own weights, its copies and DINOv3, and on the pages of
 # huggingface.co/openmmlab.
@@ -113,6 +119,8 @@ class Checkpoint(NamedTuple):
     @property
     def license(self) -> License:
         """The license under which it was published."""
+        if self.model.startswith("convnextv2_"):
+            return _CC_BY_NC
         return LICENSES.get(self.tag) or LICENSES[self.source]
 
     @property

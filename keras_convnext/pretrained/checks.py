@@ -48,6 +48,8 @@ def check_network(
     if parameters is None and not found.head:
         network = VARIANTS.get(model, found.variant)
         parameters = sum(part.parameters for part in parts(network, classes=classes or 0))
+        if network.grn and classes is None and not found.has_norm:
+            parameters -= 2 * network.dims[-1]  # pre-trained encoders have no final norm
     if parameters not in (None, found.parameters):
         raise CheckpointError(
             f"{model} has {parameters:,} parameters. Received: a checkpoint with "

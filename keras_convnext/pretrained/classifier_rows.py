@@ -10,6 +10,7 @@ size. For the isotropic networks they are the README's; table 2 of the paper has
 """
 
 from keras_convnext.pretrained.catalog_row import Checkpoint
+from keras_convnext.pretrained.v2_rows import V2_COCO_LOGITS
 
 # Open Model Zoo, models/public/convnext-tiny
 _TINY_SHA384 = (
@@ -109,7 +110,7 @@ CLASSIFIERS = (
     Checkpoint("convnext_cifar",           "cifar10",            "shipped",  "convnext_cifar_32.safetensors",      10,    32, 93.42, 99.49, 4_015_420, "sha256:dc90dee56217648e76ef58819876940ad67d778b80b01d69aac37876bc79c828", 0.70),
 )  # fmt: skip
 
-# The first three logits of some files for image 000000039769 of COCO val2017, as published in
+# The first logits of some files for image 000000039769 of COCO val2017, as published in
 # huggingface/transformers, convert_convnext_to_pytorch.py, which compares them with a tolerance of
 # 1e-3.
 COCO_LOGITS = {
@@ -128,4 +129,5 @@ COCO_LOGITS = {
     "convnext_large_22k_1k_384.pth":      (-0.2642, 0.3931, 0.5116),
     "convnext_xlarge_22k_1k_224_ema.pth": (-0.6677, -0.1873, -0.8379),
     "convnext_xlarge_22k_1k_384_ema.pth": (-0.7749, -0.2967, -0.6444),
+    **V2_COCO_LOGITS,
 }  # fmt: skip

@@ -12,6 +12,7 @@ from keras_convnext.pretrained.catalog_row import SOURCES
 from keras_convnext.pretrained.classifier_rows import CLASSIFIERS, COCO_LOGITS
 from keras_convnext.pretrained.detector_rows import DETECTORS
 from keras_convnext.pretrained.segmenter_rows import SEGMENTERS
+from keras_convnext.pretrained.v2_rows import V2, V2_COCO_LOGITS
 from keras_convnext.variants import VARIANTS
 
 PAGE = Path(__file__).parents[2] / "weights" / "README.md"
@@ -26,10 +27,32 @@ def test_it_holds_the_official_checkpoints():
     without_ema = {row.file for row in CLASSIFIERS if row.tag == "imagenet_no_ema"}
     assert len(official - without_ema) == 24
     assert len(official & without_ema) == 3
-    v2 = {name for name, variant in VARIANTS.items() if variant.grn}
-    assert {row.model for row in CLASSIFIERS if row.tag == "imagenet"} == set(VARIANTS) - v2 - {
-        "convnext_cifar"
-    }
+    assert {row.model for row in CATALOG if row.tag == "imagenet"} == set(VARIANTS) - {
+        "convnext_cifar", "convnextv2_small"
+    }  # fmt: skip
+
+
+def test_it_holds_the_26_files_of_v2_and_their_copies():
+    official = [row for row in V2 if row.source.startswith("official_v2_")]
+    copies = [row for row in V2 if row.source == "huggingface"]
+    assert len({row.url for row in official}) == len(copies) == 26
+    assert {(row.model, row.tag) for row in official} == {(row.model, row.tag) for row in copies}
+    assert sum(row.tag == "fcmae" for row in official) == 8
+    for row in V2:
+        assert row.license.name == "CC-BY-NC-4.0"
+        assert not row.license.is_open
+        assert row.classes == (None if row.tag == "fcmae" else 1000)
+        assert row.size == int((re.findall(r"_ft_(\d+)$", row.tag) or ["224"])[0])
+        assert row.model.rpartition("_")[2] in row.file
+        assert VARIANTS[row.model].grn
+    assert find("convnextv2_huge", "imagenet22k_ft_512")[0].url == (
+        "https://dl.fbaipublicfiles.com/convnext/convnextv2/im22k/convnextv2_huge_22k_512_ema.pt"
+    )
+    assert find("convnextv2_atto", "fcmae")[0].url == (
+        "https://dl.fbaipublicfiles.com/convnext/convnextv2/pt_only/convnextv2_atto_1k_224_fcmae.pt"
+    )
+    assert len(V2_COCO_LOGITS) == 18
+    assert V2_COCO_LOGITS.keys() == {row.file for row in official if row.classes}
 
 
 def test_rows_are_sound():
@@ -52,7 +75,7 @@ def test_rows_are_sound():
             assert abs(row.top1 - first.top1) < 0.1
     files = {(row.file, row.model) for row in CLASSIFIERS}
     assert len(files) == len({file for file, _ in files})
-    assert COCO_LOGITS.keys() <= {row.file for row in CLASSIFIERS}
+    assert COCO_LOGITS.keys() <= {row.file for row in CATALOG}
 
 
 def test_segmenters():
@@ -143,6 +166,7 @@ def test_listing():
     assert {row.source for row in all_rows} == {
         "official", "timm", "huggingface", "shipped", "official_ade20k", "mmsegmentation",
         "official_coco", "mmdetection",
+        "official_v2_1k", "official_v2_22k", "official_v2_fcmae",
     }  # fmt: skip
 
 
