@@ -44,7 +44,9 @@ class License(NamedTuple):
 _MIT = License("MIT", "https://opensource.org/license/mit")
 _APACHE = License("Apache-2.0", "https://www.apache.org/licenses/LICENSE-2.0")
 
-_CC_BY_NC = License("CC-BY-NC-4.0", "https://creativecommons.org/licenses/by-nc/4.0/", is_open=False)
+_CC_BY_NC = License(
+    "CC-BY-NC-4.0", "https://creativecommons.org/licenses/by-nc/4.0/", is_open=False
+)
 
 # V2's weights have one license, from any source; others by tag, for any source, or else by source.
 # They are stated in the README of facebookresearch/ConvNeXt-V2, in the LICENSE of

@@ -32,9 +32,13 @@ KINDS: dict[str, Kind] = {
     "scale":   {"gamma": ("layer_scale_parameter", (0,), 0)},
     # Any number of axes of length 1 in front is read: V2's pre-training code wrote one.
     "grn111":  {"gamma": ("gamma", (0,), -3),          "beta": ("beta", (0,), -3)},
+    "grn1":    {"gamma": ("gamma", (0,), -1),          "beta": ("beta", (0,), -1)},
     "grn":     {"gamma": ("gamma", (0,), 0),           "beta": ("beta", (0,), 0)},
     "grn weight111": {"gamma": ("weight", (0,), -3),   "beta": ("bias", (0,), -3)},
     "grn weight": {"gamma": ("weight", (0,), 0),       "beta": ("bias", (0,), 0)},
+    # MinkowskiEngine: positions are one axis, column by column. The axes are those once it is split.
+    "sparse conv":   {"kernel": ("kernel", (1, 0, 2, 3), 0), "bias": ("bias", (0,), -1)},
+    "sparse dwconv": {"kernel": ("kernel", (1, 0, 2, 3), 0), "bias": ("bias", (0,), -1)},
     # Keras: the first word is the class; variables are numbered within the layer.
     "patch_conv2d":        {"kernel": ("0", (0, 1, 2, 3), 0), "bias": ("1", (0,), 0)},
     "conv2d":              {"kernel": ("0", (0, 1, 2, 3), 0), "bias": ("1", (0,), 0)},
@@ -81,6 +85,21 @@ OFFICIAL = (
     # facebookresearch/dinov3 stores this norm twice: also as the norm of the last stage.
     Row("norm",                               "norms.3",                 "norm"),
     Row("head",                               "head",                    "linear"),
+)  # fmt: skip
+
+# facebookresearch/ConvNeXt-V2, models/fcmae.py and convnextv2_sparse.py: the encoder with sparse
+# convolutions, as the pre-training code saves it. The published encoders are in the layout above.
+_SPARSE = "encoder.stages.{s}.{b}"
+FCMAE = (
+    Row("stem_conv",                          "encoder.downsample_layers.0.0",           "conv"),
+    Row("stem_norm",                          "encoder.downsample_layers.0.1",           "norm"),
+    Row("downsample_{s}_norm",                "encoder.downsample_layers.{s}.0.ln",      "norm"),
+    Row("downsample_{s}_conv",                "encoder.downsample_layers.{s}.1",  "sparse conv"),
+    Row("stages_{s}_blocks_{b}/dwconv",       f"{_SPARSE}.dwconv",              "sparse dwconv"),
+    Row("stages_{s}_blocks_{b}/norm",         f"{_SPARSE}.norm.ln",                      "norm"),
+    Row("stages_{s}_blocks_{b}/pwconv1",      f"{_SPARSE}.pwconv1.linear",               "linear"),
+    Row("stages_{s}_blocks_{b}/pwconv2",      f"{_SPARSE}.pwconv2.linear",               "linear"),
+    Row("stages_{s}_blocks_{b}/grn",          f"{_SPARSE}.grn",                          "grn1"),
 )  # fmt: skip
 
 # facebookresearch/ConvNeXt, models/convnext_isotropic.py
@@ -248,6 +267,7 @@ SKIPPED = ("{name}_prestem_normalization",)
 
 LAYOUTS = {
     "official": OFFICIAL,
+    "fcmae": FCMAE,
     "official_isotropic": OFFICIAL_ISOTROPIC,
     "openmmlab": OPENMMLAB,
     "timm": TIMM,
@@ -266,11 +286,14 @@ LAYOUTS = {
 HDF5_LAYOUTS = ("keras", "keras_applications", "keras_applications_notop")
 
 # The entry of a `.pth` file that contains the dict of tensors, unless that is the whole file.
-ENTRIES = {"official": "model", "official_isotropic": "model", "openmmlab": "state_dict"}
+ENTRIES = {
+    "official": "model", "fcmae": "model", "official_isotropic": "model", "openmmlab": "state_dict"
+}  # fmt: skip
 
 # The module that contains the trunk in the original network. Files of the trunk alone may omit or
 # rename it; rows without it are outside the trunk.
 TRUNK_MODULES = {
+    "fcmae": "encoder.",
     "openmmlab": "backbone.",
     "transformers": "convnext.",
     "transformers_v2": "convnextv2.",

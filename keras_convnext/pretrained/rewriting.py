@@ -175,4 +175,7 @@ def _theirs(array: np.ndarray, form: Form, dtype: str | None) -> np.ndarray:
                 f"{form.key} has values that are too large for {dtype}. Use bfloat16 instead"
             )
     array = array.transpose(np.argsort(form.axes))
+    if form.kind.startswith("sparse") and array.ndim == 4:
+        channels = array.shape[2:3] if form.kind == "sparse dwconv" else array.shape[2:]
+        return array.reshape(-1, *channels)
     return array.reshape((1,) * -form.ones + array.shape + (1,) * form.ones)

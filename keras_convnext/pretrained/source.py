@@ -1,5 +1,9 @@
 """A tensor in a checkpoint, with its axes in our order."""
 
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -17,17 +21,48 @@ MATRIX_AXES = KINDS["linear"]["kernel"][1]
 Tensor = StoredTensor | SafeTensor | H5Tensor
 
 
+@dataclass(frozen=True)
+class Reshaped:
+    """A tensor in a checkpoint, read in another shape.
+
+    Args:
+        tensor: StoredTensor, SafeTensor or H5Tensor.
+        shape: tuple of int.
+    """
+
+    tensor: Tensor
+    shape: tuple[int, ...]
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.tensor.path
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The dtype."""
+        return self.tensor.dtype
+
+    def read(self, verify: bool = True) -> np.ndarray:
+        """Reads the tensor in this shape."""
+        return self.tensor.read(verify).reshape(self.shape)
+
+    def pieces(self, elements: int, verify: bool = True) -> Iterator[np.ndarray]:
+        """Yields the tensor in flat pieces."""
+        return self.tensor.pieces(elements, verify)
+
+
 class Source(NamedTuple):
     """A tensor in a checkpoint, read on demand.
 
     Args:
         key: str. Name in the file.
-        tensor: StoredTensor, SafeTensor or H5Tensor.
+        tensor: StoredTensor, SafeTensor, H5Tensor or Reshaped.
         axes: tuple of int. The axes of the tensor in our order.
     """
 
     key: str
-    tensor: Tensor
+    tensor: Tensor | Reshaped
     axes: tuple[int, ...]
 
     @property
@@ -79,14 +114,28 @@ class Source(NamedTuple):
 
 def source_of(form: Form, tensor: Tensor) -> Source | None:
     """Returns a tensor with axes in our order, or None if the number of axes does not fit."""
-    if form.kind.startswith("grn"):
+    if form.ones < 0 or form.kind.startswith("grn"):
         *in_front, _ = tensor.shape or (0,)
         is_flat = len(tensor.shape) in range(1, 5) and all(side == 1 for side in in_front)
         return Source(form.key, tensor, (len(in_front),)) if is_flat else None
+    if form.kind.startswith("sparse"):
+        return _split(form, tensor)
     behind = tensor.shape[len(form.axes) :]
     if len(tensor.shape) < len(form.axes) or any(side != 1 for side in behind):
         return None
     return Source(form.key, tensor, _axes(form, tensor.shape))
+
+
+def _split(form: Form, tensor: Tensor) -> Source | None:
+    """Returns a sparse kernel, (positions, in, out) or (positions, channels), with two sides."""
+    ones = (1,) if form.kind == "sparse dwconv" else ()
+    if len(tensor.shape) != 3 - len(ones):
+        return None
+    positions, *channels = tensor.shape
+    side = math.isqrt(positions)
+    if side**2 != positions:
+        return None
+    return Source(form.key, Reshaped(tensor, (side, side, *channels, *ones)), form.axes)
 
 
 def _axes(form: Form, shape: tuple[int, ...]) -> tuple[int, ...]:

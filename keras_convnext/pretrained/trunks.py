@@ -123,7 +123,7 @@ def candidates_in(tensors: Mapping[str, Tensor]) -> list[Candidate]:
     # By prefix and layout: the tensors of a trunk, and those that may belong to it from outside.
     trunks: dict[str, dict[str, Group]] = {}
     for key, tensor in tensors.items():
-        if len(tensor.shape) == 4 and tensor.shape[1] == 1 < tensor.shape[0]:
+        if _may_be_depthwise(key, tensor.shape):
             for prefix, layout in trunks_of(key):
                 trunks.setdefault(prefix, {})[layout] = Group()
     around = {_around(prefix): {layout: Group() for layout in layouts if layout in TRUNK_MODULES}
@@ -140,6 +140,13 @@ def candidates_in(tensors: Mapping[str, Tensor]) -> list[Candidate]:
         beside = around[_around(prefix)].get(layout, Group())
         found.append(Candidate(prefix, layout, by_layout[layout], beside))
     return found
+
+
+def _may_be_depthwise(key: str, shape: tuple[int, ...]) -> bool:
+    """Whether a kernel may be depthwise: (C, 1, H, W), or (H*W, C) with sparse convolutions."""
+    if len(shape) == 2:
+        return key.endswith(".kernel")
+    return len(shape) == 4 and shape[1] == 1 < shape[0]
 
 
 def _starts(name: str) -> Iterator[int]:

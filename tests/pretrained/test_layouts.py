@@ -1,5 +1,6 @@
 """Every layout against the package that owns it: its file into a model, and a model's back."""
 
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -91,7 +92,7 @@ OWNERS = {
 }
 
 
-OTHER_NETWORKS = ("official_isotropic", "transformers_v2")
+OTHER_NETWORKS = ("official_isotropic", "transformers_v2", "fcmae")
 
 
 @pytest.fixture(params=OWNERS)
@@ -176,36 +177,120 @@ def test_a_file_of_v2_comes_back_to_the_bit(layout, suffix, tmp_path):
     np.testing.assert_array_equal(loaded.weights[-1], model.weights[-1])
 
 
-@pytest.mark.parametrize("shape", [(-1,), (1, -1), (1, 1, -1), (1, 1, 1, -1)])
+@pytest.fixture(scope="module")
+def model_v2():
+    return keras_model("", v2=True)
+
+
+def loaded(model, state, path):
+    """The weights of a model after others and then these have been loaded."""
+    model.set_weights([np.zeros_like(weight) for weight in model.get_weights()])
+    load_checkpoint(model, write(state, path))
+    return model.get_weights()
+
+
 @pytest.mark.parametrize("owner_of", [official_v2, timm_v2, transformers_v2])
-def test_grn_may_have_axes_of_length_1_in_front(owner_of, shape, tmp_path):
+def test_grn_may_have_axes_of_length_1_in_front(owner_of, model_v2, tmp_path):
     state = torch_reference.randomize(owner_of()).state_dict()
-    other = {k: t.reshape(shape) if ".grn." in k else t for k, t in state.items()}
-    models = [keras_model("", v2=True) for _ in range(2)]
-    for model, tensors in zip(models, (state, other)):
-        load_checkpoint(model, write(tensors, tmp_path / "x.pth"))
-    for ours, theirs in zip(*(model.get_weights() for model in models), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    expected = loaded(model_v2, state, tmp_path / "x.pth")
+    for shape in ((-1,), (1, -1), (1, 1, -1), (1, 1, 1, -1)):
+        other = {k: t.reshape(shape) if ".grn." in k else t for k, t in state.items()}
+        for ours, theirs in zip(loaded(model_v2, other, tmp_path / "y.pth"), expected, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
 
 
-def test_both_names_of_grn_in_transformers_are_read(tmp_path):
+def test_both_names_of_grn_in_transformers_are_read(model_v2, tmp_path):
     state = torch_reference.randomize(transformers_v2()).state_dict()
     older = {
         key.replace("grn.weight", "grn.gamma").replace("grn.bias", "grn.beta"): tensor
         for key, tensor in state.items()
     }
     assert older.keys() != state.keys()
-    models = [keras_model("", v2=True) for _ in range(2)]
-    for model, tensors in zip(models, (state, older)):
-        load_checkpoint(model, write(tensors, tmp_path / "x.pth"))
-    for ours, theirs in zip(*(model.get_weights() for model in models), strict=True):
+    found = [loaded(model_v2, each, tmp_path / "x.pth") for each in (state, older)]
+    for ours, theirs in zip(*found, strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_transformers_stands_for_its_v2(tmp_path):
-    save_checkpoint(keras_model("", v2=True), tmp_path / "x.pth", layout="transformers")
+def test_transformers_stands_for_its_v2(model_v2, tmp_path):
+    save_checkpoint(model_v2, tmp_path / "x.pth", layout="transformers")
     assert identify(tmp_path / "x.pth").layout == "transformers_v2"
     assert "convnextv2.encoder.stages.0.layers.0.grn.weight" in read(tmp_path / "x.pth")
+
+
+def sparse(state):
+    """What V2's pre-training code saves: the inverse of its utils.remap_checkpoint_keys."""
+    saved = {
+        "mask_token": torch.ones(1, 8, 1, 1),
+        "proj.weight": torch.ones(8, 32, 1, 1),
+        "decoder.0.dwconv.weight": torch.ones(8, 1, 7, 7),
+        "pred.bias": torch.ones(3072),
+    }
+    for key, tensor in state.items():
+        if key.startswith(("norm.", "head.")):
+            continue
+        module, _, parameter = key.rpartition(".")
+        is_dense = module.startswith("downsample_layers.0")
+        if ".grn." in key:
+            tensor = tensor.reshape(1, -1)
+        elif "pwconv" in module:
+            module += ".linear"
+        elif not is_dense and tensor.ndim == 4:
+            parameter, (out, into, side, _) = "kernel", tensor.shape
+            tensor = tensor.transpose(3, 2).reshape(out, into, side**2).permute(2, 1, 0)
+            tensor = tensor[:, 0] if into == 1 else tensor
+        elif not is_dense and (module.endswith(".norm") or re.search(r"[123]\.0$", module)):
+            module += ".ln"
+        elif not is_dense and parameter == "bias":
+            tensor = tensor.reshape(1, -1)
+        saved[f"encoder.{module}.{parameter}"] = tensor.contiguous()
+    return saved
+
+
+def test_a_file_of_the_pretraining_code_is_that_of_its_encoder(tmp_path):
+    state = torch_reference.randomize(official_v2()).state_dict()
+    dense, again = (keras_model("", v2=True, include_top=False) for _ in range(2))
+    load_checkpoint(dense, write(state, tmp_path / "dense.pth"))
+    with pytest.warns(UserWarning, match="ignored 4 other tensors: mask_token"):
+        load_checkpoint(again, write({"model": sparse(state)}, tmp_path / "sparse.pth"))
+    for ours, theirs in zip(again.get_weights(), dense.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    found = identify(tmp_path / "sparse.pth")
+    assert (found.variant.name, found.classes, found.has_norm) == ("convnextv2", None, False)
+    assert (found.layout, found.prefix) == ("fcmae", "encoder.")
+
+    save_checkpoint(again, tmp_path / "ours.pth", layout="fcmae")
+    back = read(tmp_path / "ours.pth")
+    expected = {k: t for k, t in sparse(state).items() if k.startswith("encoder.")}
+    assert back.keys() == expected.keys()
+    for key, tensor in expected.items():
+        assert back[key].shape == tensor.shape
+        assert torch.equal(back[key], tensor), key
+
+
+def test_a_sparse_kernel_has_a_square_number_of_positions(tmp_path):
+    state = sparse(official_v2().state_dict())
+    key = "encoder.stages.0.0.dwconv.kernel"
+    write({**state, key: state[key][1:]}, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match=rf"{re.escape(key)} has 4 axes.*\(48, 8\)"):
+        identify(tmp_path / "x.pth")
+
+
+def test_an_encoder_loads_without_the_top_and_what_starts_fresh_is_said(tmp_path):
+    state = torch_reference.randomize(official_v2()).state_dict()
+    encoder = {k: t for k, t in state.items() if not k.startswith(("norm.", "head."))}
+    path = write({"model": encoder}, tmp_path / "x.pth")
+    trunk = keras_convnext.load_model(path, include_top=False, pooling=None)
+    whole = keras_model("", v2=True)
+    load_checkpoint(whole, write(state, tmp_path / "whole.pth"))
+    for ours, theirs in zip(trunk.get_weights(), whole.get_weights()):
+        np.testing.assert_array_equal(ours, theirs)
+    with pytest.warns(UserWarning, match="The checkpoint has no") as told:
+        model = keras_convnext.load_model(path, classes=3)
+    assert [str(each.message).partition(" (file")[0] for each in told] == [
+        "The checkpoint has no final norm: the model's final norm is unchanged",
+        "The checkpoint has no classifier: the model's classifier is unchanged",
+    ]
+    np.testing.assert_array_equal(model.get_layer("norm").gamma, 1)
 
 
 def of_another_shape(state):
@@ -234,11 +319,10 @@ WRONG = {
 
 
 @pytest.mark.parametrize(("change", "told"), WRONG.values(), ids=WRONG)
-def test_a_wrong_file_of_v2_is_refused(change, told, tmp_path):
+def test_a_wrong_file_of_v2_is_refused(change, told, model_v2, tmp_path):
     state = change(list(official_v2().state_dict().items()))
-    model = keras_model("", v2=True)
     with pytest.raises(CheckpointError, match=told):
-        load_checkpoint(model, write(state, tmp_path / "x.pth"))
+        load_checkpoint(model_v2, write(state, tmp_path / "x.pth"))
 
 
 @pytest.mark.parametrize(
