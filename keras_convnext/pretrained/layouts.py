@@ -36,7 +36,7 @@ KINDS: dict[str, Kind] = {
     "grn":     {"gamma": ("gamma", (0,), 0),           "beta": ("beta", (0,), 0)},
     "grn weight111": {"gamma": ("weight", (0,), -3),   "beta": ("bias", (0,), -3)},
     "grn weight": {"gamma": ("weight", (0,), 0),       "beta": ("bias", (0,), 0)},
-    # MinkowskiEngine: positions are one axis, column by column. The axes are those once it is split.
+    # MinkowskiEngine: positions are one axis, column by column. The axes are those after splitting.
     "sparse conv":   {"kernel": ("kernel", (1, 0, 2, 3), 0), "bias": ("bias", (0,), -1)},
     "sparse dwconv": {"kernel": ("kernel", (1, 0, 2, 3), 0), "bias": ("bias", (0,), -1)},
     # Keras: the first word is the class; variables are numbered within the layer.
