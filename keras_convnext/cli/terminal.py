@@ -119,7 +119,7 @@ def write_markdown(
         if url := cells.pop("url", None):
             cells["file"] = f"[{cells['file']}]({url})"
         table.add_row(*map(Text, cells.values()))
-    wide = Console(width=400, color_system=None)
+    wide = Console(width=1000, color_system=None)  # a cell holds a name and its address
     with wide.capture() as captured:
         wide.print(table)
     write(*captured.get().splitlines())
