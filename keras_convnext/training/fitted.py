@@ -64,7 +64,10 @@ class FittedModel(keras.Model):
         training: bool = True,
     ) -> tf.Tensor:
         """Returns the loss, in training with what `Objective.combine` adds."""
-        loss = super().compute_loss(x, y, y_pred, sample_weight, training)
+        if len(self.outputs) > 1:  # Keras would apply it to each output
+            loss = self.loss(y, y_pred, sample_weight) + sum(self.losses)
+        else:
+            loss = super().compute_loss(x, y, y_pred, sample_weight, training)
         return self.combine(loss, x, y_pred) if self.combine and training else loss
 
     def train_step(self, data: Batch) -> dict[str, tf.Tensor]:

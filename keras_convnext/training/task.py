@@ -32,7 +32,8 @@ class Objective(NamedTuple):
     """What is minimized, and measured meanwhile.
 
     Args:
-        loss: keras.losses.Loss. Takes the targets and the outputs of the network.
+        loss: keras.losses.Loss. Takes the targets and the outputs of the network, as a list if
+            it has several.
         metrics: sequence of keras.metrics.Metric. They also take the weights of the examples.
         targets: nested tf.TensorSpec. The targets of one example, without the batch axis.
         combine: function or None. Takes the loss of a training step, the inputs and the outputs,
