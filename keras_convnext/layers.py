@@ -177,6 +177,51 @@ def _norms(x: Any) -> Any:
 
 
 @_register
+class SyncBatchNormalization(BatchNormalization):
+    """Batch normalization with the statistics of the whole batch, on all devices: "SyncBN".
+
+    Its results match those of PyTorch's `SyncBatchNorm`, whose moving variance is unbiased.
+
+    Args:
+        **kwargs: As in `keras.layers.BatchNormalization`.
+
+    Input shape: `(..., C)`. Output shape: the same.
+    """
+
+    def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
+        """Normalizes `inputs`, of shape `(..., C)`."""
+        if not training or not self.trainable:
+            return super().call(inputs, training=False)
+        x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
+        axes = list(range(len(x.shape) - 1))
+        mean = ops.mean(x, axes)
+        mean, devices = _mean_over_devices(mean)
+        variance, _ = _mean_over_devices(ops.mean(ops.square(x - mean), axes))
+        count = devices * ops.cast(ops.size(x) // x.shape[-1], x.dtype)
+        unbiased = variance * (count / ops.maximum(count - 1, 1))
+        for moving, value in ((self.moving_mean, mean), (self.moving_variance, unbiased)):
+            kept = moving * self.momentum + ops.cast(value, moving.dtype) * (1 - self.momentum)
+            moving.assign(kept)
+        x = (x - mean) * (ops.rsqrt(variance + self.epsilon) * self.gamma) + self.beta
+        return ops.cast(x, self.compute_dtype)
+
+
+def _mean_over_devices(value: Any) -> tuple[Any, int]:
+    """Returns the mean over the devices of a TensorFlow strategy, and their number."""
+    if keras.config.backend() != "tensorflow":
+        return value, 1
+    import tensorflow as tf
+
+    if not tf.distribute.has_strategy() or tf.distribute.in_cross_replica_context():
+        return value, 1
+    context = tf.distribute.get_replica_context()
+    return (
+        context.all_reduce(tf.distribute.ReduceOp.MEAN, value),
+        context.num_replicas_in_sync,
+    )
+
+
+@_register
 class DropPath(keras.layers.Dropout):
     """Stochastic depth: during training, drops the whole residual branch of some samples.
 

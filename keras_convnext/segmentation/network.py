@@ -12,7 +12,7 @@ from typing import Any
 import keras
 
 from keras_convnext.feature_maps import PoolToGrid, ResizeLike
-from keras_convnext.layers import BatchNormalization
+from keras_convnext.layers import SyncBatchNormalization
 from keras_convnext.segmentation.cost import AUXILIARY_CHANNELS
 
 DROPOUT = 0.1  # of whole channels, before the last layer
@@ -92,7 +92,7 @@ def conv_norm(x: Any, channels: int, kernel_size: int, name: str) -> Any:
         data_format="channels_last",
         name=f"{name}_conv",
     )(x)
-    x = BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
+    x = SyncBatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
     return keras.layers.ReLU(name=f"{name}_relu")(x)
 
 
