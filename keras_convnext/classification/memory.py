@@ -11,12 +11,13 @@ the isotropic networks with 32 images (arXiv 2201.03545, table 2); the estimates
 and 24.7 GB.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from keras_convnext.classification.recipes import Classification
 from keras_convnext.complexity import parts
 from keras_convnext.training.devices import Device
+from keras_convnext.training.recipe import Recipe
 from keras_convnext.variants import VARIANTS, Variant
 
 
@@ -160,10 +161,36 @@ def memory_of(
     Returns:
         A `Memory`.
     """
-    compute = 4 if recipe.batch.precision == "float32" else 2
+    compute, fused = arithmetic_of(recipe, device)
     variant = network_of(recipe, model)
-    fused = not device.is_gpu and compute == 4
     rows = list(sections(variant, recipe.input.size, classes, compute, recipe.batch.remat, fused))
+    return peak_of(recipe, rows, recipe.input.size, device_batch, accumulated, device)
+
+
+def arithmetic_of(recipe: Recipe, device: Device) -> tuple[int, bool]:
+    """Returns the bytes per value, and whether the operations of `tensorflow_cpu` are used."""
+    compute = 4 if recipe.batch.precision == "float32" else 2
+    return compute, not device.is_gpu and compute == 4
+
+
+def peak_of(
+    recipe: Recipe,
+    rows: Sequence[Section],
+    size: int,
+    device_batch: int,
+    accumulated: int,
+    device: Device,
+) -> Memory:
+    """Estimates the peak memory of a training step of a network of any task.
+
+    Args:
+        recipe: Recipe. The recipe.
+        rows: sequence of Section. The network, bottom up.
+        size: int. Side of the images, in pixels.
+        device_batch: int. Batch size per device.
+        accumulated: int. Batches accumulated per update.
+        device: Device. The device type.
+    """
     parameters = sum(row.parameters for row in rows)
     kept, below = 0, 0
     states = []  # gradients and activations while the backward pass is in a section
@@ -173,8 +200,9 @@ def memory_of(
         below += row.parameters
     # The update has all gradients, or their means over the accumulated batches, and no activations
     # except the images.
-    states.append((4 * parameters, device_batch * 12 * recipe.input.size**2))
+    states.append((4 * parameters, device_batch * 12 * size**2))
     gradients, activations = max(states, key=sum)
+    compute, _ = arithmetic_of(recipe, device)
     memory = Memory(
         weights=(4 if compute == 4 else 6) * parameters,
         moments=8 * parameters,

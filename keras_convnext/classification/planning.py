@@ -7,7 +7,7 @@ import difflib
 import math
 from collections.abc import Callable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from keras_convnext.classification.memory import Memory, memory_of, network_of
 from keras_convnext.classification.recipes import Classification
@@ -23,6 +23,7 @@ from keras_convnext.training.devices import (
 )
 from keras_convnext.training.layout import shares
 from keras_convnext.training.length import length_of
+from keras_convnext.training.recipe import Recipe
 from keras_convnext.training.settings import flat
 
 _IMAGENET_1K = (1_281_167, 1_000)
@@ -40,11 +41,27 @@ DATA = {  # images and classes in the training split of each recipe's dataset
 }
 
 
+class Cost(NamedTuple):
+    """What a network needs in training.
+
+    Args:
+        size: int. Side of the images, in pixels.
+        macs: int. Multiply-accumulates of a forward pass, for one image.
+        parameters: int. Number of weights.
+        memory: function (recipe, device_batch, accumulated, device) that returns the `Memory`.
+    """
+
+    size: int
+    macs: int
+    parameters: int
+    memory: Callable[[Any, int, int, Device], Memory]
+
+
 class Plan(NamedTuple):
     """The result of `plan`.
 
     Args:
-        recipe: Classification. The recipe.
+        recipe: Recipe. The recipe.
         model: str. Name of the network.
         device: Device. The device type.
         devices: int. Number of devices.
@@ -66,9 +83,10 @@ class Plan(NamedTuple):
         machines: int. Number of machines.
         input_rate: float. Images that each machine must decode and augment per second.
         input_cores: int. CPU cores that this needs, for photographs of ImageNet's size.
+        size: int. Side of the images, in pixels.
     """
 
-    recipe: Classification
+    recipe: Recipe
     model: str
     device: Device
     devices: int
@@ -90,6 +108,7 @@ class Plan(NamedTuple):
     machines: int
     input_rate: float
     input_cores: int
+    size: int
 
     @property
     def fits(self) -> bool:
@@ -117,7 +136,7 @@ class Plan(NamedTuple):
             (
                 "device batch",
                 f"{self.device_batch:,}",
-                f"{recipe.input.size} px, {recipe.batch.precision}",
+                f"{self.size} px, {recipe.batch.precision}",
             ),
             ("accumulated batches", f"{self.accumulated:,}", ""),
             *(("memory: " + name, size, "") for name, size in gib.items()),
@@ -187,9 +206,28 @@ def plan(
             "The memory of the roadmap's networks cannot be estimated. `keras-convnext list "
             f"--roadmap` shows their multiply-accumulates. Received: model={printable(model)}"
         )
-    device = _device(device_type, recipe.batch.precision)
     known, classes = DATA.get(recipe.name, (None, 1_000))
-    images = images or known
+    counted = parts(network_of(recipe, model), (recipe.input.size, recipe.input.size), classes)
+
+    def memory(
+        recipe: Classification, device_batch: int, accumulated: int, device: Device
+    ) -> Memory:
+        return memory_of(recipe, model, classes, device_batch, accumulated, device)
+
+    cost = Cost(
+        recipe.input.size,
+        sum(part.macs for part in counted),
+        sum(part.parameters for part in counted),
+        memory,
+    )
+    return estimate(recipe, model, cost, images or known, devices, device_type)
+
+
+def estimate(
+    recipe: Recipe, model: str, cost: Cost, images: int | None, devices: int, device_type: str
+) -> Plan:
+    """Estimates the run of a network of any task; arguments and errors as in `plan`."""
+    device = _device(device_type, recipe.batch.precision)
     if images is None:
         raise ValueError(
             f"The recipe {printable(recipe.name)} is for your own data. Pass the number of images: "
@@ -203,9 +241,9 @@ def plan(
     memory_limit = round(device.memory * 2**30) * together
     replicas = devices // together
 
-    def shared(recipe: Classification, most: int) -> tuple[int, int, Memory]:
+    def shared(recipe: Recipe, most: int) -> tuple[int, int, Memory]:
         device_batch, accumulated = shares(recipe.batch.batch_size, replicas, most)
-        memory = memory_of(recipe, model, classes, device_batch, accumulated, device)
+        memory = cost.memory(recipe, device_batch, accumulated, device)
         return device_batch, accumulated, memory
 
     device_batch, accumulated, memory = shared(recipe, recipe.batch.device_batch)
@@ -216,9 +254,7 @@ def plan(
         advice = tuple(_advice(recipe, device, lambda other: shared(other, 1)[2].total))
 
     rate = device.rates[recipe.batch.precision]
-    counted = parts(network_of(recipe, model), (recipe.input.size, recipe.input.size), classes)
-    macs = sum(part.macs for part in counted)
-    flops_per_image = 2 * macs * (4 if recipe.batch.remat else 3)
+    flops_per_image = 2 * cost.macs * (4 if recipe.batch.remat else 3)
     reached = devices * device.peak(recipe.batch.precision) * 1e12 * rate.utilization
     images_per_second = reached / flops_per_image
     updates = length.updates
@@ -246,10 +282,11 @@ def plan(
         images_per_second=images_per_second,
         hours_per_epoch=hours_per_epoch,
         hours=hours_per_epoch * updates / updates_per_epoch,
-        checkpoint=4 * numbers * sum(part.parameters for part in counted),
+        checkpoint=4 * numbers * cost.parameters,
         machines=machines,
         input_rate=images_per_second / machines,
         input_cores=math.ceil(images_per_second / machines / INPUT_IMAGES_PER_CORE),
+        size=cost.size,
     )
 
 
@@ -270,9 +307,7 @@ def _device(device_type: str, precision: str) -> Device:
     return device
 
 
-def _advice(
-    recipe: Classification, device: Device, total: Callable[[Classification], int]
-) -> list[str]:
+def _advice(recipe: Recipe, device: Device, total: Callable[[Recipe], int]) -> list[str]:
     """Returns the memory with other settings and a batch size of one."""
     half = next(
         (name for name in ("mixed_bfloat16", "mixed_float16") if name in device.rates), None
