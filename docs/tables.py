@@ -5,6 +5,7 @@ from pathlib import Path
 import typer
 from typer.cli import get_docs_for_click
 
+from keras_convnext import segmentation
 from keras_convnext.builders import BUILDERS
 from keras_convnext.classification import RECIPES, plan, recipe_for
 from keras_convnext.classification.suites import SUITES
@@ -46,14 +47,23 @@ def weights():
 
 
 def recipes():
-    """Every field of every recipe."""
-    columns = [with_all_networks(family) for family in RECIPES.values()]
+    """Every field of every recipe for classifiers."""
+    return _recipes(RECIPES)
+
+
+def segmentation_recipes():
+    """Every field of every recipe for segmenters."""
+    return _recipes(segmentation.RECIPES)
+
+
+def _recipes(families):
+    columns = [with_all_networks(family) for family in families.values()]
     rows = [
         (f"`{field}`", *(_value(column[field]) for column in columns))
         for field in columns[0]
         if field != "name"
     ]
-    return _table(("field", *(f"`{name}`" for name in RECIPES)), rows)
+    return _table(("field", *(f"`{name}`" for name in families)), rows)
 
 
 def planned():

@@ -34,6 +34,7 @@ PARTS = {
     "picture_files": ("find_images",),
     "pretrained.catalog_row": ("Checkpoint", "License"),
     "pretrained.identify": ("Identity",),
+    "segmentation.recipes": ("Input", "Labels", "Loss", "Network"),
     "training.devices": ("Device", "Rate"),
     "training.layout": ("Layout", "find_strategy", "layout_of", "shares"),
     "variants": ("Variant",),

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from keras_convnext import segmentation
 from keras_convnext.classification.recipes import RECIPES, Classification
 from keras_convnext.cli import app
 from keras_convnext.pretrained.catalog import CATALOG, TAGS
@@ -37,6 +38,8 @@ def test_the_tables_have_every_row(site):
         for row in recipes[1:]
         if row[0] in ("schedule.epochs", "batch.batch_size")
     ] == ["90", "4096"]
+    text = (site / "docs/recipes.html").read_text("utf-8")
+    assert all(f">{name}<" in text for name in segmentation.RECIPES)
     assert [row[0] for row in table(site, "docs/models.html")[1:]] == [
         f"ConvNeXt{name}" for name in map(_title, VARIANTS)
     ]
