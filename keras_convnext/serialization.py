@@ -20,6 +20,7 @@ REGISTERED = {
     "layers": (
         "BatchNormalization",
         "DropPath",
+        "GlobalResponseNormalization",
         "LayerNormalization",
         "PatchConv2D",
         "SyncBatchNormalization",

@@ -98,7 +98,7 @@ def plan(
     """
     known, classes = DATA.get(recipe.name, (None, 150))
     size, variant = recipe.input.size, VARIANTS[model]
-    if recipe.network.start is None:
+    if recipe.network.start is None and not variant.grn:
         variant = variant._replace(layer_scale=recipe.network.layer_scale or None)
     has_auxiliary = recipe.loss.auxiliary_weight > 0
     head = list(heads(variant.dims, size, classes, recipe.network, has_auxiliary))

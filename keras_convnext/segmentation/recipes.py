@@ -21,7 +21,7 @@ class Network:
         start: str or None. Published weights to start from, or a weight file of a classifier or a
             segmenter.
         drop_path_rate: float. Stochastic depth rate of the last block.
-        layer_scale: float or None. Initial value of layer scale, if nothing is loaded.
+        layer_scale: float or None. Initial value of layer scale, if nothing is loaded. V2 has none.
         channels: int. Width of the head.
         pool_scales: tuple of int. Grids of the pyramid pooling.
     """

@@ -10,6 +10,7 @@ from keras_convnext.network import at_least_float32
 from keras_convnext.pretrained.catalog import CATALOG
 from keras_convnext.segmentation.builders import UperNet
 from keras_convnext.segmentation.recipes import Segmentation
+from keras_convnext.variants import VARIANTS
 
 _SEGMENTERS = {(row.model, row.tag) for row in CATALOG}
 
@@ -34,7 +35,7 @@ def build_segmenter(recipe: Segmentation, model: str, classes: int) -> keras.Mod
         weights=None if whole else own.start,
         input_shape=(None, None, 3),
         drop_path_rate=own.drop_path_rate,
-        layer_scale_init_value=own.layer_scale,
+        layer_scale_init_value=None if VARIANTS[model].grn else own.layer_scale,
         remat=recipe.batch.remat,
     )
     return UperNet(
