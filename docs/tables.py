@@ -12,6 +12,7 @@ from keras_convnext.classification.suites import SUITES
 from keras_convnext.cli import app
 from keras_convnext.complexity import parts
 from keras_convnext.pretrained.catalog import TAGS, list_weights
+from keras_convnext.pretrained.timm_rows import TIMM_TAGS
 from keras_convnext.training.devices import DEVICES
 from keras_convnext.training.settings import with_all_networks
 from keras_convnext.variants import VARIANTS
@@ -40,10 +41,11 @@ def models():
 
 
 def weights():
-    """The weights of each network, with their top-1 accuracy if it was published."""
+    """The weights of each network but timm's, with their top-1 accuracy if it was published."""
+    tags = [tag for tag in TAGS if tag not in TIMM_TAGS]
     published = {(row.model, row.tag): row.top1 or "yes" for row in list_weights()}
-    rows = [(f"`{name}`", *(published.get((name, tag), "") for tag in TAGS)) for name in VARIANTS]
-    return _table(("name", *(f"`{tag}`" for tag in TAGS)), rows)
+    rows = [(f"`{name}`", *(published.get((name, tag), "") for tag in tags)) for name in VARIANTS]
+    return _table(("name", *(f"`{tag}`" for tag in tags)), rows)
 
 
 def recipes():

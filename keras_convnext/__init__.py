@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         ConvNeXtIsotropicLarge,
         ConvNeXtIsotropicSmall,
         ConvNeXtLarge,
+        ConvNeXtLargeMLP,
         ConvNeXtNano,
         ConvNeXtPico,
         ConvNeXtSmall,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         ConvNeXtV2Small,
         ConvNeXtV2Tiny,
         ConvNeXtXLarge,
+        ConvNeXtXXLarge,
     )
     from keras_convnext.conversion import convert, load_model
     from keras_convnext.distribution import layout_map
@@ -69,6 +71,7 @@ __all__ = [
     "ConvNeXtIsotropicLarge",
     "ConvNeXtIsotropicSmall",
     "ConvNeXtLarge",
+    "ConvNeXtLargeMLP",
     "ConvNeXtNano",
     "ConvNeXtPico",
     "ConvNeXtSmall",
@@ -84,6 +87,7 @@ __all__ = [
     "ConvNeXtV2Small",
     "ConvNeXtV2Tiny",
     "ConvNeXtXLarge",
+    "ConvNeXtXXLarge",
     "DownloadError",
     "classification",
     "convert",
@@ -121,6 +125,7 @@ _NAMES = {
         "ConvNeXtIsotropicLarge",
         "ConvNeXtIsotropicSmall",
         "ConvNeXtLarge",
+        "ConvNeXtLargeMLP",
         "ConvNeXtNano",
         "ConvNeXtPico",
         "ConvNeXtSmall",
@@ -136,6 +141,7 @@ _NAMES = {
         "ConvNeXtV2Small",
         "ConvNeXtV2Tiny",
         "ConvNeXtXLarge",
+        "ConvNeXtXXLarge",
     ),
     "conversion": ("convert", "load_model"),
     "distribution": ("layout_map",),

@@ -10,6 +10,7 @@ import keras
 
 from keras_convnext import network
 from keras_convnext.initializers import about_to_load
+from keras_convnext.normalization import IMAGENET
 from keras_convnext.pretrained.cache import ported_weights
 from keras_convnext.pretrained.catalog import find, list_weights
 from keras_convnext.pretrained.catalog_row import Checkpoint
@@ -62,6 +63,13 @@ def _builder(variant: Variant) -> Builder:
                 "a new one. "
                 f"Received: weights={weights!r}"
             )
+        is_embedding = bool(published) and published[0].is_embedding
+        if is_embedding and include_top and not classes and classifier_activation == "softmax":
+            raise ValueError(
+                "These weights return CLIP's image embedding, not classes: pass "
+                "classifier_activation=None for it, include_top=False for the features, or "
+                f"classes=... to add a classifier. Received: weights={weights!r}"
+            )
         path = ported_weights(published) if published else weights and Path(weights)
         channels = 3
         if path:
@@ -82,13 +90,16 @@ def _builder(variant: Variant) -> Builder:
         image = image_input(input_tensor, input_shape, prefix)
         check_image_shape(image.shape[1:], variant.name, variant.min_size)
 
-        x = network.normalization(image, prefix) if include_preprocessing else image
+        pixels = published[0].pixels if published else IMAGENET
+        x = network.normalization(image, prefix, pixels) if include_preprocessing else image
         with about_to_load() if path else nullcontext():
             variant_to_build = variant._replace(layer_scale=layer_scale_init_value or None)
             x = network.trunk(x, variant_to_build, drop_path_rate, remat, prefix)
         if include_top:
             x = network.pooled(x, "avg", prefix, variant.epsilon)
-            x = network.head(x, classes or 1000, head_init_scale, classifier_activation, prefix)
+            x = network.head(
+                x, classes or 1000, head_init_scale, classifier_activation, prefix, variant.hidden
+            )
         elif pooling:
             x = network.pooled(x, pooling, prefix, variant.epsilon)
         sources = keras.utils.get_source_inputs(image)
@@ -129,8 +140,8 @@ def _tags(name: str) -> list[str]:
 def _named(name: str) -> Builder:
     """Creates the builder of one variant, with its own name and docstring."""
     variant = VARIANTS[name]
-    scale = name.rpartition("_")[2]
-    title = "XLarge" if scale == "xlarge" else scale.title()
+    _, *words = name.removeprefix("convnext_isotropic").removeprefix("convnext").split("_")
+    title = "".join(_WORDS.get(word, word.title()) for word in words)
     rows = list_weights(name)
     build = _builder(variant)
     build.__name__ = build.__qualname__ = f"{_family(variant)}{title}"
@@ -144,10 +155,12 @@ def _named(name: str) -> Builder:
         + (f'weights="{rows[0].tag}")\n' if rows else "weights=None)\n")
         + f"probabilities = model.predict(images)  # (N, {size}, {size}, 3) in 0..255 -> "
         f"(N, {classes})",
-        f"\nPublished weights: {tags}.\n" + f"{xlarge}\n" * (scale == "xlarge"),
+        f"\nPublished weights: {tags}.\n" + f"{xlarge}\n" * (name == "convnext_xlarge"),
     )
     return build
 
+
+_WORDS = {"xlarge": "XLarge", "xxlarge": "XXLarge", "mlp": "MLP"}
 
 BUILDERS: dict[str, Builder] = {name: _named(name) for name in VARIANTS}
 
@@ -160,6 +173,8 @@ ConvNeXtSmall = BUILDERS["convnext_small"]
 ConvNeXtBase = BUILDERS["convnext_base"]
 ConvNeXtLarge = BUILDERS["convnext_large"]
 ConvNeXtXLarge = BUILDERS["convnext_xlarge"]
+ConvNeXtLargeMLP = BUILDERS["convnext_large_mlp"]
+ConvNeXtXXLarge = BUILDERS["convnext_xxlarge"]
 ConvNeXtCifar = BUILDERS["convnext_cifar"]
 ConvNeXtIsotropicSmall = BUILDERS["convnext_isotropic_small"]
 ConvNeXtIsotropicBase = BUILDERS["convnext_isotropic_base"]

@@ -58,5 +58,10 @@ def parts(
         parameters += depth * (weights + biases + scales)
         macs += depth * weights * height * width
         rows.append(Part(f"stage {stage}", depth, (height, width, dim), parameters, macs))
-    rows.append(Part("head", 0, (classes,), 2 * dim + (dim + 1) * classes, dim * classes))
+    hidden = variant.hidden or 0
+    width = hidden or dim
+    rows.append(Part(
+        "head", 0, (classes,), 2 * dim + (dim + 1) * hidden + (width + 1) * classes,
+        dim * hidden + width * classes,
+    ))  # fmt: skip
     return tuple(rows)

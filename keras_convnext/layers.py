@@ -222,6 +222,24 @@ def _mean_over_devices(value: Any) -> tuple[Any, int]:
 
 
 @_register
+class PreLogits(keras.layers.Dense):
+    """The hidden layer of a head: a dense layer with GELU.
+
+    It has its own class because Keras names layers in weight files by their class, which tells it
+    from the classifier.
+
+    Args:
+        units: int. Width.
+        **kwargs: As in `keras.layers.Dense`.
+
+    Input shape: `(N, C)`. Output shape: `(N, units)`.
+    """
+
+    def __init__(self, units: int, activation: Any = "gelu", **kwargs: Any) -> None:
+        super().__init__(units, activation, **kwargs)
+
+
+@_register
 class DropPath(keras.layers.Dropout):
     """Stochastic depth: during training, drops the whole residual branch of some samples.
 

@@ -175,6 +175,11 @@ def build(network: Variant, include_top: bool, **options: Any) -> keras.Model:
         options = {"pooling": "avg", **options}
     if network.name in BUILDERS:
         return BUILDERS[network.name](**options)
+    if network.hidden and include_top:
+        raise CheckpointError(
+            "The classifier in this file has a hidden layer, which only convnext_large_mlp has: "
+            f"pass include_top=False. Received: {network.hidden} hidden channels"
+        )
     patch_size, kernel_size = network.patch_size, network.kernel_size
     if network.isotropic:
         depth, dim = network.depths[0], network.dims[0]

@@ -13,12 +13,12 @@ import numpy as np
 
 from keras_convnext.block import Block
 from keras_convnext.initializers import TruncatedNormal, kernel_initializer
-from keras_convnext.layers import LayerNormalization, PatchConv2D
+from keras_convnext.layers import LayerNormalization, PatchConv2D, PreLogits
+from keras_convnext.normalization import IMAGENET, Pixels
 from keras_convnext.trunks import reaching, trunk_of
 from keras_convnext.variants import Variant
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in 0..1, as in the official code
-IMAGENET_STD = (0.229, 0.224, 0.225)
+IMAGENET_MEAN, IMAGENET_STD = IMAGENET
 
 
 def at_least_float32() -> str:
@@ -26,14 +26,14 @@ def at_least_float32() -> str:
     return keras.backend.result_type(keras.config.dtype_policy().compute_dtype, "float32")
 
 
-def normalization(x: Any, prefix: str = "") -> Any:
-    """Normalizes pixels in 0..255 with ImageNet's mean and standard deviation.
+def normalization(x: Any, prefix: str = "", pixels: Pixels = IMAGENET) -> Any:
+    """Normalizes pixels in 0..255 with a mean and a standard deviation, by default ImageNet's.
 
     A grayscale image uses the averages over the three channels; with more than three channels, the
     RGB values repeat.
     """
     channels = x.shape[-1]
-    mean, std = np.array(IMAGENET_MEAN), np.array(IMAGENET_STD)
+    mean, std = np.array(pixels.mean), np.array(pixels.std)
     if channels == 1:
         mean, std = mean.mean(keepdims=True), std.mean(keepdims=True)
     mean, std = np.resize(mean, channels), np.resize(std, channels)
@@ -111,8 +111,18 @@ def head(
     init_scale: float,
     activation: str | Callable[[Any], Any] | None,
     prefix: str = "",
+    hidden: int | None = None,
 ) -> Any:
-    """Adds the classifier: `head` computes the logits, `predictions` applies the activation."""
+    """Adds the classifier: `head` computes the logits, `predictions` applies the activation.
+
+    With `hidden`, a layer of that width, `pre_logits`, precedes it.
+    """
+    if hidden is not None:
+        x = PreLogits(
+            hidden,
+            kernel_initializer=TruncatedNormal(stddev=0.02),
+            name=f"{prefix}pre_logits",
+        )(x)  # (N, hidden)
     x = keras.layers.Dense(
         classes,
         kernel_initializer=TruncatedNormal(stddev=0.02 * init_scale),

@@ -51,11 +51,11 @@ _LONGEST = 16  # times the short side: in a longer image, only the crop is resiz
 _LABELS = {1000: "imagenet_1k.tsv", 21841: "imagenet_22k.tsv"}
 
 
-def load_image(source: ImageSource, size: int = 224) -> np.ndarray:
+def load_image(source: ImageSource, size: int = 224, crop: float | None = None) -> np.ndarray:
     """Loads, resizes and crops an image as in the published evaluation.
 
-    If `size` is below 384, the short side is resized to `size / 0.875` and the center is cropped;
-    otherwise the whole image is warped to the square. Resizing is bicubic and antialiased, first
+    The short side is resized to `size / crop` and the center is cropped, or the whole image is
+    warped to the square. Resizing is bicubic and antialiased, first
     along the width and then along the height, as in Pillow up to version 12.1. The pixels do
     not depend on the installed version.
 
@@ -73,6 +73,10 @@ def load_image(source: ImageSource, size: int = 224) -> np.ndarray:
             the EXIF orientation is applied. Only the first frame of an animation is used, and
             floating-point pixels are scaled to 0..255, both with an `ImageWarning`.
         size: int. Side of the square, in pixels. Defaults to 224.
+        crop: float in 0..1, or None. Side of the crop divided by the resized short side; 0 warps
+            the whole image. Other weights than the official ones may need their own, which
+            `list_weights` has as `crop_share`. Defaults to None, for the official evaluation: 0.875
+            below 384 px, and else 0.
 
     Returns:
         uint8 array (size, size, 3), RGB in 0..255.
@@ -80,19 +84,33 @@ def load_image(source: ImageSource, size: int = 224) -> np.ndarray:
     Raises:
         ImageError: If `source` is not an image, is damaged, or has too many pixels.
         FileNotFoundError: If the file does not exist.
-        ValueError: If `size` is not a positive integer.
+        ValueError: If `size` is not a positive integer, or `crop` is not in 0..1.
 
     References:
         facebookresearch/ConvNeXt, datasets.py, `build_transform`.
     """
     _check_size(size)
+    crop_share(size, crop)
     image, notice = read_picture(source)
     if notice:
         warnings.warn(f"{notice} Received: {name_of(source)}", ImageWarning, stacklevel=2)
-    return square(image, size)
+    return square(image, size, crop)
 
 
-def square(image: Image.Image, size: int) -> np.ndarray:
+def crop_share(size: int, crop: float | None = None) -> float:
+    """Returns the `crop` of `load_image`, or that of the official evaluation for None.
+
+    Raises:
+        ValueError: If it is not in 0..1.
+    """
+    if crop is None:
+        return 0 if size >= WARP_FROM else CROPPED_SHARE
+    if not 0 <= crop <= 1:
+        raise ValueError(f"crop must be in 0..1. Received: crop={crop}")
+    return crop
+
+
+def square(image: Image.Image, size: int, crop: float | None = None) -> np.ndarray:
     """Resizes and crops an upright RGB image as in `load_image`.
 
     Memory use depends only on the size of the square, whatever the shape of the image.
@@ -100,13 +118,15 @@ def square(image: Image.Image, size: int) -> np.ndarray:
     Args:
         image: PIL image in RGB.
         size: int. Side of the square, in pixels.
+        crop: as in `load_image`.
 
     Returns:
         uint8 array (size, size, 3).
     """
-    if size >= WARP_FROM:
+    share = crop_share(size, crop)
+    if not share:
         return np.asarray(resized(image, (size, size)))
-    short = int(size / CROPPED_SHARE)
+    short = int(size / share)
     # The long side is truncated to whole pixels and the offsets are rounded, as in torchvision.
     width, height = (short * side // min(image.size) for side in image.size)
     left, top = round((width - size) / 2), round((height - size) / 2)
@@ -149,12 +169,15 @@ def _check_size(size: int) -> None:
         )
 
 
-def load_images(sources: Iterable[ImageSource], size: int = 224) -> np.ndarray:
+def load_images(
+    sources: Iterable[ImageSource], size: int = 224, crop: float | None = None
+) -> np.ndarray:
     """Loads several images with `load_image` and stacks them into a batch.
 
     Args:
         sources: iterable of sources, each as in `load_image`.
         size: int. Side of the squares, in pixels. Defaults to 224.
+        crop: as in `load_image`.
 
     Returns:
         uint8 array (N, size, size, 3), RGB in 0..255.
@@ -162,9 +185,10 @@ def load_images(sources: Iterable[ImageSource], size: int = 224) -> np.ndarray:
     Raises:
         ImageError: If a source is not an image; the message names it.
         FileNotFoundError: If a file does not exist.
-        ValueError: If `sources` is a single image, or `size` is not a positive integer.
+        ValueError: If `sources` is a single image, or as in `load_image`.
     """
     _check_size(size)
+    crop_share(size, crop)
     one = isinstance(sources, str | bytes | os.PathLike | Image.Image) or hasattr(sources, "read")
     if one or (isinstance(sources, np.ndarray) and _is_one_image(sources)):
         raise ValueError(
@@ -177,7 +201,7 @@ def load_images(sources: Iterable[ImageSource], size: int = 224) -> np.ndarray:
         image, notice = read_picture(source)
         if notice:
             warnings.warn(f"{notice} Received: {name_of(source)}", ImageWarning, stacklevel=2)
-        images.append(square(image, size))
+        images.append(square(image, size, crop))
     return np.stack(images) if images else np.empty((0, size, size, 3), np.uint8)
 
 

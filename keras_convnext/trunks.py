@@ -12,7 +12,7 @@ from keras_convnext.printable import printable
 
 _PLAIN_NAME = re.compile(
     r"normalization|stem_(conv|norm)|downsample_\d+_(norm|conv)|(stages_\d+_)?blocks_\d+"
-    r"|(avg|max)_pool|norm|head|predictions"
+    r"|(avg|max)_pool|norm|pre_logits|head|predictions"
 )
 
 

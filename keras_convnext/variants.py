@@ -26,6 +26,7 @@ class Variant(NamedTuple):
             too small for a narrow network, whose signal would vanish.
         size: int. Default side of the images, in pixels.
         epsilon: float. Added to the variance in the norms.
+        hidden: int or None. Width of a layer between the final norm and the classifier.
         grn: bool. ConvNeXt V2: global response normalization in the blocks, and no layer scale.
     """
 
@@ -40,6 +41,7 @@ class Variant(NamedTuple):
     size: int = 224
     epsilon: float = 1e-6
     grn: bool = False
+    hidden: int | None = None
 
     @property
     def stride(self) -> int:
@@ -67,6 +69,9 @@ VARIANTS = {
         Variant("convnext_base",           (3, 3, 27, 3),   (128, 256, 512, 1024)),   # 88.59 M
         Variant("convnext_large",          (3, 3, 27, 3),   (192, 384, 768, 1536)),   # 197.77 M
         Variant("convnext_xlarge",         (3, 3, 27, 3),   (256, 512, 1024, 2048)),  # 350.20 M
+        # The image towers of LAION's CLIP, published by timm: 201.13 M and 846.47 M.
+        Variant("convnext_large_mlp", (3, 3, 27, 3), (192, 384, 768, 1536), hidden=1536),
+        Variant("convnext_xxlarge", (3, 4, 30, 3), (384, 768, 1536, 3072), epsilon=1e-5),
         # Our own, for 32 px images, hence the small patches and kernels: 2.26 M.
         Variant("convnext_cifar", (2, 3), (128, 256), None, 2, 5, stddev=None, size=32),
         # Only the large isotropic network trains with layer scale (official TRAINING.md).

@@ -37,7 +37,7 @@ def twin_row(row):
     """
     depths = tuple(1 + (depth == max(row.depths)) for depth in row.depths[-2:])
     dims = (8, 16)[: len(depths)]
-    return row._replace(depths=depths, dims=dims, kernel_size=3)
+    return row._replace(depths=depths, dims=dims, kernel_size=3, hidden=row.hidden and 12)
 
 
 class Twin:
@@ -55,11 +55,11 @@ class Twin:
             "gamma": row.layer_scale is not None,
             "patch_size": row.patch_size,
             "kernel_size": row.kernel_size,
-            **({"grn": True} if row.grn else {}),
         }
         if row.isotropic:
             reference = torch_reference.Isotropic(*row.depths, *row.dims, **structure)
         else:
+            structure |= {"grn": row.grn, "epsilon": row.epsilon, "hidden": row.hidden}
             reference = torch_reference.Hierarchical(row.depths, row.dims, **structure)
         self.reference = torch_reference.randomize(reference)
         self.checkpoint = torch_reference.save(self.reference, folder / f"{name}.pth")
@@ -253,7 +253,8 @@ def check_quantization(twin, folder):
                 for layer in quantized._flatten_layers()
                 if isinstance(layer, keras.layers.Dense)
             ]
-            assert len(dense) == 2 * sum(twin.variant.depths) + 1
+            heads = 1 + (twin.variant.hidden is not None)
+            assert len(dense) == 2 * sum(twin.variant.depths) + heads
             assert {layer.quantization_mode for layer in dense} == {mode}
             assert {layer._kernel.dtype for layer in dense} == {"int8"}  # int4 is packed in pairs
             logits = array(compute(quantized, twin.pixels))
@@ -276,6 +277,7 @@ def check_lora(twin, folder):
     assert_close(model(twin.pixels), twin.logits)
     trained = {variable.path for variable in model.trainable_variables}
     expected = {"head/kernel", "head/bias"}
+    expected |= {"pre_logits/kernel", "pre_logits/bias"} if twin.variant.hidden else set()
     for name in (layer.name for layer in blocks_of(model)):
         expected |= {f"{name}/gamma"} if twin.variant.layer_scale else set()
         expected |= {f"{name}/grn/gamma", f"{name}/grn/beta"} if twin.variant.grn else set()

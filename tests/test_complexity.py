@@ -27,6 +27,8 @@ PUBLISHED_PARAMETERS = {
     "convnext_base": 88_591_464,
     "convnext_large": 197_767_336,
     "convnext_xlarge": 350_196_968,
+    "convnext_large_mlp": 200_128_168,
+    "convnext_xxlarge": 846_471_016,
     "convnext_isotropic_small": 22_308_712,
     "convnext_isotropic_base": 87_083_752,
     "convnext_isotropic_large": 305_942_504,

@@ -23,8 +23,10 @@ PHOTOS = sorted((Path(__file__).parent.parent / "examples" / "photos").glob("*.j
 SAMPLES = Path(__file__).parent.parent.parent / "shared" / "data" / "imagenet_samples.tar"
 
 
-def published_transform(size):
+def published_transform(size, crop=None):
     """The evaluation transform of the official code, made of torchvision's parts.
+
+    `crop` is timm's crop_pct, or 0 for its crop_mode="squash".
 
     torchvision resizes with Pillow, which then resized the width first.
     """
@@ -32,10 +34,10 @@ def published_transform(size):
     from torchvision import transforms
 
     bicubic = transforms.InterpolationMode.BICUBIC
-    if size >= 384:
+    if size >= 384 if crop is None else crop == 0:
         transform = transforms.Resize((size, size), interpolation=bicubic)
     else:
-        resize = transforms.Resize(int(size / (224 / 256)), interpolation=bicubic)
+        resize = transforms.Resize(int(size / (crop or 224 / 256)), interpolation=bicubic)
         transform = transforms.Compose([resize, transforms.CenterCrop(size)])
 
     def with_the_pillow_of_then(image):
@@ -65,6 +67,20 @@ def encoded(image, format="PNG", **options):
 def test_pixels_are_exactly_those_of_the_published_transform(side, size):
     image = picture(*side)
     np.testing.assert_array_equal(load_image(image, size), published_transform(size)(image))
+
+
+@pytest.mark.parametrize(("size", "crop"), [(224, 0.95), (256, 1.0), (384, 1.0), (224, 0)])
+def test_a_checkpoint_may_have_its_own_crop(size, crop):
+    image = picture(500, 375)
+    expected = published_transform(size, crop)(image)
+    np.testing.assert_array_equal(load_image(image, size, crop), expected)
+    np.testing.assert_array_equal(load_images([image], size, crop)[0], expected)
+
+
+@pytest.mark.parametrize("crop", [-0.1, 1.01, float("nan")])
+def test_a_crop_is_a_share(crop):
+    with pytest.raises(ValueError, match=f"crop must be in 0..1. Received: crop={crop}"):
+        load_image(picture(50, 50), 224, crop)
 
 
 @pytest.mark.skipif(not SAMPLES.exists(), reason="the sample photographs are not here")

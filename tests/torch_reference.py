@@ -35,10 +35,10 @@ class GRN(nn.Module):
 
 
 class Block(nn.Module):
-    def __init__(self, dim, gamma, kernel_size=7, grn=False):
+    def __init__(self, dim, gamma, kernel_size=7, grn=False, epsilon=1e-6):
         super().__init__()
         self.dwconv = nn.Conv2d(dim, dim, kernel_size, padding=kernel_size // 2, groups=dim)
-        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        self.norm = nn.LayerNorm(dim, eps=epsilon)
         self.pwconv1 = nn.Linear(dim, 4 * dim)
         self.grn = GRN(4 * dim) if grn else nn.Identity()
         self.pwconv2 = nn.Linear(4 * dim, dim)
@@ -54,23 +54,25 @@ class Block(nn.Module):
 
 class Hierarchical(nn.Module):
     def __init__(
-        self, depths, dims, classes=1000, gamma=True, patch_size=4, kernel_size=7, grn=False
-    ):
+        self, depths, dims, classes=1000, gamma=True, patch_size=4, kernel_size=7, grn=False,
+        epsilon=1e-6, hidden=None,
+    ):  # fmt: skip
         super().__init__()
         stem = nn.Sequential(
-            nn.Conv2d(3, dims[0], patch_size, patch_size), ChannelsFirstNorm(dims[0], eps=1e-6)
+            nn.Conv2d(3, dims[0], patch_size, patch_size), ChannelsFirstNorm(dims[0], eps=epsilon)
         )
         downsamples = [
-            nn.Sequential(ChannelsFirstNorm(narrow, eps=1e-6), nn.Conv2d(narrow, wide, 2, 2))
+            nn.Sequential(ChannelsFirstNorm(narrow, eps=epsilon), nn.Conv2d(narrow, wide, 2, 2))
             for narrow, wide in itertools.pairwise(dims)
         ]
         self.downsample_layers = nn.ModuleList([stem, *downsamples])
         self.stages = nn.ModuleList(
-            nn.Sequential(*(Block(dim, gamma, kernel_size, grn) for _ in range(depth)))
+            nn.Sequential(*(Block(dim, gamma, kernel_size, grn, epsilon) for _ in range(depth)))
             for depth, dim in zip(depths, dims)
         )
-        self.norm = nn.LayerNorm(dims[-1], eps=1e-6)
-        self.head = nn.Linear(dims[-1], classes)
+        self.norm = nn.LayerNorm(dims[-1], eps=epsilon)
+        self.pre_logits = nn.Linear(dims[-1], hidden) if hidden else None
+        self.head = nn.Linear(hidden or dims[-1], classes)
 
     def maps(self, x):
         maps = []
@@ -83,7 +85,8 @@ class Hierarchical(nn.Module):
         return self.norm(self.maps(x)[-1].mean((2, 3)))
 
     def forward(self, x):
-        return self.head(self.features(x))
+        x = self.features(x)
+        return self.head(x if self.pre_logits is None else F.gelu(self.pre_logits(x)))
 
 
 class Isotropic(nn.Module):
@@ -120,11 +123,16 @@ def network(name, **options):
         "large": ((3, 3, 27, 3), (192, 384, 768, 1536)),
         "xlarge": ((3, 3, 27, 3), (256, 512, 1024, 2048)),
         "huge": ((3, 3, 27, 3), (352, 704, 1408, 2816)),
+        "xxlarge": ((3, 4, 30, 3), (384, 768, 1536, 3072)),
     }
     isotropic = {"small": (18, 384), "base": (18, 768), "large": (36, 1024)}
     if name == "convnext_cifar":
         own = {"patch_size": 2, "gamma": False, "kernel_size": 5}
         return Hierarchical((2, 3), (128, 256), **{**own, **options})
+    if name == "convnext_large_mlp":
+        return Hierarchical(*hierarchical["large"], **{"hidden": 1536, **options})
+    if name == "convnext_xxlarge":
+        options = {"epsilon": 1e-5, **options}
     kind, _, size = name.removeprefix("convnext_").rpartition("_")
     if kind == "isotropic":
         return Isotropic(*isotropic[size], **{"gamma": size == "large", **options})

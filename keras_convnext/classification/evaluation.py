@@ -56,12 +56,12 @@ def evaluate(
     limit: int | None = None,
     classes: Sequence[str] | None = None,
     progress: Callable[[int, int], None] | None = None,
+    crop: float | None = None,
 ) -> Accuracy:
     """Measures the accuracy of a classifier.
 
-    Images are prepared as in the published evaluation: if `size` is below 384, the short side is
-    resized to `size / 0.875` and the center is cropped; otherwise the whole image is warped to the
-    square.
+    Images are prepared as in the published evaluation: the short side is resized to `size / crop`
+    and the center is cropped, or the whole image is warped to the square.
 
     Classes of data and model are matched by name. A model with 1,000 or 21,841 classes is assumed
     to be an ImageNet model, with WordNet identifiers such as `n01440764` as names; `classes` names
@@ -90,6 +90,7 @@ def evaluate(
             lines of the `classes.txt` that `train` writes. Defaults to None, for those of ImageNet
             if the model has as many classes.
         progress: function (done, total), called after each batch with numbers of images.
+        crop: float in 0..1, or None. As in `preprocessing.load_image`.
 
     Returns:
         An `Accuracy`.
@@ -114,7 +115,7 @@ def evaluate(
     for scores, labels, read in scored_batches(
         model,
         source,
-        partial(evaluation_image, size=size),
+        partial(evaluation_image, size=size, crop=crop),
         outputs >= 0,
         size=size,
         batch_size=batch_size,

@@ -56,6 +56,7 @@ def predict_files(
     batch_size: int = 8,
     names: Sequence[tuple[str, str]] | None = None,
     least_probability: float | None = None,
+    crop: float | None = None,
 ) -> Iterator[Prediction]:
     """Classifies files, a batch at a time. One that cannot be read is reported, not fatal.
 
@@ -78,6 +79,7 @@ def predict_files(
         least_probability: float or None. A picture whose most probable class is less probable is
             flagged as `none_of_these`. `list_weights` has it for weights where it was measured.
             Defaults to None, which flags nothing.
+        crop: float in 0..1, or None. As in `preprocessing.load_image`.
 
     Returns:
         Iterator of Prediction, in the order of `paths`.
@@ -99,7 +101,7 @@ def predict_files(
         for path in batch:
             try:
                 image, notices[path] = read_picture(path)
-                pixels = square(image, size)
+                pixels = square(image, size, crop)
                 images.append(pixels if channels == 3 else _gray(pixels))
             except (ImageError, OSError) as error:
                 errors[path] = str(error)

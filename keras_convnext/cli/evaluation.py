@@ -21,7 +21,7 @@ from keras_convnext.cli.application import (
     reading,
     shape_of,
 )
-from keras_convnext.cli.loading import file_of, import_backend, load_classifier
+from keras_convnext.cli.loading import crop_of, file_of, import_backend, load_classifier
 from keras_convnext.cli.terminal import Bar, note, write, write_facts, write_json, write_table
 from keras_convnext.tasks import task_of_file
 
@@ -115,6 +115,7 @@ def evaluate_network(
             limit=limit,
             classes=names if len(names) == outputs else None,
             progress=bar.update,
+            crop=crop_of(weights, model),
         )
     if confusion:
         shown = [name for _, name in class_names(outputs, names)]

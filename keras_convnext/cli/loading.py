@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from keras_convnext.cli.application import Reading, Shape
 from keras_convnext.cli.terminal import messages, track, waiting
 from keras_convnext.cli.versions import backend
+from keras_convnext.pretrained.catalog import list_weights
 
 if TYPE_CHECKING:
     import keras
@@ -50,6 +51,14 @@ def file_of(weights: str, model: str | None) -> Path:
     from keras_convnext.loading import checkpoint_file
 
     return Path(weights) if os.path.exists(weights) else checkpoint_file(weights, model)
+
+
+def crop_of(weights: str, model: str | None) -> float | None:
+    """Returns how published weights expect images to be cropped, or None for other files."""
+    if os.path.exists(weights):
+        return None
+    rows = [row for row in list_weights(model) if row.tag == weights]
+    return rows[0].crop if rows else None
 
 
 def load_classifier(

@@ -27,7 +27,7 @@ from keras_convnext.cli.application import (
     reading,
     shape_of,
 )
-from keras_convnext.cli.loading import file_of, import_backend, load_classifier
+from keras_convnext.cli.loading import crop_of, file_of, import_backend, load_classifier
 from keras_convnext.cli.segmenting import is_of_segmenter, segment
 from keras_convnext.cli.terminal import note, track, write, write_json
 from keras_convnext.pretrained.catalog import list_weights
@@ -109,7 +109,13 @@ def predict(
         chosen = chosen_network(model, weights, size, selected)
         found = track(
             predict_files(
-                chosen.network, paths, top, batch_size, chosen.names, chosen.least_probability
+                chosen.network,
+                paths,
+                top,
+                batch_size,
+                chosen.names,
+                chosen.least_probability,
+                chosen.crop,
             ),
             "Classifying",
             "images",
@@ -173,12 +179,14 @@ class Chosen(NamedTuple):
         names: sequence of (WordNet identifier, name). Its classes.
         caution: str. A warning about the predictions; empty for most networks.
         least_probability: float or None. As in `predict_files`.
+        crop: float or None. As in `predict_files`.
     """
 
     network: "keras.Model"
     names: Sequence[tuple[str, str]]
     caution: str = ""
     least_probability: float | None = None
+    crop: float | None = None
 
 
 def chosen_network(
@@ -198,7 +206,8 @@ def chosen_network(
     network = load_classifier(weights, model, shape, reading)
     file = file_of(weights, model)
     names = class_names(network.output_shape[-1], recorded_names(file))
-    return Chosen(network, names, caution, _least_probability(file, network.input_shape[1]))
+    least = _least_probability(file, network.input_shape[1])
+    return Chosen(network, names, caution, least, crop_of(weights, model))
 
 
 def _least_probability(file: Path, size: int | None) -> float | None:

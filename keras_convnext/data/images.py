@@ -9,7 +9,7 @@ import math
 import tensorflow as tf
 
 from keras_convnext.data.decoding import Decoder, Placement, decode_by_pillow, decode_window
-from keras_convnext.preprocessing import CROPPED_SHARE, WARP_FROM
+from keras_convnext.preprocessing import crop_share
 from keras_convnext.resizing import TALLEST
 
 TRIES = 10  # boxes drawn until one lies within the image
@@ -72,13 +72,16 @@ def training_crop(
 
 
 def evaluation_image(
-    encoded: tf.Tensor, size: int = 224, other: Decoder = decode_by_pillow
+    encoded: tf.Tensor,
+    size: int = 224,
+    other: Decoder = decode_by_pillow,
+    crop: float | None = None,
 ) -> tf.Tensor:
     """Decodes, resizes and crops an image as in the published evaluation.
 
-    As in `preprocessing.load_image`, the short side is resized to `size / 0.875` and the center is
-    cropped if `size` is below 384; otherwise the whole image is warped to the square. Only the
-    pixels in the crop are decoded and resized.
+    As in `preprocessing.load_image`, the short side is resized to `size / crop` and the center is
+    cropped, or the whole image is warped to the square. Only the pixels in the crop are decoded and
+    resized.
 
     Example:
 
@@ -92,6 +95,7 @@ def evaluation_image(
         size: int. Side of the square, in pixels. Defaults to 224.
         other: function of `encoded`. Decodes the files that TensorFlow does not decode like Pillow,
             to uint8 (H, W, 3). Defaults to Pillow, which cannot be saved in a graph.
+        crop: float in 0..1, or None. As in `load_image`.
 
     Returns:
         uint8 tensor (size, size, 3), RGB in 0..255, within 1 gray level of `load_image`.
@@ -101,10 +105,12 @@ def evaluation_image(
     """
     _check_size(size)
 
+    share = crop_share(size, crop)
+
     def seen(height: tf.Tensor, width: tf.Tensor) -> Placement:
-        if size >= WARP_FROM:
+        if not share:
             return _warped(tf.stack([0, 0, height, width]), size)
-        return _central(height, width, size)
+        return _central(height, width, size, share)
 
     return _resize(*decode_window(encoded, seen, other), size)
 
@@ -171,12 +177,12 @@ def _warped(box: tf.Tensor, size: int) -> Placement:
     return Placement(box, size / tf.cast(box[2:], tf.float32), tf.zeros((2,)))
 
 
-def _central(height: tf.Tensor, width: tf.Tensor, size: int) -> Placement:
+def _central(height: tf.Tensor, width: tf.Tensor, size: int, share: float) -> Placement:
     sides = tf.stack([height, width])
     # As in `load_image`, the long side is truncated to whole pixels and the offsets are rounded.
     # The long side of a thin image may exceed 32 bits after resizing.
     longest = tf.cast(sides, tf.int64)
-    resized = int(size / CROPPED_SHARE) * longest // tf.reduce_min(longest)
+    resized = int(size / share) * longest // tf.reduce_min(longest)
     corner = tf.round((tf.cast(resized, tf.float64) - size) / 2)
     step = tf.cast(sides, tf.float64) / tf.cast(resized, tf.float64)  # between output pixels
     reach = 2 * tf.maximum(step, 1) + 1  # support of the bicubic kernel

@@ -130,4 +130,4 @@ def layers_of(network: Variant) -> Iterator[str]:
             name = f"blocks_{block}" if network.isotropic else f"stages_{stage}_blocks_{block}"
             yield from (f"{name}/{part}" for part in _PARTS)
             yield name
-    yield from ("norm", "head")
+    yield from ("norm", "pre_logits", "head")

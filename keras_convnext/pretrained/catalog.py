@@ -4,6 +4,7 @@ from keras_convnext.pretrained.catalog_row import Checkpoint
 from keras_convnext.pretrained.classifier_rows import CLASSIFIERS
 from keras_convnext.pretrained.detector_rows import DETECTORS
 from keras_convnext.pretrained.segmenter_rows import SEGMENTERS
+from keras_convnext.pretrained.timm_rows import TIMM, TIMM_TAGS
 from keras_convnext.pretrained.v2_rows import V2
 from keras_convnext.printable import printable
 
@@ -26,11 +27,12 @@ TAGS = {
     "coco":                 "ImageNet-1K, then COCO 2017; a Mask R-CNN or Cascade Mask R-CNN, like the next two",
     "coco_22k":             "ImageNet-22K, then COCO 2017",
     "coco_openmmlab":       "as `coco`, trained by OpenMMLab",
+    **TIMM_TAGS,
 }  # fmt: skip
 
 # `weights=` uses the first row of a model and tag. Later rows are copies of it, used if the first
 # cannot be downloaded.
-CATALOG = (*CLASSIFIERS, *V2, *SEGMENTERS, *DETECTORS)
+CATALOG = (*CLASSIFIERS, *V2, *TIMM, *SEGMENTERS, *DETECTORS)
 
 # Names of networks with a dense head, as `load_model` takes them.
 DENSE_NETWORKS = tuple(dict.fromkeys(row.model for row in CATALOG if row.head))

@@ -4,6 +4,8 @@ import re
 from typing import NamedTuple
 
 from keras_convnext.complexity import parts
+from keras_convnext.normalization import IMAGENET, Pixels
+from keras_convnext.preprocessing import crop_share
 from keras_convnext.variants import VARIANTS
 
 # URLs of each source: {file} is the file name of the row, {stem} the same without its suffix, and
@@ -22,6 +24,7 @@ SOURCES = {
     "timm":            "https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-rsb-weights/{file}",
     "huggingface":     "https://huggingface.co/timm/{stem}/resolve/main/model.safetensors",
     "transformers":    "https://huggingface.co/openmmlab/{stem}/resolve/main/pytorch_model.bin",
+    "timm_hub":        "https://huggingface.co/timm/{stem}/resolve/main/model.safetensors",
     "shipped":         "{tag}/{file}",
 }  # fmt: skip
 
@@ -54,6 +57,7 @@ _CC_BY_NC = License(
 # timm/models/convnext.py for timm's own weights, its copies and DINOv3, and on the pages of
 # huggingface.co/openmmlab.
 LICENSES = {
+    "eupe":            License("FAIR Noncommercial Research License", "https://huggingface.co/timm/convnext_base.eupe_lvd1689m", is_open=False),
     "dinov3":          License("DINOv3 License", "https://ai.meta.com/resources/models-and-libraries/dinov3-license/", is_open=False),
     "official":        _MIT,
     "official_ade20k": _MIT,
@@ -64,7 +68,28 @@ LICENSES = {
     "timm":            _APACHE,
     "huggingface":     _APACHE,
     "transformers":    _MIT,
+    "timm_hub":        _APACHE,
     "shipped":         _MIT,
+}  # fmt: skip
+
+
+# By the beginning of the network's name or of the tag, or else by source.
+AUTHORS = {
+    "convnextv2_":     "Meta AI and KAIST",
+    "dinov3":          "Meta AI",
+    "eupe":            "Meta AI",
+    "clip_":           "LAION",
+    "official":        "Meta AI",
+    "official_ade20k": "Meta AI",
+    "official_coco":   "Meta AI",
+    "openmmlab":       "Meta AI",
+    "mmsegmentation":  "OpenMMLab",
+    "mmdetection":     "OpenMMLab",
+    "timm":            "Ross Wightman",
+    "huggingface":     "Meta AI",
+    "timm_hub":        "Ross Wightman",
+    "transformers":    "OpenMMLab",
+    "shipped":         "keras_convnext",
 }  # fmt: skip
 
 
@@ -90,6 +115,9 @@ class Checkpoint(NamedTuple):
         parameters: int or None. Number of parameters of a dense network.
         figures: tuple of pairs of str and float or None. Published figures of a dense network, in
             percent.
+        crop: float or None. As in `preprocessing.load_image`.
+        pixels: Pixels. How the network normalizes pixels.
+        is_embedding: bool. Whether the outputs are CLIP's image embedding instead of classes.
     """
 
     model: str
@@ -106,6 +134,9 @@ class Checkpoint(NamedTuple):
     head: str = ""
     parameters: int | None = None
     figures: tuple[tuple[str, float | None], ...] = ()
+    crop: float | None = None
+    pixels: Pixels = IMAGENET
+    is_embedding: bool = False
 
     @property
     def stem(self) -> str:
@@ -124,6 +155,28 @@ class Checkpoint(NamedTuple):
         if self.model.startswith("convnextv2_"):
             return _CC_BY_NC
         return LICENSES.get(self.tag) or LICENSES[self.source]
+
+    @property
+    def author(self) -> str:
+        """Who trained it."""
+        starts = self.model, self.tag
+        names = (name for name in AUTHORS if any(each.startswith(name) for each in starts))
+        return AUTHORS[next(names, self.source)]
+
+    @property
+    def crop_share(self) -> float:
+        """The `crop` of `load_image` with which it was evaluated; 0 warps the whole image."""
+        return crop_share(self.size, self.crop)
+
+    @property
+    def interpolation(self) -> str:
+        """How images are resized: all weights were evaluated with "bicubic"."""
+        return "bicubic"
+
+    @property
+    def epsilon(self) -> float:
+        """Is added to the variance in the norms."""
+        return VARIANTS[self.model].epsilon
 
     @property
     def expected_bytes(self) -> int:

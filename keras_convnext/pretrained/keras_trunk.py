@@ -6,8 +6,16 @@ from collections.abc import Collection, Mapping
 from keras_convnext.pretrained.addresses import named
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.h5_file import H5Tensor
-from keras_convnext.pretrained.layouts import ABOVE, HDF5_LAYOUTS, HEAD_KERNEL, LAYOUTS, Place
+from keras_convnext.pretrained.layouts import (
+    ABOVE,
+    HDF5_LAYOUTS,
+    HEAD_KERNEL,
+    HIDDEN_KERNEL,
+    LAYOUTS,
+    Place,
+)
 from keras_convnext.pretrained.names import is_skipped, place_of
+from keras_convnext.pretrained.networks import with_hidden
 from keras_convnext.pretrained.source import Source, source_of
 from keras_convnext.pretrained.trunks import check_whole, listed
 from keras_convnext.variants import Variant
@@ -91,8 +99,10 @@ def keras_trunk(
         {place: each.key for place, each in trunk.items()},
     )
     has_norm = Place("norm", "gamma") in sources  # otherwise the dense layer is not our head
+    hidden = sources[HIDDEN_KERNEL].shape[1] if HIDDEN_KERNEL in sources else None
+    network = with_hidden(network, hidden)
     if HEAD_KERNEL in sources and not (
-        has_norm and sources[HEAD_KERNEL].shape[0] == network.dims[-1]
+        has_norm and sources[HEAD_KERNEL].shape[0] == (hidden or network.dims[-1])
     ):
         sources = {place: each for place, each in sources.items() if place.layer != "head"}
     used = {id(source.tensor) for source in sources.values()}

@@ -44,6 +44,7 @@ KINDS: dict[str, Kind] = {
     "conv2d":              {"kernel": ("0", (0, 1, 2, 3), 0), "bias": ("1", (0,), 0)},
     "conv2d grouped":      {"kernel": ("0", (0, 1, 3, 2), 0), "bias": ("1", (0,), 0)},  # HW1C
     "dense":               {"kernel": ("0", (0, 1), 0),       "bias": ("1", (0,), 0)},
+    "pre_logits":          {"kernel": ("0", (0, 1), 0),       "bias": ("1", (0,), 0)},
     "layer_normalization": {"gamma": ("0", (0,), 0),          "beta": ("1", (0,), 0)},
     "layer_scale":         {"gamma": ("0", (0,), 0)},
     "block":               {"gamma": ("0", (0,), 0)},
@@ -84,6 +85,7 @@ OFFICIAL = (
     Row("norm",                               "norm",                    "norm"),
     # facebookresearch/dinov3 stores this norm twice: also as the norm of the last stage.
     Row("norm",                               "norms.3",                 "norm"),
+    Row("pre_logits",                         "pre_logits",              "linear"),  # ours
     Row("head",                               "head",                    "linear"),
 )  # fmt: skip
 
@@ -143,6 +145,7 @@ TIMM = (
     Row("stages_{s}_blocks_{b}/grn",          "stages.{s}.blocks.{b}.mlp.grn",  "grn weight"),
     Row("stages_{s}_blocks_{b}",              "stages.{s}.blocks.{b}",          "gamma"),
     Row("norm",                               "head.norm",                      "norm"),
+    Row("pre_logits",                         "head.pre_logits.fc",             "linear"),
     Row("head",                               "head.fc",                        "linear"),
 )  # fmt: skip
 
@@ -155,7 +158,7 @@ TIMM_CONV_MLP = tuple(
 TIMM_FEATURES = tuple(
     row._replace(theirs=re.sub(r"^(stem|stages)\.", r"\1_", row.theirs))
     for row in TIMM
-    if row.ours not in ("norm", "head")
+    if row.ours not in ("norm", "pre_logits", "head")
 )
 
 # huggingface/transformers, models/convnext/modeling_convnext.py
@@ -234,6 +237,7 @@ KERAS = tuple(Row(ours, ours.replace("/", "."), kind) for ours, kind in (
     ("blocks_{b}/pwconv1",            "block dense"),
     ("blocks_{b}/pwconv2",            "block dense"),
     ("norm",                          "layer_normalization"),
+    ("pre_logits",                    "pre_logits"),
     ("head",                          "dense"),
 ))  # fmt: skip
 
@@ -306,8 +310,11 @@ TRUNK_MODULES = {
 NORMS_OF_MAPS = {"openmmlab": "norm0.weight"}
 
 # Layers above the trunk, which may be missing.
-ABOVE = ("norm", "head")
+ABOVE = ("norm", "pre_logits", "head")
 
 # Their shapes give the patch size and channels, and the number of classes.
 STEM_KERNEL = Place("stem_conv", "kernel")
 HEAD_KERNEL = Place("head", "kernel")
+
+# Its shape gives the width of the head's hidden layer, if there is one.
+HIDDEN_KERNEL = Place("pre_logits", "kernel")

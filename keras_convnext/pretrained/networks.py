@@ -10,9 +10,6 @@ from keras_convnext.variants import VARIANTS, Variant
 
 Shapes = Mapping[Place, tuple[int, ...]]
 
-# Networks without a builder: the image tower of LAION's CLIP (timm, models/convnext.py).
-OTHERS = (Variant("convnext_xxlarge", (3, 4, 30, 3), (384, 768, 1536, 3072), epsilon=1e-5),)
-
 # The fields of a variant that shapes determine; the others are initialization and image size.
 _SHAPE_FIELDS = ("depths", "dims", "patch_size", "kernel_size", "isotropic", "grn")
 
@@ -44,10 +41,21 @@ def network_of(shapes: Shapes) -> Variant | None:
         isotropic=any(place.layer.startswith("blocks_") for place in shapes),
         grn=has_grn,
     )
-    known = next((v for v in (*VARIANTS.values(), *OTHERS) if _same_network(v, found)), None)
+    known = next((v for v in VARIANTS.values() if _same_network(v, found)), None)
     if known is None:
         return found._replace(name="convnextv2" if has_grn else "convnext")
     return found._replace(name=known.name, epsilon=known.epsilon)
+
+
+def with_hidden(network: Variant, hidden: int | None) -> Variant:
+    """Returns a network with or without a hidden layer of its head, which has another name."""
+    named = (
+        variant.name
+        for variant in VARIANTS.values()
+        if _same_network(variant, network) and variant.hidden == hidden
+    )
+    default = "convnextv2" if network.grn else "convnext"
+    return network._replace(name=next(named, default), hidden=hidden)
 
 
 def trunk_shapes(network: Variant, channels: int) -> dict[Place, tuple[int, ...]]:

@@ -17,6 +17,7 @@ from keras_convnext.pretrained.checkpoint import OpenCheckpoint, open_checkpoint
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.layouts import (
     HEAD_KERNEL,
+    HIDDEN_KERNEL,
     STEM_KERNEL,
     Place,
 )
@@ -111,7 +112,20 @@ def load_checkpoint(
 def _above(sources: dict[Place, Source], variables: dict[Place, Any]) -> list[str]:
     """Drops layers above the trunk that only one side has; returns notices about kept weights."""
     notices = []
-    for layer, part in {"norm": "final norm", "head": "classifier"}.items():
+    one_is_hidden = (HIDDEN_KERNEL in sources) != (HIDDEN_KERNEL in variables)
+    if one_is_hidden and HEAD_KERNEL in sources and HEAD_KERNEL in variables:
+        has, lacks = "checkpoint", "model"
+        if HIDDEN_KERNEL in variables:
+            has, lacks = lacks, has
+        notices.append(
+            f"The classifier of the {has} has a hidden layer, and that of the {lacks} has none: "
+            "the model's classifier is unchanged"
+        )
+        for side in (sources, variables):
+            for place in [place for place in side if place.layer in ("pre_logits", "head")]:
+                del side[place]
+    parts = {"norm": "final norm", "pre_logits": "hidden layer", "head": "classifier"}
+    for layer, part in parts.items():
         theirs = [place for place in sources if place.layer == layer]
         ours = [place for place in variables if place.layer == layer]
         other_classes = layer == "head" and _classes(sources) != _classes(variables)

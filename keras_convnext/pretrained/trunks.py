@@ -14,6 +14,7 @@ from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.layouts import (
     ABOVE,
     HEAD_KERNEL,
+    HIDDEN_KERNEL,
     KINDS,
     LAYOUTS,
     NORMS_OF_MAPS,
@@ -30,7 +31,12 @@ from keras_convnext.pretrained.names import (
     trunks_of,
     unwrapped,
 )
-from keras_convnext.pretrained.networks import network_of, parameters_of, trunk_shapes
+from keras_convnext.pretrained.networks import (
+    network_of,
+    parameters_of,
+    trunk_shapes,
+    with_hidden,
+)
 from keras_convnext.pretrained.relatives import RMS_NORM, VARIATIONS, explained, relative_of
 from keras_convnext.pretrained.source import Source, Tensor, source_of
 from keras_convnext.variants import Variant
@@ -203,7 +209,8 @@ def checked(candidate: Candidate, keys: Collection[str]) -> tuple[Variant, dict[
                 "Weights must be floating-point. Use weights saved before quantization. "
                 f"Received: {source.key} of dtype {source.tensor.dtype}"
             )
-    return network, sources
+    hidden = sources[HIDDEN_KERNEL].shape[1] if HIDDEN_KERNEL in sources else None
+    return with_hidden(network, hidden), sources
 
 
 def _checked_trunk(candidate: Candidate, trunk: Mapping[Place, Source]) -> Variant:
@@ -263,6 +270,7 @@ def _above(candidate: Candidate, network: Variant, keys: Collection[str]) -> dic
     layout, width = candidate.layout, network.dims[-1]
     found = candidate.above.sources | candidate.group.sources
     norm = {place: each for place, each in found.items() if place.layer == "norm"}
+    hidden = {place: each for place, each in found.items() if place.layer == "pre_logits"}
     head = {place: each for place, each in found.items() if place.layer == "head"}
     if f"{candidate.prefix}{NORMS_OF_MAPS.get(layout)}" in map(unwrapped, keys):
         norm = {}
@@ -275,6 +283,11 @@ def _above(candidate: Candidate, network: Variant, keys: Collection[str]) -> dic
             )
     if len(norm) < 2 or any(source.shape != (width,) for source in norm.values()):
         return {}  # the head is useless without the norm it was trained with
+    if hidden:
+        units = hidden[HIDDEN_KERNEL].shape[1] if HIDDEN_KERNEL in hidden else 0
+        if {source.shape for source in hidden.values()} != {(width, units), (units,)}:
+            return norm
+        width = units
     if {source.shape for source in head.values()} != {(width, n := _classes(head)), (n,)}:
         return norm
     # A head of several layers may begin or end with a layer of the same name.
@@ -283,7 +296,9 @@ def _above(candidate: Candidate, network: Variant, keys: Collection[str]) -> dic
     }
     beside = [candidate.prefix, *([_around(candidate.prefix)] if layout in TRUNK_MODULES else [])]
     names = (name for each in beside for name in candidate.others_under(each, keys).values())
-    return norm if any(first_part(name) in modules for name in names) else norm | head
+    if any(first_part(name) in modules for name in names):
+        return norm
+    return norm | hidden | head
 
 
 def _classes(head: Mapping[Place, Source]) -> int:

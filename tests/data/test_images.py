@@ -43,6 +43,13 @@ def test_evaluation_equals_load_image(path, size):
     assert_equal(evaluation_image(path.read_bytes(), size), load_image(path, size))
 
 
+@pytest.mark.parametrize(("size", "crop"), [(224, 0.95), (384, 1.0), (64, 0)])
+def test_evaluation_with_a_crop_equals_load_image(size, crop):
+    path = PHOTOGRAPHS[0]
+    found = evaluation_image(path.read_bytes(), size, crop=crop)
+    assert_equal(found, load_image(path, size, crop))
+
+
 @pytest.mark.parametrize("turned", [False, True])
 def test_evaluation_of_any_shape(turned):
     photograph = Image.open(PHOTOGRAPHS[0])

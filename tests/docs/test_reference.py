@@ -47,8 +47,9 @@ ELSEWHERE = {
 }  # fmt: skip
 INTERNAL = {
     "arithmetic", "call_graph", "class_list", "cli", "feature_maps", "jax_cpu", "lazy",
-    "loading", "pillow_output", "pixel_levels", "printable", "resizing", "serialization", "shipped",
-    "signature", "tasks", "tensorflow_cpu", "tensorflow_passes", "tensorflow_only", "trunks",
+    "loading", "normalization", "pillow_output", "pixel_levels", "printable", "resizing",
+    "serialization", "shipped", "signature", "tasks", "tensorflow_cpu", "tensorflow_only",
+    "tensorflow_passes", "trunks",
 }  # fmt: skip
 
 

@@ -56,7 +56,13 @@ def test_the_tables_have_every_row(site):
 
 def _title(name):
     words = name.replace("convnextv2", "V2").removeprefix("convnext_").split("_")
-    return "".join("XLarge" if word == "xlarge" else word.title() for word in words) + name
+    return (
+        "".join(
+            {"xlarge": "XLarge", "xxlarge": "XXLarge", "mlp": "MLP"}.get(word, word.title())
+            for word in words
+        )
+        + name
+    )
 
 
 def test_every_command_is_told(pages):

@@ -15,6 +15,7 @@ from forked import Forked
 
 import keras_convnext
 from keras_convnext import CheckpointError, DownloadError, download_weights
+from keras_convnext.normalization import CLIP
 from keras_convnext.pretrained import cache, catalog, download
 from keras_convnext.pretrained import published as published_module
 from keras_convnext.pretrained.catalog_row import Checkpoint
@@ -58,6 +59,18 @@ def files_in(folder):
 def assert_same_weights(ours, theirs):
     for one, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_clips_embedding_is_no_class_and_its_pixels_are_its_own(server, folder, monkeypatch):
+    row = ROW._replace(pixels=CLIP, is_embedding=True)
+    monkeypatch.setattr(catalog, "CATALOG", (row,))
+    with pytest.raises(ValueError, match="return CLIP's image embedding, not classes"):
+        atto()
+    model = atto(classifier_activation=None)
+    layer = model.get_layer("normalization")
+    images = np.random.default_rng(0).uniform(0, 255, (2, 4, 4, 3)).astype("float32")
+    expected = (images / 255 - CLIP.mean) / CLIP.std
+    np.testing.assert_allclose(layer(images), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_the_first_start_fetches_and_ports_and_the_second_does_neither(

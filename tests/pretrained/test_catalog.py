@@ -2,6 +2,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch_reference
 from typer.testing import CliRunner
 
 import keras_convnext
@@ -28,7 +29,7 @@ def test_it_holds_the_official_checkpoints():
     assert len(official - without_ema) == 24
     assert len(official & without_ema) == 3
     assert {row.model for row in CATALOG if row.tag == "imagenet"} == set(VARIANTS) - {
-        "convnext_cifar", "convnextv2_small"
+        "convnext_cifar", "convnext_large_mlp", "convnext_xxlarge", "convnextv2_small"
     }  # fmt: skip
 
 
@@ -76,6 +77,68 @@ def test_rows_are_sound():
     files = {(row.file, row.model) for row in CLASSIFIERS}
     assert len(files) == len({file for file, _ in files})
     assert COCO_LOGITS.keys() <= {row.file for row in CATALOG}
+
+
+# Of timm's 103 tags, those without a row, and why.
+WITHOUT_A_ROW = {
+    "convnext_zepto_rms.ra4_e3600_r224_in1k": "RMS norm",
+    "convnext_zepto_rms_ols.ra4_e3600_r224_in1k": "RMS norm",
+    "convnext_atto_rms.untrained": "no weights",
+    "convnextv2_small.untrained": "no weights",
+    "convnext_atto_ols.a2_in1k": "overlapping stem",
+    "convnext_femto_ols.d1_in1k": "overlapping stem",
+    "convnext_pico_ols.d1_in1k": "overlapping stem",
+    "convnext_nano_ols.d1h_in1k": "overlapping stem",
+    "convnext_tiny_hnf.a2h_in1k": "norm before the pooling",
+    "test_convnext.r160_in1k": "approximate GELU",
+    "test_convnext2.r160_in1k": "approximate GELU",
+    "test_convnext3.r160_in1k": "SiLU, kernels of several sizes",
+}
+
+
+LICENSES_OF_TIMM = {
+    "Apache-2.0": "apache-2.0",
+    "CC-BY-NC-4.0": "cc-by-nc-4.0",
+    "DINOv3 License": "dinov3-license",
+    "FAIR Noncommercial Research License": "fair-noncommercial-research-license",
+}
+
+
+def test_every_tag_of_timm_has_a_row_with_its_facts():
+    torch_reference.declare_torchvision_operators()
+    from timm.models.convnext import default_cfgs
+
+    theirs = {f"{name}.{tag}": cfg for name, cfgs in default_cfgs.items()
+              for tag, cfg in cfgs.cfgs.items()}  # fmt: skip
+    assert len(theirs) == 103
+    rows = {row.stem: row for row in CATALOG if row.source in ("huggingface", "timm_hub")}
+    assert theirs.keys() - rows.keys() == WITHOUT_A_ROW.keys()
+    assert rows.keys() <= theirs.keys()
+    for name, row in rows.items():
+        cfg = theirs[name]
+        assert row.model == name.partition(".")[0]
+        assert row.classes == (cfg.num_classes or None), name
+        assert row.size == cfg.input_size[1]
+        assert row.pixels == (cfg.mean, cfg.std)
+        assert row.interpolation == cfg.interpolation
+        assert row.is_embedding == (cfg.num_classes in (640, 768, 1024))
+        assert LICENSES_OF_TIMM[row.license.name] == cfg.license, name
+        if row.source == "timm_hub" and row.tag != "imagenet":
+            crop = 0 if cfg.crop_mode == "squash" else cfg.crop_pct
+            assert row.crop_share == crop, name
+            assert row.tag == name.partition(".")[2] or row.tag == "eupe"
+        if row.author == "LAION":
+            assert row.tag.startswith("clip_")
+
+
+def test_facts_of_rows():
+    of_clip = find("convnext_xxlarge", "clip_laion2b_soup")[0]
+    assert (of_clip.epsilon, of_clip.author, of_clip.crop_share) == (1e-5, "LAION", 1.0)
+    assert find("convnext_tiny", "eupe")[0].author == "Meta AI"
+    assert find("convnext_tiny", "in12k")[0].author == "Ross Wightman"
+    assert find("convnext_tiny", "imagenet")[0].crop_share == 0.875
+    assert find("convnext_base", "imagenet_384")[0].crop_share == 0
+    assert find("convnextv2_tiny", "imagenet")[0].author == "Meta AI and KAIST"
 
 
 def test_segmenters():
@@ -166,7 +229,7 @@ def test_listing():
     assert {row.source for row in all_rows} == {
         "official", "timm", "huggingface", "shipped", "official_ade20k", "mmsegmentation",
         "official_coco", "mmdetection",
-        "official_v2_1k", "official_v2_22k", "official_v2_fcmae",
+        "timm_hub", "official_v2_1k", "official_v2_22k", "official_v2_fcmae",
     }  # fmt: skip
 
 
