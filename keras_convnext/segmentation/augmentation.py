@@ -4,6 +4,7 @@ The image is resized by bilinear interpolation without antialiasing and the mask
 neighbors, as OpenCV does. Only the pixels of the crop are computed, which gives the same values.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import tensorflow as tf
@@ -13,6 +14,8 @@ from keras_convnext.network import IMAGENET_MEAN
 from keras_convnext.segmentation.distortion import distorted
 from keras_convnext.segmentation.losses import NO_CLASS
 from keras_convnext.segmentation.recipes import Input
+
+Lookup = Callable[[tf.Tensor], tf.Tensor]
 
 TRIES = 10  # crops drawn until one has several classes
 
@@ -34,15 +37,16 @@ class Lines(NamedTuple):
 
 
 def training_crop(
-    encoded: tf.Tensor, classes: tf.Tensor, seed: tf.Tensor, own: Input
+    encoded: tf.Tensor, numbers: tf.Tensor, seed: tf.Tensor, own: Input, lookup: Lookup
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Decodes and augments a random crop of an image, with its mask.
 
     Args:
         encoded: string tensor (). The bytes of an image file.
-        classes: int32 tensor (H, W). The class of each pixel, or `NO_CLASS`.
+        numbers: tensor (H, W). The mask, as from `Table.decode`.
         seed: int tensor (2,). The same seed gives the same crop.
         own: Input. The fields of the recipe.
+        lookup: function of numbers of the mask, which returns their classes, int32.
 
     Returns:
         float32 tensor (size, size, 3), RGB in 0..255, and int32 tensor (size, size). Crops of
@@ -53,15 +57,15 @@ def training_crop(
         `RandomCrop`, `RandomFlip`, `PhotoMetricDistortion`, `Pad`.
     """
     seeds = tf.random.split(seed, 4)
-    sides = tf.shape(classes)
+    sides = tf.shape(numbers)
     size = scaled_size(sides, uniform(seeds[0], (), own.ratio), own.scale)
-    corner = choose_corner(classes, size, seeds[1], own)
+    corner = choose_corner(numbers, size, seeds[1], own, lookup)
     rows, columns = (
         lines(corner[axis], tf.minimum(own.size, size[axis]), sides[axis], size[axis])
         for axis in range(2)
     )
     image = resized_window(encoded, rows, columns, sides)
-    labels = tf.gather(tf.gather(classes, rows.nearest), columns.nearest, axis=1)
+    labels = lookup(tf.gather(tf.gather(numbers, rows.nearest), columns.nearest, axis=1))
     if own.horizontal_flip:
         mirrored = tf.random.stateless_uniform((), seeds[2], alg="philox") < own.horizontal_flip
         image, labels = tf.cond(
@@ -97,7 +101,9 @@ def scaled_size(sides: tf.Tensor, ratio: tf.Tensor, scale: tuple[int, ...]) -> t
     return tf.maximum(tf.cast(tf.floor(exact * factor + 0.5), tf.int32), 1)
 
 
-def choose_corner(classes: tf.Tensor, size: tf.Tensor, seed: tf.Tensor, own: Input) -> tf.Tensor:
+def choose_corner(
+    numbers: tf.Tensor, size: tf.Tensor, seed: tf.Tensor, own: Input, lookup: Lookup
+) -> tf.Tensor:
     """Draws the top left corner of a crop of the resized image, int32 (2,).
 
     Up to ten crops in which one class has too large a share are replaced by another.
@@ -108,7 +114,7 @@ def choose_corner(classes: tf.Tensor, size: tf.Tensor, seed: tf.Tensor, own: Inp
     corners = tf.minimum(corners, tf.cast(room, tf.int32) - 1)
     if own.most_of_one_class == 1:
         return corners[0]
-    sides = tf.shape(classes)
+    sides = tf.shape(numbers)
 
     def is_uniform(number: tf.Tensor) -> tf.Tensor:
         rows, columns = (
@@ -117,7 +123,7 @@ def choose_corner(classes: tf.Tensor, size: tf.Tensor, seed: tf.Tensor, own: Inp
             )
             for axis in range(2)
         )
-        labels = tf.gather(tf.gather(classes, rows), columns, axis=1)
+        labels = lookup(tf.gather(tf.gather(numbers, rows), columns, axis=1))
         counts = tf.math.bincount(tf.reshape(labels, [-1]) - NO_CLASS)[1:]
         total, largest = tf.reduce_sum(counts), tf.reduce_max(tf.concat([counts, [0]], 0))
         several = tf.math.count_nonzero(counts, dtype=tf.int32) > 1

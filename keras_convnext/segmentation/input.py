@@ -67,8 +67,8 @@ def training_batches(
     ) -> tuple[tf.Tensor, tf.Tensor]:
         of_epoch = tf.stack([tf.constant(recipe.seed, tf.int64), epoch])
         seed = tf.random.experimental.stateless_fold_in(of_epoch, position)
-        classes = table.decode(tf.io.read_file(tf.gather(masks, index)))
-        return training_crop(encoded, classes, seed, recipe.input)
+        numbers = table.decode(tf.io.read_file(tf.gather(masks, index)))
+        return training_crop(encoded, numbers, seed, recipe.input, table.lookup)
 
     records = source.stream(
         recipe.seed,

@@ -13,6 +13,7 @@ from keras_convnext.data.decoding import begins, has_modest_chunks, number
 from keras_convnext.data.errors import DataError
 from keras_convnext.pictures import ImageError, name_of, pixel_limit, read_picture
 from keras_convnext.pillow_output import silent_pillow
+from keras_convnext.segmentation.losses import NO_CLASS
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _DEPTH, _COLORS = 24, 25  # places of the bit depth and the color type in a PNG
@@ -151,31 +152,50 @@ class Table(NamedTuple):
         return self.classes[places]
 
     def decode(self, encoded: tf.Tensor) -> tf.Tensor:
-        """Reads a mask inside `tf.data`, to int32 classes (H, W).
+        """Reads a mask inside `tf.data`, to numbers (H, W) that `lookup` takes.
 
         TensorFlow decodes 8-bit gray values, in parallel; Pillow all others.
         """
-        by_label = np.full(256, -2, np.int32)
-        if not self.has_colors:
-            small = self.keys < 256
-            by_label[self.keys[small]] = self.classes[small]
 
         def gray() -> tf.Tensor:
-            labels = tf.io.decode_png(encoded, channels=1)[..., 0]
-            return tf.gather(by_label, tf.cast(labels, tf.int32))
+            return tf.io.decode_png(encoded, channels=1)[..., 0]
 
-        def other() -> tf.Tensor:
+        def labels() -> tf.Tensor:
             def decode(content: tf.Tensor) -> np.ndarray:
-                return self.classes_of(read_mask(content.numpy(), "a mask"), "a mask")
+                mask = read_mask(content.numpy(), "a mask")
+                self.classes_of(mask, "a mask")
+                return mask.labels.astype(np.uint8)
 
-            return tf.py_function(decode, [encoded], tf.int32)
+            return tf.py_function(decode, [encoded], tf.uint8)
 
-        is_gray = (
-            begins(encoded, _PNG)
-            & (number(encoded, _DEPTH, 2) == 256 * 8 + _GRAY)
-            & has_modest_chunks(encoded)
-        )
-        return tf.ensure_shape(tf.cond(is_gray, gray, other), (None, None))
+        def classes(content: tf.Tensor) -> np.ndarray:
+            return self.classes_of(read_mask(content.numpy(), "a mask"), "a mask")
+
+        if self._by_label is None:
+            numbers = tf.py_function(classes, [encoded], tf.int32)
+        else:
+            is_gray = (
+                begins(encoded, _PNG)
+                & (number(encoded, _DEPTH, 2) == 256 * 8 + _GRAY)
+                & has_modest_chunks(encoded)
+            )
+            numbers = tf.cond(is_gray, gray, labels)
+        return tf.ensure_shape(numbers, (None, None))
+
+    def lookup(self, numbers: tf.Tensor) -> tf.Tensor:
+        """Returns the classes, int32, of numbers from `decode`."""
+        if self._by_label is None:
+            return numbers
+        return tf.gather(self._by_label, tf.cast(numbers, tf.int32))
+
+    @property
+    def _by_label(self) -> np.ndarray | None:
+        """The class of each label in 0..255; None if there are other labels, or colors."""
+        if self.has_colors or self.keys[-1] > 255:
+            return None
+        by_label = np.full(256, NO_CLASS, np.int32)
+        by_label[self.keys] = self.classes
+        return by_label
 
 
 _REMEDY = (

@@ -129,7 +129,7 @@ def test_crops_are_those_of_a_chain_in_numpy():
     own = Input(scale=(70, 40), ratio=(0.5, 2.0), size=32, photometric=False)
     labels = np.where(np.arange(64) < 48, 2, LABELS).astype(np.int32)  # mostly one class
     labels[:, :5] = -1
-    crop = tf.function(lambda file, mask, seed: training_crop(file, mask, seed, own))
+    crop = tf.function(lambda file, mask, seed: training_crop(file, mask, seed, own, tf.identity))
     tries = []
     for number in range(15):
         seed = tf.constant([7, number])
@@ -147,7 +147,8 @@ def test_the_same_seed_gives_the_same_crop():
     own = Input(scale=(70, 40), size=32)
     mask = tf.constant(LABELS)
     first, again, other = (
-        training_crop(encoded(PICTURE), mask, tf.constant([1, seed]), own) for seed in (5, 5, 6)
+        training_crop(encoded(PICTURE), mask, tf.constant([1, seed]), own, tf.identity)
+        for seed in (5, 5, 6)
     )
     np.testing.assert_array_equal(first[0], again[0])
     np.testing.assert_array_equal(first[1], again[1])
@@ -157,11 +158,12 @@ def test_the_same_seed_gives_the_same_crop():
 def test_a_class_may_fill_a_crop_if_nothing_else_is_there():
     own = replace(PLAIN, most_of_one_class=0.75, scale=(), size=16)
     classes = tf.zeros((37, 64), tf.int32)
-    corner = choose_corner(classes, tf.constant([37, 64]), tf.constant([1, 2]), own)
+    corner = choose_corner(classes, tf.constant([37, 64]), tf.constant([1, 2]), own, tf.identity)
     draws = tf.random.stateless_uniform((11, 2), [1, 2], alg="philox").numpy()
     np.testing.assert_array_equal(corner, (draws[10] * np.float32([22, 49])).astype(int))
 
 
 def test_an_image_that_changed_its_size_is_refused():
+    file, mask, seed = encoded(PICTURE[:-1]), tf.constant(LABELS), tf.constant([0, 0])
     with pytest.raises(tf.errors.InvalidArgumentError, match="another size than its mask"):
-        training_crop(encoded(PICTURE[:-1]), tf.constant(LABELS), tf.constant([0, 0]), PLAIN)
+        training_crop(file, mask, seed, PLAIN, tf.identity)

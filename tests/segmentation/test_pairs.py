@@ -48,8 +48,8 @@ def classes_of(source, index=0):
     """The classes of a mask, which must be the same inside `tf.data`."""
     pixels, classes = source.arrays(index)
     assert pixels.shape == (*classes.shape, 3)
-    file = tf.io.read_file(source.pairs.masks[index])
-    decoded = next(iter(tf.data.Dataset.from_tensors(file).map(source.meaning.table.decode)))
+    file, table = tf.io.read_file(source.pairs.masks[index]), source.meaning.table
+    decoded = next(iter(tf.data.Dataset.from_tensors(file).map(table.decode).map(table.lookup)))
     np.testing.assert_array_equal(decoded, classes)
     return classes
 
