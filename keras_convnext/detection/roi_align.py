@@ -105,11 +105,12 @@ def roi_align(maps: Sequence[Any], boxes: Any, size: int, strides: Sequence[int]
     return ops.cast(pooled, table.dtype)
 
 
-def crop_masks(masks: Any, boxes: Any, size: int) -> Any:
-    """Pools one region from each mask, and returns where at least half is covered.
+def crop_masks(masks: Any, indices: Any, boxes: Any, size: int) -> Any:
+    """Pools regions from masks, and returns where at least half of a bin is covered.
 
     Args:
-        masks: tensor (K, H, W). 0 or 1 for each pixel.
+        masks: tensor (B, H, W). 0 or 1 for each pixel.
+        indices: int tensor (K,). Of the mask of each region.
         boxes: tensor (K, 4). Regions in pixels.
         size: int. Rows and columns of the result.
 
@@ -120,13 +121,13 @@ def crop_masks(masks: Any, boxes: Any, size: int) -> Any:
     height, width = ops.shape(masks)[1:]
 
     def crop(each: Any) -> Any:
-        mask, corners = each
+        index, corners = each
         by_row = _of_axis(corners[1], corners[3], height, size)  # (size, H)
         by_column = _of_axis(corners[0], corners[2], width, size)  # (size, W)
-        mask = ops.cast(mask, "float32")
+        mask = ops.cast(ops.take(masks, index, axis=0), "float32")
         return ops.matmul(ops.matmul(by_row, mask), ops.transpose(by_column))
 
-    covered = ops.map(crop, (masks, corners))
+    covered = ops.map(crop, (indices, corners))
     return ops.cast(covered >= 0.5, "float32")
 
 

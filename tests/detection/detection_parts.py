@@ -258,7 +258,9 @@ def check_roi_align():
 def check_cropped_masks():
     masks = (RANDOM.random((4, 30, 40)) > 0.5).astype("uint8")
     regions = random_boxes(4, width=40, height=30)
-    found = array(roi_align.crop_masks(tensor(masks), tensor(regions), 14))
+    found = array(
+        roi_align.crop_masks(tensor(masks), ops.arange(4, dtype="int32"), tensor(regions), 14)
+    )
     for mask, region, own in zip(masks, regions, found):
         covered = aligned_by_loop(mask[..., None].astype("float64"), region, 14, 1)[..., 0]
         clear = np.abs(covered - 0.5) > 1e-5

@@ -4,7 +4,8 @@ Command: `python tests/detection/make_golden_detections.py FOLDER`, where FOLDER
 0.10, mmcv-lite 2.1, mmdetection 3.3 and mmpretrain 1.2, whose detectors run on a CPU without
 compiled operators through a module `openmmlab` in `PYTHONPATH`, which stands in for them. Writes
 `golden/`: toys of both detectors as mmengine saves them, and what they find in three images of
-different sizes: boxes, scores, labels, and masks as the heads return them.
+different sizes: boxes, scores, labels, and masks as the heads return them; and every training loss
+of the first two images, with all candidates sampled.
 """
 
 import sys
@@ -18,6 +19,7 @@ TOY = {"depths": (1, 1, 1, 1), "dims": (8, 8, 16, 16), "channels": 8, "hidden": 
 LIMITS = {"proposals": 50, "kept": 10}
 SIZES = (96, 128), (64, 160), (120, 90)
 PADDED = 128, 160
+REGIONS = 120  # more than there are candidates, and a quarter more than there are positive ones
 
 
 def image(index):
@@ -54,6 +56,58 @@ def found_in(net, index, arrays, name):
         arrays[f"{name} {index} {key}"] = value.numpy()
 
 
+def objects(index):
+    """Boxes, labels and elliptic masks of one to three objects in an image."""
+    random, (height, width) = np.random.default_rng(10 + index), SIZES[index]
+    centers = random.uniform(0.3, 0.7, (3 - index, 2)) * (width, height)
+    halves = random.uniform(0.15, 0.28, (3 - index, 2)) * (width, height)
+    boxes = np.concatenate([centers - halves, centers + halves], axis=1).astype("float32")
+    rows, columns = np.mgrid[:height, :width] + 0.5
+    masks = [
+        ((columns - x) / w) ** 2 + ((rows - y) / h) ** 2 < 1
+        for (x, y), (w, h) in zip(centers, halves)
+    ]
+    return boxes, random.integers(0, TOY["classes"], 3 - index), np.array(masks, np.uint8)
+
+
+def losses_of(net, arrays, name):
+    import openmmlab
+    from mmdet.structures.mask import BitmapMasks
+    from mmengine.structures import InstanceData
+
+    images, samples = [], []
+    for index in range(2):
+        height, width = SIZES[index]
+        padding = (0, PADDED[0] - height), (0, PADDED[1] - width)
+        images.append(np.pad(image(index), (*padding, (0, 0))))
+        boxes, labels, masks = objects(index)
+        sample = openmmlab._sample(height, width)
+        sample.set_metainfo({"batch_input_shape": PADDED})
+        sample.gt_instances = InstanceData(
+            bboxes=torch.tensor(boxes),
+            labels=torch.tensor(labels),
+            masks=BitmapMasks(np.pad(masks, ((0, 0), *padding)), *PADDED),
+        )
+        sample.ignored_instances = InstanceData(
+            bboxes=torch.zeros(0, 4), labels=torch.zeros(0, dtype=torch.long)
+        )
+        samples.append(sample)
+    net.rpn_head.sampler.num = 100_000
+    samplers = net.roi_head.bbox_sampler
+    for sampler in samplers if isinstance(samplers, list) else [samplers]:
+        sampler.num = REGIONS
+    net.train()
+    with torch.no_grad():
+        found = net.loss(openmmlab._channels_first(np.stack(images)), samples)
+    net.eval()
+    values = [
+        float(sum(value)) if isinstance(value, list) else float(value)
+        for key, value in found.items()
+        if "loss" in key
+    ]
+    arrays[f"{name} losses"] = np.array(values, "float32")
+
+
 def main():
     import openmmlab
 
@@ -71,6 +125,7 @@ def main():
         torch.save({"meta": {"CLASSES": None}, "state_dict": halved}, GOLDEN / f"{name}.pth")
         for index in range(len(SIZES)):
             found_in(net, index, arrays, name)
+        losses_of(net, arrays, name)
     np.savez_compressed(GOLDEN / "detections.npz", **arrays)
 
 
