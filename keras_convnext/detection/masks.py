@@ -1,6 +1,6 @@
 """Masks of detections: pasted into the image, and run-length encoded as in COCO's files."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -64,7 +64,7 @@ def encode_rle(mask: np.ndarray) -> dict[str, Any]:
     return {"size": [int(side) for side in mask.shape], "counts": _as_text(runs)}
 
 
-def decode_rle(rle: dict[str, Any]) -> np.ndarray:
+def decode_rle(rle: Mapping[str, Any]) -> np.ndarray:
     """Decodes run lengths, as numbers or as a string.
 
     Args:
@@ -76,16 +76,34 @@ def decode_rle(rle: dict[str, Any]) -> np.ndarray:
     Raises:
         ValueError: If the runs do not cover `size` exactly, or the string is damaged.
     """
+    runs = check_rle(rle)
+    values = np.arange(len(runs)) % 2 == 1
+    return np.repeat(values, runs).reshape(*rle["size"], order="F")
+
+
+def check_rle(rle: Mapping[str, Any]) -> list[int]:
+    """Returns the run lengths as numbers.
+
+    Args:
+        rle: mapping. As in `decode_rle`.
+
+    Raises:
+        ValueError: As in `decode_rle`.
+    """
     height, width = rle["size"]
-    counts = rle["counts"]
-    runs = _of_text(counts) if isinstance(counts, str | bytes) else [int(run) for run in counts]
+    counts = rle.get("counts")
+    if isinstance(counts, str | bytes):
+        runs = _of_text(counts)
+    elif isinstance(counts, list) and all(isinstance(run, int) for run in counts):
+        runs = counts
+    else:
+        raise ValueError("The run lengths of a mask must be a string or a list of whole numbers")
     if any(run < 0 for run in runs) or sum(runs) != height * width:
         raise ValueError(
             f"The run lengths of a mask must add up to its {height} x {width} pixels. "
-            f"Received: runs that add up to {sum(runs)}"
+            f"Received: runs that add up to {str(sum(runs))[:30]}"
         )
-    values = np.arange(len(runs)) % 2 == 1
-    return np.repeat(values, runs).reshape(height, width, order="F")
+    return runs
 
 
 def _as_text(runs: Iterable[int]) -> str:
@@ -105,7 +123,9 @@ def _as_text(runs: Iterable[int]) -> str:
 
 
 def _of_text(text: str | bytes) -> list[int]:
-    codes = np.frombuffer(text.encode("latin-1") if isinstance(text, str) else text, np.uint8)
+    codes = np.frombuffer(
+        text.encode("latin-1", "replace") if isinstance(text, str) else text, np.uint8
+    )
     if codes.size and not 48 <= codes.min() <= codes.max() < 112:
         raise ValueError("The run lengths of a mask contain a character that encodes nothing")
     runs: list[int] = []
