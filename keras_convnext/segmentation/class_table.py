@@ -62,9 +62,6 @@ def read_entries(folder: Path) -> list[Entry]:
         return _checked(
             [Entry(name, None, bool(_NO_CLASS.fullmatch(name))) for name in names], path
         )
-    if (path := folder / "objectInfo150.txt").is_file():  # of ADE20K: Idx, Ratio, ..., Name
-        rows = [line.split("\t") for line in read_class_list(path)[1:] if line.strip()]
-        return _checked([Entry(row[-1].split(",")[0].strip()) for row in rows], path)
     return []
 
 

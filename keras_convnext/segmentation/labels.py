@@ -11,11 +11,13 @@ import numpy as np
 from keras_convnext.data.errors import DataError
 from keras_convnext.pictures import name_of
 from keras_convnext.segmentation.class_table import CITYSCAPES, CITYSCAPES_IDS, VOC, Entry
+from keras_convnext.segmentation.colors import colors_of_classes, names_of_classes
 from keras_convnext.segmentation.losses import NO_CLASS
 from keras_convnext.segmentation.masks import Color, Table, color_of, read_mask, size_of_picture
 from keras_convnext.segmentation.pairs import Pairs
 from keras_convnext.segmentation.recipes import Labels
 
+_ADE20K = 150  # classes
 UNLABELED = 255  # the label that means "no class" everywhere
 
 
@@ -140,6 +142,9 @@ def meaning_of(found: Found, pairs: Pairs, entries: Sequence[Entry], own: Labels
 
 
 def _known_entries(kind: str) -> list[Entry]:
+    if kind == "ade20k":
+        colors = colors_of_classes(_ADE20K).tolist()
+        return [Entry(*each) for each in zip(names_of_classes(_ADE20K), map(tuple, colors))]
     if kind == "voc":
         return [Entry(name) for name in VOC]
     if kind.startswith("cityscapes"):

@@ -1,7 +1,6 @@
 """Reads the labels in masks: PNG files with an index, a palette, 16 bits or colors."""
 
 import io
-import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +10,7 @@ from PIL import Image
 
 from keras_convnext.data.decoding import begins, has_modest_chunks, number
 from keras_convnext.data.errors import DataError
-from keras_convnext.pictures import ImageError, name_of, pixel_limit, read_picture
+from keras_convnext.pictures import FORMATS, ImageError, name_of, pixel_limit, read_picture
 from keras_convnext.pillow_output import silent_pillow
 from keras_convnext.segmentation.losses import NO_CLASS
 
@@ -211,7 +210,7 @@ def size_of_picture(path: str | Path) -> tuple[int, int]:
         DataError: If it is not an image.
     """
     try:
-        with silent_pillow(), Image.open(os.fspath(path)) as image:
+        with silent_pillow(), Image.open(path, formats=FORMATS) as image:
             width, height = image.size
             # Reading the orientation of a PNG would decode it.
             turned = image.format in ("JPEG", "MPO") and image.getexif().get(0x0112, 1) > 4

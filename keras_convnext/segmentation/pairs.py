@@ -70,8 +70,7 @@ def _side_by_side(folder: Path, split: str | None) -> Pairs | None:
     found = resolve_split(split, splits, folder)
     if not (others / found).is_dir():
         raise DataError(f"The masks of a split are missing. Expected: {name_of(others / found)}")
-    is_ade20k = others.name == "annotations" and "training" in splits
-    kind = "ade20k" if is_ade20k else ""
+    kind = "ade20k" if (folder / "objectInfo150.txt").is_file() else ""
     return Pairs(kind, found, *_paired(images / found, others / found))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +211,8 @@ def train(
         recipe = recipe_for(recipe, model, settings)
     # A strategy for several machines must be created before any other use of TensorFlow.
     strategy = strategy or find_strategy()
-    task = SegmentationTask(recipe, model, data, validation_data)
+    with console.status("Reading the masks") if console is not None else nullcontext():
+        task = SegmentationTask(recipe, model, data, validation_data)
     if console is not None:
         for notice in _notices(task):
             console.print(Text(notice, "yellow"), soft_wrap=True)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from keras_convnext.data.errors import DataError, NoSuchSplitError
 from keras_convnext.segmentation.class_table import CITYSCAPES, VOC
+from keras_convnext.segmentation.masks import read_mask
 from keras_convnext.segmentation.recipes import Labels
 from keras_convnext.segmentation.source import open_pairs
 
@@ -77,24 +78,25 @@ def test_every_kind_of_mask_has_the_same_classes(kind, tmp_path):
         assert source.meaning.colors == tuple(map(tuple, COLORS.tolist()))
 
 
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def png(header, lines):
+    """A PNG file with valid checksums, whatever it contains."""
+    packed = struct.pack(">IIBBBBB", *header)
+    parts = chunk(b"IHDR", packed), chunk(b"IDAT", zlib.compress(lines)), chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_gray_values_of_few_bits_are_not_scaled(bits, tmp_path):
     """As written by encoders that pack them, which Pillow does not."""
-
-    def chunk(kind, data):
-        return (
-            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        )
-
     labels = LABELS % 2**bits
     digits = np.unpackbits(labels[..., None], axis=-1)[..., -bits:].reshape(6, -1)
     lines = b"".join(b"\0" + np.packbits(line).tobytes() for line in digits)
-    header = struct.pack(">IIBBBBB", 8, 6, bits, 0, 0, 0, 0)
     place = folder(tmp_path, 1, names=())
-    (place / "masks" / "0.png").write_bytes(
-        b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header)
-        + chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
-    )  # fmt: skip
+    (place / "masks" / "0.png").write_bytes(png((8, 6, bits, 0, 0, 0, 0), lines))
     np.testing.assert_array_equal(classes_of(open_pairs(place)), labels)
 
 
@@ -125,10 +127,14 @@ def test_folders_are_recognized(name, tmp_path):
         lists = tmp_path / "ImageSets" / "Segmentation"
         lists.mkdir(parents=True)
         (lists / "train.txt").write_text("a\n")
+    if name == "ade20k":
+        (tmp_path / "objectInfo150.txt").write_text("Idx")
     source = open_pairs(tmp_path, "train")
     assert (source.pairs.images, source.pairs.masks) == ([str(image)], [str(mask)])
     if name == "ade20k":  # label 0 has no class
         assert source.meaning.table.classes[:3].tolist() == [-1, 0, 1]
+        assert source.classes[:2] == ("wall", "building")
+        assert len(source.meaning.colors) == 150
     elif name in ("cityscapes", "voc"):
         assert source.classes == {"cityscapes": CITYSCAPES, "voc": VOC}[name]
     else:
@@ -325,6 +331,21 @@ def test_folders_of_no_known_kind_are_refused(tmp_path):
     save_mask(tmp_path / "labels" / "0.png")
     with pytest.raises(DataError, match=r"several folders of masks.*masks, labels"):
         open_pairs(tmp_path)
+
+
+def test_a_damaged_mask_is_read_or_refused():
+    """Whatever the damage, there is no other error."""
+    generator, refused = np.random.default_rng(0), 0
+    for _ in range(400):
+        depth, color = generator.choice([1, 2, 4, 8, 16, 7]), generator.choice([0, 2, 3, 4, 6, 5])
+        width, height = generator.integers(0, 9, 2)
+        lines = generator.integers(0, 5, generator.integers(0, 600), "uint8").tobytes()
+        data = png((width, height, depth, color, 0, 0, generator.integers(0, 2)), lines)
+        try:
+            assert read_mask(data[: generator.integers(40, 4 * len(data))]).labels.ndim == 2
+        except DataError:
+            refused += 1
+    assert 50 < refused < 350
 
 
 def test_a_turned_photograph_has_the_size_that_is_seen(tmp_path):
