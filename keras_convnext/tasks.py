@@ -15,11 +15,7 @@ TASKS = ("classification", "segmentation")  # packages with the same public name
 
 def recipes() -> Mapping[str, RecipeFamily[Any]]:
     """Returns the recipes of all tasks by name."""
-    return {
-        name: family
-        for task in map(_package, TASKS)
-        for name, family in getattr(task, "RECIPES", {}).items()
-    }
+    return {name: family for task in map(_package, TASKS) for name, family in task.RECIPES.items()}
 
 
 def task_of_recipe(name: str) -> ModuleType:
@@ -29,7 +25,7 @@ def task_of_recipe(name: str) -> ModuleType:
         ValueError: If there is no such recipe.
     """
     for task in map(_package, TASKS):
-        if name in getattr(task, "RECIPES", {}):
+        if name in task.RECIPES:
             return task
     raise unknown("recipe", name, recipes())
 

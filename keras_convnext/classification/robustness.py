@@ -20,13 +20,13 @@ from keras_convnext.classification.robustness_state import (
     Score,
     State,
     load_state,
-    model_digest,
 )
 from keras_convnext.classification.scoring import image_size, images_read, scored_batches
 from keras_convnext.classification.suite_data import Opened, Release, listed, open_release
 from keras_convnext.classification.suites import SUITES, WNIDS, Suite
 from keras_convnext.data.errors import DataError
 from keras_convnext.data.images import evaluation_image, whole_image
+from keras_convnext.model_digest import model_digest
 from keras_convnext.pretrained.catalog_row import Checkpoint
 
 # Called with the name of a set and part, and the numbers of images done and in total.

@@ -1,15 +1,10 @@
 """What has been scored of the sets of `suites`: one file that is written after each part."""
 
-import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
-
-import keras
-import numpy as np
 
 from keras_convnext.classification.suites import SUITES, Suite, part_names
 from keras_convnext.printable import PrintableError, printable
@@ -126,15 +121,3 @@ def _measured(suite: Suite, entry: dict[str, Any]) -> Measured:
             int(images), int(right), int(left_out), tuple(map(str, notes)), str(data)
         )
     return Measured(list(map(str, entry["notes"])), bool(entry["is_published"]), parts)
-
-
-def model_digest(model: keras.Model, names: Sequence[str] | None) -> str:
-    """Returns a hash of what the outputs of a model depend on: weights, precision and classes."""
-    digest = hashlib.sha256()
-    described = [model.input_shape, model.output_shape, model.compute_dtype, names and list(names)]
-    digest.update(json.dumps(described).encode("utf-8", "surrogatepass"))
-    for weight in model.weights:
-        value = np.ascontiguousarray(keras.ops.convert_to_numpy(weight))
-        digest.update(f"{value.shape} {value.dtype}".encode())
-        digest.update(value.view(np.uint8).data if value.ndim else value.tobytes())
-    return digest.hexdigest()

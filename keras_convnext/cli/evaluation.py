@@ -22,6 +22,7 @@ from keras_convnext.cli.application import (
     shape_of,
 )
 from keras_convnext.cli.loading import crop_of, file_of, import_backend, load_classifier
+from keras_convnext.cli.segmenting import evaluate_segmenter, is_of_segmenter
 from keras_convnext.cli.terminal import Bar, note, write, write_facts, write_json, write_table
 from keras_convnext.tasks import task_of_file
 
@@ -71,26 +72,46 @@ def evaluate_network(
         Path | None,
         typer.Option(callback=checked_picture, help="Plot the confusion matrix to this file."),
     ] = None,
+    multi_scale: Annotated[
+        bool,
+        typer.Option(
+            "--multi-scale", help="With a segmenter: average six scales, each with a flip."
+        ),
+    ] = False,
 ) -> None:
     """Measure accuracy with the protocol of the published figures.
 
-    With --suite, figures are printed beside the published ones of the same weights.
+    With --suite, figures are printed beside the published ones of the same weights. With the
+    weights of a segmenter, DATA is a folder of images with masks, and the mean intersection over
+    union is measured; with --output, an interrupted evaluation is resumed, and the figures of each
+    class are written to files.
     """
     if suite:
         _refuse("with --suite", DATA=data, split=split, confusion=confusion)
     elif data is None:
         raise typer.BadParameter("is missing: pass DATA, or --suite", param_hint="DATA")
-    else:
-        _refuse("without --suite", output=output_folder)
     suites = _suites_of(suite or ())
     import_backend()
     from keras_convnext.preprocessing import class_names
     from keras_convnext.pretrained.record import recorded_names
 
+    selected = reading(entry, prefix, ignore)
     file = file_of(weights, model)
-    task = task_of_file(file)
+    if is_of_segmenter(file, selected):
+        if data is None:
+            raise typer.BadParameter("needs the weights of a classifier", param_hint="--suite")
+        _refuse("with a segmenter", size=size, confusion=confusion)
+        evaluate_segmenter(
+            data, split, weights, model, file, selected,
+            limit=limit, multi_scale=multi_scale, output=output_folder, as_json=as_json,
+        )  # fmt: skip
+        return
+    if not suite:
+        _refuse("without --suite", output=output_folder)
+    _refuse("with a classifier", multi_scale=multi_scale or None)
+    task = task_of_file(file, **selected)
     shape = shape_of(None if weights.endswith(".keras") else size)
-    network = load_classifier(weights, model, shape, reading(entry, prefix, ignore))
+    network = load_classifier(weights, model, shape, selected)
     names, outputs = recorded_names(file), network.output_shape[-1]
     if data is None:
         _evaluate_suites(
@@ -142,7 +163,7 @@ def _refuse(where: str, **given: object) -> None:
     """Refuses arguments that have no meaning here."""
     for name, value in given.items():
         if value is not None:
-            hint = name if name.isupper() else f"--{name}"
+            hint = name if name.isupper() else f"--{name.replace('_', '-')}"
             raise typer.BadParameter(f"has no meaning {where}. Received: {value}", param_hint=hint)
 
 

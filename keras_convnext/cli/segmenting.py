@@ -1,5 +1,9 @@
-"""What `predict` and `demo` do with a segmenter."""
+"""What `predict`, `evaluate` and `demo` do with a segmenter."""
 
+import csv
+import json
+import math
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,7 +12,15 @@ import typer
 
 from keras_convnext.cli.application import Reading
 from keras_convnext.cli.loading import load_network
-from keras_convnext.cli.terminal import note, track, write, write_json
+from keras_convnext.cli.terminal import (
+    Bar,
+    note,
+    track,
+    write,
+    write_facts,
+    write_json,
+    write_table,
+)
 from keras_convnext.pretrained.catalog import CATALOG
 from keras_convnext.tasks import task_of_file
 
@@ -120,6 +132,102 @@ def segment(
         more = f" (the first {most})" if len(paths) > most else ""
         note(f"Wrote {picture}{more}")
     return is_whole
+
+
+def evaluate_segmenter(
+    data: str,
+    split: str | None,
+    weights: str,
+    model: str | None,
+    file: Path,
+    reading: Reading,
+    limit: int | None,
+    multi_scale: bool,
+    output: Path | None,
+    as_json: bool,
+) -> None:
+    """Measures the mean intersection over union, and prints it with that of each class.
+
+    Args:
+        data: str. Folder of images with masks.
+        split: str or None. Split of the data.
+        weights: str. The option --weights.
+        model: str or None. The option --model.
+        file: path. The file of the weights.
+        reading: Reading. The options that select weights in a file.
+        limit: int or None. Number of images.
+        multi_scale: bool. Whether to average several scales and flips.
+        output: path or None. Folder for the state and the figures.
+        as_json: bool. Whether to print JSON.
+    """
+    from keras_convnext.pretrained.record import recorded_names
+    from keras_convnext.segmentation.colors import names_of_classes
+    from keras_convnext.segmentation.evaluation import evaluate
+    from keras_convnext.segmentation.inference import RATIOS
+    from keras_convnext.segmentation.source import open_pairs
+
+    with Bar("Checking the masks", "masks") as bar:
+        source = open_pairs(data, split, progress=bar.update)
+    note(f"{data}: {source.meaning.report}")
+    network = load_network(weights, model, {}, reading)
+    recorded = recorded_names(file)
+    windows = windows_of_file(file)
+    started = time.perf_counter()
+    with Bar("Evaluating", "images") as bar:
+        scores = evaluate(
+            network, source,
+            scale=windows.scale, crop=windows.crop, stride=windows.stride,
+            ratios=RATIOS if multi_scale else (),
+            limit=limit,
+            names=recorded if len(recorded) == network.output_shape[-1] else (),
+            output=output,
+            progress=bar.update,
+        )  # fmt: skip
+    seconds = time.perf_counter() - started
+    names = names_of_classes(network.output_shape[-1], recorded)
+    images = min(source.size, limit or source.size)
+    figures = {
+        "images": images,
+        "mean_iou": scores.mean_iou,
+        "pixel_accuracy": scores.pixel_accuracy,
+        "class_accuracy": scores.class_accuracy,
+        "images_per_second": images / seconds,
+        "classes": [
+            {"name": name, "iou": _number(iou), "accuracy": _number(accuracy)}
+            for name, iou, accuracy in zip(names, scores.ious, scores.accuracies)
+        ],
+    }
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "scores.json").write_text(json.dumps(figures, indent=2) + "\n", "utf-8")
+        with open(output / "classes.csv", "w", encoding="utf-8", newline="") as table:
+            writer = csv.writer(table)
+            writer.writerow(("class", "iou", "accuracy"))
+            for number, (iou, accuracy) in enumerate(zip(scores.ious, scores.accuracies)):
+                writer.writerow((number, iou, accuracy))
+    if as_json:
+        write_json(figures)
+        return
+    rows = [
+        (name, *("" if math.isnan(each) else f"{each:.2%}" for each in (iou, accuracy)))
+        for name, iou, accuracy in zip(names, scores.ious, scores.accuracies)
+    ]
+    write_table(("class", "IoU", "accuracy"), rows, ("IoU", "accuracy"))
+    write("")
+    write_facts({
+        "images": f"{images:,}",
+        "mIoU": f"{scores.mean_iou:.2%}",
+        "pixel accuracy (aAcc)": f"{scores.pixel_accuracy:.2%}",
+        "class accuracy (mAcc)": f"{scores.class_accuracy:.2%}",
+        "images/s": f"{images / seconds:,.1f}",
+    })  # fmt: skip
+    if output is not None:
+        note(f"Wrote {output / 'scores.json'} and {output / 'classes.csv'}")
+
+
+def _number(value: float) -> float | None:
+    """Returns None for NaN, which JSON lacks."""
+    return None if math.isnan(value) else value
 
 
 def windows_of_file(file: Path) -> "Windows":

@@ -18,7 +18,7 @@ from keras_convnext.preprocessing import WARP_FROM, class_names
 from keras_convnext.printable import printable
 from keras_convnext.saliency import grad_cam, overlay
 from keras_convnext.segmentation.colors import colors_of_classes, names_of_classes
-from keras_convnext.segmentation.evaluation import with_logits
+from keras_convnext.segmentation.inference import with_logits
 
 
 class Classifier(NamedTuple):

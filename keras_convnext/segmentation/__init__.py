@@ -8,7 +8,8 @@ from keras_convnext.tensorflow_only import requiring_tensorflow
 if TYPE_CHECKING:
     from keras_convnext.segmentation.builders import UperNet
     from keras_convnext.segmentation.cost import parts
-    from keras_convnext.segmentation.evaluation import evaluate, predict_classes
+    from keras_convnext.segmentation.evaluation import EvaluationError, evaluate
+    from keras_convnext.segmentation.inference import RATIOS, predict_classes
     from keras_convnext.segmentation.loading import load_segmenter
     from keras_convnext.segmentation.planning import plan
     from keras_convnext.segmentation.prediction import (
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "RATIOS",
     "RECIPES",
     "Area",
+    "EvaluationError",
     "PairSource",
     "Scores",
     "Segmentation",
@@ -57,7 +60,8 @@ _NAMES = {
     **_RUNS,
     "builders": ("UperNet",),
     "cost": ("parts",),
-    "evaluation": ("evaluate", "predict_classes"),
+    "evaluation": ("EvaluationError", "evaluate"),
+    "inference": ("RATIOS", "predict_classes"),
     "loading": ("load_segmenter",),
     "prediction": ("Area", "Segmented", "Windows", "draw_segmentation", "predict_files"),
     "planning": ("plan",),

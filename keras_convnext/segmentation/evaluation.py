@@ -1,170 +1,201 @@
-"""Class maps of images of any size, and their scores by the published rules."""
+"""Scores of a segmenter over a set of images, by the published rules."""
 
-from collections.abc import Callable, Iterable, Sequence
+import itertools
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import partial
+from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
-from keras_convnext.segmentation.scores import IGNORED, Counts, Scores, count, scores_of
-from keras_convnext.segmentation.windows import (
-    Predict,
-    class_map,
-    mean_logits,
-    resized,
-    whole_at,
+from keras_convnext.data.errors import DataError
+from keras_convnext.model_digest import model_digest
+from keras_convnext.printable import PrintableError, printable
+from keras_convnext.segmentation.inference import (
+    CROP,
+    SCALE,
+    STRIDE,
+    predict_classes,
+    with_logits,
 )
+from keras_convnext.segmentation.scores import IGNORED, Counts, Scores, count, scores_of
+from keras_convnext.segmentation.source import PairSource
+from keras_convnext.training.state import write_whole
 
-# Of the published evaluation at several scales, each with and without a flip.
-RATIOS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-
-# Of the networks for 512 px: longest and shortest side of the scaled image, window and stride.
-SCALE, CROP, STRIDE = (2048, 512), 512, 341
-
-
-def predict_classes(
-    model: keras.Model | Predict,
-    image: np.ndarray,
-    *,
-    scale: tuple[int, int] | None = None,
-    crop: int = CROP,
-    stride: int = STRIDE,
-    ratios: Sequence[float] = (),
-) -> np.ndarray:
-    """Predicts the class of each pixel of an image, in overlapping windows or at several scales.
-
-    The logits of overlapping windows are averaged and resized to the size of the image, as in the
-    published single-scale evaluation. Memory depends on the width of the image, not on its height.
-
-    With `ratios`, as in the published multi-scale evaluation, the whole image is predicted at each
-    scale and flipped as well, and the probabilities are averaged at the size of the image. This
-    needs memory for the logits of the largest scale.
-
-    Example:
-
-    ```python
-    classes = predict_classes(model, np.asarray(Image.open("street.jpg")))  # (H, W)
-    ```
-
-    Args:
-        model: keras.Model, or function of an array. From pixels (N, H, W, 3) in 0..255 to logits
-            (N, H, W, classes), or a model with a last activation, which is left out. For several
-            images pass `with_logits(model)`, which does that once.
-        image: array (H, W, 3). RGB pixels in 0..255.
-        scale: tuple of int or None. The image is resized, with its aspect ratio, to be as large as
-            possible with a longer side of at most `max(scale)` and a shorter side of at most
-            `min(scale)`; (2048, 512) for the published networks for 512 px, (2560, 640) for those
-            for 640 px. Defaults to None: the image is used as it is.
-        crop: int. Side of the windows, in pixels. Defaults to 512.
-        stride: int. Distance between two windows, in pixels. Defaults to 341.
-        ratios: sequence of float. Factors of `scale`, or of the size of the image, such as
-            `RATIOS`. Windows are not used then. Defaults to none.
-
-    Returns:
-        int32 array (H, W) of classes.
-
-    Raises:
-        ValueError: If an argument is invalid.
-
-    References:
-        facebookresearch/ConvNeXt, semantic_segmentation/configs/convnext.
-    """
-    if image.ndim != 3 or image.shape[-1] != 3:
-        raise ValueError(f"image must have the shape (H, W, 3). Received: shape={image.shape}")
-    if not 0 < stride <= crop:
-        raise ValueError(f"stride must be in 1..crop. Received: stride={stride}, crop={crop}")
-    size = image.shape[:2]
-    predict = with_logits(model) if isinstance(model, keras.Model) else model
-    if ratios:
-        return _at_scales(predict, image, scale or (max(size), min(size)), ratios)
-    if scale is not None:
-        image = resized(image, scaled_size(size, scale))
-    bands = mean_logits(image, predict, crop, stride)
-    return class_map(bands, image.shape[0], (size[0], size[1]))
+_FILE = "state.json"
+_LARGEST = 2**20  # bytes; the counts of 150 classes take 5 kB
+_SAVED_AFTER = 25  # images
 
 
-def _at_scales(
-    predict: Predict, image: np.ndarray, scale: tuple[int, int], ratios: Sequence[float]
-) -> np.ndarray:
-    """Returns the classes of the largest mean probabilities over scales and flips."""
-    size = (image.shape[0], image.shape[1])
-    total: np.ndarray | float = 0.0
-    for ratio in ratios:
-        longest, shortest = (int(side * ratio) for side in scale)
-        scaled = resized(image, scaled_size(size, (longest, shortest)))
-        for flipped in (False, True):
-            pixels = scaled[:, ::-1] if flipped else scaled
-            logits = predict(np.ascontiguousarray(pixels)[None])[0]
-            probabilities = np.stack([_softmax(row) for row in whole_at(logits, size)])
-            total = total + (probabilities[:, ::-1] if flipped else probabilities)
-    return np.argmax(total, axis=-1).astype(np.int32)
-
-
-def _softmax(row: np.ndarray) -> np.ndarray:
-    """Returns the probabilities (W, classes) of logits."""
-    powers = np.exp(row - row.max(axis=-1, keepdims=True))
-    return powers / powers.sum(axis=-1, keepdims=True)
-
-
-def scaled_size(size: tuple[int, ...], scale: tuple[int, int]) -> tuple[int, int]:
-    """Returns the height and width of an image of `size` that is fitted into `scale`: mmcv."""
-    factor = min(max(scale) / max(size), min(scale) / min(size))
-    height, width = (int(side * factor + 0.5) for side in size)
-    return height, width
-
-
-def with_logits(model: keras.Model) -> Predict:
-    """Returns a function from pixels (N, h, w, 3) to the logits of a segmenter.
-
-    Args:
-        model: keras.Model. Its last layer may be an activation, which is left out.
-    """
-    last = model.layers[-1]
-    if isinstance(last, keras.layers.Activation | keras.layers.Softmax):
-        model = keras.Model(model.input, last.input, name=model.name)
-    return partial(_logits, model)
-
-
-def _logits(model: keras.Model, pixels: np.ndarray) -> np.ndarray:
-    return keras.ops.convert_to_numpy(model.predict_on_batch(pixels))
+class EvaluationError(PrintableError):
+    """An output folder belongs to another evaluation, or is damaged."""
 
 
 def evaluate(
     model: keras.Model,
-    examples: Iterable[tuple[np.ndarray, np.ndarray]],
+    examples: PairSource | Iterable[tuple[np.ndarray, np.ndarray]],
     *,
     scale: tuple[int, int] | None = SCALE,
     crop: int = CROP,
     stride: int = STRIDE,
     ratios: Sequence[float] = (),
     ignored: int = IGNORED,
-    progress: Callable[[int], None] | None = None,
+    limit: int | None = None,
+    names: Sequence[str] = (),
+    output: str | Path | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
 ) -> Scores:
     """Measures the mean intersection over union of a segmenter.
 
+    Example:
+
+    ```python
+    model = UperNet("convnext_tiny", weights="ade20k")
+    scores = evaluate(model, open_pairs("ADEChallengeData2016", "validation"))
+    print(scores.mean_iou)
+    ```
+
     Args:
         model: keras.Model. As in `predict_classes`, not a function.
-        examples: iterable of pairs of arrays. Each image (H, W, 3) in 0..255 and its labels (H, W).
+        examples: PairSource, as returned by `open_pairs`, or iterable of pairs of arrays: an image
+            (H, W, 3) in 0..255 and its labels (H, W).
         scale: tuple of int or None. As in `predict_classes`. Defaults to (2048, 512).
         crop: int. As in `predict_classes`.
         stride: int. As in `predict_classes`.
         ratios: sequence of float. As in `predict_classes`.
-        ignored: int. Label of pixels that are not scored. Defaults to 255.
-        progress: function or None. Called with the number of images after each.
+        ignored: int. Label of pixels that are not scored, in arrays. Defaults to 255.
+        limit: int or None. Number of images to evaluate, of a source a random sample. Defaults to
+            None, for all.
+        names: sequence of str. Class names of the model. A source may have some of them, in any
+            order. Defaults to none: classes are matched by their numbers.
+        output: str, path or None. Folder in which the counts are kept, so that an interrupted
+            evaluation of a source is resumed. Defaults to None.
+        progress: function (done, total or None), called after each image.
 
     Returns:
         `Scores` over all images.
 
     Raises:
         ValueError: If a label is out of range, sizes differ, or nothing is labeled.
+        DataError: If the data has classes that the model does not have, or is broken.
+        EvaluationError: If `output` belongs to another evaluation.
     """
     classes = model.output_shape[-1]
-    counts, predict = Counts.none(classes), with_logits(model)
-    for number, (image, labels) in enumerate(examples, 1):
-        found = predict_classes(
-            predict, image, scale=scale, crop=crop, stride=stride, ratios=ratios
-        )
-        counts += count(found, labels, classes, ignored)
+    settings = {"scale": scale, "crop": crop, "stride": stride, "ratios": ratios}
+    total: int | None = None
+    state = _State("", "", settings, limit, Counts.none(classes))
+    if isinstance(examples, PairSource):
+        order = np.random.default_rng(0).permutation(examples.size)[:limit]
+        total = len(order)
+        if output is not None:
+            digests = model_digest(model, names), examples.digest()
+            state = _load(Path(output), _State(*digests, settings, limit, Counts.none(classes)))
+        ignored = _NO_LABEL
+        pairs = _pairs(examples, np.sort(order)[state.images :], classes, names)
+    else:
+        pairs = itertools.islice(iter(examples), limit)
+    predict = with_logits(model)
+    for image, labels in pairs:
+        found = predict_classes(predict, image, **settings)  # type: ignore[arg-type]
+        state.counts += count(found, labels, classes, ignored)
+        state.images += 1
+        if output is not None and total is not None and _is_to_be_saved(state.images, total):
+            state.save(Path(output))
         if progress is not None:
-            progress(number)
-    return scores_of(counts)
+            progress(state.images, total)
+    return scores_of(state.counts)
+
+
+_NO_LABEL = -1  # of pixels without a class, in a source
+
+
+def _is_to_be_saved(images: int, total: int) -> bool:
+    return images % _SAVED_AFTER == 0 or images == total
+
+
+def _pairs(
+    source: PairSource, indices: np.ndarray, classes: int, names: Sequence[str]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields images and labels in the numbering of the model."""
+    numbers = _numbers(source, classes, names)
+    for index in indices:
+        image, labels = source.arrays(int(index))
+        yield image, np.where(labels < 0, _NO_LABEL, numbers[labels])
+
+
+def _numbers(source: PairSource, classes: int, names: Sequence[str]) -> np.ndarray:
+    """Returns the model's number of each class of the data.
+
+    Raises:
+        DataError: If the model does not have a class.
+    """
+    own = source.classes
+    are_named = list(own) != [f"class {number}" for number in range(len(own))]
+    if names and are_named:
+        known = {name: number for number, name in enumerate(names)}
+        if missing := [name for name in own if name not in known]:
+            raise DataError(
+                "The data has classes that the model does not have: "
+                f"{printable(', '.join(missing[:5]))}. Received: {source.name}"
+            )
+        return np.array([known[name] for name in own])
+    if len(own) > classes or (are_named and len(own) != classes):
+        raise DataError(
+            f"The model has {classes} classes, and the data {len(own)}. Received: {source.name}"
+        )
+    return np.arange(len(own))
+
+
+@dataclass
+class _State:
+    """What has been counted, and what it depends on."""
+
+    model: str
+    data: str
+    settings: dict[str, Any]
+    limit: int | None
+    counts: Counts
+    images: int = field(default=0)
+
+    def save(self, output: Path) -> None:
+        output.mkdir(parents=True, exist_ok=True)
+        counts = [each.tolist() for each in self.counts]
+        text = json.dumps({**asdict(self), "counts": counts}, indent=1) + "\n"
+        write_whole(output / _FILE, partial(Path.write_text, data=text, encoding="utf-8"))
+
+
+def _load(output: Path, new: _State) -> _State:
+    """Reads the state in a folder, or returns the new one.
+
+    Raises:
+        EvaluationError: If it is damaged, or belongs to another evaluation.
+    """
+    path = output / _FILE
+    if not path.exists():
+        return new
+    try:
+        if path.stat().st_size > _LARGEST:
+            raise ValueError("it is too large")
+        found = json.loads(path.read_bytes())
+        counts = Counts(*(np.array(each, np.int64) for each in found["counts"]))
+        images = int(found["images"])
+        if [each.shape for each in counts] != [each.shape for each in new.counts]:
+            raise ValueError("it has other classes")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise EvaluationError(
+            f"The state of the evaluation is damaged: {printable(error)}. Delete it, or use "
+            f"another output folder. Received: {path}"
+        ) from error
+    expected = json.loads(json.dumps(asdict(new)["settings"]))
+    own = {"model": new.model, "data": new.data, "settings": expected, "limit": new.limit}
+    for name, value in own.items():
+        if found.get(name) != value:
+            raise EvaluationError(
+                f"The folder belongs to an evaluation with another {name}: "
+                f"{printable(found.get(name))}. Use another output folder. "
+                f"Received: {name}={value}, output={output}"
+            )
+    return _State(new.model, new.data, new.settings, new.limit, counts, images)

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from keras_convnext.pictures import ImageError, read_picture
 from keras_convnext.printable import printable
 from keras_convnext.segmentation.colors import colors_of_classes, names_of_classes
-from keras_convnext.segmentation.evaluation import CROP, SCALE, STRIDE, predict_classes, with_logits
+from keras_convnext.segmentation.inference import CROP, SCALE, STRIDE, predict_classes, with_logits
 
 
 class Windows(NamedTuple):

@@ -16,7 +16,7 @@ from rich.text import Text
 from keras_convnext.data.checks import refuse_broken
 from keras_convnext.pretrained.record import Record, add_record
 from keras_convnext.printable import printable
-from keras_convnext.segmentation.evaluation import predict_classes
+from keras_convnext.segmentation.inference import predict_classes
 from keras_convnext.segmentation.input import open_training_data, training_batches
 from keras_convnext.segmentation.losses import MEAN_IOU, NO_CLASS, objective
 from keras_convnext.segmentation.recipes import Segmentation

@@ -30,12 +30,13 @@ from keras_convnext.classification import (
 from keras_convnext.classification.robustness import _digest
 from keras_convnext.classification.robustness_figures import results_of
 from keras_convnext.classification.robustness_report import as_json, table
-from keras_convnext.classification.robustness_state import Measured, State, model_digest
+from keras_convnext.classification.robustness_state import Measured, State
 from keras_convnext.classification.suite_data import Opened
 from keras_convnext.classification.suites import SUITES
 from keras_convnext.cli.evaluation import _published_row
 from keras_convnext.data.errors import DataError
 from keras_convnext.data.sources import open_source
+from keras_convnext.model_digest import model_digest
 from keras_convnext.preprocessing import class_labels
 from keras_convnext.pretrained.catalog import find
 from keras_convnext.pretrained.digests import file_digest, record, row_of_file

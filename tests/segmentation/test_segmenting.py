@@ -17,7 +17,7 @@ from keras_convnext.segmentation.colors import (
     distinct_colors,
     names_of_classes,
 )
-from keras_convnext.segmentation.evaluation import RATIOS, scaled_size, with_logits
+from keras_convnext.segmentation.inference import RATIOS, scaled_size, with_logits
 from keras_convnext.segmentation.prediction import (
     Windows,
     areas_of,
