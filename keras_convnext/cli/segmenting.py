@@ -181,7 +181,7 @@ def evaluate_segmenter(
             limit=limit,
             names=recorded if len(recorded) == network.output_shape[-1] else (),
             output=output,
-            progress=bar.update,
+            progress=lambda done, total: bar.update(done, total or done),
         )  # fmt: skip
     seconds = time.perf_counter() - started
     names = names_of_classes(network.output_shape[-1], recorded)
