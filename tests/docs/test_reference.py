@@ -48,8 +48,8 @@ ELSEWHERE = {
 INTERNAL = {
     "arithmetic", "call_graph", "class_list", "cli", "feature_maps", "jax_cpu", "lazy",
     "loading", "model_digest", "normalization", "pillow_output", "pixel_levels", "printable",
-    "resizing", "serialization", "shipped", "signature", "tasks", "tensorflow_cpu", "tensorflow_only",
-    "tensorflow_passes", "trunks",
+    "resizing", "serialization", "shipped", "signature", "tasks", "tensorflow_cpu",
+    "tensorflow_only", "tensorflow_passes", "trunks",
 }  # fmt: skip
 
 
