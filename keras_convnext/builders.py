@@ -16,8 +16,10 @@ from keras_convnext.pretrained.catalog import find, list_weights
 from keras_convnext.pretrained.catalog_row import Checkpoint
 from keras_convnext.pretrained.checkpoint import open_checkpoint
 from keras_convnext.pretrained.foreign_files import missing_file
+from keras_convnext.pretrained.hub_files import local_source
 from keras_convnext.pretrained.identify import identity_of
 from keras_convnext.pretrained.porting import load_checkpoint
+from keras_convnext.pretrained.preparation import recorded_preparation
 from keras_convnext.printable import printable
 from keras_convnext.signature import (
     Builder,
@@ -56,6 +58,8 @@ def _builder(variant: Variant) -> Builder:
     ) -> keras.Model:
         check_arguments(pooling, classes, drop_path_rate, layer_scale_init_value, variant.grn)
         classes = classes and whole(classes)
+        if weights is not None:
+            weights = local_source(weights)
         published = _published(weights, variant)
         if include_top and published and published[0].classes is None and classes is None:
             raise ValueError(
@@ -91,6 +95,8 @@ def _builder(variant: Variant) -> Builder:
         check_image_shape(image.shape[1:], variant.name, variant.min_size)
 
         pixels = published[0].pixels if published else IMAGENET
+        if path and not published:
+            pixels = recorded_preparation(path).pixels or pixels
         x = network.normalization(image, prefix, pixels) if include_preprocessing else image
         with about_to_load() if path else nullcontext():
             variant_to_build = variant._replace(layer_scale=layer_scale_init_value or None)

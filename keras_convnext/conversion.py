@@ -11,6 +11,7 @@ from keras_convnext.detection.weights import detector_keys, is_detector, save_de
 from keras_convnext.loading import dtype_policy, is_local, load_classifier
 from keras_convnext.pretrained.catalog import find, list_weights
 from keras_convnext.pretrained.dense_heads import HEADS
+from keras_convnext.pretrained.hub_files import local_source
 from keras_convnext.pretrained.identify import head_of_file
 from keras_convnext.pretrained.keras_file import SUFFIX as KERAS_SUFFIX
 from keras_convnext.pretrained.layouts import Place
@@ -54,8 +55,10 @@ def load_model(
 
     Args:
         source: str or path. A PyTorch, safetensors or HDF5 file in any layout, the index of a
-            sharded checkpoint, a folder that contains one of these, or a `.keras` file; or the name
-            of published weights, such as "imagenet".
+            sharded checkpoint, a folder that contains one of these, or a `.keras` file; the name of
+            published weights, such as "imagenet"; or a repository of the Hugging Face hub with
+            timm's or transformers' files, such as "hf://timm/convnextv2_nano.fcmae_ft_in1k", with
+            "@" and a branch, tag or commit after it if not its newest.
         model: str or None. Name of the network, such as "convnext_tiny" or "upernet_convnext_tiny".
             Required for published weights; for files, it is checked. Defaults to None.
         include_top: bool. Whether to keep the head. If False, or if the file has no head, the model
@@ -76,6 +79,7 @@ def load_model(
         DownloadError: If published weights cannot be downloaded.
         FileNotFoundError: If the file does not exist.
     """
+    source = local_source(source)
     head = _head_of(Path(source), model, entry, prefix, ignore) if include_top else ""
     if head:
         load = _LOADERS[HEADS[head].task]

@@ -10,15 +10,18 @@ import keras
 from keras_convnext.builders import BUILDERS, ConvNeXt, ConvNeXtIsotropic, ConvNeXtV2
 from keras_convnext.call_graph import graph_of
 from keras_convnext.initializers import about_to_load
+from keras_convnext.network import set_normalization
 from keras_convnext.pretrained.cache import model_file
 from keras_convnext.pretrained.catalog import find, list_weights
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.foreign_files import missing_file
+from keras_convnext.pretrained.hub_files import local_source
 from keras_convnext.pretrained.identify import identify
 from keras_convnext.pretrained.keras_file import SUFFIX as KERAS_SUFFIX
 from keras_convnext.pretrained.keras_model import load_keras_model
 from keras_convnext.pretrained.model_weights import Progress
 from keras_convnext.pretrained.porting import load_checkpoint
+from keras_convnext.pretrained.preparation import recorded_preparation
 from keras_convnext.pretrained.trunks import listed
 from keras_convnext.printable import printable
 from keras_convnext.trunks import head_of, trunk_of
@@ -41,7 +44,7 @@ def load_classifier(
     Args and errors are those of `conversion.load_model`, except for segmenters, whose trunk alone
     is loaded, with `include_top=False` or other `classes`.
     """
-    source = Path(source)
+    source = Path(local_source(source))
     if not is_local(source, model):
         if source.suffix or model is None:
             told = missing_file(str(source)) or (
@@ -86,6 +89,8 @@ def load_classifier(
     is_fresh = include_top and (found.head or classes != found.classes)
     with nullcontext() if is_fresh else about_to_load():
         built = build(network, include_top, **options)
+    if pixels := recorded_preparation(source).pixels:
+        set_normalization(built, pixels)
     load_checkpoint(built, source, entry, progress, prefix=prefix, ignore=ignore)
     return built
 
@@ -154,6 +159,7 @@ def checkpoint_file(source: str | Path, model: str | None = None) -> Path:
         source: as in `load_model`.
         model: as in `load_model`.
     """
+    source = local_source(source)
     if is_local(Path(source), model):
         return Path(source)
     return model_file(find(model, str(source)))

@@ -33,16 +33,26 @@ def normalization(x: Any, prefix: str = "", pixels: Pixels = IMAGENET) -> Any:
     RGB values repeat.
     """
     channels = x.shape[-1]
+    scale, offset = _scale_and_offset(pixels, channels)
+    return keras.layers.Rescaling(
+        scale=scale, offset=offset, dtype=at_least_float32(), name=f"{prefix}normalization"
+    )(x)  # (N, H, W, 3)
+
+
+def _scale_and_offset(pixels: Pixels, channels: int) -> tuple[list[float], list[float]]:
     mean, std = np.array(pixels.mean), np.array(pixels.std)
     if channels == 1:
         mean, std = mean.mean(keepdims=True), std.mean(keepdims=True)
     mean, std = np.resize(mean, channels), np.resize(std, channels)
-    return keras.layers.Rescaling(
-        scale=(1 / (255 * std)).tolist(),
-        offset=(-mean / std).tolist(),
-        dtype=at_least_float32(),
-        name=f"{prefix}normalization",
-    )(x)  # (N, H, W, 3)
+    return (1 / (255 * std)).tolist(), (-mean / std).tolist()
+
+
+def set_normalization(model: keras.Model, pixels: Pixels) -> None:
+    """Changes how a new network, which has not been called, normalizes pixels."""
+    trunk = trunk_of(model)
+    if layer := trunk.layers.get("normalization"):
+        channels = trunk.model.inputs[0].shape[-1]
+        layer.scale, layer.offset = _scale_and_offset(pixels, channels)
 
 
 def trunk(

@@ -46,7 +46,8 @@ class Builder(Protocol):
                 with more than three channels, the RGB values repeat. Defaults to True.
             weights: str, path or None. One of: the name of published weights, which are downloaded
                 once; the path of a checkpoint in a published layout (`.pth`, `.safetensors`,
-                `.weights.h5` or `.h5`, see `load_checkpoint`; PyTorch is not needed); None for
+                `.weights.h5` or `.h5`, see `load_checkpoint`; PyTorch is not needed); a repository
+                of the Hugging Face hub, such as "hf://timm/convnext_tiny.in12k"; None for
                 random weights, initialized as in the published training. Defaults to the first of
                 the network's published weights.
             input_tensor: Keras tensor or None. Tensor to use as the image input. Defaults to None.

@@ -66,6 +66,12 @@ def cache(tmp_path_factory):
         model = keras_convnext.ConvNeXtTiny(weights=None, **options)
         keras_convnext.save_checkpoint(model, folder / f"{stem}.weights.h5")
     keras_convnext.convert(folder / "convnext_tiny_22k_224.weights.h5", folder / OFFICIAL)
+    repository, commit = folder / "hub" / "timm--convnext_tiny.in12k_ft_in1k", "0" * 40
+    for name in ("refs", commit):
+        (repository / name).mkdir(parents=True)
+    (repository / "refs" / "main").write_text(commit)
+    model = keras_convnext.ConvNeXtTiny(weights=None)
+    keras_convnext.save_checkpoint(model, repository / commit / "model.safetensors", "timm")
     return folder
 
 

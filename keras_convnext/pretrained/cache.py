@@ -9,7 +9,7 @@ from keras_convnext.pretrained.catalog import DENSE_NETWORKS, find, list_weights
 from keras_convnext.pretrained.catalog_row import Checkpoint
 from keras_convnext.pretrained.digests import check_digest, pinned, recorded
 from keras_convnext.pretrained.errors import CheckpointError
-from keras_convnext.pretrained.folder import PORT, cache_folder, port_of
+from keras_convnext.pretrained.folder import PORT, cache_folder, port_of, usable_cache
 from keras_convnext.pretrained.foreign_files import missing_file
 from keras_convnext.pretrained.notices import warn_user
 from keras_convnext.pretrained.published import (
@@ -18,7 +18,6 @@ from keras_convnext.pretrained.published import (
     obtained,
     present,
     published_file,
-    usable_cache,
 )
 from keras_convnext.pretrained.rewriting import rewrite_checkpoint
 from keras_convnext.printable import printable

@@ -1,12 +1,14 @@
 """The cache folder of published weights, and its contents."""
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from keras_convnext.pretrained.catalog import CATALOG
 from keras_convnext.pretrained.catalog_row import Checkpoint
+from keras_convnext.pretrained.errors import DownloadError
 from keras_convnext.printable import printable
 
 PORT = ".weights.h5"  # appended to the stem of a published file
@@ -35,6 +37,29 @@ def cache_folder() -> Path:
     keras_home = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
     chosen = os.environ.get("KERAS_CONVNEXT_CACHE")
     return Path(chosen).expanduser() if chosen else keras_home / "models" / "keras_convnext"
+
+
+class NotUsable(DownloadError):
+    """The cache, or a file in it, cannot be read."""
+
+
+@contextmanager
+def usable_cache() -> Iterator[None]:
+    """Says what to do if an operation in the context fails because of the cache's permissions.
+
+    Raises:
+        NotUsable: In place of an `OSError`.
+    """
+    try:
+        yield
+    except DownloadError:
+        raise
+    except OSError as error:
+        reason = f"{error.strerror}: {error.filename}" if error.filename else str(error)
+        raise NotUsable(
+            f"The cache {cache_folder()} cannot be used: {reason}. Set KERAS_CONVNEXT_CACHE to a "
+            "folder that you can read and write"
+        ) from error
 
 
 def port_of(copies: Sequence[Checkpoint]) -> Path | None:

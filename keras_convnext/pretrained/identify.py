@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from keras_convnext.pretrained.checkpoint import OpenCheckpoint, open_checkpoint
 from keras_convnext.pretrained.dense_heads import COUNTER, HEADS, head_in_keras, heads_in
+from keras_convnext.pretrained.hub_files import local_source
 from keras_convnext.pretrained.keras_file import SUFFIX
 from keras_convnext.pretrained.layouts import STEM_KERNEL
 from keras_convnext.pretrained.networks import parameters_of
@@ -84,6 +85,7 @@ def identify(
         CheckpointError: If the file is damaged, or contains no ConvNeXt or several.
         FileNotFoundError: If the file does not exist.
     """
+    path = local_source(path)
     record = read_record(path)
     if head := head_in_keras(path):
         from keras_convnext.pretrained.keras_dense import identity_of_model  # which imports Keras

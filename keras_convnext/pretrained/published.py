@@ -22,7 +22,7 @@ from keras_convnext.pretrained.classifier_rows import COCO_LOGITS
 from keras_convnext.pretrained.digests import check_digest, record, recorded
 from keras_convnext.pretrained.download import NotWritten, download
 from keras_convnext.pretrained.errors import CheckpointError, DownloadError
-from keras_convnext.pretrained.folder import cache_folder
+from keras_convnext.pretrained.folder import cache_folder, usable_cache
 from keras_convnext.pretrained.notices import warn_user
 from keras_convnext.pretrained.other_caches import in_other_cache
 from keras_convnext.pretrained.servers import address_of, addresses, is_offline
@@ -32,29 +32,6 @@ from keras_convnext.printable import without_login
 from keras_convnext.shipped import shipped
 
 _MOST_TIMES_EXPECTED = 4  # of bytes: a training run's state beside the weights is no more
-
-
-class NotUsable(DownloadError):
-    """The cache, or a file in it, cannot be read."""
-
-
-@contextmanager
-def usable_cache() -> Iterator[None]:
-    """Says what to do if an operation in the context fails because of the cache's permissions.
-
-    Raises:
-        NotUsable: In place of an `OSError`.
-    """
-    try:
-        yield
-    except DownloadError:
-        raise
-    except OSError as error:
-        reason = f"{error.strerror}: {error.filename}" if error.filename else str(error)
-        raise NotUsable(
-            f"The cache {cache_folder()} cannot be used: {reason}. Set KERAS_CONVNEXT_CACHE to a "
-            "folder that you can read and write"
-        ) from error
 
 
 @usable_cache()

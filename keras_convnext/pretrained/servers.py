@@ -19,7 +19,7 @@ from keras_convnext.pretrained.errors import DownloadError
 from keras_convnext.printable import without_login
 
 DIRECT = "direct"
-_HUGGING_FACE = "https://huggingface.co"
+HUGGING_FACE = "https://huggingface.co"
 
 
 def is_offline() -> bool:
@@ -48,7 +48,7 @@ def addresses(copies: Sequence[Checkpoint]) -> list[tuple[Checkpoint, str]]:
         for copy in copies:
             at_publisher = mirror == DIRECT
             url = address_of(copy) if at_publisher else f"{mirror.rstrip('/')}/{copy.file}"
-            _check_encrypted(url, "HF_ENDPOINT" if at_publisher else "KERAS_CONVNEXT_MIRROR")
+            check_encrypted(url, "HF_ENDPOINT" if at_publisher else "KERAS_CONVNEXT_MIRROR")
             found.append((copy, url))
     return found
 
@@ -56,8 +56,8 @@ def addresses(copies: Sequence[Checkpoint]) -> list[tuple[Checkpoint, str]]:
 def address_of(copy: Checkpoint) -> str:
     """Where the publisher serves a file, by way of HF_ENDPOINT if that is set."""
     endpoint = os.environ.get("HF_ENDPOINT")
-    if endpoint and copy.url.startswith(f"{_HUGGING_FACE}/"):
-        return endpoint.rstrip("/") + copy.url.removeprefix(_HUGGING_FACE)
+    if endpoint and copy.url.startswith(f"{HUGGING_FACE}/"):
+        return endpoint.rstrip("/") + copy.url.removeprefix(HUGGING_FACE)
     return copy.url
 
 
@@ -76,7 +76,16 @@ def _is_set(name: str) -> bool:
     return os.environ.get(name, "").strip().lower() not in ("", "0", "false", "no", "off")
 
 
-def _check_encrypted(url: str, source: str) -> None:
+def check_encrypted(url: str, source: str) -> None:
+    """Refuses an address that is not encrypted, unless KERAS_CONVNEXT_ALLOW_HTTP is set.
+
+    Args:
+        url: str.
+        source: str. What the address comes from, for the message.
+
+    Raises:
+        DownloadError: If it is refused.
+    """
     if urlsplit(url).scheme != "https" and not _is_set("KERAS_CONVNEXT_ALLOW_HTTP"):
         raise DownloadError(
             f"The address from {source} does not start with https://, so others could replace the "

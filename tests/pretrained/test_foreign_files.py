@@ -65,7 +65,7 @@ def test_models_of_other_programs_are_named(name, told, tmp_path):
 
 @pytest.mark.parametrize(("address", "told"), {
     "https://example.org/convnext_tiny.pth": "Download the file first",
-    "hf://timm/convnext_tiny": "Download the file first",
+    "s3://timm/convnext_tiny": "Download the file first",
     "~/convnext_tiny.pth": "only a shell expands ~",
 }.items())  # fmt: skip
 def test_an_address_is_not_taken_for_a_file_that_is_missing(address, told):

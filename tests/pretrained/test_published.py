@@ -75,7 +75,7 @@ def test_terms_of_their_own_are_named(server, folder, monkeypatch, capsys):
         "  license terms: https://ai.meta.com/resources/models-and-libraries/dinov3-license/"
     )
     of_v1 = [row for row in list_weights() if row.license.name != "CC-BY-NC-4.0"]
-    assert {row.tag for row in of_v1 if not row.license.is_open} == {"dinov3"}
+    assert {row.tag for row in of_v1 if not row.license.is_open} == {"dinov3", "eupe"}
 
 
 def test_mirrors_are_tried_in_their_order_and_each_failure_is_said(
