@@ -1,16 +1,18 @@
 """The settings that save memory, for a run that has run out of it."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import tensorflow as tf
 
-from keras_convnext.classification.memory import memory_of
+from keras_convnext.classification.memory import Memory, memory_of
 from keras_convnext.classification.recipes import Classification
 from keras_convnext.memory_errors import OutOfMemoryError
 from keras_convnext.roadmap.steps import find_model
-from keras_convnext.training.devices import DEVICES
+from keras_convnext.training.devices import DEVICES, Device
 from keras_convnext.training.layout import Layout, shares
-from keras_convnext.training.recipe import Batch
+from keras_convnext.training.recipe import Batch, Recipe
 
 
 def out_of_memory(
@@ -34,6 +36,31 @@ def out_of_memory(
             "programs, or start in a new folder with a smaller --set device_batch. The images per "
             f"update stay the same. Received: device_batch={layout.device_batch}"
         )
+
+    def memory(
+        recipe: Classification, device_batch: int, accumulated: int, device: Device
+    ) -> Memory:
+        return memory_of(recipe, model, classes, device_batch, accumulated, device)
+
+    return advice(recipe, model, recipe.input.size, layout, memory)
+
+
+def advice(
+    recipe: Recipe,
+    model: str,
+    size: int,
+    layout: Layout,
+    memory: Callable[[Any, int, int, Device], Memory],
+) -> OutOfMemoryError:
+    """Returns the error for a network of any task.
+
+    Args:
+        recipe: Recipe. The recipe.
+        model: str. Name of the network.
+        size: int. Side of the images, in pixels.
+        layout: Layout. How the batch is distributed.
+        memory: function (recipe, device_batch, accumulated, device) that returns the `Memory`.
+    """
     is_gpu = bool(tf.config.list_physical_devices("GPU"))
     device = next(device for device in DEVICES.values() if device.is_gpu == is_gpu)
     replicas = layout.devices * layout.processes
@@ -41,8 +68,8 @@ def out_of_memory(
 
     def needed(batch: Batch) -> str:
         share = shares(batch.batch_size, replicas, batch.device_batch)
-        memory = memory_of(replace(recipe, batch=batch), model, classes, *share, device)
-        return f"{memory.total / 2**30:.1f} GiB"
+        total = memory(replace(recipe, batch=batch), *share, device).total
+        return f"{total / 2**30:.1f} GiB"
 
     half = shares(now.batch_size, replicas, max(now.device_batch // 2, 1))[0]
     others = {
@@ -52,11 +79,11 @@ def out_of_memory(
     }
     if is_gpu and now.precision == "float32":
         others["precision=mixed_bfloat16"] = replace(now, precision="mixed_bfloat16")
-    advice = [f"--set {name} ({needed(batch)})" for name, batch in others.items() if batch != now]
+    remedies = [f"--set {name} ({needed(batch)})" for name, batch in others.items() if batch != now]
     return OutOfMemoryError(
-        f"Out of memory: a training step of {model} at {recipe.input.size} px with device_batch="
+        f"Out of memory: a training step of {model} at {size} px with device_batch="
         f"{now.device_batch} needs about {needed(now)} per device. Close other programs, or start "
-        f"in a new folder with {', or '.join(advice) or 'a smaller network'}. The images per "
+        f"in a new folder with {', or '.join(remedies) or 'a smaller network'}. The images per "
         f"update stay the same. Received: device_batch={recipe.batch.device_batch}, "
         f"remat={now.remat}, precision={now.precision}"
     )

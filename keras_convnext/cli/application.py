@@ -117,7 +117,10 @@ _NETWORK_OF_WEIGHTS = {
     "callback": _checked_model_of_weights,
     "autocompletion": _named([*VARIANTS, *DENSE_NETWORKS]),
 }
-DATA_HELP = "Folder with a subfolder per class, CSV table, shards, or a TensorFlow Datasets name."
+DATA_HELP = (
+    "Folder with a subfolder per class, CSV table, shards, or a TensorFlow Datasets name. For "
+    "segmentation, folder with images/ and masks/, or of ADE20K, Cityscapes or Pascal VOC."
+)
 Network = Annotated[str, typer.Argument(help="Name of the network, see `list`.", **_NETWORK)]
 NetworkOfWeights = Annotated[
     str, typer.Argument(help="Name of the network, see `list --weights`.", **_NETWORK_OF_WEIGHTS)

@@ -97,6 +97,16 @@ def plan(
             of the number of devices.
     """
     known, classes = DATA.get(recipe.name, (None, 150))
+    cost = cost_of(recipe, model, classes)
+    return estimate(recipe, model, cost, images or known, devices, device_type)
+
+
+def cost_of(recipe: Segmentation, model: str, classes: int) -> Cost:
+    """Returns what the network of a recipe needs in training.
+
+    The activations are within 15 % of the measured ones: 54 MB per image of 256 px for `camvid`
+    with Atto on a CPU, where batches of 4 and 12 images differ by 47 MB per image.
+    """
     size, variant = recipe.input.size, VARIANTS[model]
     if recipe.network.start is None and not variant.grn:
         variant = variant._replace(layer_scale=recipe.network.layer_scale or None)
@@ -120,13 +130,12 @@ def plan(
         rows.append(Section(outputs, 2 * outputs, 2 * sum(variant.dims)))
         return peak_of(recipe, rows, size, device_batch, accumulated, device)
 
-    cost = Cost(
+    return Cost(
         size,
         sum(part.macs for part in counted),
         sum(part.parameters for part in counted),
         memory,
     )
-    return estimate(recipe, model, cost, images or known, devices, device_type)
 
 
 def _section(own: Convolution, compute: int) -> Section:

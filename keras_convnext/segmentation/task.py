@@ -13,19 +13,22 @@ import tensorflow as tf
 from rich.console import Console
 from rich.text import Text
 
+from keras_convnext.classification.memory_advice import advice
 from keras_convnext.data.checks import refuse_broken
+from keras_convnext.memory_errors import is_out_of_memory
 from keras_convnext.pretrained.record import Record, add_record
 from keras_convnext.printable import printable
 from keras_convnext.segmentation.inference import predict_classes
 from keras_convnext.segmentation.input import open_training_data, training_batches
 from keras_convnext.segmentation.losses import MEAN_IOU, NO_CLASS, objective
+from keras_convnext.segmentation.planning import cost_of
 from keras_convnext.segmentation.recipes import Segmentation
 from keras_convnext.segmentation.scores import Counts, count, scores_of
 from keras_convnext.segmentation.settings import check_recipe, recipe_for
 from keras_convnext.segmentation.training_network import build_segmenter, trained
 from keras_convnext.training.engine import fit
 from keras_convnext.training.fitted import FittedModel
-from keras_convnext.training.layout import Layout, find_strategy
+from keras_convnext.training.layout import Layout, find_strategy, layout_of
 from keras_convnext.training.task import Objective
 
 
@@ -203,6 +206,7 @@ def train(
     Raises:
         ValueError: If a setting or the data is invalid, or `output` belongs to another run.
         Interrupted: If SIGTERM or SIGINT was received. The state has been saved.
+        OutOfMemoryError: If a step needs too much memory. The message says what to set.
         NonFiniteLossError: If the loss is NaN or infinite. The last good state is kept.
         LostMachineError: If another machine has stopped. The same call on all machines resumes from
             the last state.
@@ -216,7 +220,13 @@ def train(
     if console is not None:
         for notice in _notices(task):
             console.print(Text(notice, "yellow"), soft_wrap=True)
-    fit(task, recipe, output, strategy=strategy, console=console)
+    try:
+        fit(task, recipe, output, strategy=strategy, console=console)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        cost, layout = cost_of(recipe, model, len(task.classes)), layout_of(strategy, recipe)
+        raise advice(recipe, model, recipe.input.size, layout, cost.memory) from error
     return task.segmenter
 
 

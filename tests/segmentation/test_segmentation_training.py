@@ -17,8 +17,9 @@ import toy_segmentation
 from safetensors.numpy import load_file
 
 from keras_convnext.layers import SyncBatchNormalization
+from keras_convnext.memory_errors import OutOfMemoryError
 from keras_convnext.pretrained.record import read_record
-from keras_convnext.segmentation import Segmentation, plan, recipe_for
+from keras_convnext.segmentation import Segmentation, plan, recipe_for, task
 from keras_convnext.segmentation import network as segmentation_network
 from keras_convnext.segmentation.input import training_batches
 from keras_convnext.segmentation.losses import PixelCrossEntropy, balancing_weights
@@ -226,6 +227,16 @@ def test_a_run_learns_and_saves_a_model_that_any_keras_loads(boxes, tmp_path):
     assert described["labels"].startswith("3 classes, which have labels from 0 on; ")
 
 
+@pytest.mark.usefixtures("toy")
+def test_too_little_memory_is_told_with_what_needs_less(boxes, tmp_path, monkeypatch):
+    def fit(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    monkeypatch.setattr(task, "fit", fit)
+    with pytest.raises(OutOfMemoryError, match=r"toy_dense at 32 px.*--set device_batch=4 \(0"):
+        toy_segmentation.toy_train(boxes, tmp_path / "run")
+
+
 def run(data, runs, code=0, **task):
     """Runs `toy_segmentation.py` in a process."""
     script = Path(toy_segmentation.__file__)
@@ -253,15 +264,19 @@ def test_a_run_that_is_killed_ends_as_one_that_is_not(own, boxes, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("average", ["all", "valid"])
-def test_one_device_and_four_give_the_same_weights(average, boxes, tmp_path):
-    own = {"drop_path_rate": 0.0, "epochs": 1, "average": average, "evaluation_updates": 1}
+def test_one_device_and_four_compute_the_same_statistics_and_gradients(average, boxes, tmp_path):
+    """Adam would turn gradients that are zero but for rounding into whole steps: they are tiny."""
+    own = {"average": average, "learning_rate": 1e-6, "epochs": 1, "drop_path_rate": 0.0}
     one, four = str(tmp_path / "one"), str(tmp_path / "four")
     run(boxes, [(one, own, True), (four, own, False)], devices=4, without_dropout=True)
     states = [load_file(saved_states(Path(place) / "checkpoints")[-1]) for place in (one, four)]
-    compared = [name for name in states[0] if name.startswith("model/")]
+    compared = [name for name in states[0] if name.startswith(("model/", "optimizer/"))]
     assert any("moving_variance" in name for name in compared)
-    for name in compared:
-        np.testing.assert_allclose(states[1][name], states[0][name], atol=1e-5, err_msg=name)
+    for name in compared:  # the moments of the optimizer are sums of gradients and their squares
+        own = 1.0 if name.startswith("model/") else max(np.abs(states[0][name]).max(), 1e-2)
+        np.testing.assert_allclose(
+            states[1][name], states[0][name], atol=1e-5 * own, rtol=0, err_msg=name
+        )
 
 
 def group_of(name, last):
