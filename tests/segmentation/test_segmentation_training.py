@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -237,12 +238,20 @@ def test_too_little_memory_is_told_with_what_needs_less(boxes, tmp_path, monkeyp
         toy_segmentation.toy_train(boxes, tmp_path / "run")
 
 
-def run(data, runs, code=0, **task):
+def start(data, runs, environment=None, **task):
     """Runs `toy_segmentation.py` in a process."""
     script = Path(toy_segmentation.__file__)
     argument = json.dumps({"data": str(data), "runs": runs, **task})
-    done = subprocess.run([sys.executable, script, argument], capture_output=True, text=True)
-    assert done.returncode == code, done.stderr[-3000:]
+    return subprocess.Popen(
+        [sys.executable, script, argument], env={**os.environ, **(environment or {})},
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def run(data, runs, code=0, **task):
+    process = start(data, runs, **task)
+    told = process.communicate()[1]
+    assert process.returncode == code, told[-3000:]
 
 
 @pytest.mark.slow
@@ -277,6 +286,35 @@ def test_one_device_and_four_compute_the_same_statistics_and_gradients(average, 
         np.testing.assert_allclose(
             states[1][name], states[0][name], atol=1e-5 * own, rtol=0, err_msg=name
         )
+
+
+@pytest.mark.slow
+def test_two_machines_validate_together(boxes, tmp_path):
+    own = {"learning_rate": 1e-6, "epochs": 1, "drop_path_rate": 0.0, "ema_decay": None}
+    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    run(boxes, [(one, own, False)], without_dropout=True)
+    ports = []
+    for _ in range(2):
+        with socket.create_server(("localhost", 0)) as server:
+            ports.append(server.getsockname()[1])
+    workers = [f"localhost:{port}" for port in ports]
+    processes = [
+        start(boxes, [(two, own, False)], without_dropout=True, environment={
+            "TF_CONFIG": json.dumps(
+                {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+            )
+        })
+        for index in range(2)
+    ]  # fmt: skip
+    for process in processes:
+        told = process.communicate()[1]
+        assert process.returncode == 0, told[-3000:]
+    (expected,), (found,) = (
+        list(csv.DictReader((Path(place) / "log.csv").open())) for place in (one, two)
+    )
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        assert float(found[name]) == pytest.approx(float(value), rel=1e-4), name
 
 
 def group_of(name, last):
