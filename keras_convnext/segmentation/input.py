@@ -58,7 +58,6 @@ def training_batches(
         Dataset of (images, classes): float32 (N, size, size, 3), RGB in 0..255, and int32
         (N, size, size), where N is the batch size of all devices of this process.
     """
-    masks = tf.constant(source.pairs.masks)
     table = source.meaning.table
 
     @tf.autograph.experimental.do_not_convert
@@ -67,7 +66,7 @@ def training_batches(
     ) -> tuple[tf.Tensor, tf.Tensor]:
         of_epoch = tf.stack([tf.constant(recipe.seed, tf.int64), epoch])
         seed = tf.random.experimental.stateless_fold_in(of_epoch, position)
-        numbers = table.decode(tf.io.read_file(tf.gather(masks, index)))
+        numbers = table.decode(source.mask(index))
         return training_crop(encoded, numbers, seed, recipe.input, table.lookup)
 
     records = source.stream(

@@ -9,9 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from keras_convnext.data.errors import DataError
-from keras_convnext.pictures import name_of
 from keras_convnext.segmentation.class_table import CITYSCAPES, CITYSCAPES_IDS, VOC, Entry
 from keras_convnext.segmentation.colors import colors_of_classes, names_of_classes
+from keras_convnext.segmentation.files import File, title
 from keras_convnext.segmentation.losses import NO_CLASS
 from keras_convnext.segmentation.masks import Color, Table, color_of, read_mask, size_of_picture
 from keras_convnext.segmentation.pairs import Pairs
@@ -26,12 +26,12 @@ class Found(NamedTuple):
 
     Args:
         pixels: dict from int to int. Number of pixels of each label or color.
-        examples: dict from int to str. A mask in which it occurs.
+        examples: dict from int to a mask in which it occurs.
         has_colors: bool. Whether the masks have colors.
     """
 
     pixels: Mapping[int, int]
-    examples: Mapping[int, str]
+    examples: Mapping[int, File]
     has_colors: bool
 
 
@@ -58,8 +58,8 @@ def find_labels(pairs: Pairs, progress: Callable[[int, int], None] | None = None
         DataError: If a mask is broken or of another size than its image; the message names it.
     """
     pixels: Counter[int] = Counter()
-    examples: dict[int, str] = {}
-    kinds: dict[bool, str] = {}
+    examples: dict[int, File] = {}
+    kinds: dict[bool, File] = {}
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for number, (mask, (has_colors, counts)) in enumerate(
             zip(pairs.masks, pool.map(_counted, pairs.images, pairs.masks)), 1
@@ -68,7 +68,7 @@ def find_labels(pairs: Pairs, progress: Callable[[int, int], None] | None = None
             if len(kinds) > 1:
                 raise DataError(
                     "Some masks have colors and others have not. Save all in the same way. "
-                    f"Received: {name_of(kinds[True])} and {name_of(kinds[False])}"
+                    f"Received: {title(kinds[True])} and {title(kinds[False])}"
                 )
             pixels.update(counts)
             for label in counts:
@@ -78,14 +78,14 @@ def find_labels(pairs: Pairs, progress: Callable[[int, int], None] | None = None
     return Found(pixels, examples, True in kinds)
 
 
-def _counted(image: str, path: str) -> tuple[bool, dict[int, int]]:
+def _counted(image: File, path: File) -> tuple[bool, dict[int, int]]:
     mask = read_mask(path)
     size = size_of_picture(image)
     if size != mask.labels.shape:
         raise DataError(
             "A mask must have the size of its image. Received: "
-            f"{mask.labels.shape[1]} x {mask.labels.shape[0]} px in {name_of(path)}, and "
-            f"{size[1]} x {size[0]} px in {name_of(image)}"
+            f"{mask.labels.shape[1]} x {mask.labels.shape[0]} px in {title(path)}, and "
+            f"{size[1]} x {size[0]} px in {title(image)}"
         )
     if mask.labels.dtype == np.int64:
         values, counts = np.unique(mask.labels, return_counts=True)
@@ -164,7 +164,7 @@ def _first_label(occurring: Sequence[int], entries: Sequence[Entry], found: Foun
             f"The masks have the labels 0 to {count}, one more than there are classes. Either 0 or "
             f"{count} has no class: use first_label=1 (--set first_label=1) if it is 0, and "
             f"ignored={count} (--set ignored={count}) if it is {count}. "
-            f"Received: {count} classes, and {name_of(found.examples[highest])}"
+            f"Received: {count} classes, and {title(found.examples[highest])}"
         )
     return 0
 
@@ -187,14 +187,14 @@ def refuse_unknown(found: Found, meaning: Meaning) -> None:
         others = f", and so have {len(unknown) - 1:,} other colors" * (len(unknown) > 1)
         raise DataError(
             f"The color {color_of(value)} {where} has no class{others}. Add it to classes.json. "
-            f"Received: {name_of(path)}"
+            f"Received: {title(path)}"
         )
     others = f", and so have {len(unknown) - 1:,} other labels" * (len(unknown) > 1)
     named = table.keys[table.classes != NO_CLASS]
     raise DataError(
         f"The label {value} {where} has no class{others}: the {len(meaning.classes)} classes have "
         f"the labels {named[0]} to {named[-1]}. Add the class, or ignore the label with "
-        f"ignored={value} (--set ignored={value}). Received: {name_of(path)}"
+        f"ignored={value} (--set ignored={value}). Received: {title(path)}"
     )
 
 
@@ -203,7 +203,7 @@ def _of_colors(found: Found, entries: Sequence[Entry]) -> Meaning:
         path = next(iter(found.examples.values()))
         raise DataError(
             "Masks with colors need classes.json with the color of each class, such as "
-            f'[{{"name": "road", "color": [128, 64, 128]}}]. Received: {name_of(path)}'
+            f'[{{"name": "road", "color": [128, 64, 128]}}]. Received: {title(path)}'
         )
     table: dict[int, int] = {}
     kept = [entry for entry in entries if not entry.ignored]

@@ -10,8 +10,9 @@ from PIL import Image
 
 from keras_convnext.data.decoding import begins, has_modest_chunks, number
 from keras_convnext.data.errors import DataError
-from keras_convnext.pictures import FORMATS, ImageError, name_of, pixel_limit, read_picture
+from keras_convnext.pictures import FORMATS, ImageError, pixel_limit, read_picture
 from keras_convnext.pillow_output import silent_pillow
+from keras_convnext.segmentation.files import File, Stored, content, title
 from keras_convnext.segmentation.losses import NO_CLASS
 
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -34,21 +35,21 @@ class Mask(NamedTuple):
     has_colors: bool
 
 
-def read_mask(file: str | Path | bytes, name: str | None = None) -> Mask:
+def read_mask(file: File | Path | bytes, name: str | None = None) -> Mask:
     """Reads a mask.
 
     The labels of a mask with a palette are its indices. Gray values of less than 8 bits are not
     scaled.
 
     Args:
-        file: str, path or bytes. A PNG file.
+        file: str, path, record or bytes. A PNG file.
         name: str or None. The name to use in errors. Defaults to None, for that of the file.
 
     Raises:
         DataError: If it is no PNG, has an alpha channel, or is damaged or too large.
     """
-    name = name_of(file) if name is None else name
-    data = file if isinstance(file, bytes) else _content(file, name)
+    name = title(file) if name is None else name
+    data = file if isinstance(file, bytes) else content(file)
     if data[:2] == _JPEG:
         raise DataError(
             "A mask must not be a JPEG, whose compression changes the labels around edges. Save "
@@ -68,13 +69,6 @@ def read_mask(file: str | Path | bytes, name: str | None = None) -> Mask:
         ) from error
     except Exception as error:  # Pillow's decoder raises many kinds of errors for damaged files
         raise DataError(f"The mask is broken: {error}. Received: {name}") from error
-
-
-def _content(path: str | Path, name: str) -> bytes:
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise DataError(f"The mask cannot be read: {error.strerror}. Received: {name}") from error
 
 
 def _refuse_other(data: bytes, name: str) -> None:
@@ -203,21 +197,32 @@ _REMEDY = (
 )
 
 
-def size_of_picture(path: str | Path) -> tuple[int, int]:
+def size_of_picture(file: File | Path) -> tuple[int, int]:
     """Returns the height and width of an upright image, without decoding it.
 
     Raises:
         DataError: If it is not an image.
     """
+    source = io.BytesIO(content(file)) if isinstance(file, Stored) else file
     try:
-        with silent_pillow(), Image.open(path, formats=FORMATS) as image:
+        with silent_pillow(), Image.open(source, formats=FORMATS) as image:
             width, height = image.size
             # Reading the orientation of a PNG would decode it.
             turned = image.format in ("JPEG", "MPO") and image.getexif().get(0x0112, 1) > 4
             return (width, height) if turned else (height, width)
     except Exception:
-        try:  # for a message
-            width, height = read_picture(path).image.size
-        except (ImageError, OSError) as error:
-            raise DataError(f"An image is broken. {error}") from error
+        height, width, _ = read_image(file).shape  # for a message
         return height, width
+
+
+def read_image(file: File | Path) -> np.ndarray:
+    """Reads an image, uint8 (H, W, 3).
+
+    Raises:
+        DataError: If it is missing or broken.
+    """
+    try:
+        image, _ = read_picture(content(file) if isinstance(file, Stored) else file, title(file))
+    except (ImageError, OSError) as error:
+        raise DataError(f"An image is broken. {error}") from error
+    return np.asarray(image)

@@ -1,7 +1,7 @@
 """Finds images and their masks in the folders of common data sets."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ from keras_convnext.data.folders import subfolders
 from keras_convnext.data.splits import resolve_split, split_word
 from keras_convnext.picture_files import walk_pictures
 from keras_convnext.pictures import name_of
+from keras_convnext.segmentation.files import File
 
 MASK_FOLDERS = ("masks", "labels", "annotations")
 IMAGE_FOLDER = "images"
@@ -27,14 +28,14 @@ class Pairs(NamedTuple):
     Args:
         kind: str. The data set whose folders these are: "ade20k", "cityscapes", "voc", or "".
         split: str. Name of the split.
-        images: list of str. Paths.
-        masks: list of str. Paths, in the same order.
+        images: list. Paths, or records.
+        masks: list. Those of the masks, in the same order.
     """
 
     kind: str
     split: str
-    images: list[str]
-    masks: list[str]
+    images: Sequence[File]
+    masks: Sequence[File]
 
 
 def find_pairs(folder: Path, split: str | None) -> Pairs:

@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from keras_convnext.data.errors import DataError
 from keras_convnext.data.source import Source
-from keras_convnext.pictures import ImageError, name_of, open_image
 from keras_convnext.segmentation.class_table import read_entries
+from keras_convnext.segmentation.files import Stored, content, title
 from keras_convnext.segmentation.labels import (
     Meaning,
     find_labels,
@@ -18,9 +18,10 @@ from keras_convnext.segmentation.labels import (
     pixels_by_class,
     refuse_unknown,
 )
-from keras_convnext.segmentation.masks import read_mask
+from keras_convnext.segmentation.masks import read_image, read_mask
 from keras_convnext.segmentation.pairs import Pairs, find_pairs
 from keras_convnext.segmentation.recipes import Labels
+from keras_convnext.segmentation.tfds_pairs import find_tfds_pairs
 
 
 class PairSource(Source):
@@ -40,8 +41,9 @@ class PairSource(Source):
         self.pixels = pixels
 
     def find(self, indices: np.ndarray) -> list[bytes]:
-        """Returns the paths of the images."""
-        return [os.fsencode(self.pairs.images[index]) for index in indices]
+        """Returns the paths of the images, or the images themselves from records."""
+        found = [self.pairs.images[index] for index in indices]
+        return [content(file) if isinstance(file, Stored) else os.fsencode(file) for file in found]
 
     def parse(self, found: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Adds the indices to the paths."""
@@ -49,11 +51,20 @@ class PairSource(Source):
 
     def load(self, parsed: tf.Tensor) -> tf.Tensor:
         """Reads a file."""
-        return tf.io.read_file(parsed)
+        return parsed if isinstance(self.pairs.images[0], Stored) else tf.io.read_file(parsed)
+
+    def mask(self, index: tf.Tensor) -> tf.Tensor:
+        """Reads the mask of image `index`, still encoded."""
+        masks = self.pairs.masks
+        if not isinstance(masks[0], Stored):
+            return tf.io.read_file(tf.gather(tf.constant(masks), index))
+        found = tf.numpy_function(lambda number: content(masks[number]), [index], tf.string)
+        return tf.ensure_shape(found, ())
 
     def name_of(self, index: int) -> str:
         """Returns the path of image `index`."""
-        return self.pairs.images[index]
+        file = self.pairs.images[index]
+        return title(file) if isinstance(file, Stored) else file
 
     def arrays(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Returns an image, uint8 (H, W, 3), and its classes, int32 (H, W).
@@ -62,11 +73,7 @@ class PairSource(Source):
             DataError: If one of them has disappeared or is broken.
         """
         image, mask = self.pairs.images[index], self.pairs.masks[index]
-        try:
-            pixels = np.asarray(open_image(image))
-        except (ImageError, OSError) as error:
-            raise DataError(f"An image is broken. {error}") from error
-        return pixels, self.meaning.table.classes_of(read_mask(mask), name_of(mask))
+        return read_image(image), self.meaning.table.classes_of(read_mask(mask), title(mask))
 
     def hold_out(self, share: float, seed: int) -> tuple["PairSource", "PairSource"]:
         """Splits the images at random into a training and a validation set.
@@ -107,14 +114,16 @@ def open_pairs(
     - `X/` beside `Xannot/`, as in CamVid;
     - ADE20K's release: `images/training` beside `annotations/training`;
     - Cityscapes: `leftImg8bit/` beside `gtFine/`;
-    - Pascal VOC: `JPEGImages/`, `SegmentationClass/` and `ImageSets/Segmentation/`.
+    - Pascal VOC: `JPEGImages/`, `SegmentationClass/` and `ImageSets/Segmentation/`;
+    - one that TensorFlow Datasets has prepared, with one image and one mask per example.
 
     Masks are PNG files with the label of each pixel as a gray value of up to 16 bits, as an index
     of a palette, or as a color of `classes.json`. `classes.txt` or `classes.json` in the folder
     name the classes.
 
     Args:
-        data: str or path. The folder.
+        data: str or path. The folder; or, if it does not exist or begins with `tfds:`, the name of
+            a dataset in TensorFlow Datasets, such as `oxford_iiit_pet`.
         split: str or None. As in `open_source`. Defaults to None.
         labels: Labels or None. What overrides the numbering inferred from the masks. Defaults to
             None, for nothing.
@@ -127,7 +136,7 @@ def open_pairs(
         NoSuchSplitError: If there is no such split.
     """
     folder = Path(data).expanduser()
-    pairs = find_pairs(folder, split)
+    pairs = find_tfds_pairs(data, split) or find_pairs(folder, split)
     found = find_labels(pairs, progress)
     meaning = meaning or meaning_of(found, pairs, read_entries(folder), labels or Labels())
     refuse_unknown(found, meaning)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
+import tensorflow_datasets as tfds
 from PIL import Image
 
 from keras_convnext.data.errors import DataError, NoSuchSplitError
@@ -362,3 +363,57 @@ def test_a_bomb_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 20)
     with pytest.raises(DataError, match=r"more than 40 pixels.*0.png"):
         open_pairs(place)
+
+
+class SmallStreets(tfds.core.GeneratorBasedBuilder):
+    VERSION = tfds.core.Version("1.0.0")
+    mask_shape = (None, None, 1)
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=(None, None, 3), encoding_format="jpeg"),
+            "segmentation_mask": tfds.features.Image(shape=self.mask_shape),
+            "name": tfds.features.Text(),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, manager):
+        return {"train": self._generate_examples(3)}
+
+    def _generate_examples(self, count):
+        for number in range(count):
+            mask = np.roll(LABELS, number)[..., None]
+            mask = np.broadcast_to(mask, (6, 8, self.mask_shape[-1])).astype("uint8")
+            image = np.full((6, 8, 3), 80 * number, "uint8")
+            yield number, {"image": image, "segmentation_mask": mask, "name": str(number)}
+
+
+@pytest.mark.parametrize("file_format", ["array_record", "tfrecord"])
+def test_a_dataset_of_tensorflow_datasets_is_read(file_format, tmp_path):
+    builder = SmallStreets(data_dir=tmp_path, file_format=file_format)
+    builder.download_and_prepare()
+    source = open_pairs(builder.data_dir, "train")
+    assert (source.size, source.classes) == (3, ("class 0", "class 1", "class 2"))
+    seen = set()
+    for encoded, index, _, _ in source.stream(seed=0).take(3):
+        number = int(tf.io.decode_jpeg(encoded)[0, 0, 0]) // 80 + (int(index) < 0)
+        pixels, classes = source.arrays(int(index))
+        assert pixels[0, 0, 0] // 80 == number
+        np.testing.assert_array_equal(classes, np.roll(LABELS, number))
+        table = source.meaning.table
+        (decoded,) = tf.data.Dataset.from_tensors(index).map(source.mask).map(table.decode)
+        np.testing.assert_array_equal(table.lookup(decoded), classes)
+        seen.add(number)
+    assert seen == {0, 1, 2}
+    training, validation = source.hold_out(0.3, seed=0)
+    assert (training.size, validation.size) == (2, 1)
+    with pytest.raises(NoSuchSplitError):
+        open_pairs(builder.data_dir, "validation")
+
+
+def test_a_dataset_without_a_mask_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(SmallStreets, "mask_shape", (None, None, 3))
+    builder = SmallStreets(data_dir=tmp_path)
+    builder.download_and_prepare()
+    with pytest.raises(DataError, match=r"one image and one mask per example.*segmentation_mask"):
+        open_pairs(builder.data_dir, "train")
