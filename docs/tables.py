@@ -48,6 +48,19 @@ def weights():
     return _table(("name", *(f"`{tag}`" for tag in tags)), rows)
 
 
+def timm_weights():
+    """The names of timm's weights, what they stand for, and the networks that have them."""
+    rows = [
+        (
+            f"`{tag}`",
+            meaning,
+            ", ".join(f"`{row.model}`" for row in list_weights() if row.tag == tag),
+        )
+        for tag, meaning in TIMM_TAGS.items()
+    ]
+    return _table(("name", "trained on", "networks"), rows)
+
+
 def recipes():
     """Every field of every recipe for classifiers."""
     return _recipes(RECIPES)

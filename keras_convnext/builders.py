@@ -194,6 +194,7 @@ ConvNeXtV2Small = BUILDERS["convnextv2_small"]
 ConvNeXtV2Base = BUILDERS["convnextv2_base"]
 ConvNeXtV2Large = BUILDERS["convnextv2_large"]
 ConvNeXtV2Huge = BUILDERS["convnextv2_huge"]
+ConvNeXtV2Cifar = BUILDERS["convnextv2_cifar"]
 
 
 @options_written_out

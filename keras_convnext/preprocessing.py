@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image
 
+from keras_convnext.normalization import CROPPED_SHARE, WARP_FROM, crop_share
 from keras_convnext.pictures import (
     ImageError,
     ImageSource,
@@ -42,8 +43,6 @@ _LARGEST_SIZE = 16_384  # of a side in pixels: a square takes 0.8 GB
 
 Pixels = TypeVar("Pixels")  # an array or a tensor
 
-WARP_FROM = 384  # px: from this size on, the whole image is warped to the square, without cropping
-CROPPED_SHARE = 0.875  # below WARP_FROM, the side of the crop divided by the short side
 _LONGEST = 16  # times the short side: in a longer image, only the crop is resized
 
 # Number of classes, and the file with their names in the order of the checkpoints: sorted by
@@ -95,19 +94,6 @@ def load_image(source: ImageSource, size: int = 224, crop: float | None = None) 
     if notice:
         warnings.warn(f"{notice} Received: {name_of(source)}", ImageWarning, stacklevel=2)
     return square(image, size, crop)
-
-
-def crop_share(size: int, crop: float | None = None) -> float:
-    """Returns the `crop` of `load_image`, or that of the official evaluation for None.
-
-    Raises:
-        ValueError: If it is not in 0..1.
-    """
-    if crop is None:
-        return 0 if size >= WARP_FROM else CROPPED_SHARE
-    if not 0 <= crop <= 1:
-        raise ValueError(f"crop must be in 0..1. Received: crop={crop}")
-    return crop
 
 
 def square(image: Image.Image, size: int, crop: float | None = None) -> np.ndarray:

@@ -23,6 +23,7 @@ REGISTERED = {
         "GlobalResponseNormalization",
         "LayerNormalization",
         "PatchConv2D",
+        "PreLogits",
         "SyncBatchNormalization",
     ),
     "training.loss_scale": ("LossScaleOptimizer",),

@@ -87,5 +87,8 @@ VARIANTS = {
         _v2("convnextv2_base",             (3, 3, 27, 3),   (128, 256, 512, 1024)),   # 88.72 M
         _v2("convnextv2_large",            (3, 3, 27, 3),   (192, 384, 768, 1536)),   # 197.96 M
         _v2("convnextv2_huge",             (3, 3, 27, 3),   (352, 704, 1408, 2816)),  # 660.29 M
+        # Our own, with the shape of convnext_cifar: 2.27 M.
+        _v2("convnextv2_cifar", (2, 3), (128, 256), patch_size=2, kernel_size=5, stddev=None,
+            size=32),
     )
 }  # fmt: skip

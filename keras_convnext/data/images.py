@@ -9,7 +9,7 @@ import math
 import tensorflow as tf
 
 from keras_convnext.data.decoding import Decoder, Placement, decode_by_pillow, decode_window
-from keras_convnext.preprocessing import crop_share
+from keras_convnext.normalization import crop_share
 from keras_convnext.resizing import TALLEST
 
 TRIES = 10  # boxes drawn until one lies within the image

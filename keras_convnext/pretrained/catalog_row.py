@@ -4,8 +4,7 @@ import re
 from typing import NamedTuple
 
 from keras_convnext.complexity import parts
-from keras_convnext.normalization import IMAGENET, Pixels
-from keras_convnext.preprocessing import crop_share
+from keras_convnext.normalization import IMAGENET, Pixels, crop_share
 from keras_convnext.variants import VARIANTS
 
 # URLs of each source: {file} is the file name of the row, {stem} the same without its suffix, and

@@ -31,6 +31,7 @@ def optimizer_of(recipe: Recipe, layout: Layout, length: Length) -> keras.optimi
     optimizer = {"adamw": AdamW, "muon": Muon}[own.algorithm](
         schedule_of(recipe, length),
         own.weight_decay,
+        beta_2=own.beta_2,
         layer_decay=own.layer_decay,
         layer_groups=own.layer_groups,
         frozen=own.frozen,

@@ -19,6 +19,7 @@ class Optimizer:
         learning_rate: float. Peak learning rate, for the batch size of the recipe.
         weight_decay: float. Decoupled weight decay, for tensors of rank 2 and more.
         algorithm: str. One of `ALGORITHMS`.
+        beta_2: float. Decay rate of the second moment of AdamW.
         layer_decay: float. Learning rate factor from one group of layers to the group below it; 1
             to disable layer-wise decay.
         layer_groups: str. The groups of layers, one of `GROUPINGS`; see `AdamW`.
@@ -32,6 +33,7 @@ class Optimizer:
     learning_rate: float
     weight_decay: float
     algorithm: str = "adamw"
+    beta_2: float = 0.999
     layer_decay: float = 1.0
     layer_groups: str = "official"
     frozen: str | None = None

@@ -280,6 +280,7 @@ RULES: dict[str, Rule] = {
     "optimizer.learning_rate": ABOVE_ZERO,
     "optimizer.weight_decay": FROM_ZERO,
     "optimizer.algorithm": choice(ALGORITHMS),
+    "optimizer.beta_2": BELOW_ONE,
     "optimizer.layer_decay": UP_TO_ONE,
     "optimizer.layer_groups": choice(GROUPINGS),
     "optimizer.frozen": PATTERN,

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[2] / "keras_convnext"
 # Modules whose public names are all in the reference. "" is keras_convnext itself.
 PUBLIC = {
     "", "classification", "complexity", "demo", "detection", "export", "hub", "layers",
-    "preprocessing", "roadmap", "saliency", "segmentation", "training",
+    "preprocessing", "pretraining", "roadmap", "saliency", "segmentation", "training",
 }  # fmt: skip
 # Of the other modules, what public functions take, raise or return, and parts to build with.
 PARTS = {
@@ -34,6 +34,7 @@ PARTS = {
     "picture_files": ("find_images",),
     "pretrained.catalog_row": ("Checkpoint", "License"),
     "pretrained.identify": ("Identity",),
+    "pretraining.recipes": ("Input", "Masking", "Network"),
     "segmentation.recipes": ("Input", "Labels", "Loss", "Network"),
     "training.devices": ("Device", "Rate"),
     "training.layout": ("Layout", "find_strategy", "layout_of", "shares"),
