@@ -18,6 +18,7 @@ from keras_convnext.segmentation.pairs import Pairs
 from keras_convnext.segmentation.recipes import Labels
 
 _ADE20K = 150  # classes
+_MOST_COLORS = 2**12  # in a mask
 UNLABELED = 255  # the label that means "no class" everywhere
 
 
@@ -89,6 +90,11 @@ def _counted(image: File, path: File) -> tuple[bool, dict[int, int]]:
         )
     if mask.labels.dtype == np.int64:
         values, counts = np.unique(mask.labels, return_counts=True)
+        if len(values) > _MOST_COLORS:
+            raise DataError(
+                f"The mask has {len(values):,} colors, like a photograph: a mask has one color per "
+                f"class. Received: {title(path)}"
+            )
     else:
         counts = np.bincount(mask.labels.ravel())
         values = np.flatnonzero(counts)
@@ -138,6 +144,11 @@ def meaning_of(found: Found, pairs: Pairs, entries: Sequence[Entry], own: Labels
             table[label] = classes
             classes += 1
     kept = [entry for label, entry in enumerate(entries, first) if table[label] != NO_CLASS]
+    if not kept:
+        raise DataError(
+            f"No label is of a class with first_label={first} and ignored={own.ignored}. "
+            f"Received: the labels {', '.join(map(str, occurring[:9]))}"
+        )
     return _meaning([entry.name for entry in kept], table, kept, _report(found, table, kept, first))
 
 
@@ -206,13 +217,14 @@ def _of_colors(found: Found, entries: Sequence[Entry]) -> Meaning:
             f'[{{"name": "road", "color": [128, 64, 128]}}]. Received: {title(path)}'
         )
     table: dict[int, int] = {}
+    classes = 0
     kept = [entry for entry in entries if not entry.ignored]
     for entry in entries:
         if entry.color is None:
             raise DataError(f"A class has no color in classes.json. Received: {entry.name}")
         red, green, blue = entry.color
-        number = NO_CLASS if entry.ignored else kept.index(entry)
-        table[red << 16 | green << 8 | blue] = number
+        table[red << 16 | green << 8 | blue] = NO_CLASS if entry.ignored else classes
+        classes += not entry.ignored
     report = _report(found, table, kept, None)
     return _meaning([entry.name for entry in kept], table, kept, report, True)
 

@@ -322,6 +322,20 @@ def test_colors_need_a_table_that_has_them(tmp_path):
     np.testing.assert_array_equal(classes_of(open_pairs(place)), np.array([0, 1, -1])[LABELS])
 
 
+def test_a_photograph_is_no_mask(tmp_path):
+    place = folder(tmp_path, 1)
+    for kind, suffix in (("images", "jpg"), ("masks", "png")):
+        save_image(place / kind / f"0.{suffix}", size=(80, 60))
+    with pytest.raises(DataError, match=r"has 4,\d\d\d colors, like a photograph.*0.png"):
+        open_pairs(place)
+
+
+def test_settings_that_leave_no_class_are_refused(tmp_path):
+    place = folder(tmp_path, 1, names=())
+    with pytest.raises(DataError, match=r"first_label=5 and .*Received: the labels 0, 1, 2"):
+        open_pairs(place, labels=Labels(first_label=5))
+
+
 def test_folders_of_no_known_kind_are_refused(tmp_path):
     (tmp_path / "pictures").mkdir()
     with pytest.raises(DataError, match="Expected images/ beside masks/"):
