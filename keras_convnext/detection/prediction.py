@@ -1,6 +1,7 @@
 """Objects in an image of any size, as published: resized, padded, and back in its own pixels."""
 
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -60,6 +61,15 @@ def detect(
     Raises:
         ValueError: If the image has another shape.
     """
+    return detect_with(model.predict_on_batch, image, scale)
+
+
+def detect_with(
+    predict: Callable[[dict[str, np.ndarray]], Mapping[str, Any]],
+    image: np.ndarray,
+    scale: tuple[int, int] | None,
+) -> Detections:
+    """Finds the objects in an image, as `detect`, with a function that calls the model."""
     if image.ndim != 3 or image.shape[-1] != 3:
         raise ValueError(f"image must have the shape (H, W, 3). Received: shape={image.shape}")
     size = (image.shape[0], image.shape[1])
@@ -69,10 +79,7 @@ def detect(
     padding = [(0, -side % _MULTIPLE) for side in (height, width)]
     padded = np.pad(image.astype("float32"), (*padding, (0, 0)))
     inputs = {"images": padded[None], "sizes": np.array([[height, width]], "float32")}
-    found = {
-        name: keras.ops.convert_to_numpy(value)[0]
-        for name, value in model.predict_on_batch(inputs).items()
-    }
+    found = {name: keras.ops.convert_to_numpy(value)[0] for name, value in predict(inputs).items()}
     count = int(found["num_detections"])
     factors = np.array([width / size[1], height / size[0]] * 2, "float32")
     masks = found["masks"][:count] if "masks" in found else None

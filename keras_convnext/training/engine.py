@@ -145,10 +145,10 @@ def _model_of(task: Task, recipe: Recipe, layout: Layout, length: Length) -> Fit
     def batched(spec: Any) -> tf.TensorSpec:
         return tf.TensorSpec((layout.device_batch, *spec.shape), spec.dtype)
 
-    (images,) = network.inputs
+    inputs = [tf.TensorSpec(each.shape[1:], each.dtype) for each in network.inputs]
     fitted.build_for(
         (
-            tf.TensorSpec((layout.device_batch, *images.shape[1:])),
+            tf.nest.map_structure(batched, inputs[0] if len(inputs) == 1 else tuple(inputs)),
             tf.nest.map_structure(batched, objective.targets),
             tf.TensorSpec((layout.device_batch,)),
         )
