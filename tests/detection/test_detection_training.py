@@ -165,9 +165,7 @@ def test_data_that_cannot_be_trained_on(data, tmp_path):
     recipe = recipe_for("detect_small", "convnext_atto", SMALL)
     with pytest.raises(DataError, match="no such file or folder"):
         open_objects(tmp_path / "none", "train")
-    with pytest.raises(
-        NoSuchSplitError, match="'train', such as annotations/instances_train"
-    ):
+    with pytest.raises(NoSuchSplitError, match="'train', such as annotations/instances_train"):
         open_objects(tmp_path, "train")
     training, validation = open_training_data(data / "train" / "annotations.json", None, recipe)
     assert (training.size, len(validation.pictures)) == (5, 1)  # held out
