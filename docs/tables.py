@@ -5,7 +5,7 @@ from pathlib import Path
 import typer
 from typer.cli import get_docs_for_click
 
-from keras_convnext import segmentation
+from keras_convnext import detection, segmentation
 from keras_convnext.builders import BUILDERS
 from keras_convnext.classification import RECIPES, plan, recipe_for
 from keras_convnext.classification.suites import SUITES
@@ -69,6 +69,11 @@ def recipes():
 def segmentation_recipes():
     """Every field of every recipe for segmenters."""
     return _recipes(segmentation.RECIPES)
+
+
+def detection_recipes():
+    """The fields of each recipe for detectors."""
+    return _recipes(detection.RECIPES)
 
 
 def _recipes(families):

@@ -10,7 +10,12 @@ from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.training.recipe import RecipeFamily
 from keras_convnext.training.settings import unknown
 
-TASKS = ("classification", "segmentation", "pretraining")  # packages with the same public names
+TASKS = (
+    "classification",
+    "segmentation",
+    "detection",
+    "pretraining",
+)  # packages with the same public names
 
 
 def recipes() -> Mapping[str, RecipeFamily[Any]]:

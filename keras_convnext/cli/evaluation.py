@@ -21,6 +21,7 @@ from keras_convnext.cli.application import (
     reading,
     shape_of,
 )
+from keras_convnext.cli.detecting import evaluate_detector, is_of_detector
 from keras_convnext.cli.loading import crop_of, file_of, import_backend, load_classifier
 from keras_convnext.cli.segmenting import evaluate_segmenter, is_of_segmenter
 from keras_convnext.cli.terminal import Bar, note, write, write_facts, write_json, write_table
@@ -84,7 +85,9 @@ def evaluate_network(
     With --suite, figures are printed beside the published ones of the same weights. With the
     weights of a segmenter, DATA is a folder of images with masks, and the mean intersection over
     union is measured; with --output, an interrupted evaluation is resumed, and the figures of each
-    class are written to files.
+    class are written to files. With the weights of a detector, DATA has COCO's annotations, and the
+    average precision is measured; with --output, an interrupted evaluation is resumed, and the
+    detections are written in the format of COCO's server.
     """
     if suite:
         _refuse("with --suite", DATA=data, split=split, confusion=confusion)
@@ -105,6 +108,17 @@ def evaluate_network(
             data, split, weights, model, file, selected,
             limit=limit, multi_scale=multi_scale, output=output_folder, as_json=as_json,
         )  # fmt: skip
+        return
+    if is_of_detector(file, selected):
+        if data is None:
+            raise typer.BadParameter("needs the weights of a classifier", param_hint="--suite")
+        _refuse(
+            "with a detector",
+            size=size, confusion=confusion, limit=limit, multi_scale=multi_scale or None,
+        )  # fmt: skip
+        evaluate_detector(
+            data, split, weights, model, file, selected, output=output_folder, as_json=as_json
+        )
         return
     if not suite:
         _refuse("without --suite", output=output_folder)

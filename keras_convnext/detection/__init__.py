@@ -3,20 +3,30 @@
 from typing import TYPE_CHECKING
 
 from keras_convnext.lazy import lazy_names
+from keras_convnext.tensorflow_only import requiring_tensorflow
 
 if TYPE_CHECKING:
     from keras_convnext.detection.builders import CascadeMaskRCNN, MaskRCNN
     from keras_convnext.detection.coco import read_coco
+    from keras_convnext.detection.cost import parts
     from keras_convnext.detection.evaluation import Scores, evaluate
     from keras_convnext.detection.loading import load_detector
     from keras_convnext.detection.masks import decode_rle, encode_rle, paste_mask
     from keras_convnext.detection.objects import Annotation, Objects, Picture
+    from keras_convnext.detection.planning import plan
     from keras_convnext.detection.prediction import Detections, detect
+    from keras_convnext.detection.recipes import RECIPES, Detection
+    from keras_convnext.detection.settings import recipe_for
+    from keras_convnext.detection.splits import open_objects
+    from keras_convnext.detection.task import DetectionTask, train
     from keras_convnext.detection.weights import load_detector_weights, save_detector_weights
 
 __all__ = [
+    "RECIPES",
     "Annotation",
     "CascadeMaskRCNN",
+    "Detection",
+    "DetectionTask",
     "Detections",
     "MaskRCNN",
     "Objects",
@@ -28,21 +38,35 @@ __all__ = [
     "evaluate",
     "load_detector",
     "load_detector_weights",
+    "open_objects",
+    "parts",
     "paste_mask",
+    "plan",
     "read_coco",
+    "recipe_for",
     "save_detector_weights",
+    "train",
 ]
 
+_RUNS = {"task": ("DetectionTask", "train")}
 _NAMES = {
+    **_RUNS,
     "builders": ("CascadeMaskRCNN", "MaskRCNN"),
     "coco": ("read_coco",),
+    "cost": ("parts",),
     "evaluation": ("Scores", "evaluate"),
     "loading": ("load_detector",),
     "masks": ("decode_rle", "encode_rle", "paste_mask"),
     "objects": ("Annotation", "Objects", "Picture"),
+    "planning": ("plan",),
     "prediction": ("Detections", "detect"),
+    "recipes": ("RECIPES", "Detection"),
+    "settings": ("recipe_for",),
+    "splits": ("open_objects",),
     "weights": ("load_detector_weights", "save_detector_weights"),
 }
 
-if not TYPE_CHECKING:  # or type checkers would accept any attribute
-    __getattr__, __dir__ = lazy_names(__name__, _NAMES)
+_get, __dir__ = lazy_names(__name__, _NAMES)
+
+if not TYPE_CHECKING:  # otherwise type checkers would accept any attribute
+    __getattr__ = requiring_tensorflow(_get, __name__, _RUNS["task"])

@@ -15,6 +15,7 @@ from keras_convnext.data.errors import DataError
 from keras_convnext.detection.masks import encode_rle
 from keras_convnext.detection.objects import Objects, Picture, coco_tools, mask_of
 from keras_convnext.detection.prediction import SCALE, Detections, detect
+from keras_convnext.detection.weights import classes_of_model
 from keras_convnext.pictures import ImageError, open_image
 
 FIGURES = (
@@ -72,8 +73,15 @@ def evaluate(
     Raises:
         DataError: If an image is broken or has another size than its annotation says.
         ImportError: If pycocotools is not installed.
+        ValueError: If the model has another number of classes than the data.
     """
     coco_tools("cocoeval", "Scores of detectors")
+    classes = classes_of_model(model)
+    if classes != len(objects.classes):
+        raise ValueError(
+            f"The model has {classes} classes, but the data has {len(objects.classes)}. "
+            f"Received: {objects.source}"
+        )
     found: list[dict[str, Any]] = []
     partial = None if results is None else Path(results).with_suffix(".partial")
     done = [] if partial is None else _done(partial, objects)

@@ -50,6 +50,20 @@ def head_variables(model: keras.Model) -> dict[Place, Any]:
     }
 
 
+def classes_of_model(model: keras.Model) -> int:
+    """Returns the number of classes of a detector.
+
+    Raises:
+        ValueError: If the model is not a detector.
+    """
+    found = [layer.classes for layer in model.layers if isinstance(layer, BoxHead)]
+    if not found:
+        raise ValueError(
+            f"The model must be a MaskRCNN or CascadeMaskRCNN. Received: {printable(model.name)}"
+        )
+    return found[0]
+
+
 def classes_in(path: str | Path, kind: str) -> int | None:
     """Returns the number of classes of the detector in a file, or None without one."""
     found = identify(path)

@@ -7,9 +7,13 @@ import random
 import numpy as np
 import pytest
 from drawn_objects import draw
+from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from test_detectors import toy
+from typer.testing import CliRunner
 
+from keras_convnext import cli
 from keras_convnext.data.errors import DataError
 from keras_convnext.detection import evaluate, read_coco
 from keras_convnext.detection.evaluation import FIGURES, results_of, scores_of
@@ -214,7 +218,12 @@ def test_scores_equal_those_of_pycocotools_by_hand(drawn, tmp_path):
     assert nothing.mask is None
 
 
-def test_an_interrupted_evaluation_continues(drawn, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def detector():
+    return toy("mask_rcnn", weights=None, classes=3, masks=False)
+
+
+def test_an_interrupted_evaluation_continues(drawn, detector, tmp_path, monkeypatch):
     objects = read_coco(drawn[0])
     found = {result["image_id"]: result for result in detections_near(objects)}
     asked = []
@@ -230,20 +239,52 @@ def test_an_interrupted_evaluation_continues(drawn, tmp_path, monkeypatch):
     monkeypatch.setattr("keras_convnext.detection.evaluation.detect", detect)
     target = tmp_path / "results.json"
     with pytest.raises(KeyboardInterrupt):
-        evaluate(None, objects, results=target)
+        evaluate(detector, objects, results=target)
     assert not target.exists()
     partial = target.with_suffix(".partial")
     with partial.open("a") as file:
         file.write('[3, [{"cut')
     seen = []
-    scores = evaluate(None, objects, results=target, progress=seen.append)
+    scores = evaluate(detector, objects, results=target, progress=seen.append)
     assert seen == [4, 5, 6]
     assert [each["image_id"] for each in json.loads(target.read_text())] == list(range(6))
     assert not partial.exists()
     assert scores.mask is None
     partial.write_text('["other", []]\n')
     with pytest.raises(DataError, match="detections of other images"):
-        evaluate(None, objects, results=target)
+        evaluate(detector, objects, results=target)
+    with pytest.raises(ValueError, match=r"has 5 classes, but the data has 3"):
+        evaluate(toy("mask_rcnn", weights=None, classes=5), objects)
+
+
+def test_the_command(drawn, detector, tmp_path, monkeypatch):
+    path, content = drawn
+    weights = tmp_path / "mine.keras"
+    detector.save(weights)
+    own = {each["image_id"]: each for each in content["annotations"]}
+
+    def detect(model, image, scale):
+        """The first object of an image, exactly."""
+        number = next(n for n, p in enumerate(sorted(path.parent.glob("*.png")))
+                      if np.array_equal(np.asarray(Image.open(p)), image))  # fmt: skip
+        x, y, w, h = own[number]["bbox"]
+        label = own[number]["category_id"] // 10 - 1
+        box = np.float32([[x, y, x + w, y + h]])
+        return Detections(box, np.float32([0.5]), np.int32([label]), None, image.shape[:2])
+
+    monkeypatch.setattr("keras_convnext.detection.evaluation.detect", detect)
+    command = ["evaluate", str(path), "--weights", str(weights)]
+    shown = CliRunner().invoke(cli.app, [*command, "--output", str(tmp_path / "out")])
+    assert shown.exit_code == 0, shown.output
+    assert "AP50" in shown.stdout
+    assert "triangle" in shown.stdout
+    assert (tmp_path / "out" / "results.json").exists()
+    printed = json.loads(CliRunner().invoke(cli.app, [*command, "--json"]).stdout)
+    assert printed["images"] == 6
+    assert 0.2 < printed["box"]["AP"] < 1
+    assert len(printed["classes"]) == 3
+    refused = CliRunner().invoke(cli.app, [*command, "--size", "64"])
+    assert "with a detector" in refused.output
 
 
 def test_images_are_scaled_as_by_mmcv():

@@ -35,6 +35,7 @@ PARTS = {
     "pretrained.catalog_row": ("Checkpoint", "License"),
     "pretrained.identify": ("Identity",),
     "pretraining.recipes": ("Input", "Masking", "Network"),
+    "detection.recipes": ("Input", "Network", "Samples"),
     "segmentation.recipes": ("Input", "Labels", "Loss", "Network"),
     "training.devices": ("Device", "Rate"),
     "training.layout": ("Layout", "find_strategy", "layout_of", "shares"),
