@@ -9,8 +9,6 @@ from keras_convnext.cli.application import Reading, Shape
 from keras_convnext.cli.terminal import messages, track, waiting
 from keras_convnext.cli.versions import backend
 from keras_convnext.pretrained.catalog import list_weights
-from keras_convnext.pretrained.hub_files import is_hub_id
-from keras_convnext.pretrained.preparation import recorded_preparation
 
 if TYPE_CHECKING:
     import keras
@@ -56,7 +54,10 @@ def file_of(weights: str, model: str | None) -> Path:
 
 
 def crop_of(weights: str, model: str | None) -> float | None:
-    """Returns how published weights expect images to be cropped, or None for other files."""
+    """Returns how the images for some weights are cropped, or None if it is not recorded."""
+    from keras_convnext.pretrained.hub_files import is_hub_id  # which imports requests
+    from keras_convnext.pretrained.preparation import recorded_preparation
+
     if os.path.exists(weights) or is_hub_id(weights):
         return recorded_preparation(file_of(weights, model)).crop
     rows = [row for row in list_weights(model) if row.tag == weights]
