@@ -27,6 +27,7 @@ from keras_convnext.tensorflow_passes import (
 if TYPE_CHECKING:
     from keras_convnext.block import Block
     from keras_convnext.layers import LayerNormalization, PatchConv2D
+    from keras_convnext.pretraining.network import MaskedBlock
 
 # Compiled functions by layer. An attribute of the layer would be tracked by Keras and SavedModel.
 _compiled: weakref.WeakKeyDictionary[keras.layers.Layer, dict[Any, Any]]
@@ -111,7 +112,26 @@ def residual(block: "Block", x: tf.Tensor, keep: tf.Tensor | None = None) -> tf.
     Returns:
         A tensor of the shape of `x`.
     """
-    branch = mlp(
+    branch = _branch(block, x)
+    return x + (branch if keep is None else keep * branch)
+
+
+def masked(layer: "MaskedBlock", x: tf.Tensor, visible: tf.Tensor) -> tf.Tensor:
+    """Computes a block for masked pre-training, like `MaskedBlock.masked`.
+
+    Args:
+        layer: MaskedBlock.
+        x: tensor of shape `(N, H, W, C)`.
+        visible: tensor of shape `(N, H, W, 1)`.
+
+    Returns:
+        A tensor of the shape of `x`.
+    """
+    return (x + _branch(layer.block, x, visible)) * visible
+
+
+def _branch(block: "Block", x: tf.Tensor, visible: tf.Tensor | None = None) -> tf.Tensor:
+    return mlp(
         depthwise_conv2d(x, block.dwconv.kernel) + block.dwconv.bias,
         (block.norm.gamma, block.norm.beta),
         (block.pwconv1.kernel, block.pwconv1.bias),
@@ -120,8 +140,8 @@ def residual(block: "Block", x: tf.Tensor, keep: tf.Tensor | None = None) -> tf.
         block.grn and (block.grn.gamma, block.grn.beta),
         block.norm.epsilon,
         block.grn.epsilon if block.grn else 0.0,
+        visible,
     )
-    return x + (branch if keep is None else keep * branch)
 
 
 def mlp(
@@ -133,6 +153,7 @@ def mlp(
     grn: tuple[Any, Any] | None,
     epsilon: float,
     grn_epsilon: float = 0.0,
+    visible: tf.Tensor | None = None,
 ) -> tf.Tensor:
     """Computes all of a block's branch after the depthwise convolution as one operation.
 
@@ -145,6 +166,8 @@ def mlp(
         grn: tuple of `gamma` and `beta`, each of shape `(4C,)`, or None.
         epsilon: float. Added to the variance.
         grn_epsilon: float. Added to the mean of the norms in global response normalization.
+        visible: tensor of shape `(N, H, W, 1)` or None. 1 where global response normalization
+            looks, and 0 elsewhere. Defaults to None, for everywhere.
 
     Returns:
         A tensor of the shape of `x`.
@@ -154,6 +177,8 @@ def mlp(
 
     def by_image(rows: tf.Tensor) -> tf.Tensor:  # (N, H*W, 4C)
         return tf.reshape(rows, (images, -1, rows.shape[-1]))
+
+    seen = None if visible is None else by_image(visible)
 
     @tf.custom_gradient
     def of_rows(x: tf.Tensor, *weights: tf.Tensor) -> Any:
@@ -165,7 +190,7 @@ def mlp(
         hidden = tf.nn.bias_add(normalized @ folded1, folded_bias1)
         folded_bias2 = bias2 * scale
         if of_grn:
-            mixed, norms = responses(by_image(hidden), of_grn[0], grn_epsilon)
+            mixed, norms = responses(by_image(hidden), of_grn[0], grn_epsilon, seen)
             mixed = tf.reshape(mixed, tf.shape(hidden))
             folded_bias2 += tf.linalg.matvec(folded2, of_grn[1], transpose_a=True)
         else:
@@ -177,7 +202,7 @@ def mlp(
             d_folded_bias2 = _sum_of_rows(d_output)
             if of_grn:
                 mixed, d_hidden, d_gamma = responses_and_gradients(
-                    by_image(hidden), norms, of_grn[0], grn_epsilon, by_image(d_mixed)
+                    by_image(hidden), norms, of_grn[0], grn_epsilon, by_image(d_mixed), seen
                 )
                 mixed, d_hidden = (tf.reshape(y, tf.shape(hidden)) for y in (mixed, d_hidden))
                 d_of_grn = [d_gamma, tf.linalg.matvec(kernel2, d_folded_bias2 * scale)]

@@ -45,17 +45,22 @@ def gelu_and_gradient(x: tf.Tensor, d_output: tf.Tensor) -> tuple[tf.Tensor, tf.
 
 
 @_one_pass
-def responses(x: tf.Tensor, gamma: tf.Tensor, epsilon: float) -> tuple[tf.Tensor, tf.Tensor]:
+def responses(
+    x: tf.Tensor, gamma: tf.Tensor, epsilon: float, seen: tf.Tensor | None = None
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Computes GELU and global response normalization without its shift.
 
     Args:
         x: tensor of shape `(N, H*W, C)`.
         gamma: tensor of shape `(C,)`.
         epsilon: float. Added to the mean of the norms.
+        seen: tensor of shape `(N, H*W, 1)`, 1 at the positions that count and 0 at the others, or
+            None for all. Defaults to None.
 
     Returns:
         A tensor of the shape of `x`, and the norms of its channels, of shape `(N, 1, C)`.
     """
+    x = x if seen is None else x * seen  # GELU maps 0 to 0
     activated = x * _normal_cdf(x)
     norms = tf.sqrt(tf.reduce_sum(tf.square(activated), 1, keepdims=True))
     shares = norms / (tf.reduce_mean(norms, -1, keepdims=True) + epsilon)
@@ -64,9 +69,15 @@ def responses(x: tf.Tensor, gamma: tf.Tensor, epsilon: float) -> tuple[tf.Tensor
 
 @_one_pass
 def responses_and_gradients(
-    x: tf.Tensor, norms: tf.Tensor, gamma: tf.Tensor, epsilon: float, d_output: tf.Tensor
+    x: tf.Tensor,
+    norms: tf.Tensor,
+    gamma: tf.Tensor,
+    epsilon: float,
+    d_output: tf.Tensor,
+    seen: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Returns the output of `responses`, and the gradients of `x` and `gamma`."""
+    x = x if seen is None else x * seen
     cdf = _normal_cdf(x)
     activated = x * cdf
     mean = tf.reduce_mean(norms, -1, keepdims=True) + epsilon
@@ -78,7 +89,8 @@ def responses_and_gradients(
     d_norms = (d_shares - along) / mean
     d_activated = d_output * scale + activated * tf.math.divide_no_nan(d_norms, norms)
     d_gamma = tf.reduce_sum(d_scale * shares, (0, 1))
-    return activated * scale, d_activated * _gelu_slope(x, cdf), d_gamma
+    d_x = d_activated * _gelu_slope(x, cdf)
+    return activated * scale, d_x if seen is None else d_x * seen, d_gamma
 
 
 def _normal_cdf(x: tf.Tensor) -> tf.Tensor:

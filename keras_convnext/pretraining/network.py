@@ -12,6 +12,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_convnext.arithmetic import arithmetic_of
 from keras_convnext.block import Block
 from keras_convnext.builders import BUILDERS
 from keras_convnext.initializers import TruncatedNormal
@@ -45,10 +46,14 @@ class MaskedBlock(keras.layers.Layer):
         self.block, self.grn = block, block.grn
         self.supports_jit = block.supports_jit
 
-    def call(self, x: Any, visible: Any) -> Any:
+    def call(self, x: Any, visible: Any, training: bool | None = None) -> Any:
         """Applies the block."""
-        block, shape = self.block, ops.shape(x)
         visible = ops.cast(visible, x.dtype)
+        return arithmetic_of(self, "masked", x, training, may_compile=False)(x, visible)
+
+    def masked(self, x: Any, visible: Any) -> Any:
+        """Computes the block with Keras operations."""
+        block, shape = self.block, ops.shape(x)
         y = block.norm(block.dwconv(x))  # (N, H, W, C)
         y = block.pwconv1(ops.reshape(y, (-1, block.dim)))  # (N*H*W, 4C)
         y = ops.gelu(y, approximate=False)

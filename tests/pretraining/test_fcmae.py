@@ -7,11 +7,12 @@ import tensorflow as tf
 import torch
 import torch_fcmae
 
+from keras_convnext import tensorflow_cpu
 from keras_convnext.builders import _builder
 from keras_convnext.normalization import IMAGENET
 from keras_convnext.pretraining.input import hidden_patches, masked
 from keras_convnext.pretraining.losses import HiddenPatches, images_of, normalized, patches_of
-from keras_convnext.pretraining.network import autoencoder, encoded, trunk_for
+from keras_convnext.pretraining.network import MaskedBlock, autoencoder, encoded, trunk_for
 from keras_convnext.pretraining.recipes import RECIPES
 from keras_convnext.pretraining.settings import recipe_for
 from keras_convnext.variants import Variant
@@ -112,6 +113,21 @@ def test_loss_and_gradients_are_those_of_a_sparse_network_in_pytorch(networks, p
         theirs = weights[weight.path].grad.numpy()
         error = np.abs(gradient.numpy() - theirs).max()
         assert error < 1e-5 * max(np.abs(theirs).max(), 1e-3), weight.path
+
+
+def test_training_has_the_fast_arithmetic_with_the_same_numbers(networks, pixels):
+    _, model = networks
+    inputs = tf.constant(inputs_of(pixels))
+    (layer, *_) = (each for each in model.layers if isinstance(each, MaskedBlock))
+    with pytest.MonkeyPatch.context() as patch:
+        called = []
+        own = tensorflow_cpu.masked
+        patch.setattr(tensorflow_cpu, "masked", lambda *x: called.append(x[0]) or own(*x))
+        fast = model(inputs, training=True).numpy()
+    assert called[0] is layer
+    assert len(called) == sum(DEPTHS)
+    plain = model(inputs, training=False).numpy()
+    assert np.abs(fast - plain).max() < 1e-5 * np.abs(plain).max()
 
 
 def test_gradients_of_hidden_pixels_are_zero(networks, pixels):
