@@ -126,6 +126,25 @@ _FINE_TUNE = Classification(
     network=Network(start="imagenet22k", published="imagenet22k_ft", head_init_scale=0.001),
 )
 
+# Appendix A.1 of "ConvNeXt V2" (arXiv 2301.00808), and TRAINING.md of its code; learning rates
+# are for the whole batch. Commands exist for Atto, Tiny and Base only. For Base and Large, table 11
+# prints ten times the learning rate of the command, which is used here for both. For Huge it prints
+# 1.25e-3 for a batch of 256, which is divided by ten, too. Groups of layers are "single" but for
+# Base and Large, whose command has the groups of V1.
+_V2 = Classification(
+    name="fcmae_to_1k",
+    source="V2, table 11; TRAINING.md, fine-tuning; learning rates of Large and Huge are unclear",
+    optimizer=Optimizer(learning_rate=8e-4, weight_decay=0.05, layer_decay=0.9,
+                        layer_groups="single", ema_decay=0.9999),
+    schedule=Schedule(epochs=600),
+    batch=Batch(batch_size=1024, device_batch=32, devices=32),
+    network=Network(start="fcmae", published="imagenet", head_init_scale=0.001, layer_scale=None),
+    targets=Targets(label_smoothing=0.2, mixing_batch=32),
+)  # fmt: skip
+_MIXED = {"label_smoothing": 0.1, "mixup": 0.8, "cutmix": 1.0}
+_GROUPED = {"learning_rate": 2.5e-3, "epochs": 100, "warmup_epochs": 20, "layer_decay": 0.6,
+            "layer_groups": "official", **_MIXED}  # fmt: skip
+
 _NEEDS = ("drop_path_rate",)
 
 RECIPES = {
@@ -212,6 +231,62 @@ RECIPES = {
             {
                 "convnext_base":  {"drop_path_rate": 0.8},
                 "convnext_large": {"drop_path_rate": 0.95},
+            },
+            _NEEDS,
+        ),
+        RecipeFamily(_V2, {
+            "convnextv2_atto":  {"drop_path_rate": 0.1, "weight_decay": 0.3},
+            "convnextv2_femto": {"drop_path_rate": 0.0, "mixup": 0.3, "cutmix": 0.3},
+            "convnextv2_pico":  {"drop_path_rate": 0.0, "weight_decay": 0.3, "mixup": 0.3,
+                                 "cutmix": 0.3},
+            "convnextv2_nano":  {"drop_path_rate": 0.1, "weight_decay": 0.3, "mixup": 0.5,
+                                 "cutmix": 0.5},
+            "convnextv2_tiny":  {"drop_path_rate": 0.2, "learning_rate": 3.2e-3, "epochs": 300,
+                                 "warmup_epochs": 40, **_MIXED},
+            "convnextv2_base":  {"drop_path_rate": 0.1, **_GROUPED},
+            "convnextv2_large": {"drop_path_rate": 0.2, **_GROUPED},
+            "convnextv2_huge":  {"drop_path_rate": 0.3, "learning_rate": 5e-4, "epochs": 50,
+                                 "warmup_epochs": 10, "layer_decay": 0.75, **_MIXED},
+        }, _NEEDS),
+        RecipeFamily(
+            replace(
+                _V2,
+                name="fcmae_to_22k",
+                source="V2, appendix A.1",
+                optimizer=replace(_V2.optimizer, learning_rate=4e-3, ema_decay=None),
+                schedule=Schedule(epochs=90, warmup_epochs=5),
+                batch=Batch(batch_size=4096, device_batch=32, devices=128),
+                network=replace(_V2.network, published=None),
+                targets=Targets(label_smoothing=0.1, mixup=0.8, cutmix=1.0, mixing_batch=32),
+            ),
+            {
+                "convnextv2_nano":  {"drop_path_rate": 0.0},
+                "convnextv2_tiny":  {"drop_path_rate": 0.0},
+                "convnextv2_base":  {"drop_path_rate": 0.1, "layer_decay": 0.8},
+                "convnextv2_large": {"drop_path_rate": 0.1, "layer_decay": 0.8},
+                "convnextv2_huge":  {"drop_path_rate": 0.3, "layer_decay": 0.8},
+            },
+            _NEEDS,
+        ),
+        # It starts from a run of the recipe above, since no weights of it were published.
+        RecipeFamily(
+            replace(
+                _V2,
+                name="fcmae_22k_to_1k",
+                source="V2, appendix A.1",
+                optimizer=replace(_V2.optimizer, learning_rate=5e-5, weight_decay=1e-8),
+                schedule=Schedule(epochs=30),
+                batch=Batch(batch_size=512, device_batch=32, devices=16),
+                network=replace(_V2.network, start="runs/fcmae_to_22k/final.keras",
+                                published="imagenet22k_ft"),
+                targets=Targets(label_smoothing=0.1, mixing_batch=32),
+            ),
+            {
+                "convnextv2_nano":  {"drop_path_rate": 0.1, "epochs": 90},
+                "convnextv2_tiny":  {"drop_path_rate": 0.1, "epochs": 90},
+                "convnextv2_base":  {"drop_path_rate": 0.2, "layer_decay": 0.8},
+                "convnextv2_large": {"drop_path_rate": 0.3, "layer_decay": 0.8},
+                "convnextv2_huge":  {"drop_path_rate": 0.5, "layer_decay": 0.85, "ema_decay": None},
             },
             _NEEDS,
         ),

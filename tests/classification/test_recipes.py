@@ -25,6 +25,13 @@ from keras_convnext.trunks import trunk_of
         ("imagenet1k_384", "convnext_large",
          {"network.drop_path_rate": 0.95, "optimizer.layer_decay": 0.7}),
         ("finetune_small", "convnext_cifar", {"input.size": 32, "network.start": "cifar10"}),
+        ("fcmae_to_1k", "convnextv2_atto", {"optimizer.weight_decay": 0.3, "schedule.epochs": 600,
+                                            "optimizer.layer_groups": "single"}),
+        ("fcmae_to_1k", "convnextv2_base", {"optimizer.learning_rate": 2.5e-3,
+                                            "optimizer.layer_groups": "official"}),
+        ("fcmae_to_22k", "convnextv2_tiny", {"network.start": "fcmae", "batch.batch_size": 4096}),
+        ("fcmae_22k_to_1k", "convnextv2_huge", {"optimizer.ema_decay": None,
+                                                "optimizer.layer_decay": 0.85}),
     ],
 )  # fmt: skip
 def test_a_recipe_is_that_of_the_network(name, model, expected):
