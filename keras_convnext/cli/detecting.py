@@ -1,17 +1,96 @@
-"""What `evaluate` does with a detector."""
+"""What `predict` and `evaluate` do with a detector."""
 
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from keras_convnext.cli.application import Reading
 from keras_convnext.cli.loading import load_network
-from keras_convnext.cli.terminal import Bar, note, write, write_json, write_table
+from keras_convnext.cli.terminal import Bar, note, track, write, write_json, write_table
 from keras_convnext.tasks import task_of_file
 
 
 def is_of_detector(file: Path, reading: Reading) -> bool:
     """Whether a weight file is that of a detector."""
     return task_of_file(file, **reading).__name__.endswith(".detection")
+
+
+def detect_objects(
+    paths: Sequence[Path],
+    weights: str,
+    model: str | None,
+    file: Path,
+    reading: Reading,
+    shown: Callable[[Path], Path],
+    threshold: float,
+    as_json: bool,
+) -> bool:
+    """Finds the objects in files, and prints them.
+
+    Args:
+        paths: sequence of path.
+        weights: str. The option --weights.
+        model: str or None. The option --model.
+        file: path. The file of the weights.
+        reading: Reading. The options that select weights in a file.
+        shown: function. Returns the path to show for a file.
+        threshold: float. The lowest score to show.
+        as_json: bool. Whether to print JSON.
+
+    Returns:
+        Whether all files could be read.
+    """
+    import numpy as np
+
+    from keras_convnext.detection.masks import encode_rle
+    from keras_convnext.detection.names import names_of_classes
+    from keras_convnext.detection.prediction import detect
+    from keras_convnext.detection.weights import classes_of_model
+    from keras_convnext.pictures import ImageError, open_image
+    from keras_convnext.pretrained.record import read_record
+
+    network = load_network(weights, model, {}, reading)
+    names = names_of_classes(classes_of_model(network), read_record(file).classes)
+    scale = _scale_of(file)
+    results: list[dict[str, object]] = []
+    is_whole = True
+    for path in track(paths, "Detecting", "images", len(paths)):
+        try:
+            pixels = np.asarray(open_image(path))
+        except (ImageError, OSError) as error:
+            note(str(error).replace(str(path), str(shown(path))), "red")
+            is_whole = False
+            continue
+        found = detect(network, pixels, scale=scale)
+        objects: list[dict[str, Any]] = [
+            {
+                "name": names[found.labels[index]],
+                "score": float(found.scores[index]),
+                "box": [float(value) for value in found.boxes[index]],
+                **({"mask": encode_rle(found.mask(index))} if found.masks is not None else {}),
+            }
+            for index in np.flatnonzero(found.scores >= threshold).tolist()
+        ]
+        if as_json:
+            results.append({"file": str(shown(path)), "objects": objects})
+            continue
+        write(str(shown(path)))
+        for each in objects:
+            corners = ", ".join(f"{value:.0f}" for value in each["box"])
+            write(f"  {100 * each['score']:5.1f}%  {each['name']}  ({corners})")
+    if as_json:
+        write_json(results)
+    return is_whole
+
+
+def _scale_of(file: Path) -> tuple[int, int]:
+    """Returns the longest and shortest side of images that a file records, or the published."""
+    from keras_convnext.detection.prediction import SCALE
+    from keras_convnext.pretrained.record import read_record
+
+    longest, shortest = read_record(file).preprocessing.get("scale") or SCALE
+    return longest, shortest
 
 
 def evaluate_detector(
@@ -38,7 +117,6 @@ def evaluate_detector(
     """
     from keras_convnext.data.errors import DataError
     from keras_convnext.detection.evaluation import FIGURES, evaluate
-    from keras_convnext.detection.prediction import SCALE
     from keras_convnext.detection.splits import open_objects
     from keras_convnext.pretrained.record import read_record
 
@@ -53,7 +131,6 @@ def evaluate_detector(
             f"{', '.join(recorded.classes[:5])}"
         )
     network = load_network(weights, model, {}, reading)
-    scale = tuple(recorded.preprocessing.get("scale") or SCALE)
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
     results = None if output is None else output / "results.json"
@@ -62,7 +139,7 @@ def evaluate_detector(
         scores = evaluate(
             network,
             objects,
-            scale=(scale[0], scale[1]),
+            scale=_scale_of(file),
             results=results,
             progress=lambda done: bar.update(done, total),
         )

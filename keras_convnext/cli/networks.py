@@ -8,6 +8,7 @@ from keras_convnext.cli.application import Json, NetworkOfWeights, Size
 from keras_convnext.cli.road import write_roadmap
 from keras_convnext.cli.terminal import write, write_json, write_markdown, write_table
 from keras_convnext.complexity import parts
+from keras_convnext.detection.cost import parts as parts_of_detector
 from keras_convnext.pretrained.catalog import DENSE_NETWORKS, list_weights
 from keras_convnext.pretrained.robustness import COLUMNS, published_robustness
 from keras_convnext.segmentation.cost import parts as parts_of_segmenter
@@ -147,7 +148,9 @@ def info(
     size: Size = None,
     classes: Annotated[
         int | None,
-        typer.Option(min=1, help="Number of classes.", show_default="1000, or 150 for a segmenter"),
+        typer.Option(
+            min=1, help="Number of classes.", show_default="1000, or those of the dense network"
+        ),
     ] = None,
     as_json: Json = False,
 ) -> None:
@@ -156,7 +159,12 @@ def info(
         row = list_weights(model)[0]
         size = size or row.size
         variant = VARIANTS[model.removeprefix(f"{row.head}_")]
-        counted = parts_of_segmenter(variant, (size, size), classes or 150)
+        classes = classes or row.classes or 0
+        if row.head == "upernet":
+            counted = parts_of_segmenter(variant, (size, size), classes)
+        else:
+            is_cascade = row.head == "cascade_mask_rcnn"
+            counted = parts_of_detector(variant, (size, size), classes, cascade=is_cascade)
     else:
         variant = VARIANTS[model]
         size = size or variant.size

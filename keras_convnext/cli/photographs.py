@@ -27,6 +27,7 @@ from keras_convnext.cli.application import (
     reading,
     shape_of,
 )
+from keras_convnext.cli.detecting import detect_objects, is_of_detector
 from keras_convnext.cli.loading import crop_of, file_of, import_backend, load_classifier
 from keras_convnext.cli.segmenting import is_of_segmenter, segment
 from keras_convnext.cli.terminal import note, track, write, write_json
@@ -82,8 +83,12 @@ def predict(
             help="With a segmenter: write the class of each pixel to PNG files in this folder.",
         ),
     ] = None,
+    threshold: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="With a detector: show objects with at least this score."),
+    ] = 0.5,
 ) -> None:
-    """Classify images, or segment them if the weights are those of a segmenter.
+    """Classify images, or segment them or find objects, depending on the weights.
 
     The exit code is 1 if an image is unreadable; the others are predicted.
     """
@@ -106,6 +111,19 @@ def predict(
             return
         if masks is not None:
             raise typer.BadParameter("needs the weights of a segmenter", param_hint="--masks")
+        if weights and file and is_of_detector(file, selected):
+            if picture is not None:
+                raise typer.BadParameter(
+                    "needs the weights of a classifier or segmenter", param_hint="--picture"
+                )
+            is_whole = detect_objects(
+                paths, weights, model, file, selected,
+                shown=lambda path: Path(STANDARD_INPUT) if path == standard_input else path,
+                threshold=threshold, as_json=as_json,
+            )  # fmt: skip
+            if not is_whole:
+                raise typer.Exit(1)
+            return
         chosen = chosen_network(model, weights, size, selected)
         found = track(
             predict_files(

@@ -18,6 +18,7 @@ from keras_convnext.data.errors import DataError
 from keras_convnext.detection import evaluate, read_coco
 from keras_convnext.detection.evaluation import FIGURES, results_of, scores_of
 from keras_convnext.detection.masks import encode_rle
+from keras_convnext.detection.names import names_of_classes
 from keras_convnext.detection.objects import mask_of
 from keras_convnext.detection.prediction import Detections, scaled_size
 
@@ -283,6 +284,16 @@ def test_the_command(drawn, detector, tmp_path, monkeypatch):
     assert printed["images"] == 6
     assert 0.2 < printed["box"]["AP"] < 1
     assert len(printed["classes"]) == 3
+    monkeypatch.setattr("keras_convnext.detection.prediction.detect", detect)
+    picture, first = str(path.parent / "0000.png"), own[0]
+    predicted = ["predict", picture, "--weights", str(weights)]
+    shown = CliRunner().invoke(cli.app, predicted).stdout
+    x, y, w, h = first["bbox"]
+    name = f"class {first['category_id'] // 10 - 1}"  # Keras' own file records none
+    assert f" 50.0%  {name}  ({x:.0f}, {y:.0f}, {x + w:.0f}, {y + h:.0f})" in shown
+    printed = json.loads(CliRunner().invoke(cli.app, [*predicted, "--json"]).stdout)
+    assert printed[0]["objects"][0]["box"] == pytest.approx([x, y, x + w, y + h], abs=1e-3)
+    assert "%" not in CliRunner().invoke(cli.app, [*predicted, "--threshold", "0.6"]).stdout
     refused = CliRunner().invoke(cli.app, [*command, "--size", "64"])
     assert "with a detector" in refused.output
 
@@ -291,3 +302,10 @@ def test_images_are_scaled_as_by_mmcv():
     assert scaled_size((480, 640), (1333, 800)) == (800, 1067)
     assert scaled_size((400, 1200), (1333, 800)) == (444, 1333)
     assert scaled_size((1, 5000), (1333, 800)) == (1, 1333)
+
+
+def test_classes_without_recorded_names():
+    assert names_of_classes(2, ("a", "b")) == ("a", "b")
+    assert names_of_classes(3) == ("class 0", "class 1", "class 2")
+    coco = names_of_classes(80)
+    assert (coco[0], coco[-1], len(set(coco))) == ("person", "toothbrush", 80)

@@ -1,9 +1,13 @@
 """Counts of detectors: those of the built networks, and the published operations."""
 
+import json
+
 import pytest
 from make_golden_detections import TOY
 from test_detectors import PARAMETERS
+from typer.testing import CliRunner
 
+from keras_convnext import cli
 from keras_convnext.detection import plan, recipe_for
 from keras_convnext.detection.cost import parts
 from keras_convnext.variants import VARIANTS, Variant
@@ -26,6 +30,13 @@ def test_operations_are_the_published_ones(cascade, size, gflops):
     """README of facebookresearch/ConvNeXt, object_detection, for 1280 x 800 px."""
     rows = parts(VARIANTS[f"convnext_{size}"], (800, 1280), cascade=cascade)
     assert sum(row.macs for row in rows) / 1e9 == pytest.approx(gflops, rel=0.01)
+
+
+def test_info_shows_the_parts_of_a_detector():
+    command = ["info", "cascade_mask_rcnn_convnext_tiny", "--json"]
+    printed = json.loads(CliRunner().invoke(cli.app, command).stdout)
+    assert printed["parts"][-1]["name"] == "mask head"
+    assert sum(part["parameters"] for part in printed["parts"]) == 85_930_578
 
 
 def test_a_plan_is_made_for_each_recipe():
