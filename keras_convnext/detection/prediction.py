@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_convnext.detection.masks import paste_mask
-from keras_convnext.segmentation.windows import resized
+from keras_convnext.resizing import resized_linearly
 
 SCALE = (1333, 800)  # longest and shortest side of the resized image, of the published networks
 _MULTIPLE = 32  # of the sides of a padded image
@@ -74,7 +74,7 @@ def detect_with(
         raise ValueError(f"image must have the shape (H, W, 3). Received: shape={image.shape}")
     size = (image.shape[0], image.shape[1])
     if scale is not None:
-        image = resized(image, scaled_size(size, scale))
+        image = resized_linearly(image, scaled_size(size, scale))
     height, width = image.shape[:2]
     padding = [(0, -side % _MULTIPLE) for side in (height, width)]
     padded = np.pad(image.astype("float32"), (*padding, (0, 0)))

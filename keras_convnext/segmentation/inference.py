@@ -6,13 +6,8 @@ from functools import partial
 import keras
 import numpy as np
 
-from keras_convnext.segmentation.windows import (
-    Predict,
-    class_map,
-    mean_logits,
-    resized,
-    whole_at,
-)
+from keras_convnext.resizing import resized_linearly
+from keras_convnext.segmentation.windows import Predict, class_map, mean_logits, whole_at
 
 # Of the published evaluation at several scales, each with and without a flip.
 RATIOS = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -77,7 +72,7 @@ def predict_classes(
     if ratios:
         return _at_scales(predict, image, scale or (max(size), min(size)), ratios)
     if scale is not None:
-        image = resized(image, scaled_size(size, scale))
+        image = resized_linearly(image, scaled_size(size, scale))
     bands = mean_logits(image, predict, crop, stride)
     return class_map(bands, image.shape[0], (size[0], size[1]))
 
@@ -90,7 +85,7 @@ def _at_scales(
     total: np.ndarray | float = 0.0
     for ratio in ratios:
         longest, shortest = (int(side * ratio) for side in scale)
-        scaled = resized(image, scaled_size(size, (longest, shortest)))
+        scaled = resized_linearly(image, scaled_size(size, (longest, shortest)))
         for flipped in (False, True):
             pixels = scaled[:, ::-1] if flipped else scaled
             logits = predict(np.ascontiguousarray(pixels)[None])[0]

@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from keras_convnext.resizing import positions
+
 # Maps an image (1, h, w, 3) to logits or probabilities (1, h, w, classes).
 Predict = Callable[[np.ndarray], np.ndarray]
 
@@ -95,7 +97,7 @@ def whole_at(logits: np.ndarray, size: tuple[int, int]) -> Iterator[np.ndarray]:
         logits: array (h, w, classes).
         size: tuple of int. Height and width of the result.
     """
-    above, below, shares = _positions(logits.shape[0], size[0])
+    above, below, shares = positions(logits.shape[0], size[0])
     for upper, lower, share in zip(above, below, shares):
         yield _wider(logits[upper] + share * (logits[lower] - logits[upper]), size[1])
 
@@ -114,7 +116,7 @@ def class_map(bands: Iterator[np.ndarray], height: int, size: tuple[int, int]) -
     Returns:
         int32 array of shape `size`.
     """
-    above, below, shares = _positions(height, size[0])
+    above, below, shares = positions(height, size[0])
     classes = np.empty(size, np.int32)
     band, first, written = next(bands), 0, 0
     while True:
@@ -130,28 +132,9 @@ def class_map(bands: Iterator[np.ndarray], height: int, size: tuple[int, int]) -
         band, first = np.concatenate([band[kept - first :], next(bands)]), kept
 
 
-def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes an image (H, W, 3) by bilinear interpolation, without antialiasing: OpenCV's default.
-
-    OpenCV rounds its weights to 1/2048, so that some of its levels differ by 1.
-    """
-    above, below, shares = _positions(image.shape[0], size[0])
-    rows = image[above] + shares[:, None, None] * (image[below].astype(np.float32) - image[above])
-    left, right, shares = _positions(image.shape[1], size[1])
-    found = rows[:, left] + shares[:, None] * (rows[:, right] - rows[:, left])
-    return np.rint(found).astype(image.dtype)
-
-
 def _wider(row: np.ndarray, width: int) -> np.ndarray:
     """Interpolates a row (W, classes) to another width."""
     if len(row) == width:
         return row
-    left, right, shares = _positions(len(row), width)
+    left, right, shares = positions(len(row), width)
     return row[left] + shares[:, None] * (row[right] - row[left])
-
-
-def _positions(before: int, after: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Returns the two neighbors of each position of the result, and the share of the second."""
-    centers = np.maximum((np.arange(after) + 0.5) * (before / after) - 0.5, 0)
-    first = np.minimum(centers.astype(int), before - 1)
-    return first, np.minimum(first + 1, before - 1), (centers - first).astype(np.float32)

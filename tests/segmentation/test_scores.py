@@ -7,9 +7,10 @@ import pytest
 import torch
 from sklearn.metrics import confusion_matrix
 
+from keras_convnext.resizing import resized_linearly
 from keras_convnext.segmentation.inference import scaled_size
 from keras_convnext.segmentation.scores import Counts, count, scores_of
-from keras_convnext.segmentation.windows import class_map, mean_logits, resized, starts
+from keras_convnext.segmentation.windows import class_map, mean_logits, starts
 
 RANDOM = np.random.default_rng(0)
 
@@ -115,4 +116,4 @@ def test_an_image_is_resized_as_pytorch_does():
         expected = torch.nn.functional.interpolate(
             torch.from_numpy(image).permute(2, 0, 1)[None].float(), size=size, mode="bilinear"
         )[0].permute(1, 2, 0).numpy()  # fmt: skip
-        np.testing.assert_allclose(resized(image, size), expected, atol=0.501)
+        np.testing.assert_allclose(resized_linearly(image, size), expected, atol=0.501)

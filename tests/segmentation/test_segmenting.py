@@ -11,6 +11,7 @@ from test_upernet import CHECKPOINT
 
 from keras_convnext import load_model
 from keras_convnext.pretrained.record import Record, add_record
+from keras_convnext.resizing import resized_linearly
 from keras_convnext.segmentation import predict_classes, predict_files
 from keras_convnext.segmentation.colors import (
     colors_of_classes,
@@ -26,7 +27,6 @@ from keras_convnext.segmentation.prediction import (
     windows_for,
     windows_of,
 )
-from keras_convnext.segmentation.windows import resized
 
 NAMES = ("road", "sky\x1b[31m", "x" * 300, "[bold]car[/]", "tree")
 
@@ -169,7 +169,7 @@ def test_several_scales_with_flips(model):
     image = np.random.default_rng(1).integers(0, 256, (45, 70, 3), np.uint8)
     predict, total = with_logits(model), 0
     for ratio in (0.75, 1.0, 1.5):
-        scaled = resized(image, scaled_size((45, 70), (int(90 * ratio), int(60 * ratio))))
+        scaled = resized_linearly(image, scaled_size((45, 70), (int(90 * ratio), int(60 * ratio))))
         for step in (1, -1):
             logits = predict(np.ascontiguousarray(scaled[:, ::step])[None])
             logits = torch.nn.functional.interpolate(
