@@ -10,7 +10,7 @@ import numpy as np
 
 from keras_convnext.detection.prediction import scaled_size
 from keras_convnext.detection.recipes import Input
-from keras_convnext.segmentation.windows import resized
+from keras_convnext.resizing import resized_linearly
 
 
 class Scene(NamedTuple):
@@ -71,7 +71,7 @@ def fitted(scene: Scene, shortest: int, longest: int) -> Scene:
         rows = np.arange(size[0]) * height // size[0]
         columns = np.arange(size[1]) * width // size[1]
         masks = masks[:, rows[:, None], columns]
-    return Scene(resized(scene.image, size), scene.boxes * factors, scene.labels, masks)
+    return Scene(resized_linearly(scene.image, size), scene.boxes * factors, scene.labels, masks)
 
 
 def cropped(scene: Scene, top: int, left: int, rows: int, columns: int) -> Scene:
