@@ -166,7 +166,7 @@ def _named(name: str) -> Builder:
     return build
 
 
-_WORDS = {"xlarge": "XLarge", "xxlarge": "XXLarge", "mlp": "MLP"}
+_WORDS = {"xlarge": "XLarge", "xxlarge": "XXLarge", "mlp": "MLP", "ols": "OLS"}
 
 BUILDERS: dict[str, Builder] = {name: _named(name) for name in VARIANTS}
 
@@ -179,6 +179,10 @@ ConvNeXtSmall = BUILDERS["convnext_small"]
 ConvNeXtBase = BUILDERS["convnext_base"]
 ConvNeXtLarge = BUILDERS["convnext_large"]
 ConvNeXtXLarge = BUILDERS["convnext_xlarge"]
+ConvNeXtAttoOLS = BUILDERS["convnext_atto_ols"]
+ConvNeXtFemtoOLS = BUILDERS["convnext_femto_ols"]
+ConvNeXtPicoOLS = BUILDERS["convnext_pico_ols"]
+ConvNeXtNanoOLS = BUILDERS["convnext_nano_ols"]
 ConvNeXtLargeMLP = BUILDERS["convnext_large_mlp"]
 ConvNeXtXXLarge = BUILDERS["convnext_xxlarge"]
 ConvNeXtCifar = BUILDERS["convnext_cifar"]

@@ -43,7 +43,14 @@ def parts(
     dim = variant.dims[0]
     patch = variant.patch_size**2 * 3 * dim
     norm = 0 if variant.isotropic else 2 * dim
-    rows = [Part("stem", 0, (height, width, dim), patch + dim + norm, patch * height * width)]
+    weights, macs = patch + dim, patch * height * width
+    if variant.overlap is not None:
+        first, second = 9 * 3 * variant.overlap, 9 * variant.overlap * dim
+        halves = [-(-side // 2) for side in size]
+        height, width = (-(-side // 2) for side in halves)
+        weights = first + variant.overlap + second + dim
+        macs = first * halves[0] * halves[1] + second * height * width
+    rows = [Part("stem", 0, (height, width, dim), weights + norm, macs)]
     for stage, (depth, dim) in enumerate(zip(variant.depths, variant.dims)):
         parameters = macs = 0
         if stage > 0:

@@ -148,6 +148,11 @@ class ConvNeXtBackbone(keras_hub.models.FeaturePyramidBackbone):
         """
         pyramid_features(model)  # raises if there are none
         layers = trunk_of(model).layers
+        if layers["stem_conv"].overlap is not None:
+            raise ValueError(
+                "A backbone has no overlapping patches. "
+                f"Received: model={printable(model.name)} with them"
+            )
         blocks = {name: layer for name, layer in layers.items() if isinstance(layer, Block)}
         by_stage: dict[str, list[Block]] = {}
         for name, block in blocks.items():

@@ -22,19 +22,58 @@ class PatchConv2D(keras.layers.Conv2D):
     Args:
         filters: int. Channels of the output.
         patch_size: int. Side of the kernel, and the stride.
+        overlap: int or None. For patches of 4 px that overlap: the channels between two 3 x 3
+            convolutions with stride 2 and padding 1, as in timm's `*_ols` networks. Defaults to
+            None.
         **kwargs: As in `keras.layers.Conv2D`.
 
-    Input shape: `(N, H, W, C)`. Output shape: `(N, H // patch_size, W // patch_size, filters)`.
+    Input shape: `(N, H, W, C)`. Output shape: `(N, H // patch_size, W // patch_size, filters)`, or
+    rounded up with `overlap`.
 
     Raises:
         ValueError: If the height or width is smaller than `patch_size`.
     """
 
-    def __init__(self, filters: int, patch_size: int, **kwargs: Any) -> None:
+    def __init__(
+        self, filters: int, patch_size: int, overlap: int | None = None, **kwargs: Any
+    ) -> None:
+        sides = (patch_size, patch_size) if overlap is None else (3, 2)
         super().__init__(
-            filters, patch_size, strides=patch_size, data_format="channels_last", **kwargs
+            overlap or filters, sides[0], strides=sides[1], data_format="channels_last", **kwargs
         )
-        self.patch_size = patch_size
+        if overlap is not None and patch_size != 4:
+            raise ValueError(f"overlap needs a patch_size of 4. Received: patch_size={patch_size}")
+        self.patch_size, self.overlap, self.outputs = patch_size, overlap, filters
+
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
+        """Creates the weights: those of the second convolution are `kernel_2` and `bias_2`."""
+        super().build(input_shape)
+        self.kernel_2 = self.bias_2 = None
+        if self.overlap is not None:
+            shape = (3, 3, self.overlap, self.outputs)
+            initializer = self.kernel_initializer.clone()
+            self.kernel_2 = self.add_weight(name="kernel_2", shape=shape, initializer=initializer)
+            self.bias_2 = self.add_weight(name="bias_2", shape=(self.outputs,), initializer="zeros")
+
+    def save_own_variables(self, store: Any) -> None:
+        """Saves the weights, of which Keras' layer knows the first two."""
+        super().save_own_variables(store)
+        if self.kernel_2 is not None and self.bias_2 is not None:
+            store["2"], store["3"] = self.kernel_2, self.bias_2
+
+    def load_own_variables(self, store: Any) -> None:
+        """Loads the weights."""
+        super().load_own_variables(store)
+        if self.kernel_2 is not None and self.bias_2 is not None:
+            self.kernel_2.assign(store["2"])
+            self.bias_2.assign(store["3"])
+
+    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
+        """Returns the shape of the output."""
+        if self.overlap is None:
+            return super().compute_output_shape(input_shape)
+        rows, columns = (None if side is None else -(-side // 4) for side in input_shape[1:3])
+        return input_shape[0], rows, columns, self.outputs
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         """Convolves `inputs`, of shape `(N, H, W, C)`."""
@@ -50,20 +89,27 @@ class PatchConv2D(keras.layers.Conv2D):
 
     def convolved(self, x: Any) -> Any:
         """Convolves `x` with Keras' implementation."""
-        return super().call(x)
+        if self.overlap is None:
+            return super().call(x)
+        border = ((0, 0), (1, 1), (1, 1), (0, 0))
+        x = super().call(ops.pad(x, border))  # (N, H/2, W/2, overlap)
+        x = ops.conv(ops.pad(x, border), self.kernel_2, 2, "valid", "channels_last")
+        return ops.add(x, self.bias_2)  # (N, H/4, W/4, C)
 
     @property
     def is_plain(self) -> bool:
         """Whether it is a "valid" convolution with a bias, without activation and LoRA."""
         is_linear = self.activation is keras.activations.linear
-        return self.padding == "valid" and self.use_bias and is_linear and not self.lora_enabled
+        is_one = self.overlap is None and self.padding == "valid"
+        return is_one and self.use_bias and is_linear and not self.lora_enabled
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
         config = super().get_config()
         for derived in ("kernel_size", "strides", "data_format"):
             del config[derived]
-        return {**config, "patch_size": self.patch_size}
+        own = {"filters": self.outputs, "patch_size": self.patch_size, "overlap": self.overlap}
+        return {**config, **own}
 
 
 @_register

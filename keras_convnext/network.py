@@ -88,6 +88,7 @@ def stem(x: Any, variant: Variant, prefix: str = "") -> Any:
     x = PatchConv2D(
         variant.dims[0],
         variant.patch_size,
+        variant.overlap,
         kernel_initializer=kernel_initializer(variant.stddev, variant.patch_size**2 * x.shape[-1]),
         name=f"{prefix}stem_conv",
     )(x)  # (N, H/4, W/4, C)

@@ -27,6 +27,7 @@ class Variant(NamedTuple):
         size: int. Default side of the images, in pixels.
         epsilon: float. Added to the variance in the norms.
         hidden: int or None. Width of a layer between the final norm and the classifier.
+        overlap: int or None. Channels between the two convolutions of a stem whose patches overlap.
         grn: bool. ConvNeXt V2: global response normalization in the blocks, and no layer scale.
     """
 
@@ -42,6 +43,7 @@ class Variant(NamedTuple):
     epsilon: float = 1e-6
     grn: bool = False
     hidden: int | None = None
+    overlap: int | None = None
 
     @property
     def stride(self) -> int:
@@ -72,6 +74,11 @@ VARIANTS = {
         # The image towers of LAION's CLIP, published by timm: 201.13 M and 846.47 M.
         Variant("convnext_large_mlp", (3, 3, 27, 3), (192, 384, 768, 1536), hidden=1536),
         Variant("convnext_xxlarge", (3, 4, 30, 3), (384, 768, 1536, 3072), epsilon=1e-5),
+        # timm's, with overlapping patches
+        Variant("convnext_atto_ols",  (2, 2, 6, 2), (40, 80, 160, 320), overlap=24),   # 3.70 M
+        Variant("convnext_femto_ols", (2, 2, 6, 2), (48, 96, 192, 384), overlap=24),   # 5.23 M
+        Variant("convnext_pico_ols",  (2, 2, 6, 2), (64, 128, 256, 512), overlap=32),  # 9.06 M
+        Variant("convnext_nano_ols",  (2, 2, 8, 2), (80, 160, 320, 640), overlap=80),  # 15.65 M
         # Our own, for 32 px images, hence the small patches and kernels: 2.26 M.
         Variant("convnext_cifar", (2, 3), (128, 256), None, 2, 5, stddev=None, size=32),
         # Only the large isotropic network trains with layer scale (official TRAINING.md).

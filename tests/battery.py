@@ -37,7 +37,9 @@ def twin_row(row):
     """
     depths = tuple(1 + (depth == max(row.depths)) for depth in row.depths[-2:])
     dims = (8, 16)[: len(depths)]
-    return row._replace(depths=depths, dims=dims, kernel_size=3, hidden=row.hidden and 12)
+    return row._replace(
+        depths=depths, dims=dims, kernel_size=3, hidden=row.hidden and 12, overlap=row.overlap and 8
+    )
 
 
 class Twin:

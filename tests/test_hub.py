@@ -140,6 +140,12 @@ def test_the_configuration_is_complete():
     assert keras.config.dtype_policy().name == "float32"
 
 
+def test_overlapping_patches_are_refused():
+    trunk = keras_convnext.ConvNeXtAttoOLS(weights=None, include_top=False)
+    with pytest.raises(ValueError, match="no overlapping patches"):
+        hub.ConvNeXtBackbone.from_trunk(trunk)
+
+
 def test_what_is_no_trunk_with_a_pyramid_is_refused():
     isotropic = keras_convnext.ConvNeXtIsotropic(1, 8, input_shape=(SIZE, SIZE, 3))
     with pytest.raises(ValueError, match="hierarchical"):

@@ -126,8 +126,8 @@ def network(name, **options):
         "xxlarge": ((3, 4, 30, 3), (384, 768, 1536, 3072)),
     }
     isotropic = {"small": (18, 384), "base": (18, 768), "large": (36, 1024)}
-    if name == "convnext_cifar":
-        own = {"patch_size": 2, "gamma": False, "kernel_size": 5}
+    if name in ("convnext_cifar", "convnextv2_cifar"):
+        own = {"patch_size": 2, "gamma": False, "kernel_size": 5, "grn": "v2" in name}
         return Hierarchical((2, 3), (128, 256), **{**own, **options})
     if name == "convnext_large_mlp":
         return Hierarchical(*hierarchical["large"], **{"hidden": 1536, **options})

@@ -199,7 +199,7 @@ def _folds(giver: keras.layers.Layer, taker: keras.layers.Layer, graph: Graph) -
     """
     if type(taker) not in (PatchConv2D, keras.layers.Dense) or not taker.use_bias:
         return False
-    if type(taker) is PatchConv2D and taker.padding != "valid":
+    if type(taker) is PatchConv2D and (taker.padding != "valid" or taker.overlap is not None):
         return False
     if _is_norm(giver):
         return giver.center and giver.scale

@@ -117,8 +117,14 @@ class _Writer:
 
     @write.register
     def _(self, layer: PatchConv2D, x: Any) -> Any:
-        x = tf.nn.conv2d(x, self._constant(layer.kernel), layer.patch_size, "VALID")
-        return x + self._constant(layer.bias)
+        if layer.overlap is None:
+            x = tf.nn.conv2d(x, self._constant(layer.kernel), layer.patch_size, "VALID")
+            return x + self._constant(layer.bias)
+        border = [[0, 0], [1, 1], [1, 1], [0, 0]]
+        for kernel, bias in ((layer.kernel, layer.bias), (layer.kernel_2, layer.bias_2)):
+            x = tf.nn.conv2d(tf.pad(x, border), self._constant(kernel), 2, "VALID")
+            x = x + self._constant(bias)
+        return x
 
     @write.register
     def _(self, block: Block, x: Any) -> Any:

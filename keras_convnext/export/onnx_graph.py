@@ -17,7 +17,7 @@ from keras_convnext.block import Block
 from keras_convnext.export.inference import InferenceLayerNormalization, LargestChannel
 from keras_convnext.export.served import follow
 from keras_convnext.feature_maps import PoolToGrid, ResizeLike
-from keras_convnext.layers import DropPath, GlobalResponseNormalization
+from keras_convnext.layers import DropPath, GlobalResponseNormalization, PatchConv2D
 from keras_convnext.printable import printable
 
 OPSET = 20  # the first opset with Gelu
@@ -124,6 +124,8 @@ class _Writer:
     @write.register(keras.layers.Conv2D)
     @write.register(keras.layers.DepthwiseConv2D)
     def _(self, layer: Any, x: str) -> str:
+        if getattr(layer, "overlap", None) is not None:
+            return self.overlapping(layer, x)
         name = self.scope + layer.name
         _check_is_plain(layer)
         kernel, *bias = layer.get_weights()
@@ -141,6 +143,20 @@ class _Writer:
             group=len(kernel) if grouped else 1,
         )
         return self.node("Transpose", [x], name, perm=_TO_CHANNELS_LAST)
+
+    def overlapping(self, layer: PatchConv2D, x: str) -> str:
+        """Adds the two convolutions of a stem whose patches overlap."""
+        x = self.node("Transpose", [x], f"{layer.name}_in", perm=_TO_CHANNELS_FIRST)
+        weights = layer.get_weights()
+        for number, (kernel, bias) in enumerate((weights[:2], weights[2:])):
+            name = f"{layer.name}_{number}"
+            x = self.node(
+                "Conv",
+                [x, self.weight(f"{name}_kernel", kernel.transpose(3, 2, 0, 1)),
+                 *self._bias(name, [bias])],
+                f"{name}_conv", kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4,
+            )  # fmt: skip
+        return self.node("Transpose", [x], layer.name, perm=_TO_CHANNELS_LAST)
 
     @write.register
     def _(self, layer: keras.layers.ZeroPadding2D, x: str) -> str:

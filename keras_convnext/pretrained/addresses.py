@@ -97,7 +97,7 @@ def named(tensors: Mapping[str, Tensor], expected: Variant | None = None) -> dic
              for place in range(3) if layout == "keras_applications"}  # fmt: skip
     addresses = Addresses()
     for layer in layers_of(Variant("", depths, (), isotropic=isotropic)):
-        for variable in ("kernel", "bias", "gamma", "beta"):
+        for variable in ("kernel", "bias", "gamma", "beta", "kernel_2", "bias_2"):
             form = form_of(Place(layer, variable), LAYOUTS[layout], _NAME)
             if form:
                 module, _, place = form.key.rpartition(".")

@@ -36,7 +36,7 @@ _FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FL
 
 # The index of a variable in its layer, by its name in the legacy format; layer scale's variable is
 # called `Variable:0` or `variable_7` there.
-_PLACES = {"kernel": "0", "bias": "1", "gamma": "0", "beta": "1"}
+_PLACES = {"kernel": "0", "bias": "1", "gamma": "0", "beta": "1", "kernel_2": "2", "bias_2": "3"}
 
 # Blocks contain layers with the same names in each; layers in a Sequential have unique names.
 _BLOCK = re.compile(r"(.+_)?blocks_\d+")

@@ -21,6 +21,7 @@ Kind = dict[str, tuple[str, tuple[int, ...], int]]
 
 KINDS: dict[str, Kind] = {
     "conv":    {"kernel": ("weight", (2, 3, 1, 0), 0), "bias": ("bias", (0,), 0)},  # OIHW -> HWIO
+    "second conv": {"kernel_2": ("weight", (2, 3, 1, 0), 0), "bias_2": ("bias", (0,), 0)},
     "dwconv":  {"kernel": ("weight", (2, 3, 0, 1), 0), "bias": ("bias", (0,), 0)},  # C1HW -> HWC1
     "linear":  {"kernel": ("weight", (1, 0), 0),       "bias": ("bias", (0,), 0)},  # OI -> IO
     "conv1x1": {"kernel": ("weight", (1, 0), 2),       "bias": ("bias", (0,), 0)},  # OI11 -> IO
@@ -40,7 +41,8 @@ KINDS: dict[str, Kind] = {
     "sparse conv":   {"kernel": ("kernel", (1, 0, 2, 3), 0), "bias": ("bias", (0,), -1)},
     "sparse dwconv": {"kernel": ("kernel", (1, 0, 2, 3), 0), "bias": ("bias", (0,), -1)},
     # Keras: the first word is the class; variables are numbered within the layer.
-    "patch_conv2d":        {"kernel": ("0", (0, 1, 2, 3), 0), "bias": ("1", (0,), 0)},
+    "patch_conv2d":        {"kernel": ("0", (0, 1, 2, 3), 0), "bias": ("1", (0,), 0),
+                            "kernel_2": ("2", (0, 1, 2, 3), 0), "bias_2": ("3", (0,), 0)},
     "conv2d":              {"kernel": ("0", (0, 1, 2, 3), 0), "bias": ("1", (0,), 0)},
     "conv2d grouped":      {"kernel": ("0", (0, 1, 3, 2), 0), "bias": ("1", (0,), 0)},  # HW1C
     "dense":               {"kernel": ("0", (0, 1), 0),       "bias": ("1", (0,), 0)},
@@ -153,6 +155,14 @@ TIMM = (
 TIMM_CONV_MLP = tuple(
     row._replace(kind="conv1x1") if ".mlp.fc" in row.theirs else row for row in TIMM
 )
+
+# The same with overlapping patches, as used by timm's `*_ols`.
+TIMM_OVERLAP = (
+    Row("stem_conv",                          "stem.0",                         "conv"),
+    Row("stem_conv",                          "stem.1",                         "second conv"),
+    Row("stem_norm",                          "stem.2",                         "norm"),
+    *(row for row in TIMM_CONV_MLP if not row.ours.startswith("stem_")),
+)  # fmt: skip
 
 # The same in a FeatureListNet, made by `features_only=True`: no dot after the first name.
 TIMM_FEATURES = tuple(
@@ -276,6 +286,7 @@ LAYOUTS = {
     "openmmlab": OPENMMLAB,
     "timm": TIMM,
     "timm_conv_mlp": TIMM_CONV_MLP,
+    "timm_overlap": TIMM_OVERLAP,
     "timm_features": TIMM_FEATURES,
     "transformers": TRANSFORMERS,
     "transformers_v2": TRANSFORMERS_V2,
@@ -314,6 +325,7 @@ ABOVE = ("norm", "pre_logits", "head")
 
 # Their shapes give the patch size and channels, and the number of classes.
 STEM_KERNEL = Place("stem_conv", "kernel")
+SECOND_KERNEL = Place("stem_conv", "kernel_2")  # only with overlapping patches
 HEAD_KERNEL = Place("head", "kernel")
 
 # Its shape gives the width of the head's hidden layer, if there is one.

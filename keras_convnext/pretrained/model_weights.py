@@ -42,7 +42,7 @@ def variables_of(model: keras.Model) -> dict[Place, Any]:
                     f"checkpoint before you call quantize. Received: {model.name} with quantized "
                     f"{part.path}"
                 )
-            for variable in ("gamma", "kernel", "bias", "beta"):
+            for variable in ("gamma", "kernel", "bias", "beta", "kernel_2", "bias_2"):
                 if (weight := getattr(part, variable, None)) is not None:
                     variables[Place(place, variable)] = weight
     return variables

@@ -5,13 +5,13 @@ import re
 from collections.abc import Mapping
 
 from keras_convnext.pretrained.errors import CheckpointError
-from keras_convnext.pretrained.layouts import STEM_KERNEL, Place
+from keras_convnext.pretrained.layouts import SECOND_KERNEL, STEM_KERNEL, Place
 from keras_convnext.variants import VARIANTS, Variant
 
 Shapes = Mapping[Place, tuple[int, ...]]
 
 # The fields of a variant that shapes determine; the others are initialization and image size.
-_SHAPE_FIELDS = ("depths", "dims", "patch_size", "kernel_size", "isotropic", "grn")
+_SHAPE_FIELDS = ("depths", "dims", "patch_size", "kernel_size", "isotropic", "grn", "overlap")
 
 
 def network_of(shapes: Shapes) -> Variant | None:
@@ -31,15 +31,17 @@ def network_of(shapes: Shapes) -> Variant | None:
     stem = shapes.get(STEM_KERNEL)
     if stem is None or kernel_size is None or sorted(depths) != list(range(len(dims))):
         return None
+    second = shapes.get(SECOND_KERNEL)
     found = Variant(
         "",
         tuple(depths[stage] for stage in sorted(depths)),
         tuple(dims[stage] for stage in sorted(dims)),
         1e-6 if has_layer_scale else None,
-        stem[0],
+        stem[0] if second is None else 4,
         kernel_size,
         isotropic=any(place.layer.startswith("blocks_") for place in shapes),
         grn=has_grn,
+        overlap=None if second is None else stem[-1],
     )
     known = next((v for v in VARIANTS.values() if _same_network(v, found)), None)
     if known is None:
@@ -73,7 +75,12 @@ def trunk_shapes(network: Variant, channels: int) -> dict[Place, tuple[int, ...]
     def norm(name: str, width: int) -> None:
         shapes[Place(name, "gamma")] = shapes[Place(name, "beta")] = (width,)
 
-    layer("stem_conv", (*[network.patch_size] * 2, channels, network.dims[0]), network.dims[0])
+    side, width = network.patch_size, network.dims[0]
+    if network.overlap is not None:
+        side, width = 3, network.overlap
+        shapes[SECOND_KERNEL] = (3, 3, width, network.dims[0])
+        shapes[Place("stem_conv", "bias_2")] = (network.dims[0],)
+    layer("stem_conv", (side, side, channels, width), width)
     if not network.isotropic:
         norm("stem_norm", network.dims[0])
     for stage, (depth, dim) in enumerate(zip(network.depths, network.dims)):

@@ -17,6 +17,7 @@ from keras_convnext.pretrained.layouts import (
     HDF5_LAYOUTS,
     HEAD_KERNEL,
     LAYOUTS,
+    SECOND_KERNEL,
     Place,
 )
 from keras_convnext.pretrained.names import Form, form_of
@@ -147,6 +148,8 @@ def forms_of(places: Collection[Place], layout: str, model_name: str) -> dict[Pl
         layout = "official_isotropic"
     if layout == "transformers" and any(place.layer.endswith("/grn") for place in places):
         layout = "transformers_v2"
+    if layout.startswith("timm") and SECOND_KERNEL in places:
+        layout = "timm_overlap"
     if layout == "keras_applications" and HEAD_KERNEL not in places:
         layout = "keras_applications_notop"
     found = {place: form_of(place, LAYOUTS[layout], model_name) for place in places}

@@ -5,7 +5,7 @@ accuracies are those of timm's results-imagenet.csv. `crop` is timm's evaluation
 last training stage.
 
 Tags of timm that are not here: `convnext_zepto_rms`, `convnext_zepto_rms_ols` and
-`convnext_atto_rms` have RMS norms; the stems of `*_ols` overlap; `convnext_tiny_hnf` has its norm
+`convnext_atto_rms` have RMS norms; `convnext_tiny_hnf` has its norm
 before the pooling; `test_convnext`, `test_convnext2` and `test_convnext3` have other activations and
 kernels and serve timm's tests; `convnextv2_small` has no weights.
 """
@@ -47,6 +47,15 @@ TIMM_TAGS = {
 }  # fmt: skip
 
 TIMM = (
+    # trained on ImageNet-1K
+    Checkpoint("convnext_atto_ols",  "imagenet", "timm", "convnext_atto_ols_a2-78d1c8f3.pth",  1000, 224),
+    Checkpoint("convnext_femto_ols", "imagenet", "timm", "convnext_femto_ols_d1-246bf2ed.pth", 1000, 224),
+    Checkpoint("convnext_pico_ols",  "imagenet", "timm", "convnext_pico_ols_d1-611f0ca7.pth",  1000, 224, crop=0.95),
+    Checkpoint("convnext_nano_ols",  "imagenet", "timm", "convnext_nano_ols_d1h-ae424a9a.pth", 1000, 224, crop=0.95),
+    Checkpoint("convnext_atto_ols",  "imagenet", "timm_hub", "convnext_atto_ols.a2_in1k.safetensors",  1000, 224),
+    Checkpoint("convnext_femto_ols", "imagenet", "timm_hub", "convnext_femto_ols.d1_in1k.safetensors", 1000, 224),
+    Checkpoint("convnext_pico_ols",  "imagenet", "timm_hub", "convnext_pico_ols.d1_in1k.safetensors",  1000, 224, crop=0.95),
+    Checkpoint("convnext_nano_ols",  "imagenet", "timm_hub", "convnext_nano_ols.d1h_in1k.safetensors", 1000, 224, crop=0.95),
     # trained on ImageNet-12K
     Checkpoint("convnext_tiny",       "in12k_ft_in1k",                            "timm_hub",    "convnext_tiny.in12k_ft_in1k.safetensors",                                       1000, 224, 84.2, crop=0.95),
     Checkpoint("convnext_tiny",       "in12k_ft_in1k_384",                        "timm_hub",    "convnext_tiny.in12k_ft_in1k_384.safetensors",                                   1000, 384),

@@ -58,7 +58,9 @@ def _title(name):
     words = name.replace("convnextv2", "V2").removeprefix("convnext_").split("_")
     return (
         "".join(
-            {"xlarge": "XLarge", "xxlarge": "XXLarge", "mlp": "MLP"}.get(word, word.title())
+            {"xlarge": "XLarge", "xxlarge": "XXLarge", "mlp": "MLP", "ols": "OLS"}.get(
+                word, word.title()
+            )
             for word in words
         )
         + name

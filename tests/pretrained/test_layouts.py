@@ -92,7 +92,7 @@ OWNERS = {
 }
 
 
-OTHER_NETWORKS = ("official_isotropic", "transformers_v2", "fcmae")
+OTHER_NETWORKS = ("official_isotropic", "timm_overlap", "transformers_v2", "fcmae")
 
 
 @pytest.fixture(params=OWNERS)

@@ -42,7 +42,7 @@ NAMES = {
 OF_TIMM = {
     "convnext_atto_rms": "a ConvNeXt with RMS norm",
     "convnext_zepto_rms": "a ConvNeXt with RMS norm",
-    "convnext_atto_ols": "a ConvNeXt with an overlapping stem",
+    "convnext_zepto_rms_ols": "a ConvNeXt with an overlapping stem",
     "edgenext_xx_small": "an EdgeNeXt",
     "inception_next_atto": "an InceptionNeXt",
     "caformer_s18": "a MetaFormer",
