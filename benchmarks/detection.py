@@ -14,7 +14,7 @@ Commands, which take about 25 minutes on two shared cores:
 
 The first one draws 200 pictures of 128 px to train on, and 50 others to validate on, with one to
 three circles, squares and triangles each. The heads are narrower than the published ones.
-`results/detection` has what the commands wrote: `log.csv`, `scores.json` and `found.png`.
+`results/detection` has what the commands wrote: `log.csv`, `scores.json` and `found.jpg`.
 """
 
 import argparse
@@ -101,7 +101,7 @@ def show(data: Path, weights: Path, target: Path) -> None:
         tiles.append(np.asarray(tile))
     rows = [np.concatenate(tiles[i : i + 4], axis=1) for i in range(0, len(tiles), 4)]
     target.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.concatenate(rows)).save(target)
+    Image.fromarray(np.concatenate(rows)).save(target, quality=85)
 
 
 def main() -> None:
@@ -117,7 +117,7 @@ def main() -> None:
         draw(chosen.folder / "train", 200, side=128, seed=0)
         draw(chosen.folder / "val", 50, side=128, seed=1)
     else:
-        show(chosen.folder, chosen.weights, RESULTS / "found.png")
+        show(chosen.folder, chosen.weights, RESULTS / "found.jpg")
 
 
 if __name__ == "__main__":

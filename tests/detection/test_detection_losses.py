@@ -28,7 +28,9 @@ def batch():
     return {"images": images, "sizes": sizes, "boxes": boxes, "labels": labels, "masks": masks}
 
 
-@pytest.mark.parametrize("kind", SAMPLING)
+@pytest.mark.parametrize(
+    "kind", ["mask_rcnn", pytest.param("cascade_mask_rcnn", marks=pytest.mark.slow)]
+)
 def test_losses_equal_those_of_mmdetection(kind):
     sampling = SAMPLING[kind]._replace(proposals=50, anchors=20_000, regions=REGIONS)
     model = trained(toy(kind), sampling)
@@ -52,6 +54,7 @@ def test_random_samples_are_trained_on():
     assert (first != second).any()
 
 
+@pytest.mark.slow
 def test_an_update_changes_every_weight():
     keras.utils.set_random_seed(0)
     model = trained(toy("mask_rcnn"), SAMPLING["mask_rcnn"]._replace(proposals=50, regions=32))

@@ -121,7 +121,7 @@ def test_pixels_are_normalized_inside_and_padding_is_not_seen():
     ("builder", "size", "parameters"),
     [
         (MaskRCNN, "tiny", 48_095_376),
-        (CascadeMaskRCNN, "tiny", 85_930_578),
+        pytest.param(CascadeMaskRCNN, "tiny", 85_930_578, marks=pytest.mark.slow),
         pytest.param(CascadeMaskRCNN, "small", 107_565_138, marks=pytest.mark.slow),
         pytest.param(CascadeMaskRCNN, "base", 145_800_242, marks=pytest.mark.slow),
         pytest.param(CascadeMaskRCNN, "large", 254_710_770, marks=pytest.mark.slow),
