@@ -172,7 +172,10 @@ RECIPES = {
                 "convnext_xlarge": {"start": "ade20k_22k", "channels": 512},
             },
         ),
-        # Ours, for CamVid on a CPU, from random weights.
+        # Ours, for CamVid on a CPU, from random weights: the last weights of Atto reach 60.4 % mIoU
+        # on the validation images at their own size, after 76 minutes on two busy cores. The run
+        # had scale=360,270 and ratio=0.75,1.5, which are the same crops; at that scale, which it
+        # validated at, it reached 56.9 %.
         RecipeFamily(
             Segmentation(
                 name="camvid",
@@ -185,7 +188,7 @@ RECIPES = {
                 ),
                 batch=Batch(batch_size=8, device_batch=8),
                 network=Network(layer_scale=None, channels=48),
-                input=Input(scale=(360, 270), size=256, ratio=(0.75, 1.5)),
+                input=Input(scale=(), size=256, ratio=(0.5625, 1.125)),
                 labels=Labels(ignored=(11,)),
                 loss=Loss(class_balance=0.5),
             ),
