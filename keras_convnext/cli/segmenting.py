@@ -160,14 +160,16 @@ def evaluate_segmenter(
         output: path or None. Folder for the state and the figures.
         as_json: bool. Whether to print JSON.
     """
-    from keras_convnext.pretrained.record import recorded_names
+    from keras_convnext.pretrained.record import read_record, recorded_names
     from keras_convnext.segmentation.colors import names_of_classes
     from keras_convnext.segmentation.evaluation import evaluate
     from keras_convnext.segmentation.inference import RATIOS
+    from keras_convnext.segmentation.labels import recorded_labels
     from keras_convnext.segmentation.source import open_pairs
 
     with Bar("Checking the masks", "masks") as bar:
-        source = open_pairs(data, split, progress=bar.update)
+        labels = recorded_labels(read_record(file).preprocessing)
+        source = open_pairs(data, split, labels=labels, progress=bar.update)
     note(f"{data}: {source.meaning.report}")
     network = load_network(weights, model, {}, reading)
     recorded = recorded_names(file)

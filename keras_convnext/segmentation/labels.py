@@ -4,7 +4,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -50,6 +50,22 @@ class Meaning(NamedTuple):
     table: Table
     colors: tuple[Color, ...] | None
     report: str
+
+
+def recorded_labels(preprocessing: Mapping[str, Any]) -> Labels:
+    """Returns the labels that a file of `train` records, for masks that are numbered alike."""
+    found = preprocessing.get("labels")
+    first, ignored = (
+        (found.get("first_label"), found.get("ignored"))
+        if isinstance(found, dict)
+        else (None, None)
+    )
+    return Labels(
+        first_label=first if isinstance(first, int) else None,
+        ignored=tuple(each for each in ignored if isinstance(each, int))
+        if isinstance(ignored, list)
+        else (),
+    )
 
 
 def find_labels(pairs: Pairs, progress: Callable[[int, int], None] | None = None) -> Found:
@@ -174,7 +190,7 @@ def _first_label(occurring: Sequence[int], entries: Sequence[Entry], found: Foun
         raise DataError(
             f"The masks have the labels 0 to {count}, one more than there are classes. Either 0 or "
             f"{count} has no class: use first_label=1 (--set first_label=1) if it is 0, and "
-            f"ignored={count} (--set ignored={count}) if it is {count}. "
+            f"ignored={count} (--set ignored={count}) if it is {count}; or list it as void. "
             f"Received: {count} classes, and {title(found.examples[highest])}"
         )
     return 0

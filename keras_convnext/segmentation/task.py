@@ -134,6 +134,10 @@ class SegmentationTask:
             "window": own.window,
             "stride": own.stride,
             "colors": self.training.meaning.colors,
+            "labels": {
+                "first_label": self.recipe.labels.first_label,
+                "ignored": list(self.recipe.labels.ignored),
+            },
             "pixels": "RGB in 0..255",
         }
         add_record(path, Record("segmentation", self.classes, preprocessing))

@@ -23,7 +23,9 @@ from keras_convnext.pretrained.record import read_record
 from keras_convnext.segmentation import Segmentation, plan, recipe_for, task
 from keras_convnext.segmentation import network as segmentation_network
 from keras_convnext.segmentation.input import training_batches
+from keras_convnext.segmentation.labels import recorded_labels
 from keras_convnext.segmentation.losses import PixelCrossEntropy, balancing_weights
+from keras_convnext.segmentation.recipes import Labels
 from keras_convnext.segmentation.settings import RULES
 from keras_convnext.segmentation.source import open_pairs
 from keras_convnext.segmentation.training_network import build_segmenter, trained
@@ -208,6 +210,7 @@ def test_batches_depend_on_their_place_alone(boxes):
 @pytest.mark.usefixtures("toy")
 def test_a_run_learns_and_saves_a_model_that_any_keras_loads(boxes, tmp_path):
     own = {"epochs": 20, "learning_rate": 2e-2, "evaluation_updates": 40, "photometric": False}
+    own |= {"ignored": (9,)}
     model = toy_segmentation.toy_train(boxes, tmp_path / "run", **own, ratio=(1.0, 1.0))
     with (tmp_path / "run" / "log.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -224,6 +227,8 @@ def test_a_run_learns_and_saves_a_model_that_any_keras_loads(boxes, tmp_path):
     assert record.task == "segmentation"
     assert record.classes == ("ground", "roof", "road")
     assert record.preprocessing["window"] == 512
+    assert recorded_labels(record.preprocessing) == Labels(ignored=(9,))
+    assert recorded_labels({"labels": {"ignored": "9", "first_label": "x"}}) == Labels()
     described = json.loads((tmp_path / "run" / "run.json").read_text())
     assert described["labels"].startswith("3 classes, which have labels from 0 on; ")
 
