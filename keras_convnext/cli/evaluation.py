@@ -73,6 +73,29 @@ def evaluate_network(
         Path | None,
         typer.Option(callback=checked_picture, help="Plot the confusion matrix to this file."),
     ] = None,
+    scale: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LONGEST,SHORTEST",
+            help="With a segmenter: sides that images are scaled to fit into, or 'own' for none.",
+            show_default="as in training, or as published",
+        ),
+    ] = None,
+    first_label: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="With a segmenter: label of the first class in the masks.",
+            show_default="as in training, or inferred",
+        ),
+    ] = None,
+    ignored_label: Annotated[
+        list[int] | None,
+        typer.Option(
+            help="With a segmenter: label of pixels without a class, besides 255. Repeatable.",
+            show_default="as in training",
+        ),
+    ] = None,
     multi_scale: Annotated[
         bool,
         typer.Option(
@@ -106,7 +129,8 @@ def evaluate_network(
         _refuse("with a segmenter", size=size, confusion=confusion)
         evaluate_segmenter(
             data, split, weights, model, file, selected,
-            limit=limit, multi_scale=multi_scale, output=output_folder, as_json=as_json,
+            scale=scale, labels=(first_label, ignored_label), limit=limit,
+            multi_scale=multi_scale, output=output_folder, as_json=as_json,
         )  # fmt: skip
         return
     if is_of_detector(file, selected):
@@ -122,7 +146,13 @@ def evaluate_network(
         return
     if not suite:
         _refuse("without --suite", output=output_folder)
-    _refuse("with a classifier", multi_scale=multi_scale or None)
+    _refuse(
+        "with a classifier",
+        multi_scale=multi_scale or None,
+        scale=scale,
+        first_label=first_label,
+        ignored_label=ignored_label,
+    )
     task = task_of_file(file, **selected)
     shape = shape_of(None if weights.endswith(".keras") else size)
     network = load_classifier(weights, model, shape, selected)

@@ -5,6 +5,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from keras_convnext.demo.answers import Segmenter
     from keras_convnext.segmentation.prediction import Segmented, Windows
+    from keras_convnext.segmentation.recipes import Labels
 
 
 def is_of_segmenter(file: Path, reading: Reading) -> bool:
@@ -141,6 +143,8 @@ def evaluate_segmenter(
     model: str | None,
     file: Path,
     reading: Reading,
+    scale: str | None,
+    labels: tuple[int | None, Sequence[int] | None],
     limit: int | None,
     multi_scale: bool,
     output: Path | None,
@@ -155,25 +159,28 @@ def evaluate_segmenter(
         model: str or None. The option --model.
         file: path. The file of the weights.
         reading: Reading. The options that select weights in a file.
+        scale: str or None. The option --scale.
+        labels: tuple of int or None and ints or None. The options --first-label and
+            --ignored-label, which replace what the file records.
         limit: int or None. Number of images.
         multi_scale: bool. Whether to average several scales and flips.
         output: path or None. Folder for the state and the figures.
         as_json: bool. Whether to print JSON.
     """
-    from keras_convnext.pretrained.record import read_record, recorded_names
+    from keras_convnext.pretrained.record import recorded_names
     from keras_convnext.segmentation.colors import names_of_classes
     from keras_convnext.segmentation.evaluation import evaluate
     from keras_convnext.segmentation.inference import RATIOS
-    from keras_convnext.segmentation.labels import recorded_labels
     from keras_convnext.segmentation.source import open_pairs
 
     with Bar("Checking the masks", "masks") as bar:
-        labels = recorded_labels(read_record(file).preprocessing)
-        source = open_pairs(data, split, labels=labels, progress=bar.update)
+        source = open_pairs(data, split, labels=_labels(file, *labels), progress=bar.update)
     note(f"{data}: {source.meaning.report}")
     network = load_network(weights, model, {}, reading)
     recorded = recorded_names(file)
     windows = windows_of_file(file)
+    if scale is not None:
+        windows = windows._replace(scale=_scale_of(scale))
     started = time.perf_counter()
     with Bar("Evaluating", "images") as bar:
         scores = evaluate(
@@ -225,6 +232,36 @@ def evaluate_segmenter(
     })  # fmt: skip
     if output is not None:
         note(f"Wrote {output / 'scores.json'} and {output / 'classes.csv'}")
+
+
+def _scale_of(text: str) -> tuple[int, int] | None:
+    """Parses the option --scale.
+
+    Raises:
+        typer.BadParameter: If it is neither two sides nor "own".
+    """
+    if text == "own":
+        return None
+    sides = text.split(",")
+    if len(sides) != 2 or not all(side.isdecimal() and int(side) > 0 for side in sides):
+        raise typer.BadParameter(
+            f"must be two sides in pixels, such as 2048,512, or own. Received: {text}",
+            param_hint="--scale",
+        )
+    return int(sides[0]), int(sides[1])
+
+
+def _labels(file: Path, first: int | None, ignored: Sequence[int] | None) -> "Labels":
+    """Returns what the labels of masks mean: what is given, or else what the file records."""
+    from keras_convnext.pretrained.record import read_record
+    from keras_convnext.segmentation.labels import recorded_labels
+
+    recorded = recorded_labels(read_record(file).preprocessing)
+    return replace(
+        recorded,
+        first_label=recorded.first_label if first is None else first,
+        ignored=recorded.ignored if ignored is None else tuple(ignored),
+    )
 
 
 def _number(value: float) -> float | None:
