@@ -3,12 +3,17 @@
 The golden arrays are mmdetection's; `make_golden_detections.py` makes them.
 """
 
+import subprocess
+import sys
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
 import torch
 from keras import ops
 from make_golden_detections import GOLDEN, PADDED, SIZES, TOY, image
+from other_backends import environment
 
 import keras_convnext
 from keras_convnext import CheckpointError, convert, identify, load_model
@@ -78,6 +83,23 @@ def test_detections_equal_those_of_mmdetection(kind, found):
         for name, tolerance in tolerances.items():
             expected = golden[f"{kind} {index} {name}"]
             np.testing.assert_allclose(found[name][index], expected, rtol=0, atol=tolerance)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_other_backends_equal_mmdetection(backend):
+    files = [
+        Path(__file__).with_name(f"test_{name}.py") for name in ("detectors", "detection_losses")
+    ]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", *map(str, files)]
+    done = subprocess.run(
+        [*command, "-m", "", "-k", "equal_those_of_mmdetection"],
+        env=environment(backend),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "4 passed" in done.stdout
 
 
 def test_a_saved_model_finds_the_same(model, batch, found, tmp_path):
