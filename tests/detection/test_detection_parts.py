@@ -77,3 +77,31 @@ def test_masks_are_pasted_as_pytorch_samples_them():
         found = paste_mask(mask, np.float32(box), (40, 50))
         clear = np.abs(values - 0.5) > 1e-4
         np.testing.assert_array_equal(found[clear], (values >= 0.5)[clear])
+
+
+MEMORY = """
+import resource
+import numpy as np
+from keras import ops
+from keras_convnext.detection.roi_align import roi_align
+random = np.random.default_rng(0)
+maps = [ops.ones((1, 800 // stride, 1344 // stride, 256)) for stride in (4, 8, 16, 32)]
+centers = random.uniform(0, 1, (1000, 2)) * (1333, 800)
+halves = random.uniform(4, 55, (1000, 2))  # all on P2
+boxes = np.concatenate([centers - halves, centers + halves], 1)[None].astype("float32")
+boxes = ops.convert_to_tensor(np.clip(boxes, 0, np.float32([1333, 800, 1333, 800])))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+pooled = ops.convert_to_numpy(roi_align(maps, boxes, 7))
+assert pooled.shape == (1, 1000, 7, 7, 256)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["tensorflow", "jax", "torch"])
+def test_a_thousand_regions_need_less_than_two_gigabytes(backend):
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY], env=environment(backend), capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 2  # GiB
