@@ -22,6 +22,7 @@ SMALL = {
         "STEP": '"downsampling"', "OFF": '{"gelu": False}', "REGIME": '"cifar"', "RUNS": 1,
     },
     "search": {"QUERIES": 2, "NEIGHBORS": 3},
+    "segment_own_masks": {"IMAGES": 20, "EPOCHS": 1},
     "torch_and_back": {"STEPS": 1},
     "what_it_looks_at": {"NOISE_IMAGES": 2},
 }  # fmt: skip

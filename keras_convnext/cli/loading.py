@@ -76,7 +76,7 @@ def load_classifier(
     from keras_convnext.tasks import task_of_file
     from keras_convnext.trunks import has_no_classes
 
-    task_of_file(file_of(weights, model))  # refuses tasks of a later version
+    task_of_file(file_of(weights, model), **reading)  # refuses tasks of a later version
 
     taken, returned = network.input_shape, network.output_shape
     if not isinstance(taken, tuple) or len(taken) != 4 or not isinstance(returned, tuple):

@@ -424,7 +424,7 @@ def test_asked_for_other_classes_a_trunk_gets_a_random_head(path):
         ours = load_model(path, classes=7)
     assert ours.output_shape == (None, 7)
     assert np.ptp(ours.get_layer("head").get_weights()[0]) > 0
-    with pytest.raises(ValueError, match=r"no classifier: pass include_top=False, or classes"):
+    with pytest.raises(ValueError, match=r"no classifier of images: pass include_top=False for its trunk, or classes"):
         model(weights=path, classes=None)
 
 
@@ -448,7 +448,7 @@ def test_another_epsilon_than_the_model_has_is_told(path, monkeypatch):
     from keras_convnext.pretrained import networks
 
     row = keras_convnext.variants.Variant("like_clip", DEPTHS, DIMS, epsilon=1e-5)
-    monkeypatch.setattr(networks, "OTHERS", (row,))
+    monkeypatch.setitem(networks.VARIANTS, "like_clip", row)
     save(STATE, path)
     with pytest.warns(
         UserWarning, match="epsilon=1e-05, but those of the model have epsilon=1e-06"
