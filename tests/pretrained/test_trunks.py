@@ -424,7 +424,10 @@ def test_asked_for_other_classes_a_trunk_gets_a_random_head(path):
         ours = load_model(path, classes=7)
     assert ours.output_shape == (None, 7)
     assert np.ptp(ours.get_layer("head").get_weights()[0]) > 0
-    with pytest.raises(ValueError, match=r"no classifier of images: pass include_top=False for its trunk, or classes"):
+    with pytest.raises(
+        ValueError,
+        match="no classifier of images: pass include_top=False",
+    ):
         model(weights=path, classes=None)
 
 
