@@ -71,8 +71,8 @@ def check_numbers(
             the file.
     """
     checkpoint = open_checkpoint(path, entry, prefix, ignore)
+    heads = heads_in(checkpoint)
     try:
-        heads = heads_in(checkpoint)
         for source in (*checkpoint.sources.values(), *heads.sources.values()):
             source.check("float32")
     except CheckpointError as error:

@@ -97,8 +97,16 @@ def heads_in(checkpoint: OpenCheckpoint) -> Heads:
     """Returns the dense heads in an open checkpoint, and the norms below them.
 
     Raises:
-        CheckpointError: If they have unknown tensors.
+        CheckpointError: If they have unknown tensors; the message names the file.
     """
+    try:
+        return _heads_in(checkpoint)
+    except CheckpointError as error:
+        path = next(iter(checkpoint.tensors.values())).path
+        raise CheckpointError(f"{error} (file: {path})") from error
+
+
+def _heads_in(checkpoint: OpenCheckpoint) -> Heads:
     before = checkpoint.prefix.removesuffix("convnext.").removesuffix(BACKBONE)
     names = {
         key: name.removeprefix(before)

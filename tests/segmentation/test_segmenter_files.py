@@ -1,5 +1,10 @@
 """Files of segmenters where any weight file is taken: loaded, identified, converted, checked."""
 
+import os
+import warnings
+from argparse import Namespace
+from random import Random
+
 import keras
 import numpy as np
 import pytest
@@ -10,7 +15,7 @@ from typer.testing import CliRunner
 import keras_convnext
 from keras_convnext import CheckpointError, cli, convert, identify, load_model
 from keras_convnext.pretrained.checks import check_network, check_numbers
-from keras_convnext.segmentation import UperNet
+from keras_convnext.segmentation import UperNet, load_segmenter_weights
 
 PARAMETERS = 122_186
 
@@ -125,3 +130,84 @@ def test_the_commands(tmp_path):
     assert verified.exit_code == 0, verified.output
     assert "upernet_convnext, 5 classes, 122,186 parameters" in verified.stdout
     assert keras.tree.flatten(load_model(target).output_shape) == [None, None, None, 5]
+
+
+class Harm:
+    """Runs a command when it is unpickled by pickle."""
+
+    def __init__(self, trace):
+        self.trace = trace
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.trace}",)
+
+
+def test_what_may_run_code_beside_the_weights_is_refused(tmp_path):
+    saved = torch.load(CHECKPOINT, weights_only=True)
+    path = tmp_path / "hostile.pth"
+    torch.save({**saved, "meta": {"config": Harm(tmp_path / "trace")}}, path)
+    with pytest.raises(CheckpointError, match="nothing was run"):
+        load_model(path)
+    assert [each.name for each in tmp_path.iterdir()] == ["hostile.pth"]
+
+
+def test_what_trainers_keep_beside_the_weights_is_skipped(model, tmp_path):
+    """mmengine's, as objects of classes that are not imported."""
+    saved = torch.load(CHECKPOINT, weights_only=True)
+    kept = {"config": Namespace(lr=1e-4), "iter": 160_000, "seed": np.float64(0)}
+    saved |= {"meta": kept, "message_hub": [kept], "optimizer": {"state": {0: torch.ones(3)}}}
+    torch.save(saved, tmp_path / "trained.pth")
+    assert_same_weights(load_model(tmp_path / "trained.pth"), model)
+
+
+def changed(tensors, random):
+    """Returns the tensors with one random change to a head."""
+    name = random.choice([name for name in tensors if "head" in name and "tracked" not in name])
+    tensor = tensors[name]
+    change = random.choice(["drop", "rename", "longer", "flat", "nan", "integers", "twice"])
+    if change in ("drop", "rename"):
+        del tensors[name]
+    if change == "rename":
+        tensors[name.replace("conv", "c0nv") + "x"] = tensor
+    elif change == "longer":
+        tensors[name] = torch.cat([tensor, tensor])
+    elif change == "flat":
+        tensors[name] = tensor.reshape(-1, 1, 1)
+    elif change == "nan":
+        tensors[name] = tensor * float("nan")
+    elif change == "integers":
+        tensors[name] = torch.zeros(tensor.shape, dtype=torch.int64)
+    elif change == "twice":
+        tensors[f"module.{name}"] = tensor
+    return change, name
+
+
+def refusal(target, path):
+    """The error of loading a file, or None."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            load_segmenter_weights(target, path)
+    except CheckpointError as error:
+        return str(error)
+    return None
+
+
+def test_damaged_heads_are_refused_or_loaded_whole(tmp_path):
+    random, path = Random(0), tmp_path / "damaged.pth"
+    target = load_model(CHECKPOINT)
+    for _ in range(25):
+        saved = torch.load(CHECKPOINT, weights_only=True)["state_dict"]
+        tensors = dict(saved)
+        change, name = changed(tensors, random)
+        torch.save({"state_dict": tensors}, path)
+        before = target.get_weights()
+        if told := refusal(target, path):
+            assert told.endswith(f"(file: {path})")
+            for after, kept in zip(target.get_weights(), before, strict=True):
+                np.testing.assert_array_equal(after, kept)
+            continue
+        is_vector = saved[name].ndim == 1 and change == "flat"
+        # With other classes, the last layers are not loaded.
+        is_last = "conv_seg" in name and change == "longer"
+        assert is_vector or is_last or change in ("integers", "twice"), (change, name)
