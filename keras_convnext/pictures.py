@@ -8,7 +8,7 @@ import io
 import os
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -131,6 +131,16 @@ def read_picture(
             raise _damaged(error, name) from error
     with _stream(source, name) as file:
         return _read(file, name, pixel_limit() if most_pixels is None else most_pixels)
+
+
+def below_one_another(images: Sequence[Image.Image]) -> Image.Image:
+    """Returns a sheet of RGB images, on white."""
+    sides = max(each.width for each in images), sum(each.height for each in images)
+    sheet, top = Image.new("RGB", sides, "white"), 0
+    for each in images:
+        sheet.paste(each, (0, top))
+        top += each.height
+    return sheet
 
 
 def name_of(source: ImageSource) -> str:

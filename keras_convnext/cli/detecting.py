@@ -25,8 +25,10 @@ def detect_objects(
     shown: Callable[[Path], Path],
     threshold: float,
     as_json: bool,
+    picture: Path | None,
+    most: int,
 ) -> bool:
-    """Finds the objects in files, and prints them.
+    """Finds the objects in files, and prints or draws them.
 
     Args:
         paths: sequence of path.
@@ -37,23 +39,28 @@ def detect_objects(
         shown: function. Returns the path to show for a file.
         threshold: float. The lowest score to show.
         as_json: bool. Whether to print JSON.
+        picture: path or None. Where to draw the first files.
+        most: int. Number of files in the picture, at most.
 
     Returns:
         Whether all files could be read.
     """
     import numpy as np
+    from PIL import Image
 
+    from keras_convnext.detection.drawing import draw_detections
     from keras_convnext.detection.masks import encode_rle
     from keras_convnext.detection.names import names_of_classes
     from keras_convnext.detection.prediction import detect
     from keras_convnext.detection.weights import classes_of_model
-    from keras_convnext.pictures import ImageError, open_image
+    from keras_convnext.pictures import ImageError, below_one_another, open_image
     from keras_convnext.pretrained.record import read_record
 
     network = load_network(weights, model, {}, reading)
     names = names_of_classes(classes_of_model(network), read_record(file).classes)
     scale = _scale_of(file)
     results: list[dict[str, object]] = []
+    drawn: list[Image.Image] = []
     is_whole = True
     for path in track(paths, "Detecting", "images", len(paths)):
         try:
@@ -63,6 +70,8 @@ def detect_objects(
             is_whole = False
             continue
         found = detect(network, pixels, scale=scale)
+        if picture and len(drawn) < most:
+            drawn.append(draw_detections(Image.fromarray(pixels), found, names, threshold))
         objects: list[dict[str, Any]] = [
             {
                 "name": names[found.labels[index]],
@@ -81,6 +90,10 @@ def detect_objects(
             write(f"  {100 * each['score']:5.1f}%  {each['name']}  ({corners})")
     if as_json:
         write_json(results)
+    if picture and drawn:
+        below_one_another(drawn).save(picture)
+        more = f" (the first {most})" if len(paths) > most else ""
+        note(f"Wrote {picture}{more}")
     return is_whole
 
 

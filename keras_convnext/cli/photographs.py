@@ -112,14 +112,10 @@ def predict(
         if masks is not None:
             raise typer.BadParameter("needs the weights of a segmenter", param_hint="--masks")
         if weights and file and is_of_detector(file, selected):
-            if picture is not None:
-                raise typer.BadParameter(
-                    "needs the weights of a classifier or segmenter", param_hint="--picture"
-                )
             is_whole = detect_objects(
                 paths, weights, model, file, selected,
                 shown=lambda path: Path(STANDARD_INPUT) if path == standard_input else path,
-                threshold=threshold, as_json=as_json,
+                threshold=threshold, as_json=as_json, picture=picture, most=MOST_IN_PICTURE,
             )  # fmt: skip
             if not is_whole:
                 raise typer.Exit(1)

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from keras_convnext.detection.builders import CascadeMaskRCNN, MaskRCNN
     from keras_convnext.detection.coco import read_coco
     from keras_convnext.detection.cost import parts
+    from keras_convnext.detection.drawing import draw_detections
     from keras_convnext.detection.evaluation import Scores, evaluate
     from keras_convnext.detection.loading import load_detector
     from keras_convnext.detection.masks import decode_rle, encode_rle, paste_mask
@@ -34,6 +35,7 @@ __all__ = [
     "Scores",
     "decode_rle",
     "detect",
+    "draw_detections",
     "encode_rle",
     "evaluate",
     "load_detector",
@@ -54,6 +56,7 @@ _NAMES = {
     "builders": ("CascadeMaskRCNN", "MaskRCNN"),
     "coco": ("read_coco",),
     "cost": ("parts",),
+    "drawing": ("draw_detections",),
     "evaluation": ("Scores", "evaluate"),
     "loading": ("load_detector",),
     "masks": ("decode_rle", "encode_rle", "paste_mask"),

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from keras_convnext.pictures import ImageError, read_picture
+from keras_convnext.pictures import ImageError, below_one_another, read_picture
 from keras_convnext.printable import printable
 from keras_convnext.segmentation.colors import colors_of_classes, names_of_classes
 from keras_convnext.segmentation.inference import CROP, SCALE, STRIDE, predict_classes, with_logits
@@ -263,13 +263,7 @@ def draw_segmentations(
     ]
     if not drawn:
         raise ValueError("There is nothing to draw: no file could be read")
-    width = max(each.width for each in drawn)
-    sheet = Image.new("RGB", (width, sum(each.height for each in drawn)), PAPER)
-    top = 0
-    for each in drawn:
-        sheet.paste(each, (0, top))
-        top += each.height
-    sheet.save(path)
+    below_one_another(drawn).save(path)
 
 
 def _fitted(draw: ImageDraw.ImageDraw, text: str, room: int, size: int) -> str:

@@ -48,7 +48,7 @@ ELSEWHERE = {
     "pictures",
 }  # fmt: skip
 INTERNAL = {
-    "arithmetic", "call_graph", "class_list", "cli", "feature_maps", "jax_cpu", "lazy",
+    "arithmetic", "call_graph", "class_list", "cli", "colors", "feature_maps", "jax_cpu", "lazy",
     "loading", "model_digest", "normalization", "pillow_output", "pixel_levels", "printable",
     "resizing", "serialization", "shipped", "signature", "tasks", "tensorflow_cpu",
     "tensorflow_only", "tensorflow_passes", "trunks",
