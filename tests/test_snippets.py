@@ -24,6 +24,7 @@ WITHOUT_COMMANDS = (
 # What trains or evaluates networks of millions on data that nobody has here, or does not end, is
 # run by the tests of these commands; that it could start is seen from here.
 PARSED_ONLY = ("train", "evaluate", "demo")
+DENSE = {"upernet_convnext_tiny", "mask_rcnn_convnext_tiny"}  # whose weights are not here
 OFFICIAL = "convnext_tiny_22k_224.pth"
 SMALL = {
     "epochs": 1, "warmup_epochs": 0.5, "frozen_epochs": 0, "batch_size": 4, "device_batch": 4,
@@ -117,6 +118,6 @@ def test_the_commands_run(page, desk):
     for name, *arguments in commands(page):
         command = typer.main.get_command(cli.app).commands[name]
         command.make_context(name, list(arguments))
-        if name not in PARSED_ONLY:
+        if name not in PARSED_ONLY and not DENSE & set(arguments):
             result = CliRunner().invoke(cli.app, [name, *arguments])
             assert result.exit_code == 0, (name, arguments, result.output, result.exception)

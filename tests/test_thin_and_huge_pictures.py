@@ -83,7 +83,7 @@ def test_thin_pictures_have_the_pixels_of_the_published_transform(sides, size, t
 def test_the_longest_pictures_are_placed_without_overflow(sides):
     from keras_convnext.data.images import _central
 
-    placement = _central(*map(tf.constant, sides), 224)
+    placement = _central(*map(tf.constant, sides), 224, 0.875)
     top, left, height, width = placement.window.numpy().tolist()
     assert 0 < height < 12
     assert 0 < width < 12

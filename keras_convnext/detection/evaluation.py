@@ -17,6 +17,7 @@ from keras_convnext.detection.objects import Objects, Picture, coco_tools, mask_
 from keras_convnext.detection.prediction import SCALE, Detections, detect
 from keras_convnext.detection.weights import classes_of_model
 from keras_convnext.pictures import ImageError, open_image
+from keras_convnext.printable import printable
 
 FIGURES = (
     "AP", "AP50", "AP75", "AP small", "AP medium", "AP large",
@@ -80,7 +81,7 @@ def evaluate(
     if classes != len(objects.classes):
         raise ValueError(
             f"The model has {classes} classes, but the data has {len(objects.classes)}. "
-            f"Received: {objects.source}"
+            f"Received: {printable(objects.source)}"
         )
     found: list[dict[str, Any]] = []
     partial = None if results is None else Path(results).with_suffix(".partial")

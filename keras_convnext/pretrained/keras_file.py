@@ -68,8 +68,11 @@ def read_entry(path: str | Path, name: str) -> dict[str, Any] | None:
 
 
 def _read_object(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> dict[str, Any]:
-    with archive.open(member) as file:
-        text = file.read(_LONGEST_CONFIG + 1)
+    try:
+        with archive.open(member) as file:
+            text = file.read(_LONGEST_CONFIG + 1)
+    except OSError as error:  # the place of the member is before the start of the file
+        raise CheckpointError(f"Its directory is damaged. {_AGAIN}") from error
     if len(text) > _LONGEST_CONFIG:
         raise CheckpointError(f"Its {member.filename} is larger than 8 MiB. {_AGAIN}")
     found = json.loads(text)

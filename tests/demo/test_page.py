@@ -232,6 +232,10 @@ def test_a_segmenter_shows_the_classes_over_the_picture_with_a_slider(tmp_path):
     assert Image.open(io.BytesIO(base64.b64decode(lower))).size == (32, 32)
     assert '<input type="range"' in where
     assert "street.png, segmented in" in line
+
+
+def test_the_page_of_a_segmenter_says_so():
+    pytest.importorskip("gradio")
     assert "What it is" in {
         part["props"].get("label") for part in demo_page(SEGMENTER).config["components"]
     }

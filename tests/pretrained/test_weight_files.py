@@ -340,8 +340,8 @@ def test_a_folder_is_not_taken_for_published_weights_of_its_name(tmp_path, monke
     (tmp_path / "imagenet").mkdir()
     monkeypatch.chdir(tmp_path)
     fetched = []
-    for module in (keras_convnext.builders, keras_convnext.conversion):
-        monkeypatch.setattr(module, "ported_weights", fetched.append)
+    monkeypatch.setattr(keras_convnext.builders, "ported_weights", fetched.append)
+    monkeypatch.setattr(keras_convnext.loading, "model_file", fetched.append)
     keras_convnext.loading.checkpoint_file("imagenet", "convnext_tiny")
     keras_convnext.ConvNeXtTiny(weights="imagenet")
     assert [rows[0].tag for rows in fetched] == ["imagenet", "imagenet"]
