@@ -12,7 +12,7 @@ from typing import Any
 
 import keras
 
-from keras_convnext.builders import BUILDERS
+from keras_convnext.backbones import backbone_of
 from keras_convnext.detection.layers import BoxHead, FeaturePyramid, MaskHead, ProposalHead
 from keras_convnext.detection.stages import (
     Detect,
@@ -25,13 +25,10 @@ from keras_convnext.detection.stages import (
 from keras_convnext.detection.weights import classes_in, load_detector_weights
 from keras_convnext.initializers import about_to_load
 from keras_convnext.layers import LayerNormalization
-from keras_convnext.network import IMAGENET_MEAN, at_least_float32
+from keras_convnext.network import at_least_float32
+from keras_convnext.normalization import IMAGENET
 from keras_convnext.pretrained.cache import weights_file
-from keras_convnext.printable import printable
 from keras_convnext.trunks import trunk_of
-from keras_convnext.variants import VARIANTS
-
-BACKBONES = tuple(name for name, variant in VARIANTS.items() if len(variant.depths) == 4)
 
 BOX_SIZE, MASK_SIZE = 7, 14  # of pooled regions
 # Of the deltas of the box head, and of the three heads of the cascade.
@@ -112,7 +109,13 @@ def MaskRCNN(
         Liu et al., "A ConvNet for the 2020s", arXiv 2201.03545, section 4 and table 3.
     """
     path, classes = _file_and_classes("mask_rcnn", backbone, weights, classes)
-    trunk = _trunk(backbone, input_shape, include_preprocessing, drop_path_rate, path)
+    with about_to_load() if path is not None else nullcontext():
+        trunk = backbone_of(
+            backbone,
+            input_shape=input_shape,
+            include_preprocessing=include_preprocessing,
+            drop_path_rate=drop_path_rate,
+        )
     inputs, sizes, maps = _normalized_maps(trunk)  # (N, H/4, W/4, ...) to (N, H/32, W/32, ...)
     pyramid = FeaturePyramid(channels, name="pyramid")(maps)  # P2 to P6: (N, ..., C)
     objectness, deltas = ProposalHead(channels, name="proposal_head")(pyramid)
@@ -190,7 +193,13 @@ def CascadeMaskRCNN(
         Liu et al., "A ConvNet for the 2020s", arXiv 2201.03545, section 4 and table 3.
     """
     path, classes = _file_and_classes("cascade_mask_rcnn", backbone, weights, classes)
-    trunk = _trunk(backbone, input_shape, include_preprocessing, drop_path_rate, path)
+    with about_to_load() if path is not None else nullcontext():
+        trunk = backbone_of(
+            backbone,
+            input_shape=input_shape,
+            include_preprocessing=include_preprocessing,
+            drop_path_rate=drop_path_rate,
+        )
     inputs, sizes, maps = _normalized_maps(trunk)  # (N, H/4, W/4, ...) to (N, H/32, W/32, ...)
     pyramid = FeaturePyramid(channels, name="pyramid")(maps)  # P2 to P6: (N, ..., C)
     objectness, deltas = ProposalHead(channels, name="proposal_head")(pyramid)
@@ -241,38 +250,13 @@ def _file_and_classes(
     return path, classes
 
 
-def _trunk(
-    backbone: str | keras.Model,
-    input_shape: tuple[int | None, int | None, int],
-    include_preprocessing: bool,
-    drop_path_rate: float,
-    path: Path | None,
-) -> keras.Model:
-    if not isinstance(backbone, str):
-        return trunk_of(backbone).model
-    if backbone not in BACKBONES:
-        raise ValueError(
-            f"backbone must be one of {', '.join(BACKBONES)}. "
-            f"Received: backbone={printable(backbone)}"
-        )
-    with about_to_load() if path is not None else nullcontext():
-        return BUILDERS[backbone](
-            include_top=False,
-            include_preprocessing=include_preprocessing,
-            weights=None,
-            input_shape=input_shape,
-            drop_path_rate=drop_path_rate,
-            layer_scale_init_value=1.0,  # as in the official configurations
-        )
-
-
 def _normalized_maps(backbone: keras.Model) -> tuple[dict[str, Any], Any, list[Any]]:
     """Returns the inputs, the sizes, and the normalized map of each stage."""
     trunk = trunk_of(backbone)
     channels = trunk.model.input.shape[-1]
     images = keras.Input(trunk.model.input.shape[1:], name="images", dtype=trunk.model.input.dtype)
     sizes = keras.Input((2,), name="sizes", dtype="float32")
-    mean = [255 * value for value in IMAGENET_MEAN] if "normalization" in trunk.layers else [0.0]
+    mean = [255 * value for value in IMAGENET.mean] if "normalization" in trunk.layers else [0.0]
     value = (mean * channels)[:channels]
     x = FillPadding(value, dtype=at_least_float32(), name="padding")(images, sizes)
     ends = trunk.ends_of_stages().values()

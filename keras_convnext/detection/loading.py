@@ -6,18 +6,16 @@ from typing import Any
 
 import keras
 
+from keras_convnext.backbones import backbone_in
 from keras_convnext.detection.builders import DETECTORS
 from keras_convnext.detection.weights import load_detector_weights
-from keras_convnext.initializers import about_to_load
-from keras_convnext.loading import build, checkpoint_file
+from keras_convnext.loading import checkpoint_file
 from keras_convnext.pretrained.checkpoint import open_checkpoint
 from keras_convnext.pretrained.dense_heads import HEADS, heads_in
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.identify import identity_of
 from keras_convnext.pretrained.layouts import Place
 from keras_convnext.pretrained.model_weights import Progress
-
-_OF_TRUNK = ("input_shape", "include_preprocessing", "drop_path_rate", "input_tensor")
 
 
 def load_detector(
@@ -59,16 +57,7 @@ def load_detector(
         raise CheckpointError(
             f"This is a checkpoint of {found.name}, not of {model} (file: {path})"
         )
-    of_trunk = {name: options.pop(name) for name in _OF_TRUNK if name in options}
-    of_trunk.setdefault("input_shape", (None, None, found.channels))
-    with about_to_load():
-        trunk = build(
-            found.variant,
-            include_top=False,
-            pooling=None,
-            layer_scale_init_value=found.variant.layer_scale,
-            **of_trunk,
-        )
+    trunk = backbone_in(found, options)
     classifier = HEADS[heads.name].classifier
     defaults = {
         "classes": found.classes,

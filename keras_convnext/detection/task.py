@@ -12,7 +12,7 @@ from keras import ops
 from rich.console import Console
 from rich.text import Text
 
-from keras_convnext.builders import BUILDERS
+from keras_convnext.backbones import backbone_of, is_for_whole
 from keras_convnext.detection.builders import DETECTORS
 from keras_convnext.detection.evaluation import pixels_of, results_of, scores_of
 from keras_convnext.detection.input import (
@@ -26,7 +26,6 @@ from keras_convnext.detection.prediction import detect_with
 from keras_convnext.detection.recipes import Detection
 from keras_convnext.detection.settings import check_recipe, recipe_for
 from keras_convnext.detection.training_network import SAMPLING, Sampling, loss_names, trained
-from keras_convnext.pretrained.catalog import CATALOG
 from keras_convnext.pretrained.record import Record, add_record
 from keras_convnext.training.engine import fit
 from keras_convnext.training.fitted import FittedModel
@@ -114,16 +113,13 @@ class DetectionTask:
     def network(self) -> keras.Model:
         """Builds the detector, and returns what is trained of it."""
         own = self.recipe.network
-        published = {(row.model, row.tag) for row in CATALOG if row.head}
-        whole = own.start is not None and (
-            Path(own.start).exists() or (f"{self.kind}_{self.model}", own.start) in published
-        )
-        trunk = BUILDERS[self.model](
-            include_top=False,
+        whole = is_for_whole(self.kind, self.model, own.start)
+        trunk = backbone_of(
+            self.model,
             weights=None if whole else own.start,
             input_shape=(None, None, 3),
             drop_path_rate=own.drop_path_rate,
-            layer_scale_init_value=own.layer_scale,
+            layer_scale=own.layer_scale,
             remat=self.recipe.batch.remat,
         )
         self.detector = DETECTORS[self.kind](

@@ -7,19 +7,15 @@ from typing import Any
 
 import keras
 
-from keras_convnext.builders import BUILDERS
+from keras_convnext.backbones import backbone_of
 from keras_convnext.feature_maps import ResizeLike, WithAuxiliary, normalized_maps
 from keras_convnext.initializers import about_to_load
 from keras_convnext.network import at_least_float32
 from keras_convnext.pretrained.cache import weights_file
-from keras_convnext.printable import printable
 from keras_convnext.segmentation.network import auxiliary_head, decode_head
 from keras_convnext.segmentation.weights import classes_in, load_segmenter_weights
-from keras_convnext.trunks import trunk_of
-from keras_convnext.variants import VARIANTS
 
 POOL_SCALES = (1, 2, 3, 6)
-BACKBONES = tuple(name for name, variant in VARIANTS.items() if len(variant.depths) == 4)
 
 
 def UperNet(
@@ -89,7 +85,12 @@ def UperNet(
         classes = (classes_in(weights) if weights is not None else None) or 150
     _check_positive("classes", classes)
     with about_to_load() if weights is not None else nullcontext():
-        trunk = _trunk(backbone, input_shape, include_preprocessing, drop_path_rate)
+        trunk = backbone_of(
+            backbone,
+            input_shape=input_shape,
+            include_preprocessing=include_preprocessing,
+            drop_path_rate=drop_path_rate,
+        )
     prefix = f"{name}_" if name else ""
     maps = normalized_maps(trunk, prefix)
     x = decode_head(maps, classes, channels, pool_scales, prefix)  # (N, H/4, W/4, classes)
@@ -103,30 +104,6 @@ def UperNet(
     if weights is not None:
         load_segmenter_weights(model, weights)
     return model
-
-
-def _trunk(
-    backbone: str | keras.Model,
-    input_shape: tuple[int | None, int | None, int],
-    include_preprocessing: bool,
-    drop_path_rate: float,
-) -> keras.Model:
-    if not isinstance(backbone, str):
-        return trunk_of(backbone).model
-    if backbone not in BACKBONES:
-        raise ValueError(
-            f"backbone must be one of {', '.join(BACKBONES)}. "
-            f"Received: backbone={printable(backbone)}"
-        )
-    return BUILDERS[backbone](
-        include_top=False,
-        include_preprocessing=include_preprocessing,
-        weights=None,
-        input_shape=input_shape,
-        drop_path_rate=drop_path_rate,
-        # As in the official configurations; V2 has no layer scale.
-        layer_scale_init_value=None if VARIANTS[backbone].grn else 1.0,
-    )
 
 
 def _check_positive(argument: str, value: int) -> None:

@@ -6,8 +6,8 @@ from typing import Any
 
 import keras
 
-from keras_convnext.initializers import about_to_load
-from keras_convnext.loading import build, checkpoint_file
+from keras_convnext.backbones import backbone_in
+from keras_convnext.loading import checkpoint_file
 from keras_convnext.pretrained.checkpoint import open_checkpoint
 from keras_convnext.pretrained.dense_heads import heads_in
 from keras_convnext.pretrained.errors import CheckpointError
@@ -16,8 +16,6 @@ from keras_convnext.pretrained.layouts import Place
 from keras_convnext.pretrained.model_weights import Progress
 from keras_convnext.segmentation.builders import POOL_SCALES, UperNet
 from keras_convnext.segmentation.weights import load_segmenter_weights
-
-_OF_TRUNK = ("input_shape", "include_preprocessing", "drop_path_rate", "input_tensor")
 
 
 def load_segmenter(
@@ -65,16 +63,7 @@ def load_segmenter(
             f"The head pools at {len(grids) // 2} scales, which the file does not record: pass "
             f"pool_scales=... (file: {path})"
         )
-    of_trunk = {name: options.pop(name) for name in _OF_TRUNK if name in options}
-    of_trunk.setdefault("input_shape", (None, None, found.channels))
-    with about_to_load():
-        trunk = build(
-            found.variant,
-            include_top=False,
-            pooling=None,
-            layer_scale_init_value=found.variant.layer_scale,
-            **of_trunk,
-        )
+    trunk = backbone_in(found, options)
     defaults = {
         "classes": found.classes,
         "channels": heads[Place("fpn_bottleneck_conv", "kernel")].shape[-1],

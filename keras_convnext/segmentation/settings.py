@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from keras_convnext.segmentation.builders import BACKBONES
+from keras_convnext.backbones import backbone_names
 from keras_convnext.segmentation.recipes import AVERAGES, RECIPES, Segmentation
 from keras_convnext.training.settings import (
     BELOW_ONE,
@@ -84,8 +84,8 @@ def check_recipe(recipe: Segmentation, model: str) -> None:
     Raises:
         ValueError: If the network is unknown, or a value has the wrong type or is out of range.
     """
-    if model not in BACKBONES:
-        raise unknown("model", model, BACKBONES)
+    if model not in (names := backbone_names()):
+        raise unknown("model", model, names)
     check(recipe, RULES)
     own = recipe.input
     if own.stride > own.window:

@@ -1,18 +1,12 @@
 """Builds the segmenter of a recipe, and what is trained of it."""
 
-from pathlib import Path
-
 import keras
 
-from keras_convnext.builders import BUILDERS
+from keras_convnext.backbones import backbone_of, is_for_whole
 from keras_convnext.feature_maps import ResizeLike
 from keras_convnext.network import at_least_float32
-from keras_convnext.pretrained.catalog import CATALOG
 from keras_convnext.segmentation.builders import UperNet
 from keras_convnext.segmentation.recipes import Segmentation
-from keras_convnext.variants import VARIANTS
-
-_SEGMENTERS = {(row.model, row.tag) for row in CATALOG}
 
 
 def build_segmenter(recipe: Segmentation, model: str, classes: int) -> keras.Model:
@@ -27,15 +21,13 @@ def build_segmenter(recipe: Segmentation, model: str, classes: int) -> keras.Mod
         keras.Model, from pixels in 0..255 (N, H, W, 3) to probabilities (N, H, W, classes).
     """
     own = recipe.network
-    whole = own.start is not None and (
-        Path(own.start).exists() or (f"upernet_{model}", own.start) in _SEGMENTERS
-    )
-    trunk = BUILDERS[model](
-        include_top=False,
+    whole = is_for_whole("upernet", model, own.start)
+    trunk = backbone_of(
+        model,
         weights=None if whole else own.start,
         input_shape=(None, None, 3),
         drop_path_rate=own.drop_path_rate,
-        layer_scale_init_value=None if VARIANTS[model].grn else own.layer_scale,
+        layer_scale=own.layer_scale,
         remat=recipe.batch.remat,
     )
     return UperNet(

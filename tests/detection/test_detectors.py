@@ -266,3 +266,10 @@ def test_wrong_arguments_are_refused(tmp_path):
         MaskRCNN("convnext_tiny", weights="coco_22k")
     with pytest.raises(ValueError, match="must be a MaskRCNN or CascadeMaskRCNN"):
         save_detector_weights(trunk(), tmp_path / "mine.pth")
+
+
+def test_a_backbone_of_v2_is_taken_by_name():
+    with keras.StatelessScope():  # nothing is allocated
+        model = MaskRCNN("convnextv2_atto", classes=3, channels=16, hidden=32)
+    blocks = keras_convnext.trunks.trunk_of(model.get_layer("backbone")).blocks
+    assert all(block.grn is not None for block in blocks)

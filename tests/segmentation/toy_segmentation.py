@@ -56,19 +56,12 @@ def make_pictures(folder, count=24, seed=0):
 
 def register(monkeypatch=None):
     """Registers the toy like the published networks, permanently or for one test."""
-    from keras_convnext.segmentation import settings
-
-    names = (*settings.BACKBONES, TOY.name)
     builder = builders._builder(TOY)
     for table, row in ((VARIANTS, TOY), (builders.BUILDERS, builder)):
         if monkeypatch:
             monkeypatch.setitem(table, TOY.name, row)
         else:
             table[TOY.name] = row
-    if monkeypatch:
-        monkeypatch.setattr(settings, "BACKBONES", names)
-    else:
-        settings.BACKBONES = names
 
 
 def toy_recipe(**own):
