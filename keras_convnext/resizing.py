@@ -53,6 +53,18 @@ def resized_linearly(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.rint(found).astype(image.dtype)
 
 
+def scaled_size(size: tuple[int, int], scale: tuple[int, int]) -> tuple[int, int]:
+    """Returns the height and width of an image of `size` that is fitted into `scale`: mmcv.
+
+    Args:
+        size: tuple of int. Height and width of the image.
+        scale: tuple of int. The longest and the shortest side, in any order.
+    """
+    factor = min(max(scale) / max(size), min(scale) / min(size))
+    height, width = (int(side * factor + 0.5) for side in size)
+    return max(height, 1), max(width, 1)
+
+
 def positions(before: int, after: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Returns the two neighbors of each position of the result, and the share of the second."""
     centers = np.maximum((np.arange(after) + 0.5) * (before / after) - 0.5, 0)

@@ -8,9 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from keras_convnext.detection.prediction import scaled_size
 from keras_convnext.detection.recipes import Input
-from keras_convnext.resizing import resized_linearly
+from keras_convnext.resizing import resized_linearly, scaled_size
 
 
 class Scene(NamedTuple):

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from keras_convnext.detection.masks import paste_mask
-from keras_convnext.resizing import resized_linearly
+from keras_convnext.resizing import resized_linearly, scaled_size
 
 SCALE = (1333, 800)  # longest and shortest side of the resized image, of the published networks
 _MULTIPLE = 32  # of the sides of a padded image
@@ -90,10 +90,3 @@ def detect_with(
         masks,
         size,
     )
-
-
-def scaled_size(size: tuple[int, int], scale: tuple[int, int]) -> tuple[int, int]:
-    """Returns the height and width of an image of `size` that is fitted into `scale`: mmcv."""
-    factor = min(max(scale) / max(size), min(scale) / min(size))
-    height, width = (int(side * factor + 0.5) for side in size)
-    return max(height, 1), max(width, 1)

@@ -6,7 +6,7 @@ from functools import partial
 import keras
 import numpy as np
 
-from keras_convnext.resizing import resized_linearly
+from keras_convnext.resizing import resized_linearly, scaled_size
 from keras_convnext.segmentation.windows import Predict, class_map, mean_logits, whole_at
 
 # Of the published evaluation at several scales, each with and without a flip.
@@ -67,14 +67,14 @@ def predict_classes(
         raise ValueError(f"image must have the shape (H, W, 3). Received: shape={image.shape}")
     if not 0 < stride <= crop:
         raise ValueError(f"stride must be in 1..crop. Received: stride={stride}, crop={crop}")
-    size = image.shape[:2]
+    size = (image.shape[0], image.shape[1])
     predict = with_logits(model) if isinstance(model, keras.Model) else model
     if ratios:
         return _at_scales(predict, image, scale or (max(size), min(size)), ratios)
     if scale is not None:
         image = resized_linearly(image, scaled_size(size, scale))
     bands = mean_logits(image, predict, crop, stride)
-    return class_map(bands, image.shape[0], (size[0], size[1]))
+    return class_map(bands, image.shape[0], size)
 
 
 def _at_scales(
@@ -98,13 +98,6 @@ def _softmax(row: np.ndarray) -> np.ndarray:
     """Returns the probabilities (W, classes) of logits."""
     powers = np.exp(row - row.max(axis=-1, keepdims=True))
     return powers / powers.sum(axis=-1, keepdims=True)
-
-
-def scaled_size(size: tuple[int, ...], scale: tuple[int, int]) -> tuple[int, int]:
-    """Returns the height and width of an image of `size` that is fitted into `scale`: mmcv."""
-    factor = min(max(scale) / max(size), min(scale) / min(size))
-    height, width = (int(side * factor + 0.5) for side in size)
-    return height, width
 
 
 def with_logits(model: keras.Model) -> Predict:

@@ -20,7 +20,8 @@ from keras_convnext.detection.evaluation import FIGURES, results_of, scores_of
 from keras_convnext.detection.masks import encode_rle
 from keras_convnext.detection.names import names_of_classes
 from keras_convnext.detection.objects import mask_of
-from keras_convnext.detection.prediction import Detections, scaled_size
+from keras_convnext.detection.prediction import Detections
+from keras_convnext.resizing import scaled_size
 
 
 @pytest.fixture(scope="module")

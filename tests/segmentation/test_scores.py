@@ -7,8 +7,7 @@ import pytest
 import torch
 from sklearn.metrics import confusion_matrix
 
-from keras_convnext.resizing import resized_linearly
-from keras_convnext.segmentation.inference import scaled_size
+from keras_convnext.resizing import resized_linearly, scaled_size
 from keras_convnext.segmentation.scores import Counts, count, scores_of
 from keras_convnext.segmentation.windows import class_map, mean_logits, starts
 

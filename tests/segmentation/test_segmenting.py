@@ -12,10 +12,10 @@ from test_upernet import CHECKPOINT
 from keras_convnext import load_model
 from keras_convnext.colors import distinct_colors
 from keras_convnext.pretrained.record import Record, add_record
-from keras_convnext.resizing import resized_linearly
+from keras_convnext.resizing import resized_linearly, scaled_size
 from keras_convnext.segmentation import predict_classes, predict_files
 from keras_convnext.segmentation.colors import colors_of_classes, names_of_classes
-from keras_convnext.segmentation.inference import RATIOS, scaled_size, with_logits
+from keras_convnext.segmentation.inference import RATIOS, with_logits
 from keras_convnext.segmentation.prediction import (
     Windows,
     areas_of,
