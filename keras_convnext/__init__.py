@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     )
     from keras_convnext.conversion import convert, load_model
     from keras_convnext.distribution import layout_map
+    from keras_convnext.feature_maps import pyramid_features
     from keras_convnext.lora import enable_lora
-    from keras_convnext.network import pyramid_features
     from keras_convnext.preprocessing import decode_predictions, preprocess_input
     from keras_convnext.pretrained.cache import download_weights
     from keras_convnext.pretrained.catalog import list_weights
@@ -160,8 +160,8 @@ _NAMES = {
     ),
     "conversion": ("convert", "load_model"),
     "distribution": ("layout_map",),
+    "feature_maps": ("pyramid_features",),
     "lora": ("enable_lora",),
-    "network": ("pyramid_features",),
     "preprocessing": ("decode_predictions", "preprocess_input"),
     "pretrained.cache": ("download_weights",),
     "pretrained.catalog": ("list_weights",),

@@ -11,6 +11,7 @@ import keras
 from keras_convnext import network
 from keras_convnext.initializers import about_to_load
 from keras_convnext.normalization import IMAGENET
+from keras_convnext.pixels import normalization
 from keras_convnext.pretrained.cache import ported_weights
 from keras_convnext.pretrained.catalog import find, list_weights
 from keras_convnext.pretrained.catalog_row import Checkpoint
@@ -97,7 +98,7 @@ def _builder(variant: Variant) -> Builder:
         pixels = published[0].pixels if published else IMAGENET
         if path and not published:
             pixels = recorded_preparation(path).pixels or pixels
-        x = network.normalization(image, prefix, pixels) if include_preprocessing else image
+        x = normalization(image, prefix, pixels) if include_preprocessing else image
         with about_to_load() if path else nullcontext():
             variant_to_build = variant._replace(layer_scale=layer_scale_init_value or None)
             x = network.trunk(x, variant_to_build, drop_path_rate, remat, prefix)

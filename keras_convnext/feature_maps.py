@@ -6,9 +6,38 @@ import keras
 from keras import ops
 
 from keras_convnext.layers import LayerNormalization
-from keras_convnext.trunks import Trunk, trunk_of
+from keras_convnext.trunks import Trunk, reaching, trunk_of
 
 _register = keras.saving.register_keras_serializable(package="keras_convnext")
+
+
+def pyramid_features(model: keras.Model) -> keras.Model:
+    """Builds a model that returns the feature map of each stage, for dense prediction.
+
+    Example:
+
+    ```python
+    trunk = keras_convnext.ConvNeXtTiny(include_top=False, weights=None)
+    maps = keras_convnext.pyramid_features(trunk)(images)
+    maps["P3"].shape  # (N, H/8, W/8, 192)
+    ```
+
+    Args:
+        model: keras.Model. A hierarchical ConvNeXt, with or without its top, or a model that
+            contains one. The layers are shared with it, not copied.
+
+    Returns:
+        A keras.Model with the same input and a dict of feature maps `P2` to `P5`: `Pn` has stride
+        2**n. The maps are not normalized; detectors and segmenters add a norm to each.
+
+    Raises:
+        ValueError: If the model does not contain exactly one ConvNeXt, if that is isotropic, or if
+            it is called several times or from a custom `call`.
+    """
+    trunk = trunk_of(model)
+    maps = {level: block.output for level, block in trunk.ends_of_stages().items()}
+    pyramid = keras.Model(trunk.model.input, maps, name=f"{model.name}_pyramid")
+    return reaching(model, trunk, pyramid)
 
 
 def normalized_maps(model: keras.Model, prefix: str = "") -> list[Any]:

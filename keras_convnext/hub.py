@@ -8,9 +8,10 @@ import keras
 
 from keras_convnext.block import Block
 from keras_convnext.builders import ConvNeXt, ConvNeXtV2
+from keras_convnext.feature_maps import pyramid_features
 from keras_convnext.initializers import about_to_load
 from keras_convnext.loading import dtype_policy
-from keras_convnext.network import head, pooled, pyramid_features
+from keras_convnext.network import head, pooled
 from keras_convnext.printable import printable
 from keras_convnext.trunks import trunk_of
 

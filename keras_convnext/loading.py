@@ -10,7 +10,7 @@ import keras
 from keras_convnext.builders import BUILDERS, ConvNeXt, ConvNeXtIsotropic, ConvNeXtV2
 from keras_convnext.call_graph import graph_of
 from keras_convnext.initializers import about_to_load
-from keras_convnext.network import set_normalization
+from keras_convnext.pixels import set_normalization
 from keras_convnext.pretrained.cache import model_file
 from keras_convnext.pretrained.catalog import find, list_weights
 from keras_convnext.pretrained.errors import CheckpointError

@@ -14,45 +14,12 @@ import numpy as np
 from keras_convnext.block import Block
 from keras_convnext.initializers import TruncatedNormal, kernel_initializer
 from keras_convnext.layers import LayerNormalization, PatchConv2D, PreLogits
-from keras_convnext.normalization import IMAGENET, Pixels
-from keras_convnext.trunks import reaching, trunk_of
 from keras_convnext.variants import Variant
-
-IMAGENET_MEAN, IMAGENET_STD = IMAGENET
 
 
 def at_least_float32() -> str:
     """Returns the dtype of pixels and probabilities, which half precision would degrade."""
     return keras.backend.result_type(keras.config.dtype_policy().compute_dtype, "float32")
-
-
-def normalization(x: Any, prefix: str = "", pixels: Pixels = IMAGENET) -> Any:
-    """Normalizes pixels in 0..255 with a mean and a standard deviation, by default ImageNet's.
-
-    A grayscale image uses the averages over the three channels; with more than three channels, the
-    RGB values repeat.
-    """
-    channels = x.shape[-1]
-    scale, offset = _scale_and_offset(pixels, channels)
-    return keras.layers.Rescaling(
-        scale=scale, offset=offset, dtype=at_least_float32(), name=f"{prefix}normalization"
-    )(x)  # (N, H, W, 3)
-
-
-def _scale_and_offset(pixels: Pixels, channels: int) -> tuple[list[float], list[float]]:
-    mean, std = np.array(pixels.mean), np.array(pixels.std)
-    if channels == 1:
-        mean, std = mean.mean(keepdims=True), std.mean(keepdims=True)
-    mean, std = np.resize(mean, channels), np.resize(std, channels)
-    return (1 / (255 * std)).tolist(), (-mean / std).tolist()
-
-
-def set_normalization(model: keras.Model, pixels: Pixels) -> None:
-    """Changes how a new network, which has not been called, normalizes pixels."""
-    trunk = trunk_of(model)
-    if layer := trunk.layers.get("normalization"):
-        channels = trunk.model.inputs[0].shape[-1]
-        layer.scale, layer.offset = _scale_and_offset(pixels, channels)
 
 
 def trunk(
@@ -146,32 +113,3 @@ def head(
 
 def _norm(name: str, epsilon: float) -> keras.layers.Layer:
     return LayerNormalization(epsilon=epsilon, name=name)
-
-
-def pyramid_features(model: keras.Model) -> keras.Model:
-    """Builds a model that returns the feature map of each stage, for dense prediction.
-
-    Example:
-
-    ```python
-    trunk = keras_convnext.ConvNeXtTiny(include_top=False, weights=None)
-    maps = keras_convnext.pyramid_features(trunk)(images)
-    maps["P3"].shape  # (N, H/8, W/8, 192)
-    ```
-
-    Args:
-        model: keras.Model. A hierarchical ConvNeXt, with or without its top, or a model that
-            contains one. The layers are shared with it, not copied.
-
-    Returns:
-        A keras.Model with the same input and a dict of feature maps `P2` to `P5`: `Pn` has stride
-        2**n. The maps are not normalized; detectors and segmenters add a norm to each.
-
-    Raises:
-        ValueError: If the model does not contain exactly one ConvNeXt, if that is isotropic, or if
-            it is called several times or from a custom `call`.
-    """
-    trunk = trunk_of(model)
-    maps = {level: block.output for level, block in trunk.ends_of_stages().items()}
-    pyramid = keras.Model(trunk.model.input, maps, name=f"{model.name}_pyramid")
-    return reaching(model, trunk, pyramid)

@@ -20,7 +20,7 @@ import keras_convnext
 from keras_convnext import block, builders
 from keras_convnext.export import Artifact, fuse
 from keras_convnext.export.formats import FORMATS
-from keras_convnext.network import IMAGENET_MEAN, IMAGENET_STD
+from keras_convnext.normalization import IMAGENET
 from keras_convnext.trunks import trunk_of
 from keras_convnext.variants import VARIANTS
 
@@ -504,7 +504,7 @@ def inspecting(model, variant):
 
 def normalized(pixels):
     """Converts pixels in 0..255 to the reference's input."""
-    image = (pixels / 255 - IMAGENET_MEAN) / IMAGENET_STD
+    image = (pixels / 255 - IMAGENET.mean) / IMAGENET.std
     return torch.tensor(image, dtype=torch.float32).movedim(-1, 1)
 
 

@@ -9,7 +9,7 @@ import math
 
 import tensorflow as tf
 
-from keras_convnext.network import IMAGENET_MEAN, IMAGENET_STD
+from keras_convnext.normalization import IMAGENET
 
 AREA = (0.02, 1 / 3)  # share of the image
 ASPECT = (0.3, 1 / 0.3)  # height / width
@@ -41,7 +41,7 @@ def random_erasing(image: tf.Tensor, seed: tf.Tensor, probability: float = 0.25)
     def erased() -> tf.Tensor:
         top, left, height, width = tf.unstack(erased_box(tf.shape(image)[:2], seeds[1]))
         noise = tf.random.stateless_normal((height, width, 3), seeds[2], alg="philox")
-        noise = 255.0 * (tf.constant(IMAGENET_MEAN) + tf.constant(IMAGENET_STD) * noise)
+        noise = 255.0 * (tf.constant(IMAGENET.mean) + tf.constant(IMAGENET.std) * noise)
         rows = image[top : top + height]
         middle = tf.concat([rows[:, :left], noise, rows[:, left + width :]], axis=1)
         return tf.concat([image[:top], middle, image[top + height :]], axis=0)

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from keras_convnext.network import IMAGENET_MEAN
+from keras_convnext.normalization import IMAGENET
 
 # The fill color outside the image: the mean color, in whole gray levels.
-FILL = tuple(round(255 * mean) for mean in IMAGENET_MEAN)
+FILL = tuple(round(255 * mean) for mean in IMAGENET.mean)
 
 # Weights of red, green and blue in Pillow's gray conversion, in units of 1 / 65536.
 _GRAY = (19595, 38470, 7471)

@@ -13,6 +13,7 @@ import numpy as np
 from keras_convnext import network as convnext
 from keras_convnext.builders import BUILDERS, ConvNeXt
 from keras_convnext.layers import BatchNormalization, DropPath, LayerNormalization
+from keras_convnext.pixels import normalization
 from keras_convnext.roadmap import layout
 from keras_convnext.roadmap.cost import variant_of
 from keras_convnext.roadmap.layout import POOL, Residual, Unit
@@ -106,7 +107,7 @@ def network(
     image = image_input(input_tensor, input_shape, prefix)
     check_image_shape(image.shape[1:], name, own.min_size)
 
-    x = convnext.normalization(image, prefix) if include_preprocessing else image
+    x = normalization(image, prefix) if include_preprocessing else image
     x = _trunk(x, chosen, own, drop_path_rate, prefix)
     if include_top:
         x = _pooled(x, chosen, "avg", prefix)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import tensorflow as tf
 
 from keras_convnext.data.decoding import Placement, decode_window
-from keras_convnext.network import IMAGENET_MEAN
+from keras_convnext.normalization import IMAGENET
 from keras_convnext.segmentation.distortion import distorted
 from keras_convnext.segmentation.losses import NO_CLASS
 from keras_convnext.segmentation.recipes import Input
@@ -187,7 +187,7 @@ def resized_window(encoded: tf.Tensor, rows: Lines, columns: Lines, sides: tf.Te
 def padded(image: tf.Tensor, labels: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Extends a crop at the bottom and the right."""
     missing = size - tf.shape(labels)
-    mean = 255 * tf.constant(IMAGENET_MEAN, tf.float32)
+    mean = 255 * tf.constant(IMAGENET.mean, tf.float32)
     extent = [[0, missing[0]], [0, missing[1]]]
     image = tf.pad(image - mean, [*extent, [0, 0]]) + mean
     labels = tf.pad(labels, extent, constant_values=NO_CLASS)

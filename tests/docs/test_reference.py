@@ -44,14 +44,14 @@ PARTS = {
 }
 # `keras_convnext` and `preprocessing` have what is public of these.
 ELSEWHERE = {
-    "applications", "block", "builders", "conversion", "distribution", "lora", "network",
+    "applications", "block", "builders", "conversion", "distribution", "feature_maps", "lora",
     "pictures",
 }  # fmt: skip
 INTERNAL = {
-    "arithmetic", "call_graph", "class_list", "cli", "colors", "feature_maps", "jax_cpu", "lazy",
-    "loading", "model_digest", "normalization", "pillow_output", "pixel_levels", "printable",
-    "resizing", "serialization", "shipped", "signature", "tasks", "tensorflow_cpu",
-    "tensorflow_only", "tensorflow_passes", "trunks",
+    "arithmetic", "backbones", "call_graph", "class_list", "cli", "colors", "jax_cpu", "lazy",
+    "loading", "model_digest", "network", "normalization", "pillow_output", "pixel_levels",
+    "pixels", "printable", "resizing", "serialization", "shipped", "signature", "tasks",
+    "tensorflow_cpu", "tensorflow_only", "tensorflow_passes", "trunks",
 }  # fmt: skip
 
 
