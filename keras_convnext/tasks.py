@@ -36,7 +36,16 @@ def task_of_recipe(name: str) -> ModuleType:
 
 
 def task_of_file(path: Path, **reading: Any) -> ModuleType:
-    """Returns the package of the task of a weight file.
+    """Returns the package of the task of a weight file, as `task_name` finds it.
+
+    Raises:
+        CheckpointError: As in `task_name`.
+    """
+    return _package(task_name(path, **reading))
+
+
+def task_name(path: Path, **reading: Any) -> str:
+    """Returns the name in `TASKS` of the task of a weight file.
 
     It is the one that the file records, or else that of its dense head, or else classification.
 
@@ -58,7 +67,7 @@ def task_of_file(path: Path, **reading: Any) -> ModuleType:
             f"This file is for the task {name!r}, which this version does not have. Upgrade "
             f"keras_convnext. It has {', '.join(TASKS)} (file: {path})"
         )
-    return _package(name)
+    return name
 
 
 def _package(name: str) -> ModuleType:

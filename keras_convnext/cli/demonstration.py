@@ -16,8 +16,9 @@ from keras_convnext.cli.application import (
 )
 from keras_convnext.cli.loading import file_of, import_backend
 from keras_convnext.cli.photographs import WeightsOrShipped, chosen_network
-from keras_convnext.cli.segmenting import is_of_segmenter, served_segmenter
+from keras_convnext.cli.segmenting import served_segmenter
 from keras_convnext.cli.terminal import note, write_json
+from keras_convnext.tasks import task_name
 
 
 def demo(
@@ -53,7 +54,9 @@ def demo(
                 f"--prefix, --ignore and --size. Received: --artifact {artifact}"
             )
         page = demo_page(classifier_of_artifact(artifact), note=artifact.name)
-    elif weights is not None and is_of_segmenter(file := file_of(weights, model), chosen):
+    elif weights is not None and (
+        task_name(file := file_of(weights, model), **chosen) == "segmentation"
+    ):
         page = demo_page(served_segmenter(weights, model, file, size, chosen), note=file.name)
     else:
         served = chosen_network(model, weights, size, chosen)

@@ -8,12 +8,6 @@ from typing import Any
 from keras_convnext.cli.application import Reading
 from keras_convnext.cli.loading import load_network
 from keras_convnext.cli.terminal import Bar, note, track, write, write_json, write_table
-from keras_convnext.tasks import task_of_file
-
-
-def is_of_detector(file: Path, reading: Reading) -> bool:
-    """Whether a weight file is that of a detector."""
-    return task_of_file(file, **reading).__name__.endswith(".detection")
 
 
 def detect_objects(

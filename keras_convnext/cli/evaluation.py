@@ -21,11 +21,11 @@ from keras_convnext.cli.application import (
     reading,
     shape_of,
 )
-from keras_convnext.cli.detecting import evaluate_detector, is_of_detector
+from keras_convnext.cli.detecting import evaluate_detector
 from keras_convnext.cli.loading import crop_of, file_of, import_backend, load_classifier
-from keras_convnext.cli.segmenting import evaluate_segmenter, is_of_segmenter
+from keras_convnext.cli.segmenting import evaluate_segmenter
 from keras_convnext.cli.terminal import Bar, note, write, write_facts, write_json, write_table
-from keras_convnext.tasks import task_of_file
+from keras_convnext.tasks import task_name
 
 if TYPE_CHECKING:
     import keras
@@ -118,12 +118,15 @@ def evaluate_network(
         raise typer.BadParameter("is missing: pass DATA, or --suite", param_hint="DATA")
     suites = _suites_of(suite or ())
     import_backend()
+    from keras_convnext.classification import draw_confusion
+    from keras_convnext.classification import evaluate as evaluate_classifier
     from keras_convnext.preprocessing import class_names
     from keras_convnext.pretrained.record import recorded_names
 
     selected = reading(entry, prefix, ignore)
     file = file_of(weights, model)
-    if is_of_segmenter(file, selected):
+    task = task_name(file, **selected)
+    if task == "segmentation":
         if data is None:
             raise typer.BadParameter("needs the weights of a classifier", param_hint="--suite")
         _refuse("with a segmenter", size=size, confusion=confusion)
@@ -133,7 +136,7 @@ def evaluate_network(
             multi_scale=multi_scale, output=output_folder, as_json=as_json,
         )  # fmt: skip
         return
-    if is_of_detector(file, selected):
+    if task == "detection":
         if data is None:
             raise typer.BadParameter("needs the weights of a classifier", param_hint="--suite")
         _refuse(
@@ -153,7 +156,6 @@ def evaluate_network(
         first_label=first_label,
         ignored_label=ignored_label,
     )
-    task = task_of_file(file, **selected)
     shape = shape_of(None if weights.endswith(".keras") else size)
     network = load_classifier(weights, model, shape, selected)
     names, outputs = recorded_names(file), network.output_shape[-1]
@@ -171,7 +173,7 @@ def evaluate_network(
         )
         return
     with Bar("Evaluating", "images") as bar:
-        accuracy = task.evaluate(
+        accuracy = evaluate_classifier(
             network,
             data,
             split,
@@ -184,7 +186,7 @@ def evaluate_network(
         )
     if confusion:
         shown = [name for _, name in class_names(outputs, names)]
-        task.draw_confusion(accuracy.guesses, shown, confusion)
+        draw_confusion(accuracy.guesses, shown, confusion)
         note(f"Wrote {confusion}")
     if accuracy.missing:
         note(_about_missing(accuracy.missing, accuracy.excluded), "yellow")

@@ -27,11 +27,12 @@ from keras_convnext.cli.application import (
     reading,
     shape_of,
 )
-from keras_convnext.cli.detecting import detect_objects, is_of_detector
+from keras_convnext.cli.detecting import detect_objects
 from keras_convnext.cli.loading import crop_of, file_of, import_backend, load_classifier
-from keras_convnext.cli.segmenting import is_of_segmenter, segment
+from keras_convnext.cli.segmenting import segment
 from keras_convnext.cli.terminal import note, track, write, write_json
 from keras_convnext.pretrained.catalog import list_weights
+from keras_convnext.tasks import task_name
 
 if TYPE_CHECKING:
     import keras
@@ -100,7 +101,8 @@ def predict(
         paths = find_images(files)
         selected = reading(entry, prefix, ignore)
         file = file_of(weights, model) if weights is not None else None
-        if weights and file and is_of_segmenter(file, selected):
+        task = task_name(file, **selected) if file else None
+        if weights and file and task == "segmentation":
             is_whole = segment(
                 paths, weights, model, file, selected,
                 shown=lambda path: Path(STANDARD_INPUT) if path == standard_input else path,
@@ -111,7 +113,7 @@ def predict(
             return
         if masks is not None:
             raise typer.BadParameter("needs the weights of a segmenter", param_hint="--masks")
-        if weights and file and is_of_detector(file, selected):
+        if weights and file and task == "detection":
             is_whole = detect_objects(
                 paths, weights, model, file, selected,
                 shown=lambda path: Path(STANDARD_INPUT) if path == standard_input else path,

@@ -23,7 +23,6 @@ from keras_convnext.cli.terminal import (
     write_table,
 )
 from keras_convnext.pretrained.catalog import CATALOG
-from keras_convnext.tasks import task_of_file
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,11 +30,6 @@ if TYPE_CHECKING:
     from keras_convnext.demo.answers import Segmenter
     from keras_convnext.segmentation.prediction import Segmented, Windows
     from keras_convnext.segmentation.recipes import Labels
-
-
-def is_of_segmenter(file: Path, reading: Reading) -> bool:
-    """Whether a weight file is that of a segmenter."""
-    return task_of_file(file, **reading).__name__.endswith(".segmentation")
 
 
 def served_segmenter(
