@@ -112,12 +112,14 @@ def residual(block: "Block", x: tf.Tensor, keep: tf.Tensor | None = None) -> tf.
     Returns:
         A tensor of the shape of `x`.
     """
-    branch = _branch(block, x)
+    branch = _mlp_of(block, depthwise_conv2d(x, block.dwconv.kernel) + block.dwconv.bias)
     return x + (branch if keep is None else keep * branch)
 
 
 def masked(layer: "MaskedBlock", x: tf.Tensor, visible: tf.Tensor) -> tf.Tensor:
     """Computes a block for masked pre-training, like `MaskedBlock.masked`.
+
+    Only visible positions pass the norm and the pointwise layers, which are most of the work.
 
     Args:
         layer: MaskedBlock.
@@ -127,12 +129,37 @@ def masked(layer: "MaskedBlock", x: tf.Tensor, visible: tf.Tensor) -> tf.Tensor:
     Returns:
         A tensor of the shape of `x`.
     """
-    return (x + _branch(layer.block, x, visible)) * visible
+    block = layer.block
+    y = depthwise_conv2d(x, block.dwconv.kernel) + block.dwconv.bias
+    images, positions = tf.shape(x)[0], tf.reduce_prod(tf.shape(x)[1:3])
+    rows = tf.reshape(y, (images * positions, block.dim))
+    shown = tf.reshape(visible, (images, positions))
+    most = tf.cast(tf.reduce_max(tf.reduce_sum(shown, 1)), tf.int32)
+    # The visible positions of each image come first; an image with fewer has some hidden ones, too.
+    seen, places = tf.math.top_k(shown, most)  # (N, V)
+    image = tf.range(images)[:, None]
+    places = tf.reshape(places + image * positions, (-1,))
+    ranks = tf.maximum(tf.cast(tf.cumsum(shown, 1), tf.int32) - 1, 0) + image * most
+    ranks = tf.reshape(ranks, (-1,))
+    is_visible = tf.reshape(visible, (-1, 1))
+
+    @tf.custom_gradient
+    def gathered(rows: tf.Tensor) -> Any:  # (N*H*W, C) -> (N*V, C)
+        return tf.gather(rows, places), lambda d_output: tf.gather(d_output, ranks) * is_visible
+
+    @tf.custom_gradient
+    def spread(rows: tf.Tensor) -> Any:  # (N*V, C) -> (N*H*W, C)
+        output = tf.gather(rows, ranks) * is_visible
+        return output, lambda d_output: tf.gather(d_output, places)
+
+    y = tf.reshape(gathered(rows), (images, most, block.dim))
+    y = _mlp_of(block, y, seen[..., None])
+    return (x + _shaped_as(x, spread(tf.reshape(y, (-1, block.dim))))) * visible
 
 
-def _branch(block: "Block", x: tf.Tensor, visible: tf.Tensor | None = None) -> tf.Tensor:
+def _mlp_of(block: "Block", x: tf.Tensor, visible: tf.Tensor | None = None) -> tf.Tensor:
     return mlp(
-        depthwise_conv2d(x, block.dwconv.kernel) + block.dwconv.bias,
+        x,
         (block.norm.gamma, block.norm.beta),
         (block.pwconv1.kernel, block.pwconv1.bias),
         (block.pwconv2.kernel, block.pwconv2.bias),
@@ -158,7 +185,7 @@ def mlp(
     """Computes all of a block's branch after the depthwise convolution as one operation.
 
     Args:
-        x: tensor of shape `(N, H, W, C)`.
+        x: tensor of shape `(N, ..., C)`.
         norm: tuple of `gamma` and `beta`, each of shape `(C,)`.
         pwconv1: tuple of kernel and bias, of shapes `(C, 4C)` and `(4C,)`.
         pwconv2: tuple of kernel and bias, of shapes `(4C, C)` and `(C,)`.
@@ -166,7 +193,7 @@ def mlp(
         grn: tuple of `gamma` and `beta`, each of shape `(4C,)`, or None.
         epsilon: float. Added to the variance.
         grn_epsilon: float. Added to the mean of the norms in global response normalization.
-        visible: tensor of shape `(N, H, W, 1)` or None. 1 where global response normalization
+        visible: tensor of shape `(N, ..., 1)` or None. 1 where global response normalization
             looks, and 0 elsewhere. Defaults to None, for everywhere.
 
     Returns:

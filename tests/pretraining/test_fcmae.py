@@ -17,8 +17,8 @@ from keras_convnext.pretraining.recipes import RECIPES
 from keras_convnext.pretraining.settings import recipe_for
 from keras_convnext.variants import Variant
 
-DEPTHS, SIZE, STRIDE, CELLS = (1, 2), 32, 8, 4
-VARIANT = Variant("toy", DEPTHS, (8, 12), None, kernel_size=5, grn=True)
+DEPTHS, DIM, SIZE, STRIDE, CELLS = (1, 2), 8, 32, 8, 4
+VARIANT = Variant("toy", DEPTHS, (DIM, 12), None, kernel_size=5, grn=True)
 HIDDEN = np.array([
     [[0, 1, 1, 0], [1, 1, 0, 1], [1, 0, 1, 0], [0, 1, 1, 1]],
     [[1, 1, 1, 1], [0, 0, 1, 1], [1, 0, 0, 1], [0, 1, 0, 1]],
@@ -128,6 +128,27 @@ def test_training_has_the_fast_arithmetic_with_the_same_numbers(networks, pixels
     assert len(called) == sum(DEPTHS)
     plain = model(inputs, training=False).numpy()
     assert np.abs(fast - plain).max() < 1e-5 * np.abs(plain).max()
+
+
+def test_the_fast_arithmetic_needs_no_equal_number_of_visible_positions(networks):
+    """With one image hidden altogether, and another one not at all."""
+    _, model = networks
+    layer = next(each for each in model.layers if isinstance(each, MaskedBlock))
+    generator = np.random.default_rng(2)
+    visible = generator.integers(0, 2, (4, 6, 5, 1)).astype("float32")
+    visible[0], visible[1] = 0, 1
+    x = tf.constant(generator.normal(size=(4, 6, 5, DIM)).astype("float32") * visible)
+    upstream = generator.normal(size=x.shape).astype("float32")
+    found = []
+    for training in (True, False):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, visible, training=training)
+            sources = [x, *(weight.value for weight in layer.block.trainable_weights)]
+            loss = tf.reduce_sum(y * upstream)
+        found.append([y, *tape.gradient(loss, sources)])
+    for fast, plain in zip(*found, strict=True):
+        assert np.abs(fast - plain).max() < 1e-5 * np.abs(plain).max()
 
 
 def test_gradients_of_hidden_pixels_are_zero(networks, pixels):
