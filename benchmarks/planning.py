@@ -56,6 +56,7 @@ CASES = (
     Case("convnext_large", 2, {"size": 384, "remat": True}),
     Case("convnext_xlarge", 1, {"size": 384}),
     Case("convnext_xlarge", 1, {"size": 384, "remat": True}),
+    Case("convnextv2_cifar", 128, {"size": 32}),
 )
 
 

@@ -6,12 +6,13 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_convnext.classification.memory import Memory, memory_of
+from keras_convnext.classification.memory import memory_of
 from keras_convnext.classification.recipes import Classification
 from keras_convnext.memory_errors import OutOfMemoryError
 from keras_convnext.roadmap.steps import find_model
 from keras_convnext.training.devices import DEVICES, Device
 from keras_convnext.training.layout import Layout, shares
+from keras_convnext.training.memory import Memory
 from keras_convnext.training.recipe import Batch, Recipe
 
 

@@ -3,17 +3,17 @@
 import math
 from collections.abc import Iterator
 
-from keras_convnext.classification.memory import (
+from keras_convnext.detection.cost import parts
+from keras_convnext.detection.recipes import Detection
+from keras_convnext.training.devices import Device
+from keras_convnext.training.memory import (
     Memory,
     Section,
     arithmetic_of,
     peak_of,
     sections,
 )
-from keras_convnext.classification.planning import Cost, Plan, estimate
-from keras_convnext.detection.cost import parts
-from keras_convnext.detection.recipes import Detection
-from keras_convnext.training.devices import Device
+from keras_convnext.training.planning import Cost, Plan, estimate
 from keras_convnext.variants import VARIANTS, Variant
 
 _COCO = 117_266  # images of train2017 with objects

@@ -11,9 +11,10 @@ from keras_convnext.tensorflow_only import requiring_tensorflow
 if TYPE_CHECKING:
     from keras_convnext.pretraining.network import MaskedBlock, autoencoder
     from keras_convnext.pretraining.pictures import draw_reconstructions
+    from keras_convnext.pretraining.planning import plan
     from keras_convnext.pretraining.recipes import RECIPES, Pretraining
     from keras_convnext.pretraining.settings import recipe_for
-    from keras_convnext.pretraining.task import PretrainingTask, plan, train
+    from keras_convnext.pretraining.task import PretrainingTask, train
 
 __all__ = [
     "RECIPES",
@@ -27,10 +28,11 @@ __all__ = [
     "train",
 ]
 
-_RUNS = {"task": ("PretrainingTask", "plan", "train"), "pictures": ("draw_reconstructions",)}
+_RUNS = {"task": ("PretrainingTask", "train"), "pictures": ("draw_reconstructions",)}
 _NAMES = {
     **_RUNS,
     "network": ("MaskedBlock", "autoencoder"),
+    "planning": ("plan",),
     "recipes": ("RECIPES", "Pretraining"),
     "settings": ("recipe_for",),
 }

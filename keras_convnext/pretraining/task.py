@@ -194,15 +194,3 @@ def train(
     fit(task, recipe, output, strategy=strategy, console=console)
     write_whole(Path(output) / "reconstructions.png", task.draw)
     return task.trunk
-
-
-def plan(*_: Any, **__: Any) -> Any:
-    """Refuses to estimate a run.
-
-    Raises:
-        ValueError: Always.
-    """
-    raise ValueError(
-        "The memory and time of masked pre-training are not modeled. An update takes a little more "
-        "than one of classification at the same size: plan that with the recipe imagenet1k"
-    )

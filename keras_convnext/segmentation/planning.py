@@ -3,17 +3,17 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from keras_convnext.classification.memory import (
+from keras_convnext.segmentation.cost import AUXILIARY_CHANNELS, parts
+from keras_convnext.segmentation.recipes import Network, Segmentation
+from keras_convnext.training.devices import Device
+from keras_convnext.training.memory import (
     Memory,
     Section,
     arithmetic_of,
     peak_of,
     sections,
 )
-from keras_convnext.classification.planning import Cost, Plan, estimate
-from keras_convnext.segmentation.cost import AUXILIARY_CHANNELS, parts
-from keras_convnext.segmentation.recipes import Network, Segmentation
-from keras_convnext.training.devices import Device
+from keras_convnext.training.planning import Cost, Plan, estimate
 from keras_convnext.variants import VARIANTS
 
 _ADE20K = (20_210, 150)

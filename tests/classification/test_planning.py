@@ -12,13 +12,14 @@ from typer.testing import CliRunner
 
 from keras_convnext import cli
 from keras_convnext.builders import _builder
-from keras_convnext.classification.memory import memory_of, sections
+from keras_convnext.classification.memory import memory_of
 from keras_convnext.classification.planning import plan
 from keras_convnext.classification.settings import recipe_for
 from keras_convnext.cli.application import settings_of
 from keras_convnext.complexity import parts
 from keras_convnext.training.devices import DEVICES
 from keras_convnext.training.layout import shares
+from keras_convnext.training.memory import sections
 from keras_convnext.variants import VARIANTS, Variant
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"

@@ -19,7 +19,6 @@ PUBLIC = {
 PARTS = {
     "classification.augmentation": ("training_image",),
     "classification.erasing": ("random_erasing",),
-    "classification.memory": ("Memory",),
     "classification.mixing": ("mix", "smoothed_targets"),
     "classification.rand_augment": ("rand_augment",),
     "classification.recipes": ("Input", "Network", "Targets"),
@@ -38,6 +37,7 @@ PARTS = {
     "detection.recipes": ("Input", "Network", "Samples"),
     "segmentation.recipes": ("Input", "Labels", "Loss", "Network"),
     "training.devices": ("Device", "Rate"),
+    "training.memory": ("Memory",),
     "training.layout": ("Layout", "find_strategy", "layout_of", "shares"),
     "variants": ("Variant",),
     "verification": ("Finding",),

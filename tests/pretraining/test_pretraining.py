@@ -176,8 +176,3 @@ def test_folders_at_any_depth_are_read_and_splits_are_kept_apart(photos, tmp_pat
     (tmp_path / "train" / "a" / "empty.png").touch()
     with pytest.raises(DataError, match=r"is empty: delete it.*empty\.png"):
         open_images(tmp_path, None, 0.0, 0)
-
-
-def test_a_plan_is_refused():
-    with pytest.raises(ValueError, match="are not modeled"):
-        pretraining.plan(recipe(), TOY.name, None, 1, "a100-80gb")
