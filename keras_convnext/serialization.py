@@ -13,6 +13,7 @@ import wrapt
 REGISTERED = {
     "block": ("Block",),
     "detection.layers": ("BoxHead", "FeaturePyramid", "MaskHead", "ProposalHead"),
+    "detection.rotated.layers": ("DecodeRotated", "RotatedHead"),
     "detection.stages": ("Detect", "FillPadding", "Propose", "Refine", "RoIAlign", "SelectMasks"),
     "export.inference": ("InferenceBlock", "InferenceLayerNormalization", "LargestChannel"),
     "feature_maps": ("PoolToGrid", "ResizeLike", "WithAuxiliary"),

@@ -9,6 +9,7 @@ from keras_convnext.cli.road import write_roadmap
 from keras_convnext.cli.terminal import write, write_json, write_markdown, write_table
 from keras_convnext.complexity import parts
 from keras_convnext.detection.cost import parts as parts_of_detector
+from keras_convnext.detection.rotated.cost import parts_of_rotated
 from keras_convnext.pretrained.catalog import DENSE_NETWORKS, list_weights
 from keras_convnext.pretrained.robustness import COLUMNS, published_robustness
 from keras_convnext.segmentation.cost import parts as parts_of_segmenter
@@ -162,6 +163,9 @@ def info(
         classes = classes or row.classes or 0
         if row.head == "upernet":
             counted = parts_of_segmenter(variant, (size, size), classes)
+        elif row.head.startswith("rotated"):
+            regression = "direct" if row.head == "rotated_retinanet" else "expectation"
+            counted = parts_of_rotated(variant, (size, size), classes, regression=regression)
         else:
             is_cascade = row.head == "cascade_mask_rcnn"
             counted = parts_of_detector(variant, (size, size), classes, cascade=is_cascade)

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from keras_convnext.detection.planning import plan
     from keras_convnext.detection.prediction import Detections, detect
     from keras_convnext.detection.recipes import RECIPES, Detection
+    from keras_convnext.detection.rotated.geometry import from_points, to_convention, to_points
+    from keras_convnext.detection.rotated.iou import pairwise_rotated_iou, rotated_iou
+    from keras_convnext.detection.rotated.network import RotatedRetinaNet
+    from keras_convnext.detection.rotated.suppression import suppress_rotated
     from keras_convnext.detection.settings import recipe_for
     from keras_convnext.detection.splits import open_objects
     from keras_convnext.detection.task import DetectionTask, train
@@ -32,21 +36,28 @@ __all__ = [
     "MaskRCNN",
     "Objects",
     "Picture",
+    "RotatedRetinaNet",
     "Scores",
     "decode_rle",
     "detect",
     "draw_detections",
     "encode_rle",
     "evaluate",
+    "from_points",
     "load_detector",
     "load_detector_weights",
     "open_objects",
+    "pairwise_rotated_iou",
     "parts",
     "paste_mask",
     "plan",
     "read_coco",
     "recipe_for",
+    "rotated_iou",
     "save_detector_weights",
+    "suppress_rotated",
+    "to_convention",
+    "to_points",
     "train",
 ]
 
@@ -64,6 +75,10 @@ _NAMES = {
     "planning": ("plan",),
     "prediction": ("Detections", "detect"),
     "recipes": ("RECIPES", "Detection"),
+    "rotated.geometry": ("from_points", "to_convention", "to_points"),
+    "rotated.iou": ("pairwise_rotated_iou", "rotated_iou"),
+    "rotated.network": ("RotatedRetinaNet",),
+    "rotated.suppression": ("suppress_rotated",),
     "settings": ("recipe_for",),
     "splits": ("open_objects",),
     "weights": ("load_detector_weights", "save_detector_weights"),

@@ -1,17 +1,35 @@
 """Anchors: the reference boxes at each position of a pyramid (Ren et al., arXiv 1506.01497)."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from keras import ops
 
 STRIDES = (4, 8, 16, 32, 64)  # of P2 to P6
-SCALE = 8  # side of a square anchor, in strides
-RATIOS = (0.5, 1.0, 2.0)  # height by width
 
 
-def anchors_of_level(height: Any, width: Any, stride: int) -> Any:
-    """Returns the anchors of one level of the pyramid, by row, column and ratio.
+class Shapes(NamedTuple):
+    """The anchors at each position.
+
+    Args:
+        ratios: tuple of float. Height by width.
+        scales: tuple of float. Side of a square anchor, in strides.
+    """
+
+    ratios: tuple[float, ...] = (0.5, 1.0, 2.0)
+    scales: tuple[float, ...] = (8.0,)
+
+    @property
+    def count(self) -> int:
+        """Number of anchors at each position."""
+        return len(self.ratios) * len(self.scales)
+
+
+PROPOSALS = Shapes()
+
+
+def anchors_of_level(height: Any, width: Any, stride: int, shapes: Shapes = PROPOSALS) -> Any:
+    """Returns the anchors of one level of the pyramid, by row, column, ratio and scale.
 
     An anchor is centered on the upper left corner of its cell, as in open-mmlab/mmdetection,
     mmdet/models/task_modules/prior_generators/anchor_generator.py.
@@ -20,12 +38,17 @@ def anchors_of_level(height: Any, width: Any, stride: int) -> Any:
         height: int or scalar tensor. Rows of the level.
         width: int or scalar tensor. Columns of the level.
         stride: int. Pixels between two positions.
+        shapes: Shapes. Defaults to those of proposals.
 
     Returns:
-        float32 tensor (height * width * 3, 4).
+        float32 tensor (height * width * shapes.count, 4).
     """
-    shapes = [(SCALE * stride * ratio**-0.5, SCALE * stride * ratio**0.5) for ratio in RATIOS]
-    around = [(-w / 2, -h / 2, w / 2, h / 2) for w, h in shapes]
+    sides = [
+        (scale * stride * ratio**-0.5, scale * stride * ratio**0.5)
+        for ratio in shapes.ratios
+        for scale in shapes.scales
+    ]
+    around = [(-w / 2, -h / 2, w / 2, h / 2) for w, h in sides]
     ys = ops.cast(ops.arange(height) * stride, "float32")
     xs = ops.cast(ops.arange(width) * stride, "float32")
     ys, xs = ops.meshgrid(ys, xs, indexing="ij")
@@ -34,11 +57,14 @@ def anchors_of_level(height: Any, width: Any, stride: int) -> Any:
     return ops.reshape(anchors, (-1, 4))
 
 
-def pyramid_anchors(maps: Sequence[Any], strides: Sequence[int] = STRIDES) -> list[Any]:
+def pyramid_anchors(
+    maps: Sequence[Any], strides: Sequence[int] = STRIDES, shapes: Shapes = PROPOSALS
+) -> list[Any]:
     """Returns the anchors of each feature map (N, H, W, C) of a pyramid."""
     sides = [ops.shape(each)[1:3] for each in maps]
     return [
-        anchors_of_level(height, width, stride) for (height, width), stride in zip(sides, strides)
+        anchors_of_level(height, width, stride, shapes)
+        for (height, width), stride in zip(sides, strides)
     ]
 
 
@@ -60,7 +86,12 @@ def inside(anchors: Any, sizes: Any, border: float = 0) -> Any:
     return ops.logical_and(first, last)
 
 
-def at_valid_positions(maps: Sequence[Any], sizes: Any, strides: Sequence[int] = STRIDES) -> Any:
+def at_valid_positions(
+    maps: Sequence[Any],
+    sizes: Any,
+    strides: Sequence[int] = STRIDES,
+    shapes: Shapes = PROPOSALS,
+) -> Any:
     """Returns which anchors of a pyramid are not in the padding of a batch.
 
     An image is padded to multiples of 32 pixels; the batch may be larger.
@@ -69,6 +100,7 @@ def at_valid_positions(maps: Sequence[Any], sizes: Any, strides: Sequence[int] =
         maps: tensors (N, H, W, C). The levels of the pyramid.
         sizes: tensor (N, 2). Height and width of each image.
         strides: ints. Of the levels.
+        shapes: Shapes. Of the anchors.
 
     Returns:
         bool tensor (N, A), in the order of `pyramid_anchors`.
@@ -81,6 +113,6 @@ def at_valid_positions(maps: Sequence[Any], sizes: Any, strides: Sequence[int] =
         rows = ops.cast(ops.arange(height), "float32") < within[:, 0]  # (N, H)
         columns = ops.cast(ops.arange(width), "float32") < within[:, 1]
         cells = ops.logical_and(rows[:, :, None], columns[:, None])  # (N, H, W)
-        cells = ops.repeat(cells[..., None], len(RATIOS), axis=-1)
-        flags.append(ops.reshape(cells, (ops.shape(cells)[0], height * width * len(RATIOS))))
+        cells = ops.repeat(cells[..., None], shapes.count, axis=-1)
+        flags.append(ops.reshape(cells, (ops.shape(cells)[0], height * width * shapes.count)))
     return ops.concatenate(flags, axis=1)

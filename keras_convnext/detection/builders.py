@@ -6,29 +6,26 @@ number of proposals, D of detections, and C the width of the pyramid.
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import keras
 
-from keras_convnext.backbones import backbone_of
+from keras_convnext.detection.assembly import (
+    file_and_classes,
+    normalized_maps,
+    trunk_for,
+    whole_model,
+)
 from keras_convnext.detection.layers import BoxHead, FeaturePyramid, MaskHead, ProposalHead
 from keras_convnext.detection.stages import (
     Detect,
-    FillPadding,
     Propose,
     Refine,
     RoIAlign,
     SelectMasks,
 )
-from keras_convnext.detection.weights import classes_in, load_detector_weights
-from keras_convnext.initializers import about_to_load
-from keras_convnext.layers import LayerNormalization
 from keras_convnext.network import at_least_float32
-from keras_convnext.normalization import IMAGENET
-from keras_convnext.pretrained.cache import weights_file
-from keras_convnext.trunks import trunk_of
 
 BOX_SIZE, MASK_SIZE = 7, 14  # of pooled regions
 # Of the deltas of the box head, and of the three heads of the cascade.
@@ -108,15 +105,9 @@ def MaskRCNN(
         He et al., "Mask R-CNN", arXiv 1703.06870.
         Liu et al., "A ConvNet for the 2020s", arXiv 2201.03545, section 4 and table 3.
     """
-    path, classes = _file_and_classes("mask_rcnn", backbone, weights, classes)
-    with about_to_load() if path is not None else nullcontext():
-        trunk = backbone_of(
-            backbone,
-            input_shape=input_shape,
-            include_preprocessing=include_preprocessing,
-            drop_path_rate=drop_path_rate,
-        )
-    inputs, sizes, maps = _normalized_maps(trunk)  # (N, H/4, W/4, ...) to (N, H/32, W/32, ...)
+    path, classes = file_and_classes("mask_rcnn", backbone, weights, classes)
+    trunk = trunk_for(path, backbone, input_shape, include_preprocessing, drop_path_rate)
+    inputs, sizes, maps = normalized_maps(trunk)  # (N, H/4, W/4, ...) to (N, H/32, W/32, ...)
     pyramid = FeaturePyramid(channels, name="pyramid")(maps)  # P2 to P6: (N, ..., C)
     objectness, deltas = ProposalHead(channels, name="proposal_head")(pyramid)
     propose = Propose(after=proposals, dtype=at_least_float32(), name="propose")
@@ -133,7 +124,7 @@ def MaskRCNN(
         logits = MaskHead(classes, channels, name="mask_head")(pooled)  # (N, D, 28, 28, classes)
         select = SelectMasks(dtype=at_least_float32(), name="masks")
         outputs["masks"] = select(logits, outputs["labels"])  # (N, D, 28, 28)
-    return _model(inputs, outputs, name or f"mask_rcnn_{trunk.name}", path)
+    return whole_model(inputs, outputs, name or f"mask_rcnn_{trunk.name}", path)
 
 
 def CascadeMaskRCNN(
@@ -192,15 +183,9 @@ def CascadeMaskRCNN(
         Cai and Vasconcelos, "Cascade R-CNN", arXiv 1906.09756.
         Liu et al., "A ConvNet for the 2020s", arXiv 2201.03545, section 4 and table 3.
     """
-    path, classes = _file_and_classes("cascade_mask_rcnn", backbone, weights, classes)
-    with about_to_load() if path is not None else nullcontext():
-        trunk = backbone_of(
-            backbone,
-            input_shape=input_shape,
-            include_preprocessing=include_preprocessing,
-            drop_path_rate=drop_path_rate,
-        )
-    inputs, sizes, maps = _normalized_maps(trunk)  # (N, H/4, W/4, ...) to (N, H/32, W/32, ...)
+    path, classes = file_and_classes("cascade_mask_rcnn", backbone, weights, classes)
+    trunk = trunk_for(path, backbone, input_shape, include_preprocessing, drop_path_rate)
+    inputs, sizes, maps = normalized_maps(trunk)  # (N, H/4, W/4, ...) to (N, H/32, W/32, ...)
     pyramid = FeaturePyramid(channels, name="pyramid")(maps)  # P2 to P6: (N, ..., C)
     objectness, deltas = ProposalHead(channels, name="proposal_head")(pyramid)
     propose = Propose(after=proposals, dtype=at_least_float32(), name="propose")
@@ -230,42 +215,10 @@ def CascadeMaskRCNN(
             select = SelectMasks(dtype=at_least_float32(), name=f"masks_{stage}")
             of_stages.append(select(logits, outputs["labels"]))  # (N, D, 28, 28)
         outputs["masks"] = keras.layers.Average(dtype=at_least_float32(), name="masks")(of_stages)
-    return _model(inputs, outputs, name or f"cascade_mask_rcnn_{trunk.name}", path)
+    return whole_model(inputs, outputs, name or f"cascade_mask_rcnn_{trunk.name}", path)
 
 
 DETECTORS = {"mask_rcnn": MaskRCNN, "cascade_mask_rcnn": CascadeMaskRCNN}
-
-
-def _file_and_classes(
-    kind: str, backbone: str | keras.Model, weights: str | Path | None, classes: int | None
-) -> tuple[Path | None, int]:
-    """Returns the weight file, downloading published weights if necessary, and the classes."""
-    path = None
-    if weights is not None:
-        path = weights_file(kind, backbone, weights)
-        classes = classes or classes_in(path, kind)
-    classes = 80 if classes is None else classes
-    if not isinstance(classes, int) or classes < 1:
-        raise ValueError(f"classes must be a positive integer. Received: classes={classes!r}")
-    return path, classes
-
-
-def _normalized_maps(backbone: keras.Model) -> tuple[dict[str, Any], Any, list[Any]]:
-    """Returns the inputs, the sizes, and the normalized map of each stage."""
-    trunk = trunk_of(backbone)
-    channels = trunk.model.input.shape[-1]
-    images = keras.Input(trunk.model.input.shape[1:], name="images", dtype=trunk.model.input.dtype)
-    sizes = keras.Input((2,), name="sizes", dtype="float32")
-    mean = [255 * value for value in IMAGENET.mean] if "normalization" in trunk.layers else [0.0]
-    value = (mean * channels)[:channels]
-    x = FillPadding(value, dtype=at_least_float32(), name="padding")(images, sizes)
-    ends = trunk.ends_of_stages().values()
-    stages = keras.Model(trunk.model.input, [block.output for block in ends], name="backbone")
-    maps = [
-        LayerNormalization(epsilon=block.norm.epsilon, name=f"norm_{stage}")(x)
-        for stage, (block, x) in enumerate(zip(ends, stages(x)))
-    ]
-    return {"images": images, "sizes": sizes}, sizes, maps
 
 
 def _detect(
@@ -279,12 +232,3 @@ def _detect(
         dtype=at_least_float32(),
         name="detections",
     )
-
-
-def _model(
-    inputs: dict[str, Any], outputs: dict[str, Any], name: str, path: Path | None
-) -> keras.Model:
-    model = keras.Model(inputs, outputs, name=name)
-    if path is not None:
-        load_detector_weights(model, path)
-    return model

@@ -38,9 +38,8 @@ def parts(
         tuple of Part: the stem, the stages, the norms of the feature maps, the pyramid, the
         proposal head, the box heads and the mask heads.
     """
-    trunk = parts_of_trunk(variant, size, 0)[:-1]
-    maps = [part.output for part in trunk[1:]]
-    norms = Part("norms", 0, maps[-1], 2 * sum(shape[-1] for shape in maps), 0)
+    backbone = parts_of_maps(variant, size)
+    maps = [part.output for part in backbone[1:-1]]
     positions = [height * width for height, width, _ in maps]
     height, width, _ = maps[-1]
     positions.append(-(-height // 2) * -(-width // 2))  # P6
@@ -73,7 +72,7 @@ def parts(
         stages * (dense + biases + convolutions),
         stages * proposals * (dense + 49 * convolutions),
     )
-    rows = [*trunk, norms, pyramid, proposal_head, box_head]
+    rows = [*backbone, pyramid, proposal_head, box_head]
     if masks:
         upsample, classifier = 4 * channels**2, channels * classes
         rows.append(
@@ -86,3 +85,10 @@ def parts(
             )
         )
     return tuple(rows)
+
+
+def parts_of_maps(variant: Variant, size: tuple[int, int]) -> tuple[Part, ...]:
+    """Counts the stem, the stages, and the norms of the feature maps."""
+    trunk = parts_of_trunk(variant, size, 0)[:-1]
+    maps = [part.output for part in trunk[1:]]
+    return (*trunk, Part("norms", 0, maps[-1], 2 * sum(shape[-1] for shape in maps), 0))

@@ -22,51 +22,81 @@ class FeaturePyramid(keras.layers.Layer):
 
     Args:
         channels: int. Width of the pyramid. Defaults to 256.
+        first: int. Index of the finest map that is used. Defaults to 0.
+        coarser: str. The levels that are added: "pool" adds P6, every second row and column of P5;
+            "input" and "output" add P6 and P7, by convolutions with stride 2 from the coarsest map
+            of the backbone or from P5. Defaults to "pool".
         **kwargs: `name` and `dtype`, as in `keras.layers.Layer`.
 
     Input shape: a list of maps `(N, H/4, W/4, C2)` to `(N, H/32, W/32, C5)`. Output shape: a list
-    of five maps with `channels`, P2 to P6; P6 has every second row and column of P5.
+    of five maps with `channels`, P2 to P6, or P3 to P7 with `first=1` and added convolutions.
 
     References:
         Lin et al., "Feature Pyramid Networks for Object Detection", arXiv 1612.03144.
+        Lin et al., "Focal Loss for Dense Object Detection", arXiv 1708.02002, for P6 and P7.
     """
 
-    def __init__(self, channels: int = 256, **kwargs: Any) -> None:
+    def __init__(
+        self, channels: int = 256, first: int = 0, coarser: str = "pool", **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        self.channels = channels
+        self.channels, self.first, self.coarser = channels, first, coarser
+        own = range(4 - first)
         self.lateral = [
-            _conv(channels, 1, "glorot_uniform", f"lateral_{i}", self) for i in range(4)
+            conv_layer(channels, 1, "glorot_uniform", f"lateral_{i}", self) for i in own
         ]
         self.output_convs = [
-            _conv(channels, 3, "glorot_uniform", f"output_{i}", self) for i in range(4)
+            conv_layer(channels, 3, "glorot_uniform", f"output_{i}", self) for i in own
         ]
+        self.coarser_convs = [
+            conv_layer(
+                channels, 3, "glorot_uniform", f"output_{len(own) + i}", self,
+                strides=2, padding="valid",
+            )
+            for i in range(0 if coarser == "pool" else 2)
+        ]  # fmt: skip
 
     def build(self, input_shape: Sequence[tuple[int | None, ...]]) -> None:
         """Creates the weights of the convolutions."""
-        for lateral, output, shape in zip(self.lateral, self.output_convs, input_shape):
+        for lateral, output, shape in zip(
+            self.lateral, self.output_convs, input_shape[self.first :]
+        ):
             lateral.build(shape)
             output.build((*shape[:-1], self.channels))
+        width = input_shape[-1][-1] if self.coarser == "input" else self.channels
+        for conv in self.coarser_convs:
+            conv.build((None, None, None, width))
+            width = self.channels
 
     def call(self, inputs: Sequence[Any]) -> list[Any]:
         """Merges `inputs`, finest first."""
-        maps = [lateral(x) for lateral, x in zip(self.lateral, inputs)]
+        maps = [lateral(x) for lateral, x in zip(self.lateral, inputs[self.first :])]
         for level in range(len(maps) - 1, 0, -1):
             maps[level - 1] = maps[level - 1] + _enlarged(maps[level], maps[level - 1])
         maps = [output(x) for output, x in zip(self.output_convs, maps)]
-        return [*maps, maps[-1][:, ::2, ::2]]
+        if self.coarser == "pool":
+            return [*maps, maps[-1][:, ::2, ::2]]
+        x = inputs[-1] if self.coarser == "input" else maps[-1]
+        for conv in self.coarser_convs:
+            x = conv(ops.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))))  # as PyTorch pads
+            maps.append(x)
+        return maps
 
     def compute_output_shape(
         self, input_shape: Sequence[tuple[int | None, ...]]
     ) -> list[tuple[int | None, ...]]:
-        """Returns the shapes of P2 to P6."""
-        shapes = [(*shape[:-1], self.channels) for shape in input_shape]
-        samples, *sides, channels = shapes[-1]
-        last = [None if side is None else (side + 1) // 2 for side in sides]
-        return [*shapes, (samples, *last, channels)]
+        """Returns the shapes of the levels."""
+        shapes = [(*shape[:-1], self.channels) for shape in input_shape[self.first :]]
+        for _ in range(max(1, len(self.coarser_convs))):
+            samples, *sides, channels = shapes[-1]
+            halved = [None if side is None else (side + 1) // 2 for side in sides]
+            shapes.append((samples, *halved, channels))
+        return shapes
 
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
-        return {**super().get_config(), "channels": self.channels}
+        own = {name: getattr(self, name) for name in ("channels", "first", "coarser")}
+        return {**super().get_config(), **own}
 
 
 @_register
@@ -88,9 +118,9 @@ class ProposalHead(keras.layers.Layer):
         super().__init__(**kwargs)
         self.channels = channels
         normal = keras.initializers.RandomNormal
-        self.conv = _conv(channels, 3, normal(stddev=0.01), "conv", self, "relu")
-        self.objectness = _conv(ANCHORS, 1, normal(stddev=0.01), "objectness", self)
-        self.deltas = _conv(4 * ANCHORS, 1, normal(stddev=0.01), "deltas", self)
+        self.conv = conv_layer(channels, 3, normal(stddev=0.01), "conv", self, "relu")
+        self.objectness = conv_layer(ANCHORS, 1, normal(stddev=0.01), "objectness", self)
+        self.deltas = conv_layer(4 * ANCHORS, 1, normal(stddev=0.01), "deltas", self)
 
     def build(self, input_shape: Sequence[tuple[int | None, ...]]) -> None:
         """Creates the weights, which all levels share."""
@@ -155,7 +185,7 @@ class BoxHead(keras.layers.Layer):
         """Creates the weights."""
         channels, area = input_shape[-1], input_shape[-2] * input_shape[-3]
         self.convs = [
-            _conv(channels, 3, _he(), f"conv_{i}", self, use_bias=False)
+            conv_layer(channels, 3, _he(), f"conv_{i}", self, use_bias=False)
             for i in range(self.convolutions)
         ]
         for layer in (*self.convs, *self.norms):
@@ -215,12 +245,12 @@ class MaskHead(keras.layers.Layer):
     def __init__(self, classes: int, channels: int = 256, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.classes, self.channels = classes, channels
-        self.convs = [_conv(channels, 3, _he(), f"conv_{i}", self, "relu") for i in range(4)]
+        self.convs = [conv_layer(channels, 3, _he(), f"conv_{i}", self, "relu") for i in range(4)]
         self.upsample = keras.layers.Conv2DTranspose(
             channels, 2, strides=2, activation="relu", kernel_initializer=_he(),
             data_format="channels_last", dtype=self.dtype_policy, name="upsample",
         )  # fmt: skip
-        self.classifier = _conv(classes, 1, _he(), "classifier", self)
+        self.classifier = conv_layer(classes, 1, _he(), "classifier", self)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Creates the weights."""
@@ -251,7 +281,7 @@ def _he() -> keras.initializers.Initializer:
     return keras.initializers.VarianceScaling(2, "fan_out", "untruncated_normal")
 
 
-def _conv(
+def conv_layer(
     channels: int,
     kernel_size: int,
     initializer: Any,
@@ -259,11 +289,13 @@ def _conv(
     owner: keras.layers.Layer,
     activation: str | None = None,
     use_bias: bool = True,
+    **kwargs: Any,
 ) -> keras.layers.Conv2D:
+    """Returns a convolution with the precision of its owner."""
     return keras.layers.Conv2D(
         channels,
         kernel_size,
-        padding="same",
+        **{"padding": "same", **kwargs},
         activation=activation,
         use_bias=use_bias,
         kernel_initializer=initializer,

@@ -8,6 +8,7 @@ import keras
 
 from keras_convnext.backbones import backbone_in
 from keras_convnext.detection.builders import DETECTORS
+from keras_convnext.detection.rotated.network import CONVENTIONS, KINDS, RotatedRetinaNet
 from keras_convnext.detection.weights import load_detector_weights
 from keras_convnext.loading import checkpoint_file
 from keras_convnext.pretrained.checkpoint import open_checkpoint
@@ -44,7 +45,7 @@ def load_detector(
         **options: Other arguments of the builder, such as `score_threshold` or `classes`.
 
     Returns:
-        A `keras.Model`, made by `MaskRCNN` or `CascadeMaskRCNN`.
+        A `keras.Model`, made by `MaskRCNN`, `CascadeMaskRCNN` or `RotatedRetinaNet`.
 
     Raises:
         CheckpointError: If the file is damaged or of another network.
@@ -58,13 +59,19 @@ def load_detector(
             f"This is a checkpoint of {found.name}, not of {model} (file: {path})"
         )
     trunk = backbone_in(found, options)
-    classifier = HEADS[heads.name].classifier
-    defaults = {
+    defaults: dict[str, Any] = {
         "classes": found.classes,
         "channels": heads.sources[Place("pyramid/output_0", "kernel")].shape[-1],
-        "hidden": heads.sources[classifier].shape[0],
-        "masks": any(place.layer.startswith("mask_head") for place in heads.sources),
     }
-    built = DETECTORS[heads.name](trunk, **{**defaults, **options})
+    if heads.name in DETECTORS:
+        builder = DETECTORS[heads.name]
+        classifier = HEADS[heads.name].classifier
+        defaults["hidden"] = heads.sources[classifier].shape[0]
+        defaults["masks"] = any(place.layer.startswith("mask_head") for place in heads.sources)
+    else:
+        builder = RotatedRetinaNet
+        defaults["regression"] = next(each for each, own in KINDS.items() if own == heads.name)
+        defaults["convention"] = CONVENTIONS[defaults["regression"]]
+    built = builder(trunk, **{**defaults, **options})
     load_detector_weights(built, path, entry, progress, prefix=prefix, ignore=ignore)
     return built

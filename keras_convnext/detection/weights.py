@@ -7,6 +7,7 @@ from typing import Any
 import keras
 
 from keras_convnext.detection.layers import BoxHead, FeaturePyramid, MaskHead, ProposalHead
+from keras_convnext.detection.rotated.layers import RotatedHead
 from keras_convnext.pretrained.dense_heads import classes_of
 from keras_convnext.pretrained.dense_weights import (
     VARIABLES,
@@ -21,19 +22,29 @@ from keras_convnext.pretrained.layouts import Place
 from keras_convnext.pretrained.model_weights import Progress
 from keras_convnext.printable import printable
 
-_HEADS = (FeaturePyramid, ProposalHead, BoxHead, MaskHead)
+_HEADS = (FeaturePyramid, ProposalHead, BoxHead, MaskHead, RotatedHead)
+_LAYERS = {  # by the kind of detector, one that no other kind has
+    "box_head": "mask_rcnn",
+    "box_head_0": "cascade_mask_rcnn",
+    "rotated_head": "rotated_retinanet",
+    "expectation_head": "rotated_gfl_retinanet",
+}
 
 
 def kind_of(model: keras.Model) -> str:
-    """Returns "mask_rcnn" or "cascade_mask_rcnn", or "" for other models."""
-    names = {layer.name for layer in model.layers if isinstance(layer, BoxHead)}
-    kinds = {"box_head": "mask_rcnn", "box_head_0": "cascade_mask_rcnn"}
-    return next((kind for name, kind in kinds.items() if name in names), "")
+    """Returns the kind of a detector, a key of `dense_heads.HEADS`, or "" for other models."""
+    names = {layer.name for layer in model.layers if isinstance(layer, (BoxHead, RotatedHead))}
+    return next((kind for name, kind in _LAYERS.items() if name in names), "")
 
 
 def is_detector(model: keras.Model) -> bool:
-    """Whether a model was made by `MaskRCNN` or `CascadeMaskRCNN`."""
+    """Whether a model was made by a builder of detectors."""
     return kind_of(model) != ""
+
+
+def is_rotated(model: keras.Model) -> bool:
+    """Whether a model was made by `RotatedRetinaNet`."""
+    return kind_of(model).startswith("rotated")
 
 
 def head_variables(model: keras.Model) -> dict[Place, Any]:
@@ -56,12 +67,17 @@ def classes_of_model(model: keras.Model) -> int:
     Raises:
         ValueError: If the model is not a detector.
     """
-    found = [layer.classes for layer in model.layers if isinstance(layer, BoxHead)]
+    found = [each.classes for each in model.layers if isinstance(each, (BoxHead, RotatedHead))]
     if not found:
-        raise ValueError(
-            f"The model must be a MaskRCNN or CascadeMaskRCNN. Received: {printable(model.name)}"
-        )
+        raise _not_a_detector(model)
     return found[0]
+
+
+def _not_a_detector(model: keras.Model) -> ValueError:
+    return ValueError(
+        "The model must be a MaskRCNN, CascadeMaskRCNN or RotatedRetinaNet. "
+        f"Received: {printable(model.name)}"
+    )
 
 
 def classes_in(path: str | Path, kind: str) -> int | None:
@@ -87,7 +103,7 @@ def load_detector_weights(
     the last layers is loaded.
 
     Args:
-        model: keras.Model. Made by `MaskRCNN` or `CascadeMaskRCNN`.
+        model: keras.Model. Made by a builder of detectors.
         path: str or path. As in `load_checkpoint`.
         entry: str or None. As in `load_checkpoint`.
         progress: function. As in `load_checkpoint`.
@@ -112,7 +128,7 @@ def save_detector_weights(
     """Saves the weights of a detector as a checkpoint for other programs.
 
     Args:
-        model: keras.Model. Made by `MaskRCNN` or `CascadeMaskRCNN`.
+        model: keras.Model. Made by a builder of detectors.
         path: str or path. The file to write: safetensors if it ends in `.safetensors`, and else a
             PyTorch file, with the tensors in `state_dict`.
         layout: str. "official" or "openmmlab", for the official code or mmdetection. Defaults to
@@ -143,9 +159,7 @@ def detector_keys(
 def _dense(model: keras.Model) -> DenseModel:
     kind = kind_of(model)
     if not kind:
-        raise ValueError(
-            f"The model must be a MaskRCNN or CascadeMaskRCNN. Received: {printable(model.name)}"
-        )
+        raise _not_a_detector(model)
 
     def unlike(heads: Weights, own: dict[Place, Any]) -> list[str]:
         notices = []
@@ -157,16 +171,16 @@ def _dense(model: keras.Model) -> DenseModel:
             )
             _remove(own, "box_head", ("/classifier", "/deltas"))
             _remove(own, "mask_head", ("/classifier",))
-        if not any(place.layer.startswith("mask_head") for place in heads) and _remove(
-            own, "mask_head", ("",)
-        ):
+            _remove(own, ("rotated_head", "expectation_head"), ("/classifier",))
+        has_masks = any(place.layer.startswith("mask_head") for place in heads)
+        if not has_masks and _remove(own, "mask_head", ("",)):
             notices.append("The checkpoint has no mask head: the model's is unchanged")
         return notices
 
     return DenseModel(kind, model, head_variables, unlike)
 
 
-def _remove(own: dict[Place, Any], start: str, ends: tuple[str, ...]) -> bool:
+def _remove(own: dict[Place, Any], start: str | tuple[str, ...], ends: tuple[str, ...]) -> bool:
     """Removes the places of some layers; returns whether there were any."""
     gone = [p for p in own if p.layer.startswith(start) and p.layer.endswith(ends)]
     for place in gone:

@@ -27,6 +27,7 @@ TAGS = {
     "coco":                 "ImageNet-1K, then COCO 2017; a Mask R-CNN or Cascade Mask R-CNN, like the next two",
     "coco_22k":             "ImageNet-22K, then COCO 2017",
     "coco_openmmlab":       "as `coco`, trained by OpenMMLab",
+    "dota_openmmlab":       "ImageNet-1K, then DOTA-v1.0; a RotatedRetinaNet, trained by OpenMMLab",
     **TIMM_TAGS,
 }  # fmt: skip
 

@@ -20,6 +20,7 @@ SOURCES = {
     "openmmlab":       "https://download.openmmlab.com/mmclassification/v0/convnext/{file}",
     "mmsegmentation":  "https://download.openmmlab.com/mmsegmentation/v0.5/convnext/{run}/{file}",
     "mmdetection":     "https://download.openmmlab.com/mmdetection/v2.0/convnext/{run}/{file}",
+    "mmrotate":        "https://download.openmmlab.com/mmrotate/v0.1.0/convnext/{run}/{file}",
     "timm":            "https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-rsb-weights/{file}",
     "huggingface":     "https://huggingface.co/timm/{stem}/resolve/main/model.safetensors",
     "transformers":    "https://huggingface.co/openmmlab/{stem}/resolve/main/pytorch_model.bin",
@@ -52,7 +53,7 @@ _CC_BY_NC = License(
 
 # V2's weights have one license, from any source; others by tag, for any source, or else by source.
 # They are stated in the README of facebookresearch/ConvNeXt-V2, in the LICENSE of
-# facebookresearch/ConvNeXt, and of open-mmlab/mmpretrain, mmsegmentation and mmdetection, in
+# facebookresearch/ConvNeXt, and of open-mmlab/mmpretrain, mmsegmentation, mmdetection and mmrotate, in
 # timm/models/convnext.py for timm's own weights, its copies and DINOv3, and on the pages of
 # huggingface.co/openmmlab.
 LICENSES = {
@@ -64,6 +65,7 @@ LICENSES = {
     "openmmlab":       _APACHE,
     "mmsegmentation":  _APACHE,
     "mmdetection":     _APACHE,
+    "mmrotate":        _APACHE,
     "timm":            _APACHE,
     "huggingface":     _APACHE,
     "transformers":    _MIT,
@@ -84,6 +86,7 @@ AUTHORS = {
     "openmmlab":       "Meta AI",
     "mmsegmentation":  "OpenMMLab",
     "mmdetection":     "OpenMMLab",
+    "mmrotate":        "OpenMMLab",
     "timm":            "Ross Wightman",
     "huggingface":     "Meta AI",
     "timm_hub":        "Ross Wightman",
@@ -145,7 +148,7 @@ class Checkpoint(NamedTuple):
     @property
     def url(self) -> str:
         """The download URL; for a shipped file, its path inside `weights`."""
-        run = re.sub(r"_[0-9]{8}_[0-9]{6}-[0-9a-f]{8}$", "", self.stem)
+        run = re.sub(r"(_[0-9]{8}_[0-9]{6})?-[0-9a-f]{8}$", "", self.stem)
         return SOURCES[self.source].format(file=self.file, stem=self.stem, run=run, tag=self.tag)
 
     @property

@@ -6,7 +6,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from keras_convnext.pretrained.checkpoint import OpenCheckpoint
-from keras_convnext.pretrained.dense_layouts import CASCADE_MASK_RCNN, MASK_RCNN, UPERNET
+from keras_convnext.pretrained.dense_layouts import (
+    CASCADE_MASK_RCNN,
+    MASK_RCNN,
+    ROTATED_GFL_RETINANET,
+    ROTATED_RETINANET,
+    UPERNET,
+)
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.pretrained.keras_file import SUFFIX, read_config
 from keras_convnext.pretrained.layouts import LAYOUTS, Place, Row
@@ -32,6 +38,8 @@ class Head(NamedTuple):
         classifier: Place. The last layer.
         background: int. Classes of the last layer that are not classes of the network.
         keras_layer: str. End of the name of a layer in `.keras` files.
+        anchors: int. Anchors at each position, for each of which the last layer has all classes.
+        buffers: dict from names in PyTorch files to values. Of buffers that are constants.
     """
 
     title: str
@@ -41,6 +49,12 @@ class Head(NamedTuple):
     classifier: Place
     background: int
     keras_layer: str
+    anchors: int = 1
+    buffers: Mapping[str, tuple[float, ...]] = {}
+
+
+def _bins(first: float, last: float) -> tuple[float, ...]:
+    return tuple(first + (last - first) * index / 8 for index in range(9))
 
 
 _DETECTOR = ("neck.", "rpn_head.", "roi_head.")
@@ -56,6 +70,20 @@ HEADS = {
     "mask_rcnn": Head(
         "Mask R-CNN", "detection", ("roi_head.bbox_head.", *_DETECTOR),
         MASK_RCNN, Place("box_head/classifier", "kernel"), 1, "box_head",
+    ),
+    "rotated_retinanet": Head(
+        "rotated RetinaNet", "detection", ("bbox_head.retina_", "neck.", "bbox_head."),
+        ROTATED_RETINANET, Place("rotated_head/classifier", "kernel"), 0, "rotated_head",
+        anchors=9,
+    ),
+    "rotated_gfl_retinanet": Head(
+        "rotated RetinaNet with expectations", "detection",
+        ("bbox_head.gfl_", "neck.", "bbox_head."), ROTATED_GFL_RETINANET,
+        Place("expectation_head/classifier", "kernel"), 0, "expectation_head",
+        buffers={
+            "bbox_head.integral.project": _bins(-2, 2),
+            "bbox_head.integral_angle.project": _bins(-5, 2),
+        },
     ),
 }  # fmt: skip
 
@@ -90,7 +118,7 @@ def classes_of(name: str, tensors: Mapping[Place, Any]) -> int | None:
     """Returns the number of classes of heads, or None without their last layer."""
     head = HEADS[name]
     last = tensors.get(head.classifier)
-    return None if last is None else last.shape[-1] - head.background
+    return None if last is None else last.shape[-1] // head.anchors - head.background
 
 
 def heads_in(checkpoint: OpenCheckpoint) -> Heads:
@@ -115,7 +143,7 @@ def _heads_in(checkpoint: OpenCheckpoint) -> Heads:
     }
     for kind, head in HEADS.items():
         if any(name.startswith(head.modules[:1]) for name in names.values()):
-            own = {key: name for key, name in names.items() if _is_of_head(name, head)}
+            own = {key: name for key, name in names.items() if _is_of_head(name, kind)}
             if len(own) > _MOST:
                 raise CheckpointError(
                     f"The heads of {head.title} have at most {_MOST} tensors. "
@@ -143,9 +171,14 @@ def head_in_keras(path: str | Path) -> str:
     return ""
 
 
-def _is_of_head(name: str, head: Head) -> bool:
+def is_constant(name: str, kind: str) -> bool:
+    """Whether a tensor in a PyTorch file is a counter, or a buffer of heads of this kind."""
+    return name.endswith((COUNTER, *HEADS[kind].buffers))
+
+
+def _is_of_head(name: str, kind: str) -> bool:
     norms = ("backbone.norm", "backbone.hidden_states_norms.")
-    return name.startswith((*head.modules, *norms)) and not name.endswith(COUNTER)
+    return name.startswith((*HEADS[kind].modules, *norms)) and not is_constant(name, kind)
 
 
 def _placed(

@@ -66,10 +66,13 @@ def _box_head(ours: str, theirs: str) -> tuple[Row, ...]:
 
 
 # open-mmlab/mmdetection, mmdet/models: necks/fpn.py, dense_heads/rpn_head.py and roi_heads.
-_MMDET = (
+_PYRAMID = (
     Row("norm_{s}", "backbone.norm{s}", "norm"),
     Row("pyramid/lateral_{s}", "neck.lateral_convs.{s}.conv", "conv"),
     Row("pyramid/output_{s}", "neck.fpn_convs.{s}.conv", "conv"),
+)
+_MMDET = (
+    *_PYRAMID,
     Row("proposal_head/conv", "rpn_head.rpn_conv", "conv"),
     Row("proposal_head/objectness", "rpn_head.rpn_cls", "conv"),
     Row("proposal_head/deltas", "rpn_head.rpn_reg", "conv"),
@@ -86,3 +89,24 @@ _CASCADE_MASK_RCNN = (
 )
 MASK_RCNN = {"official": _MASK_RCNN, "openmmlab": _MASK_RCNN}
 CASCADE_MASK_RCNN = {"official": _CASCADE_MASK_RCNN, "openmmlab": _CASCADE_MASK_RCNN}
+
+
+# open-mmlab/mmrotate, mmdet's RetinaHead; and Xuyihaoby/rotate_detection, RGFLHeadVanilla.
+_ROTATED_RETINANET = (
+    *_PYRAMID,
+    Row("rotated_head/class_conv_{b}", "bbox_head.cls_convs.{b}.conv", "conv"),
+    Row("rotated_head/box_conv_{b}", "bbox_head.reg_convs.{b}.conv", "conv"),
+    Row("rotated_head/classifier", "bbox_head.retina_cls", "conv"),
+    Row("rotated_head/deltas", "bbox_head.retina_reg", "conv"),
+)
+_ROTATED_GFL_RETINANET = (
+    *_PYRAMID,
+    Row("expectation_head/class_conv_{b}", "bbox_head.cls_convs.{b}.conv", "conv"),
+    Row("expectation_head/class_norm_{b}", "bbox_head.cls_convs.{b}.gn", "norm"),
+    Row("expectation_head/box_conv_{b}", "bbox_head.reg_convs.{b}.conv", "conv"),
+    Row("expectation_head/box_norm_{b}", "bbox_head.reg_convs.{b}.gn", "norm"),
+    Row("expectation_head/classifier", "bbox_head.gfl_cls", "conv"),
+    Row("expectation_head/deltas", "bbox_head.gfl_reg", "conv"),
+)
+ROTATED_RETINANET = {"official": _ROTATED_RETINANET, "openmmlab": _ROTATED_RETINANET}
+ROTATED_GFL_RETINANET = {"official": _ROTATED_GFL_RETINANET, "openmmlab": _ROTATED_GFL_RETINANET}

@@ -131,9 +131,12 @@ def save_dense(
         for place, form in forms.items()
         if place.variable == "moving_mean"
     )
+    buffers = (
+        (name, np.array(values, np.float32)) for name, values in HEADS[dense.kind].buffers.items()
+    )
     tensors: Iterator[tuple[str, np.ndarray]] = tensors_of(arrays, forms, dtype, progress)
     write_tensors(
-        path, chain(tensors, counters), None if layout == "transformers" else "state_dict"
+        path, chain(tensors, counters, buffers), None if layout == "transformers" else "state_dict"
     )
 
 

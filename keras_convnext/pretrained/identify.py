@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from keras_convnext.pretrained.checkpoint import OpenCheckpoint, open_checkpoint
-from keras_convnext.pretrained.dense_heads import COUNTER, HEADS, head_in_keras, heads_in
+from keras_convnext.pretrained.dense_heads import HEADS, head_in_keras, heads_in, is_constant
 from keras_convnext.pretrained.hub_files import local_source
 from keras_convnext.pretrained.keras_file import SUFFIX
 from keras_convnext.pretrained.layouts import STEM_KERNEL
@@ -133,7 +133,7 @@ def identity_of(checkpoint: OpenCheckpoint) -> Identity:
         tuple(
             key
             for key in checkpoint.ignored
-            if key not in own and not (heads.name and key.endswith(COUNTER))
+            if key not in own and not (heads.name and is_constant(key, heads.name))
         ),
         checkpoint.size,
         HEADS[heads.name].task if heads.name else "",

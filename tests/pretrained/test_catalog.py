@@ -170,9 +170,10 @@ def test_segmenters():
 
 def test_detectors():
     """The figures are those of the READMEs of both publishers."""
-    assert len(DETECTORS) == 10
-    assert len({(row.model, row.tag) for row in DETECTORS}) == 10
-    for row in DETECTORS:
+    assert len(DETECTORS) == 11
+    assert len({(row.model, row.tag) for row in DETECTORS}) == 11
+    assert dict(DETECTORS[-1].figures) == {"AP50": 74.49}  # of rotated boxes
+    for row in DETECTORS[:-1]:
         assert row.tag in TAGS
         assert row.model.partition("_convnext")[0] == row.head
         assert row.file.startswith(row.head)
@@ -225,7 +226,7 @@ def test_listing():
     assert with_copies == list(CATALOG)
     assert {row.source for row in all_rows} == {
         "official", "timm", "huggingface", "shipped", "official_ade20k", "mmsegmentation",
-        "official_coco", "mmdetection",
+        "official_coco", "mmdetection", "mmrotate",
         "timm_hub", "official_v2_1k", "official_v2_22k", "official_v2_fcmae",
     }  # fmt: skip
 
@@ -242,7 +243,7 @@ def test_the_page_of_the_weights_is_the_table():
     for kind in ("--files", "--robustness"):
         printed = cli_run("list", kind, "--markdown").stdout
         tables.append([line.rstrip() for line in printed.splitlines() if line.strip()])
-    assert len(tables[0]) == 6 + len(CATALOG)  # with three headings
+    assert len(tables[0]) == 8 + len(CATALOG)  # with four headings
     page = PAGE.read_text().splitlines()
     assert [line for line in page if line.startswith("|")] == tables[0] + tables[1]
     for tag, meaning in TAGS.items():

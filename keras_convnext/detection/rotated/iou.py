@@ -153,5 +153,3 @@ def _clip(value: Any, low: Any, high: Any, xp: Any) -> Any:
     """Clips; at a limit, the gradient is divided between value and limit on all backends."""
     value = xp.where(value == low, (value + low) / 2, xp.where(value < low, low, value))
     return xp.where(value == high, (value + high) / 2, xp.where(value > high, high, value))
-
-

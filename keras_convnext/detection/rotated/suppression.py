@@ -27,7 +27,6 @@ def suppress_rotated(
     Returns:
         int array of indices.
     """
-    boxes = np.asarray(boxes, np.float64)
     order = np.argsort(-np.asarray(scores), kind="stable")
     of_class = (order[labels[order] == label] for label in np.unique(labels))
     kept = [_kept(boxes, own, threshold) for own in of_class]
@@ -56,8 +55,9 @@ def _kept(boxes: np.ndarray, left: np.ndarray, threshold: float) -> np.ndarray:
 def overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     """Returns the intersection over union of each box (A, 5) with each of the others (B, 5).
 
-    Only pairs whose horizontal bounding boxes overlap are computed.
+    Computed in float64, of the pairs whose horizontal bounding boxes overlap.
     """
+    boxes, others = np.asarray(boxes, np.float64), np.asarray(others, np.float64)
     near = np.ones((len(boxes), len(others)), bool)
     for axis, (own, their) in enumerate(zip(half_extents(boxes), half_extents(others))):
         distance = np.abs(boxes[:, None, axis] - others[None, :, axis])
