@@ -20,7 +20,7 @@ class Shapes(NamedTuple):
     scales: tuple[float, ...] = (8.0,)
 
     @property
-    def count(self) -> int:
+    def per_position(self) -> int:
         """Number of anchors at each position."""
         return len(self.ratios) * len(self.scales)
 
@@ -41,7 +41,7 @@ def anchors_of_level(height: Any, width: Any, stride: int, shapes: Shapes = PROP
         shapes: Shapes. Defaults to those of proposals.
 
     Returns:
-        float32 tensor (height * width * shapes.count, 4).
+        float32 tensor (height * width * shapes.per_position, 4).
     """
     sides = [
         (scale * stride * ratio**-0.5, scale * stride * ratio**0.5)
@@ -113,6 +113,8 @@ def at_valid_positions(
         rows = ops.cast(ops.arange(height), "float32") < within[:, 0]  # (N, H)
         columns = ops.cast(ops.arange(width), "float32") < within[:, 1]
         cells = ops.logical_and(rows[:, :, None], columns[:, None])  # (N, H, W)
-        cells = ops.repeat(cells[..., None], shapes.count, axis=-1)
-        flags.append(ops.reshape(cells, (ops.shape(cells)[0], height * width * shapes.count)))
+        cells = ops.repeat(cells[..., None], shapes.per_position, axis=-1)
+        flags.append(
+            ops.reshape(cells, (ops.shape(cells)[0], height * width * shapes.per_position))
+        )
     return ops.concatenate(flags, axis=1)

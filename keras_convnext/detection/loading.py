@@ -1,6 +1,6 @@
 """Builds the detector in a weight file."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +64,7 @@ def load_detector(
         "channels": heads.sources[Place("pyramid/output_0", "kernel")].shape[-1],
     }
     if heads.name in DETECTORS:
-        builder = DETECTORS[heads.name]
+        builder: Callable[..., keras.Model] = DETECTORS[heads.name]
         classifier = HEADS[heads.name].classifier
         defaults["hidden"] = heads.sources[classifier].shape[0]
         defaults["masks"] = any(place.layer.startswith("mask_head") for place in heads.sources)

@@ -264,7 +264,7 @@ def test_wrong_arguments_are_refused(tmp_path):
         MaskRCNN("convnext_atto", weights="nothing.pth")
     with pytest.raises(ValueError, match="Available: 'coco', 'coco_openmmlab'"):
         MaskRCNN("convnext_tiny", weights="coco_22k")
-    with pytest.raises(ValueError, match="must be a MaskRCNN or CascadeMaskRCNN"):
+    with pytest.raises(ValueError, match="must be a MaskRCNN, CascadeMaskRCNN or RotatedRetinaNet"):
         save_detector_weights(trunk(), tmp_path / "mine.pth")
 
 

@@ -50,7 +50,7 @@ class RotatedHead(keras.layers.Layer):
     ) -> None:
         super().__init__(**kwargs)
         self.classes, self.regression, self.channels = classes, regression, channels
-        self.anchors = SHAPES[regression].count
+        self.anchors = SHAPES[regression].per_position
         has_bins = regression == "expectation"
         self.bins = BINS if has_bins else 1
         normal = keras.initializers.RandomNormal(stddev=0.01)
@@ -162,7 +162,7 @@ class DecodeRotated(keras.layers.Layer):
         for own, changes, anchors in zip(logits, deltas, rotated_anchors(logits, shapes)):
             samples, count = ops.shape(own)[0], ops.shape(anchors)[0]
             of_class = ops.sigmoid(
-                ops.reshape(own, (samples, count, own.shape[-1] // shapes.count))
+                ops.reshape(own, (samples, count, own.shape[-1] // shapes.per_position))
             )
             is_known = isinstance(count, int)
             most = min(self.before, count) if is_known else ops.minimum(self.before, count)
@@ -179,7 +179,7 @@ class DecodeRotated(keras.layers.Layer):
     ) -> dict[str, Any]:
         """Returns the shapes of the boxes and scores."""
         samples, channels = logits[0].shape[0], logits[0].shape[-1]
-        classes = channels // SHAPES[self.regression].count
+        classes = channels // SHAPES[self.regression].per_position
         return {
             "boxes": KerasTensor((samples, None, 5), self.compute_dtype),
             "scores": KerasTensor((samples, None, classes), self.compute_dtype),

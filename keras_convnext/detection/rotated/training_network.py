@@ -104,7 +104,7 @@ class RotatedLosses(keras.layers.Layer):
         self, logits: Sequence[Any], deltas: Sequence[Any], sizes: Any, boxes: Any, labels: Any
     ) -> Any:
         """Computes the losses of a batch."""
-        samples, per_position = ops.shape(labels)[0], self.shapes.count
+        samples, per_position = ops.shape(labels)[0], self.shapes.per_position
         levels = rotated_anchors(logits, self.shapes)
         anchors = ops.concatenate(levels, axis=0)  # (A, 5)
         usable = at_valid_positions(logits, sizes, STRIDES, self.shapes)  # (N, A)
