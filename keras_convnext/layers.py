@@ -199,12 +199,18 @@ class GlobalResponseNormalization(keras.layers.Layer):
         """Normalizes `inputs`, of shape `(N, ..., C)`."""
         # In float16, the sum of squares would overflow.
         x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
-        norms = _norms(x)  # (N, 1, 1, C)
+        norms = self.norms(x)  # (N, 1, 1, C)
         shares = norms / (ops.mean(norms, axis=-1, keepdims=True) + self.epsilon)
         x = x * (1 + shares * ops.cast(self.gamma, x.dtype))
         if self.beta is not None:
             x = x + ops.cast(self.beta, x.dtype)
         return ops.cast(x, self.compute_dtype)
+
+    def norms(self, x: Any) -> Any:
+        """Computes the norm of each channel over all positions, with gradient 0 where it is 0."""
+        squares = ops.sum(ops.square(x), axis=tuple(range(1, len(x.shape) - 1)), keepdims=True)
+        is_zero = squares == 0  # where the gradient of the root is infinite
+        return ops.where(is_zero, 0.0, ops.sqrt(ops.where(is_zero, 1.0, squares)))
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
         """Returns `input_shape`."""
@@ -213,13 +219,6 @@ class GlobalResponseNormalization(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Returns the arguments of the constructor."""
         return {**super().get_config(), "epsilon": self.epsilon, "center": self.center}
-
-
-def _norms(x: Any) -> Any:
-    """Computes the norm of each channel over all positions, with gradient 0 where it is 0."""
-    squares = ops.sum(ops.square(x), axis=tuple(range(1, len(x.shape) - 1)), keepdims=True)
-    is_zero = squares == 0  # where the gradient of the root is infinite
-    return ops.where(is_zero, 0.0, ops.sqrt(ops.where(is_zero, 1.0, squares)))
 
 
 @_register

@@ -312,7 +312,10 @@ RECIPES = {
                 network=Network(start="imagenet", drop_path_rate=0.1),
                 input=Input(crop_scale=(0.35, 1.0), validation_share=0.2),
             ),
-            {"convnext_cifar": {"start": "cifar10", "size": 32}},
+            {
+                "convnext_cifar": {"start": "cifar10", "size": 32},
+                "convnextv2_cifar": {"start": None, "size": 32},
+            },
         ),
         # Ours, for a CPU: 88.3 % accuracy on the test images after 80 minutes on two cores.
         RecipeFamily(

@@ -29,12 +29,24 @@ class InferenceLayerNormalization(keras.layers.LayerNormalization):
         """Normalizes `inputs`, of shape `(..., C)`."""
         x = ops.cast(inputs, keras.backend.result_type(inputs.dtype, "float32"))
         x = x - ops.mean(x, axis=-1, keepdims=True)
-        x = x * ops.rsqrt(_mean_square(x) + self.epsilon)
+        x = x * ops.rsqrt(_sum_of_squares(x, [-1]) / self.channels + self.epsilon)
         if self.scale:
             x = x * self.gamma
         if self.center:
             x = x + self.beta
         return ops.cast(x, self.compute_dtype)
+
+
+@keras.saving.register_keras_serializable(package="keras_convnext")
+class InferenceResponseNormalization(GlobalResponseNormalization):
+    """Global response normalization without storing the squares, as in the norm above.
+
+    Input shape: `(N, ..., C)`. Output shape: the same.
+    """
+
+    def norms(self, x: Any) -> Any:
+        """Computes the norm of each channel over all positions."""
+        return ops.sqrt(_sum_of_squares(x, list(range(1, len(x.shape) - 1))))
 
 
 @keras.saving.register_keras_serializable(package="keras_convnext")
@@ -74,15 +86,14 @@ class InferenceBlock(Block):
             dtype=self.dtype_policy,
             name="norm",
         )
-        grn = GlobalResponseNormalization(center=False, dtype=self.dtype_policy, name="grn")
+        grn = InferenceResponseNormalization(center=False, dtype=self.dtype_policy, name="grn")
         self.replace(norm=norm, grn=grn)
 
 
-def _mean_square(x: Any) -> Any:
-    """Computes the mean of squares over the last axis, which is kept with length 1."""
+def _sum_of_squares(x: Any, axes: list[int]) -> Any:
+    """Sums the squares over some axes, which are kept with length 1."""
     if keras.config.backend() == "tensorflow":
         import tensorflow as tf
 
-        norm = tf.raw_ops.EuclideanNorm(input=x, axis=[-1], keep_dims=True)
-        return tf.square(norm) / x.shape[-1]
-    return ops.mean(ops.square(x), axis=-1, keepdims=True)
+        return tf.square(tf.raw_ops.EuclideanNorm(input=x, axis=axes, keep_dims=True))
+    return ops.sum(ops.square(x), axis=tuple(axes), keepdims=True)
