@@ -16,7 +16,7 @@ REGISTERED = {
     "detection.rotated.layers": ("DecodeRotated", "RotatedHead"),
     "detection.stages": ("Detect", "FillPadding", "Propose", "Refine", "RoIAlign", "SelectMasks"),
     "export.inference": ("InferenceBlock", "InferenceLayerNormalization", "LargestChannel"),
-    "feature_maps": ("PoolToGrid", "ResizeLike", "WithAuxiliary"),
+    "feature_maps": ("PoolToGrid", "PyramidConv2D", "ResizeLike", "WithAuxiliary"),
     "initializers": ("TruncatedNormal",),
     "layers": (
         "BatchNormalization",

@@ -10,6 +10,7 @@ import numpy as np
 from keras_convnext.block import Block
 from keras_convnext.call_graph import Graph, Tensor, as_functional, graph_of
 from keras_convnext.export.inference import InferenceBlock, InferenceLayerNormalization
+from keras_convnext.feature_maps import PyramidConv2D
 from keras_convnext.layers import LayerNormalization, PatchConv2D
 from keras_convnext.printable import printable
 from keras_convnext.trunks import trunks_to_export
@@ -177,8 +178,7 @@ def _followers(graph: Graph) -> dict[int, keras.layers.BatchNormalization]:
         before = graph.made_by(between)
         if (
             before is not None
-            and isinstance(before.layer, keras.layers.Conv2D)
-            and before.layer.activation is keras.activations.linear
+            and _is_linear_convolution(before.layer)
             and norm.axis in (-1, [-1], 3, [3])
             and len(graph.of_layer(norm)) == len(graph.of_layer(before.layer)) == 1
             and len(graph.taken_by(between)) == 1
@@ -187,6 +187,12 @@ def _followers(graph: Graph) -> dict[int, keras.layers.BatchNormalization]:
         ):
             followers[id(before.layer)] = norm
     return followers
+
+
+def _is_linear_convolution(layer: keras.layers.Layer) -> bool:
+    if isinstance(layer, keras.layers.Conv2D):
+        return layer.activation is keras.activations.linear
+    return isinstance(layer, PyramidConv2D)
 
 
 def _folds(giver: keras.layers.Layer, taker: keras.layers.Layer, graph: Graph) -> bool:

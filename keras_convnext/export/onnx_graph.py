@@ -15,13 +15,13 @@ from onnx import TensorProto, helper, numpy_helper
 
 from keras_convnext.block import Block
 from keras_convnext.export.inference import InferenceLayerNormalization, LargestChannel
+from keras_convnext.export.onnx_maps import TO_CHANNELS_FIRST, TO_CHANNELS_LAST, write_maps
 from keras_convnext.export.served import follow
-from keras_convnext.feature_maps import PoolToGrid, ResizeLike
+from keras_convnext.feature_maps import PoolToGrid, PyramidConv2D, ResizeLike
 from keras_convnext.layers import DropPath, GlobalResponseNormalization, PatchConv2D
 from keras_convnext.printable import printable
 
 OPSET = 20  # the first opset with Gelu
-_TO_CHANNELS_FIRST, _TO_CHANNELS_LAST = (0, 3, 1, 2), (0, 2, 3, 1)
 _ACTIVATIONS = {
     "linear": "Identity", "softmax": "Softmax", "sigmoid": "Sigmoid", "relu": "Relu",
     "gelu": "Gelu", "tanh": "Tanh",
@@ -132,7 +132,7 @@ class _Writer:
         grouped = isinstance(layer, keras.layers.DepthwiseConv2D)
         kernel = kernel.transpose((2, 3, 0, 1) if grouped else (3, 2, 0, 1))
         side = kernel.shape[-1]
-        x = self.node("Transpose", [x], f"{name}_in", perm=_TO_CHANNELS_FIRST)
+        x = self.node("Transpose", [x], f"{name}_in", perm=TO_CHANNELS_FIRST)
         x = self.node(
             "Conv",
             [x, self.weight(f"{name}_kernel", kernel), *self._bias(name, bias)],
@@ -142,11 +142,11 @@ class _Writer:
             pads=[(side - 1) // 2] * 4 if layer.padding == "same" else [0] * 4,
             group=len(kernel) if grouped else 1,
         )
-        return self.node("Transpose", [x], name, perm=_TO_CHANNELS_LAST)
+        return self.node("Transpose", [x], name, perm=TO_CHANNELS_LAST)
 
     def overlapping(self, layer: PatchConv2D, x: str) -> str:
         """Adds the two convolutions of a stem whose patches overlap."""
-        x = self.node("Transpose", [x], f"{layer.name}_in", perm=_TO_CHANNELS_FIRST)
+        x = self.node("Transpose", [x], f"{layer.name}_in", perm=TO_CHANNELS_FIRST)
         weights = layer.get_weights()
         for number, (kernel, bias) in enumerate((weights[:2], weights[2:])):
             name = f"{layer.name}_{number}"
@@ -156,7 +156,7 @@ class _Writer:
                  *self._bias(name, [bias])],
                 f"{name}_conv", kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4,
             )  # fmt: skip
-        return self.node("Transpose", [x], layer.name, perm=_TO_CHANNELS_LAST)
+        return self.node("Transpose", [x], layer.name, perm=TO_CHANNELS_LAST)
 
     @write.register
     def _(self, layer: keras.layers.ZeroPadding2D, x: str) -> str:
@@ -169,9 +169,9 @@ class _Writer:
         if layer.padding != "valid":
             raise _unsupported(layer)
         sides, strides = list(layer.pool_size), list(layer.strides)
-        x = self.node("Transpose", [x], f"{layer.name}_in", perm=_TO_CHANNELS_FIRST)
+        x = self.node("Transpose", [x], f"{layer.name}_in", perm=TO_CHANNELS_FIRST)
         x = self.node("MaxPool", [x], f"{layer.name}_max", kernel_shape=sides, strides=strides)
-        return self.node("Transpose", [x], layer.name, perm=_TO_CHANNELS_LAST)
+        return self.node("Transpose", [x], layer.name, perm=TO_CHANNELS_LAST)
 
     @write.register
     def _(self, layer: DropPath, x: str) -> str:
@@ -264,48 +264,11 @@ class _Writer:
     def _(self, layer: Any, x: str) -> str:
         return self._activated(layer, x)
 
-    @write.register
-    def _(self, layer: ResizeLike, x: str, like: str) -> str:
-        name = layer.name
-        x = self.node("Transpose", [x], f"{name}_in", perm=_TO_CHANNELS_FIRST)
-        counts = self.node("Shape", [x], f"{name}_counts", end=2)  # of images and channels
-        sides = self.node("Shape", [like], f"{name}_sides", start=1, end=3)
-        sizes = self.node("Concat", [counts, sides], f"{name}_sizes", axis=0)
-        x = self.node("Resize", [x, "", "", sizes], f"{name}_resize", mode="linear")
-        return self.node("Transpose", [x], name, perm=_TO_CHANNELS_LAST)
-
-    @write.register
-    def _(self, layer: PoolToGrid, x: str) -> str:
-        name = layer.name
-        rows, columns = (self._shares(layer, x, axis) for axis in (1, 2))
-        x = self.node("Einsum", [rows, x], f"{name}_rows_mean", equation="ih,nhwc->niwc")
-        return self.node("Einsum", [columns, x], name, equation="jw,niwc->nijc")
-
-    def _shares(self, layer: PoolToGrid, x: str, axis: int) -> str:
-        """Adds the weight of each position in the mean of each cell, of shape (grid, side)."""
-        name = f"{layer.name}_{'nhw'[axis]}"
-        cells = np.arange(layer.grid, dtype="int64")[:, None]
-        side = self.node("Shape", [x], f"{name}_side", start=axis, end=axis + 1)
-        grid = self.constant(f"{name}_grid", np.array([layer.grid], "int64"))
-        before = self.node("Mul", [self.constant(f"{name}_cells", cells), side], f"{name}_before")
-        first = self.node("Div", [before, grid], f"{name}_first")
-        after = self.node("Mul", [self.constant(f"{name}_next", cells + 1), side], f"{name}_after")
-        rest = self.constant(f"{name}_rest", np.array([layer.grid - 1], "int64"))
-        rounded = self.node("Add", [after, rest], f"{name}_rounded")
-        end = self.node("Div", [rounded, grid], f"{name}_end")
-        zero, one = (self.constant(f"{name}_{n}", np.array(n, "int64")) for n in (0, 1))
-        axes = self.constant(f"{name}_axes", np.array([0], "int64"))
-        scalar = self.node("Squeeze", [side, axes], f"{name}_scalar")
-        places = self.node("Range", [zero, scalar, one], f"{name}_places")
-        from_first = self.node("GreaterOrEqual", [places, first], f"{name}_from_first")
-        to_end = self.node("Less", [places, end], f"{name}_to_end")
-        inside = self.node("And", [from_first, to_end], f"{name}_inside")
-        count = self.node("Sub", [end, first], f"{name}_count")
-        ones, counts = (
-            self.node("Cast", [each], f"{each}_float", to=TensorProto.FLOAT)
-            for each in (inside, count)
-        )
-        return self.node("Div", [ones, counts], f"{name}_shares")
+    @write.register(PoolToGrid)
+    @write.register(PyramidConv2D)
+    @write.register(ResizeLike)
+    def _(self, layer: Any, *inputs: Any) -> str:
+        return write_maps(layer, self, *inputs)
 
     @write.register
     def _(self, layer: LargestChannel, x: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import keras
 
-from keras_convnext.feature_maps import PoolToGrid, ResizeLike
+from keras_convnext.feature_maps import PoolToGrid, PyramidConv2D, ResizeLike
 from keras_convnext.layers import SyncBatchNormalization
 from keras_convnext.segmentation.cost import AUXILIARY_CHANNELS
 
@@ -45,12 +45,7 @@ def decode_head(
         conv_norm(x, channels, 3, f"{prefix}fpn_{level}") for level, x in enumerate(laterals[:-1])
     ]
     outputs.append(laterals[-1])
-    outputs[1:] = [
-        ResizeLike(name=f"{prefix}resize_{level}")(x, outputs[0])
-        for level, x in enumerate(outputs[1:], 1)
-    ]
-    x = keras.layers.Concatenate(name=f"{prefix}levels")(outputs)  # (N, H/4, W/4, 4 * channels)
-    x = conv_norm(x, channels, 3, f"{prefix}fpn_bottleneck")  # (N, H/4, W/4, channels)
+    x = fusion(outputs, channels, f"{prefix}fpn_bottleneck")  # (N, H/4, W/4, channels)
     return classifier(x, classes, f"{prefix}classifier")
 
 
@@ -60,10 +55,8 @@ def pyramid_pooling(x: Any, channels: int, pool_scales: Sequence[int], prefix: s
     for index, scale in enumerate(pool_scales):
         name = f"{prefix}psp_{index}"
         pooled = PoolToGrid(scale, name=f"{name}_pool")(x)  # (N, scale, scale, 8C)
-        pooled = conv_norm(pooled, channels, 1, name)  # (N, scale, scale, channels)
-        levels.append(ResizeLike(name=f"{name}_resize")(pooled, x))
-    x = keras.layers.Concatenate(name=f"{prefix}psp")(levels)
-    return conv_norm(x, channels, 3, f"{prefix}bottleneck")  # (N, H/32, W/32, channels)
+        levels.append(conv_norm(pooled, channels, 1, name))  # (N, scale, scale, channels)
+    return fusion(levels, channels, f"{prefix}bottleneck")  # (N, H/32, W/32, channels)
 
 
 def auxiliary_head(x: Any, classes: int, prefix: str = "") -> Any:
@@ -81,17 +74,33 @@ def auxiliary_head(x: Any, classes: int, prefix: str = "") -> Any:
     return classifier(x, classes, f"{prefix}auxiliary_classifier")
 
 
+def fusion(maps: Sequence[Any], channels: int, name: str) -> Any:
+    """Resizes maps to the size of the first, concatenates and convolves them: `conv_norm`."""
+    convolution = PyramidConv2D(
+        channels, use_bias=False, kernel_initializer=_initializer(), name=f"{name}_conv"
+    )
+    return _norm_relu(convolution(list(maps)), name)
+
+
 def conv_norm(x: Any, channels: int, kernel_size: int, name: str) -> Any:
     """Applies convolution, batch norm and ReLU: `ConvModule` of mmcv."""
-    x = keras.layers.Conv2D(
+    convolution = keras.layers.Conv2D(
         channels,
         kernel_size,
         padding="same",
         use_bias=False,
-        kernel_initializer=keras.initializers.VarianceScaling(2, "fan_out", "untruncated_normal"),
+        kernel_initializer=_initializer(),
         data_format="channels_last",
         name=f"{name}_conv",
-    )(x)
+    )
+    return _norm_relu(convolution(x), name)
+
+
+def _initializer() -> keras.Initializer:
+    return keras.initializers.VarianceScaling(2, "fan_out", "untruncated_normal")
+
+
+def _norm_relu(x: Any, name: str) -> Any:
     x = SyncBatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_norm")(x)
     return keras.layers.ReLU(name=f"{name}_relu")(x)
 

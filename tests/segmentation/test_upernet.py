@@ -12,7 +12,7 @@ import torch
 from torch_reference import declare_torchvision_operators
 
 import keras_convnext
-from keras_convnext.feature_maps import PoolToGrid
+from keras_convnext.feature_maps import PoolToGrid, PyramidConv2D, ResizeLike
 from keras_convnext.pretrained.errors import CheckpointError
 from keras_convnext.segmentation import (
     UperNet,
@@ -73,6 +73,28 @@ def test_a_grid_averages_as_pytorch_does(side, grid):
     maps = np.random.default_rng(0).normal(size=(2, side, side + 3, 4)).astype("float32")
     expected = torch.nn.AdaptiveAvgPool2d(grid)(torch.from_numpy(maps).permute(0, 3, 1, 2))
     assert_close(PoolToGrid(grid)(maps), expected.permute(0, 2, 3, 1).numpy())
+
+
+@pytest.mark.parametrize(
+    "sides",
+    [[(8, 12), (4, 6), (2, 3)], [(9, 13), (5, 7), (1, 2)], [(2, 1), (1, 1), (6, 6)]],
+    ids=["halved", "odd", "smaller than a grid"],
+)
+@pytest.mark.parametrize("kernel_size", [1, 3, 5])
+def test_a_pyramid_is_convolved_as_if_it_were_resized_and_concatenated(sides, kernel_size):
+    random = np.random.default_rng(0)
+    maps = [
+        keras.ops.convert_to_tensor(random.normal(size=(2, *side, 3 + number)).astype("float32"))
+        for number, side in enumerate(sides)
+    ]
+    layer = PyramidConv2D(4, kernel_size, bias_initializer="random_normal")
+    found = layer(maps)
+    plain = keras.layers.Conv2D(4, kernel_size, padding="same", data_format="channels_last")
+    x = keras.ops.concatenate([maps[0], *(ResizeLike()(x, maps[0]) for x in maps[1:])], axis=-1)
+    plain.build(x.shape)
+    plain.set_weights(layer.get_weights())
+    assert_close(found, keras.ops.convert_to_numpy(plain(x)))
+    assert layer.compute_output_shape([x.shape for x in maps]) == found.shape
 
 
 def test_probabilities_are_of_the_size_of_the_image(model):
