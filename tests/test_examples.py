@@ -28,6 +28,7 @@ from keras_convnext.variants import VARIANTS, Variant
 
 ROOT = Path(__file__).parent.parent
 EXAMPLES = ROOT / "examples"
+pytestmark = pytest.mark.example
 WEIGHTS = ROOT / "weights" / "cifar10" / "convnext_cifar_32.safetensors"
 SMALL = {
     "epochs": 1, "warmup_epochs": 0.5, "batch_size": 16, "mixing_batch": 16, "size": 32,

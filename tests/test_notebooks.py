@@ -94,6 +94,7 @@ def small(request, tmp_path):
     return notebook, folder
 
 
+@pytest.mark.example
 @pytest.mark.parametrize("small", SMALL, indirect=True)
 def test_its_code_runs_from_top_to_bottom(small):
     """Without a kernel, which takes seconds to start and import."""

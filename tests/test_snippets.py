@@ -93,6 +93,7 @@ def desk(cache, tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.example
 @pytest.mark.usefixtures("no_garbage_collection")
 @pytest.mark.parametrize("page", PAGES + WITHOUT_COMMANDS)
 def test_the_python_runs_from_top_to_bottom(page, desk, monkeypatch, capsys):
