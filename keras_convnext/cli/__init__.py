@@ -15,6 +15,7 @@ from keras_convnext.cli import (
     photographs,
     runs,
     storage,
+    tiling,
 )
 from keras_convnext.cli.application import app, command
 from keras_convnext.cli.noise import library_output
@@ -32,6 +33,7 @@ _COMMANDS: dict[str, Callable[..., None]] = {
     "recipes": runs.list_recipes,
     "plan": runs.plan_run,
     "train": runs.train_network,
+    "tile": tiling.tile,
     "export": exports.export_network,
     "demo": demonstration.demo,
     "doctor": environment.doctor,

@@ -17,10 +17,17 @@ if TYPE_CHECKING:
     from keras_convnext.detection.planning import plan
     from keras_convnext.detection.prediction import Detections, detect
     from keras_convnext.detection.recipes import RECIPES, Detection
+    from keras_convnext.detection.rotated.folders import open_rotated
     from keras_convnext.detection.rotated.geometry import from_points, to_convention, to_points
     from keras_convnext.detection.rotated.iou import pairwise_rotated_iou, rotated_iou
     from keras_convnext.detection.rotated.network import RotatedRetinaNet
+    from keras_convnext.detection.rotated.objects import (
+        RotatedObject,
+        RotatedObjects,
+        RotatedPicture,
+    )
     from keras_convnext.detection.rotated.suppression import suppress_rotated
+    from keras_convnext.detection.rotated.tiling import Tiled, write_tiles
     from keras_convnext.detection.settings import recipe_for
     from keras_convnext.detection.splits import open_objects
     from keras_convnext.detection.task import DetectionTask, train
@@ -36,8 +43,12 @@ __all__ = [
     "MaskRCNN",
     "Objects",
     "Picture",
+    "RotatedObject",
+    "RotatedObjects",
+    "RotatedPicture",
     "RotatedRetinaNet",
     "Scores",
+    "Tiled",
     "decode_rle",
     "detect",
     "draw_detections",
@@ -47,6 +58,7 @@ __all__ = [
     "load_detector",
     "load_detector_weights",
     "open_objects",
+    "open_rotated",
     "pairwise_rotated_iou",
     "parts",
     "paste_mask",
@@ -59,6 +71,7 @@ __all__ = [
     "to_convention",
     "to_points",
     "train",
+    "write_tiles",
 ]
 
 _RUNS = {"task": ("DetectionTask", "train")}
@@ -75,10 +88,13 @@ _NAMES = {
     "planning": ("plan",),
     "prediction": ("Detections", "detect"),
     "recipes": ("RECIPES", "Detection"),
+    "rotated.folders": ("open_rotated",),
     "rotated.geometry": ("from_points", "to_convention", "to_points"),
     "rotated.iou": ("pairwise_rotated_iou", "rotated_iou"),
     "rotated.network": ("RotatedRetinaNet",),
+    "rotated.objects": ("RotatedObject", "RotatedObjects", "RotatedPicture"),
     "rotated.suppression": ("suppress_rotated",),
+    "rotated.tiling": ("Tiled", "write_tiles"),
     "settings": ("recipe_for",),
     "splits": ("open_objects",),
     "weights": ("load_detector_weights", "save_detector_weights"),

@@ -7,10 +7,10 @@ above the threshold. Equal scores are taken in the order of the boxes.
 import numpy as np
 
 from keras_convnext.detection.rotated.geometry import half_extents
-from keras_convnext.detection.rotated.iou import iou_of
+from keras_convnext.detection.rotated.intersection import iou_of
 
 _BLOCK = 64  # best boxes that are compared with all others at a time
-_PAIRS = 100_000  # compared at a time, which bounds memory
+PAIRS = 100_000  # compared at a time, which bounds memory
 
 
 def suppress_rotated(
@@ -64,8 +64,8 @@ def overlaps(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
         near &= distance < own[:, None] + their[None, :]
     found = np.zeros(near.shape)
     rows, columns = np.nonzero(near)
-    for start in range(0, len(rows), _PAIRS):
-        some = slice(start, start + _PAIRS)
+    for start in range(0, len(rows), PAIRS):
+        some = slice(start, start + PAIRS)
         pair = rows[some], columns[some]
         found[pair] = iou_of(boxes[pair[0]], others[pair[1]], np)
     return found
