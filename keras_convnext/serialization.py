@@ -15,6 +15,7 @@ REGISTERED = {
     "detection.layers": ("BoxHead", "FeaturePyramid", "MaskHead", "ProposalHead"),
     "detection.rotated.layers": ("DecodeRotated", "RotatedHead"),
     "detection.stages": ("Detect", "FillPadding", "Propose", "Refine", "RoIAlign", "SelectMasks"),
+    "export.detectors": ("PadImages",),
     "export.inference": ("InferenceBlock", "InferenceLayerNormalization", "LargestChannel"),
     "feature_maps": ("PoolToGrid", "PyramidConv2D", "ResizeLike", "WithAuxiliary"),
     "initializers": ("TruncatedNormal",),

@@ -52,7 +52,7 @@ def detect_objects(
 
     network = load_network(weights, model, {}, reading)
     names = names_of_classes(classes_of_model(network), read_record(file).classes)
-    scale = _scale_of(file)
+    scale = scale_of(file)
     results: list[dict[str, object]] = []
     drawn: list[Image.Image] = []
     is_whole = True
@@ -91,7 +91,7 @@ def detect_objects(
     return is_whole
 
 
-def _scale_of(file: Path) -> tuple[int, int]:
+def scale_of(file: Path) -> tuple[int, int]:
     """Returns the longest and shortest side of images that a file records, or the published."""
     from keras_convnext.detection.prediction import SCALE
     from keras_convnext.pretrained.record import read_record
@@ -146,7 +146,7 @@ def evaluate_detector(
         scores = evaluate(
             network,
             objects,
-            scale=_scale_of(file),
+            scale=scale_of(file),
             results=results,
             progress=lambda done: bar.update(done, total),
         )

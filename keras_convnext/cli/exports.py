@@ -53,12 +53,15 @@ def export_network(
 ) -> None:
     """Export a network to another runtime, and check it there."""
     import_backend()
+    from keras_convnext.cli.detecting import scale_of
     from keras_convnext.export import export
     from keras_convnext.export.formats import FORMATS
 
     chosen = reading(entry, prefix, ignore)
     network, names, source = _network(model, weights, shape_of(size), chosen)
-    if any_size:
+    if isinstance(network.input, dict):  # a detector, which takes any size
+        size = size or min(scale_of(file_of(weights, model)))
+    elif any_size:
         size = size or network.input_shape[1]
         network, names, source = _network(model, weights, {"input_shape": (None, None, 3)}, chosen)
     with Bar(f"Exporting {network.name}", "images") as bar:
@@ -80,10 +83,13 @@ def export_network(
         write_json({"file": str(written), "bytes": size_written, **difference._asdict()})
         return
     note(f"Wrote {written}: {size_written / 1e6:,.1f} MB in total")
-    facts: dict[str, object] = {
-        "images compared": f"{difference.images:,}",
-        "largest error": f"{difference.error:.1e} of the largest logit",
-    }
+    facts: dict[str, object] = {"images compared": f"{difference.images:,}"}
+    if isinstance(network.output, dict):
+        facts["error of 95% of the detections"] = f"at most {difference.error:.1e}"
+        facts["same detections"] = f"{difference.same_top1:.1%}"
+        write_facts(facts)
+        return
+    facts["largest error"] = f"{difference.error:.1e} of the largest logit"
     if difference.same_top5 is None:
         facts["same class"] = f"{difference.same_top1:.3%} of the pixels"
     else:
@@ -99,9 +105,12 @@ def _network(
     import keras
 
     from keras_convnext.builders import BUILDERS
+    from keras_convnext.detection.names import names_of_classes
+    from keras_convnext.detection.weights import classes_of_model, is_detector
     from keras_convnext.preprocessing import class_names
     from keras_convnext.pretrained.digests import file_digest
     from keras_convnext.pretrained.record import recorded_names
+    from keras_convnext.tasks import task_name
 
     if weights == RANDOM:
         if model is None:
@@ -110,14 +119,18 @@ def _network(
         network, file = BUILDERS[model](weights=None, **shape), None
         source = {"weights": "random, seed 0"}
     else:
-        network, file = load_network(weights, model, shape, reading), file_of(weights, model)
+        file = file_of(weights, model)
+        if task_name(file, **reading) == "detection":
+            shape = {}  # images are resized, but keep their aspect ratio
+        network = load_network(weights, model, shape, reading)
         source = {"weights": weights, "file": file.name}
         if file.is_file():
             source["sha256"] = file_digest(file)
-    classes = network.output_shape[-1] if isinstance(network.output_shape, tuple) else None
-    names = (
-        [name for _, name in class_names(classes, recorded_names(file) if file else ())]
-        if classes
-        else []
-    )
+    recorded = recorded_names(file) if file else ()
+    if is_detector(network):
+        names = list(names_of_classes(classes_of_model(network), recorded))
+    elif isinstance(network.output_shape, tuple):
+        names = [name for _, name in class_names(network.output_shape[-1], recorded)]
+    else:
+        names = []
     return network, names, source

@@ -28,6 +28,16 @@ class Shapes(NamedTuple):
 PROPOSALS = Shapes()
 
 
+def anchors_around_zero(stride: int, shapes: Shapes = PROPOSALS) -> list[tuple[float, ...]]:
+    """Returns the anchors of a position of a level, centered on the origin."""
+    sides = [
+        (scale * stride * ratio**-0.5, scale * stride * ratio**0.5)
+        for ratio in shapes.ratios
+        for scale in shapes.scales
+    ]
+    return [(-w / 2, -h / 2, w / 2, h / 2) for w, h in sides]
+
+
 def anchors_of_level(height: Any, width: Any, stride: int, shapes: Shapes = PROPOSALS) -> Any:
     """Returns the anchors of one level of the pyramid, by row, column, ratio and scale.
 
@@ -43,17 +53,13 @@ def anchors_of_level(height: Any, width: Any, stride: int, shapes: Shapes = PROP
     Returns:
         float32 tensor (height * width * shapes.per_position, 4).
     """
-    sides = [
-        (scale * stride * ratio**-0.5, scale * stride * ratio**0.5)
-        for ratio in shapes.ratios
-        for scale in shapes.scales
-    ]
-    around = [(-w / 2, -h / 2, w / 2, h / 2) for w, h in sides]
     ys = ops.cast(ops.arange(height) * stride, "float32")
     xs = ops.cast(ops.arange(width) * stride, "float32")
     ys, xs = ops.meshgrid(ys, xs, indexing="ij")
     corners = ops.stack([xs, ys, xs, ys], axis=-1)  # (height, width, 4)
-    anchors = corners[..., None, :] + ops.convert_to_tensor(around, "float32")
+    anchors = corners[..., None, :] + ops.convert_to_tensor(
+        anchors_around_zero(stride, shapes), "float32"
+    )
     return ops.reshape(anchors, (-1, 4))
 
 

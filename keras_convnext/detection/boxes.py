@@ -10,7 +10,7 @@ from typing import Any
 from keras import ops
 
 # Of the logarithm of the ratio of two sides: open-mmlab/mmdetection, delta_xywh_bbox_coder.py.
-_LARGEST_RATIO = abs(math.log(16 / 1000))
+LARGEST_RATIO = abs(math.log(16 / 1000))
 
 
 def area(boxes: Any) -> Any:
@@ -112,7 +112,7 @@ def decoded(deltas: Any, references: Any, stds: tuple[float, ...] = (1, 1, 1, 1)
     deltas = deltas * ops.convert_to_tensor(stds, deltas.dtype)
     from_centers, from_sides = _centers_and_sides(references)
     centers = from_centers + deltas[..., :2] * from_sides
-    ratios = ops.clip(deltas[..., 2:], -_LARGEST_RATIO, _LARGEST_RATIO)
+    ratios = ops.clip(deltas[..., 2:], -LARGEST_RATIO, LARGEST_RATIO)
     halves = from_sides * ops.exp(ratios) / 2
     return ops.concatenate([centers - halves, centers + halves], axis=-1)
 

@@ -1,7 +1,7 @@
 """Runs an exported network in its target runtime, and compares it with the live model."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +9,8 @@ import keras
 import numpy as np
 
 from keras_convnext.call_graph import call_at_inference, graph_of, logits_of
+from keras_convnext.detection.weights import is_detector
+from keras_convnext.export.detectors import compare_detections
 from keras_convnext.export.formats import FORMATS, missing_packages
 from keras_convnext.printable import printable
 
@@ -73,14 +75,15 @@ class Artifact:
         return self.manifest["classes"]
 
     def __call__(self, pixels: np.ndarray) -> dict[str, np.ndarray]:
-        """Classifies or segments a batch.
+        """Classifies or segments a batch, or finds the objects in it.
 
         Args:
             pixels: array (N, H, W, C), in 0..255.
 
         Returns:
             dict of arrays: of a classifier `probabilities` and `logits`, each (N, classes), among
-            others; of a segmenter `classes` (N, H, W) and `logits` (N, H, W, classes).
+            others; of a segmenter `classes` (N, H, W) and `logits` (N, H, W, classes); of a
+            detector those that the detector returns.
         """
         return self._run(np.ascontiguousarray(pixels, self.manifest["pixels"]))
 
@@ -89,11 +92,13 @@ class Difference(NamedTuple):
     """The difference between the outputs of an exported network and of the live model.
 
     Args:
-        error: float. The largest difference, relative to the largest logit or probability.
+        error: float. The largest difference, relative to the largest logit or probability. Of a
+            detector, the difference that 95 % of the detections do not exceed: of scores, of pixels
+            of masks, or of boxes as a share of the longest side.
         same_top1: float in 0..1. Fraction of images with the same most probable class; of a
-            segmenter, of pixels.
+            segmenter, of pixels; of a detector, of the detections that both have.
         same_top5: float in 0..1 or None. Fraction of images with the same five most probable
-            classes, in the same order; None for a segmenter.
+            classes, in the same order; None for a segmenter or a detector.
         images: int. Number of images compared.
     """
 
@@ -116,16 +121,32 @@ def require(name: str) -> None:
         )
 
 
-def compare(model: keras.Model, artifact: Artifact, images: np.ndarray) -> Difference:
+def compare(model: keras.Model, artifact: Artifact, images: Sequence[np.ndarray]) -> Difference:
     """Compares the logits of an artifact with those of the live model, called layer by layer.
 
     On the first batch, the probabilities are also compared with the output of the model itself.
 
     Args:
-        model: keras.Model. A classifier or a segmenter.
+        model: keras.Model. A classifier, a segmenter or a detector.
         artifact: Artifact.
-        images: uint8 array (N, H, W, C).
+        images: sequence of uint8 arrays (H, W, C), of one size unless it is a detector.
+
+    Raises:
+        ValueError: If a detector finds nothing in the images.
     """
+    if is_detector(model):
+        error, same, count = compare_detections(model, artifact, images)
+        if not count:
+            raise ValueError(
+                "The detector finds no objects to compare: pass a folder of images with objects "
+                f"that it knows. Received: {len(images)} images"
+            )
+        return Difference(error, same, None, len(images))
+    return _compare_batches(model, artifact, np.stack(images))
+
+
+def _compare_batches(model: keras.Model, artifact: Artifact, images: np.ndarray) -> Difference:
+    """Compares a classifier or a segmenter."""
     graph = logits_of(graph_of(model))
 
     def live(batch: np.ndarray) -> np.ndarray:

@@ -12,7 +12,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from keras_convnext.detection.names import names_of_classes
+from keras_convnext.detection.prediction import SCALE
+from keras_convnext.detection.weights import classes_of_model, is_detector
 from keras_convnext.export.artifact import MANIFEST, Artifact, Difference, compare, require
+from keras_convnext.export.detectors import image_samples, longest_side
 from keras_convnext.export.formats import FORMATS, Order
 from keras_convnext.export.served import served_network
 from keras_convnext.picture_files import find_images
@@ -30,6 +34,8 @@ from keras_convnext.shipped import shipped
 # Allowed differences of the logits from the live model's, relative to the largest logit.
 _TOLERANCES = {"float16": 1e-2, "bfloat16": 5e-2, "int8": 0.5}
 _SAME_PIXELS = 0.999  # of a segmenter, in float32: near a border two logits may be almost equal
+_OF_OBJECTS = 1e-4  # the least tolerance of a detector: of scores, not of the largest logit
+_SAME_OBJECTS = 0.95  # of a detector, in float32: see `compare_detections`
 MOST_SAMPLES = 256  # images for calibration and for the comparison
 GRAY = (0.299, 0.587, 0.114)  # weights of R, G and B: ITU-R BT.601, as in Pillow's mode "L"
 
@@ -66,25 +72,26 @@ def export(
     ```
 
     Args:
-        model: keras.Model. A float32 classifier or segmenter of pixels in 0..255: built by one of
-            the builders, or a functional or Sequential model that contains such a network, with
-            your own head. If it takes images of any size, so does the artifact.
+        model: keras.Model. A float32 classifier, segmenter or detector of pixels in 0..255: built
+            by one of the builders, or a functional or Sequential model that contains such a
+            network, with your own head. If it takes images of any size, so does the artifact.
         output: str or path. Output folder, new or empty.
         format: str. "saved_model", "onnx", "litert" or "openvino". Defaults to "saved_model".
         dtype: str. Type of the stored weights: "float32", "float16", "bfloat16" or "int8". LiteRT
             does not support "bfloat16", and SavedModel does not support "int8". OpenVINO stores
             float16 weights for "bfloat16", and computes in bfloat16 on processors that support it.
-            With "int8", convolutions and matrix products are computed in integers, norms and GELU
-            in float32. Defaults to "float32".
+            With "int8", which detectors do not support, convolutions and matrix products are
+            computed in integers, norms and GELU in float32. Defaults to "float32".
         pixels: str. Type of the input, "float32" or "uint8". Defaults to "float32".
         size: int or None. Side of the square that images are cropped to. Defaults to None: the
             model's input size, or 224 if it takes any size. For a model of non-square images, they
-            are resized to its height and width.
+            are resized to its height and width. For a detector it is the shorter side to which
+            images are resized, 800 by default.
         names: sequence of str or None. Class names. Defaults to None: the names that
             `preprocessing.class_names` returns for the number of classes.
         images: str, path or None. Folder of images for the comparison and the calibration of
             "int8"; up to 256 are used. Defaults to None: the three that are shipped with the
-            package, which are too few for "int8".
+            package, which are too few for "int8". A detector must find objects in them.
         source: dict or None. Information about the source of the weights, for `export.json`.
         progress: callable or None. Called after each batch of the comparison with the number of
             images compared and the total.
@@ -119,15 +126,29 @@ def export(
             "Exporting needs the TensorFlow backend: set KERAS_BACKEND=tensorflow. "
             f"Received: {keras.config.backend()}"
         )
+    finds_objects = is_detector(model)
+    if finds_objects and dtype == "int8":
+        raise ValueError("Detectors cannot be exported in int8: use float16. Received: dtype=int8")
     require(format)
     network = served_network(model)
     *sides, channels = network.input.shape[1:]
-    shape = _image_size(sides, size)
-    classes = network.output["logits"].shape[-1]
+    shape: int | tuple[int, int]
+    squares: list[np.ndarray]
+    if finds_objects:
+        classes, shape = classes_of_model(model), size or min(SCALE)
+        names = names or names_of_classes(classes)
+        squares = image_samples(images, sides, shape, MOST_SAMPLES)
+        preparation = (
+            f"resize the short side to {shape} px, but the long side to at most "
+            f"{longest_side(shape)} px, bilinear"
+        )
+    else:
+        classes, shape = network.output["logits"].shape[-1], _image_size(sides, size)
+        squares = list(_samples(images, shape, channels))
+        preparation = _preparation(shape)
     names = list(names or (name for _, name in class_names(classes)))
     if len(names) != classes:
         raise ValueError(f"The model has {classes} classes. Received: {len(names)} names")
-    squares = _samples(images, shape, channels)
     with _folder(Path(output)) as folder:
         samples = [square[None].astype(pixels) for square in squares]
         chosen.write(Order(network, folder, pixels, dtype, shape, names, samples))
@@ -138,32 +159,40 @@ def export(
             "pixels": pixels,
             "size": shape,
             "channels": channels,
-            "preparation": _preparation(shape),
+            "preparation": preparation,
             "source": source or {},
             "versions": _versions(chosen.packages),
             "classes": names,
         }
         _write_manifest(folder, manifest)
         difference = compare(model, _Counted(folder, len(squares), progress), squares)
-        most = max(chosen.tolerance, _TOLERANCES.get(dtype, 0))
-        if difference.error > most or (dtype == "float32" and not _is_same(difference)):
+        most = max(chosen.tolerance, _TOLERANCES.get(dtype, _OF_OBJECTS if finds_objects else 0))
+        is_same = _is_same(difference, finds_objects)
+        if difference.error > most or (dtype == "float32" and not is_same):
             raise ExportError(
                 f"The outputs of the {format} differ from the live model's, so it was removed: the "
-                f"largest error is {difference.error:.1e} of the largest logit, where {most:.0e} "
-                f"is allowed, and {_agreement(difference)}"
+                f"largest error is {difference.error:.1e}{'' if finds_objects else _RELATIVE}, "
+                f"where {most:.0e} is allowed, and {_agreement(difference, finds_objects)}"
             )
         _write_manifest(folder, {**manifest, "difference": difference._asdict()})
     return difference
 
 
-def _is_same(difference: Difference) -> bool:
+_RELATIVE = " of the largest logit"
+
+
+def _is_same(difference: Difference, finds_objects: bool) -> bool:
     """Whether the classes are those of the live model."""
+    if finds_objects:
+        return difference.same_top1 >= _SAME_OBJECTS
     if difference.same_top5 is None:
         return difference.same_top1 >= _SAME_PIXELS
     return difference.same_top5 == 1
 
 
-def _agreement(difference: Difference) -> str:
+def _agreement(difference: Difference, finds_objects: bool) -> str:
+    if finds_objects:
+        return f"{difference.same_top1:.2%} of the detections are the same"
     if difference.same_top5 is None:
         return f"{difference.same_top1:.2%} of the pixels have the same class"
     share = f"{difference.same_top5:.0%} of {difference.images} images"

@@ -66,12 +66,14 @@ def missing_packages(chosen: Format) -> list[str]:
 def _write_onnx(order: Order) -> None:
     import onnx
 
-    from keras_convnext.export.onnx_graph import onnx_graph
+    from keras_convnext.export.onnx_detectors import DetectorWriter
+    from keras_convnext.export.onnx_graph import Writer, onnx_graph
 
     path = order.folder / FORMATS["onnx"].file
     network = with_outputs(order.network, *OUTPUTS)
     kept = "float32" if order.dtype == "int8" else order.dtype
-    graph = onnx_graph(network, order.pixels, kept)
+    writer = DetectorWriter if "boxes" in network.output else Writer
+    graph = onnx_graph(network, order.pixels, kept, writer)
     if order.dtype == "int8":
         _quantize_onnx(graph, path, order.samples)
     else:
@@ -128,12 +130,14 @@ def _load_openvino(path: Path, dtype: str) -> Run:
 
     # By default OpenVINO computes in bfloat16 on processors that support it, whatever the file.
     settings = {"INFERENCE_PRECISION_HINT": "bf16" if dtype == "bfloat16" else "f32"}
-    compiled = openvino.Core().compile_model(path, "CPU", settings)
-    names = [output.any_name for output in compiled.outputs]
+    core = openvino.Core()
+    model = core.read_model(path)
+    names = [output.any_name for output in model.outputs]  # compiled ones have several names
+    compiled = core.compile_model(model, "CPU", settings)
 
     def run(pixels: np.ndarray) -> dict[str, np.ndarray]:
         found = compiled([pixels])
-        return {name: found[name] for name in names}
+        return {name: found[number] for number, name in enumerate(names)}
 
     return run
 

@@ -140,7 +140,7 @@ def fused_calls(graph: Graph, inputs: Sequence[Any]) -> dict[Tensor, Any]:
         if isinstance(copy, InferenceBlock):
             _fill(copy, original)
         elif id(original) in followers:
-            copy.set_weights(_before(followers[id(original)], *_kernel_and_bias(original)))
+            copy.set_weights(with_norm(followers[id(original)], *_kernel_and_bias(original)))
         elif id(original) in taken:
             copy.set_weights(_after(taken[id(original)], *_kernel_and_bias(original)))
         elif id(original) not in givers:
@@ -248,7 +248,8 @@ def _copy(
     config = layer.get_config() | {"name": name}
     if is_followed:
         config |= {"use_bias": True}
-    for each in (config, *config.get("dense", {}).values()):
+    nested = config["dense"].values() if isinstance(layer, Block) else ()
+    for each in (config, *nested):
         if isinstance(each, dict):
             each.pop("lora_rank", None)  # the adapters are merged into the kernel
             each.pop("lora_alpha", None)
@@ -311,10 +312,10 @@ def _after(giver: keras.layers.Layer, kernel: np.ndarray, bias: np.ndarray) -> l
     return [kernel * scale[:, None], bias + shift @ kernel.sum(positions)]
 
 
-def _before(
+def with_norm(
     norm: keras.layers.BatchNormalization, kernel: np.ndarray, bias: np.ndarray | None
 ) -> list[np.ndarray]:
-    """Folds a batch norm into the kernel and bias of the convolution before it."""
+    """Returns the kernel and bias of a convolution with the batch norm after it."""
     mean, variance = (
         _array(each).astype("float64") for each in (norm.moving_mean, norm.moving_variance)
     )

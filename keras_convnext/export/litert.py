@@ -2,6 +2,7 @@
 
 import io
 import math
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
@@ -56,6 +57,9 @@ def write_litert(
         dtype: str. "float32"; "float16" for weights of half the size; "int8" for convolutions in
             integers, calibrated on `samples`. Defaults to "float32".
         samples: iterable of arrays (N, H, W, 3). Pixels of images, only needed for "int8".
+
+    Raises:
+        ValueError: If LiteRT lacks an operation of the network; the message names it.
     """
     writer = _Writer(network)
 
@@ -74,11 +78,24 @@ def write_litert(
     if dtype == "float16":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.target_spec.supported_types = [tf.float16]
-    file = bytearray(converter.convert())
+    file = bytearray(_converted(converter))
     _fill(file, writer.weights)
     path.write_bytes(file)
     if dtype == "int8":
         _quantize(path, samples)
+
+
+def _converted(converter: tf.lite.TFLiteConverter) -> bytes:
+    try:
+        return converter.convert()
+    except Exception as error:  # its class is private
+        lacking = sorted(set(re.findall(r"'(tf\.\w+)' op is neither", str(error))))
+        if not lacking:
+            raise
+        raise ValueError(
+            "LiteRT cannot run all operations of this network: export to saved_model, onnx or "
+            f"openvino. Received: {', '.join(lacking)} on tensors of dynamic shape"
+        ) from error
 
 
 class _Writer:

@@ -35,7 +35,10 @@ _STORED = {
 
 
 def onnx_graph(
-    network: keras.Model, pixels: str = "float32", dtype: str = "float32"
+    network: keras.Model,
+    pixels: str = "float32",
+    dtype: str = "float32",
+    writer: "type[Writer] | None" = None,
 ) -> onnx.ModelProto:
     """Converts a network to ONNX.
 
@@ -44,6 +47,7 @@ def onnx_graph(
         pixels: str. Type of the input, "float32" or "uint8". Defaults to "float32".
         dtype: str. Type of the stored weights, "float32", "float16" or "bfloat16". The graph
             computes in float32. Defaults to "float32".
+        writer: type or None. What writes the layers. Defaults to None, for `Writer`.
 
     Returns:
         An onnx.ModelProto, validated by the ONNX checker.
@@ -51,10 +55,16 @@ def onnx_graph(
     Raises:
         ValueError: If the model contains an unsupported layer or activation.
     """
-    return _Writer(dtype).model(network, pixels)
+    return (writer or Writer)(dtype).model(network, pixels)
 
 
-class _Writer:
+class Writer:
+    """Writes the layers of classifiers and segmenters.
+
+    Args:
+        dtype: str. Type of the stored weights.
+    """
+
     def __init__(self, dtype: str) -> None:
         self.dtype = dtype
         self.reserved: set[str] = set()  # names of the graph's input and outputs
@@ -63,6 +73,7 @@ class _Writer:
         self.weights: list[onnx.TensorProto] = []
 
     def model(self, network: keras.Model, pixels: str) -> onnx.ModelProto:
+        """Converts a network, as `onnx_graph` does."""
         x = "pixels"
         self.reserved = {x, *network.output}
         if pixels != "float32":

@@ -14,6 +14,7 @@ from keras_convnext.data.decoding import (
     turned_upright,
 )
 from keras_convnext.data.images import evaluation_image
+from keras_convnext.export.served import DETECTIONS
 from keras_convnext.export.warm_up import write_warm_up
 from keras_convnext.pictures import MOST_SCANS
 
@@ -38,7 +39,8 @@ def write_saved_model(
     """Writes a network as a SavedModel with up to three signatures.
 
     - `serving_default` takes `pixels` (N, H, W, C) in 0..255, and returns `probabilities` and
-      `logits` (N, classes); of a segmenter, `classes` (N, H, W) and `logits` (N, H, W, classes).
+      `logits` (N, classes); of a segmenter, `classes` (N, H, W) and `logits` (N, H, W, classes);
+      of a detector, the arrays that the detector returns.
     - `serve_bytes` takes `images` (N,), the bytes of JPEG, PNG, GIF, BMP or WebP files. It decodes
       them, applies the EXIF orientation, and resizes and crops them as in the published evaluation.
       It returns `class_ids`, `names` and `probabilities` (N, 5), the most probable first, and
@@ -79,7 +81,7 @@ class _Module(tf.Module):
         names = tf.constant([*names, ""])  # the last is for unreadable images
         top = min(TOP, len(names) - 1)
         side = size if isinstance(size, int) else 0  # `serve_bytes` needs square images
-        answers = {"probabilities", "classes", "logits"}
+        answers = {"probabilities", "classes", "logits", *DETECTIONS}
         spec = tf.TensorSpec(network.input.shape, pixels, name="pixels")
 
         def infer(x: tf.Tensor) -> dict[str, tf.Tensor]:

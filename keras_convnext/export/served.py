@@ -7,6 +7,8 @@ from typing import TypeVar
 import keras
 
 from keras_convnext.call_graph import Graph, Tensor, graph_of, logits_of
+from keras_convnext.detection.weights import is_detector
+from keras_convnext.export.detectors import served_detector
 from keras_convnext.export.fusing import check_can_be_fused, fused_calls, quantized_layers
 from keras_convnext.export.inference import LargestChannel
 from keras_convnext.printable import printable
@@ -20,15 +22,16 @@ from keras_convnext.trunks import (
 
 T = TypeVar("T")
 
-OUTPUTS = ("probabilities", "classes", "logits", "features")  # besides the feature maps
+DETECTIONS = ("boxes", "labels", "masks", "num_detections", "scores")
+OUTPUTS = ("probabilities", "classes", "logits", "features", *DETECTIONS)  # and the feature maps
 
 
 def served_network(model: keras.Model) -> keras.Model:
     """Builds the network of an artifact.
 
     Args:
-        model: keras.Model. A float32 classifier or segmenter that contains a ConvNeXt and takes
-            pixels.
+        model: keras.Model. A float32 classifier, segmenter or detector that contains a ConvNeXt
+            and takes pixels.
 
     Returns:
         A fused keras.Model from pixels in 0..255 to a dict. For a classifier, it has
@@ -36,7 +39,7 @@ def served_network(model: keras.Model) -> keras.Model:
         activation. If the model contains exactly one ConvNeXt, the dict also has `features` (N, C),
         the input of the classifier; if that is hierarchical and its patch size a power of two, it
         has the feature maps of the stages, `P2` to `P5`. For a segmenter, the dict has `classes`
-        (N, H, W) and `logits` (N, H, W, classes).
+        (N, H, W) and `logits` (N, H, W, classes). For a detector, it is that of the detector.
 
     Raises:
         ValueError: If the model is not a classifier of one image, does not scale its pixels, is
@@ -58,6 +61,8 @@ def served_network(model: keras.Model) -> keras.Model:
                 f"{layer.dtype_policy.name}"
             )
     trunks = trunks_to_export(model)
+    if is_detector(model):
+        return served_detector(model)
     whole = graph_of(model)
     graph = logits_of(whole)
     if len(graph.inputs) != 1 or len(graph.inputs[0].shape) != 4:
