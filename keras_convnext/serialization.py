@@ -16,7 +16,12 @@ REGISTERED = {
     "detection.rotated.layers": ("DecodeRotated", "RotatedHead"),
     "detection.stages": ("Detect", "FillPadding", "Propose", "Refine", "RoIAlign", "SelectMasks"),
     "export.detectors": ("PadImages",),
-    "export.inference": ("InferenceBlock", "InferenceLayerNormalization", "LargestChannel"),
+    "export.inference": (
+        "InferenceBlock",
+        "InferenceLayerNormalization",
+        "InferenceResponseNormalization",
+        "LargestChannel",
+    ),
     "feature_maps": ("PoolToGrid", "PyramidConv2D", "ResizeLike", "WithAuxiliary"),
     "initializers": ("TruncatedNormal",),
     "layers": (
