@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from keras_convnext.detection.planning import plan
     from keras_convnext.detection.prediction import Detections, detect
     from keras_convnext.detection.recipes import RECIPES, Detection
+    from keras_convnext.detection.rotated.drawing import draw_rotated
+    from keras_convnext.detection.rotated.evaluation import evaluate_rotated, write_submission
     from keras_convnext.detection.rotated.folders import open_rotated
     from keras_convnext.detection.rotated.geometry import from_points, to_convention, to_points
     from keras_convnext.detection.rotated.iou import pairwise_rotated_iou, rotated_iou
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
         RotatedObjects,
         RotatedPicture,
     )
+    from keras_convnext.detection.rotated.prediction import RotatedDetections, detect_rotated
+    from keras_convnext.detection.rotated.scores import RotatedScores, scores_of_rotated
     from keras_convnext.detection.rotated.suppression import suppress_rotated
     from keras_convnext.detection.rotated.tiling import Tiled, write_tiles
     from keras_convnext.detection.settings import recipe_for
@@ -43,17 +47,22 @@ __all__ = [
     "MaskRCNN",
     "Objects",
     "Picture",
+    "RotatedDetections",
     "RotatedObject",
     "RotatedObjects",
     "RotatedPicture",
     "RotatedRetinaNet",
+    "RotatedScores",
     "Scores",
     "Tiled",
     "decode_rle",
     "detect",
+    "detect_rotated",
     "draw_detections",
+    "draw_rotated",
     "encode_rle",
     "evaluate",
+    "evaluate_rotated",
     "from_points",
     "load_detector",
     "load_detector_weights",
@@ -67,10 +76,12 @@ __all__ = [
     "recipe_for",
     "rotated_iou",
     "save_detector_weights",
+    "scores_of_rotated",
     "suppress_rotated",
     "to_convention",
     "to_points",
     "train",
+    "write_submission",
     "write_tiles",
 ]
 
@@ -88,11 +99,15 @@ _NAMES = {
     "planning": ("plan",),
     "prediction": ("Detections", "detect"),
     "recipes": ("RECIPES", "Detection"),
+    "rotated.drawing": ("draw_rotated",),
+    "rotated.evaluation": ("evaluate_rotated", "write_submission"),
     "rotated.folders": ("open_rotated",),
     "rotated.geometry": ("from_points", "to_convention", "to_points"),
     "rotated.iou": ("pairwise_rotated_iou", "rotated_iou"),
     "rotated.network": ("RotatedRetinaNet",),
     "rotated.objects": ("RotatedObject", "RotatedObjects", "RotatedPicture"),
+    "rotated.prediction": ("RotatedDetections", "detect_rotated"),
+    "rotated.scores": ("RotatedScores", "scores_of_rotated"),
     "rotated.suppression": ("suppress_rotated",),
     "rotated.tiling": ("Tiled", "write_tiles"),
     "settings": ("recipe_for",),

@@ -66,19 +66,26 @@ class Scene:
     """An image whose rows are read in order.
 
     Args:
-        path: str or path.
+        source: str, path or array (H, W, 3). A file, or the pixels.
 
     Attributes:
         height: int. In pixels.
         width: int. In pixels.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, source: str | Path | np.ndarray) -> None:
+        self.path = Path() if isinstance(source, np.ndarray) else Path(source)
         self._file: IO[bytes] | None = None
         self._stream: _Rows | None = None
-        self._rows = np.zeros((0, 0, 3), np.uint8)
+        self._rows = source if isinstance(source, np.ndarray) else np.zeros((0, 0, 3), np.uint8)
         self._first = 0
+        if not isinstance(source, np.ndarray):
+            self._open()
+        stream = self._stream
+        self.height: int = len(self._rows) if stream is None else stream.height
+        self.width: int = self._rows.shape[1] if stream is None else stream.width
+
+    def _open(self) -> None:
         try:
             self._file = self.path.open("rb")
             self._stream = _rows_of(self._file)
@@ -89,9 +96,6 @@ class Scene:
         except (ImageError, OSError) as error:
             self.close()
             raise DataError(f"{error} (file: {printable(self.path)})") from error
-        stream = self._stream
-        self.height: int = len(self._rows) if stream is None else stream.height
-        self.width: int = self._rows.shape[1] if stream is None else stream.width
 
     def band(self, top: int, height: int) -> np.ndarray:
         """Returns rows of the scene.
