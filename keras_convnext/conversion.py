@@ -22,7 +22,11 @@ from keras_convnext.printable import printable
 from keras_convnext.segmentation.loading import load_segmenter
 from keras_convnext.segmentation.weights import is_segmenter, save_segmenter_weights, segmenter_keys
 
-_LOADERS = {"segmentation": load_segmenter, "detection": load_detector}  # by task
+_LOADERS = {  # by task
+    "segmentation": load_segmenter,
+    "detection": load_detector,
+    "detection.rotated": load_detector,
+}
 TARGETS = (".h5", ".keras", ".safetensors", ".pth")
 
 

@@ -14,6 +14,7 @@ TASKS = (
     "classification",
     "segmentation",
     "detection",
+    "detection.rotated",
     "pretraining",
 )  # packages with the same public names
 

@@ -23,6 +23,7 @@ from keras_convnext.cli.application import (
 )
 from keras_convnext.cli.detecting import evaluate_detector
 from keras_convnext.cli.loading import crop_of, file_of, import_backend, load_classifier
+from keras_convnext.cli.rotated import evaluate_rotated_detector
 from keras_convnext.cli.segmenting import evaluate_segmenter
 from keras_convnext.cli.terminal import Bar, note, write, write_facts, write_json, write_table
 from keras_convnext.tasks import task_name
@@ -110,7 +111,8 @@ def evaluate_network(
     union is measured; with --output, an interrupted evaluation is resumed, and the figures of each
     class are written to files. With the weights of a detector, DATA has COCO's annotations, and the
     average precision is measured; with --output, an interrupted evaluation is resumed, and the
-    detections are written in the format of COCO's server.
+    detections are written in the format of COCO's server. With the weights of a detector of rotated
+    boxes, DATA is a folder of DOTA or YOLO-OBB.
     """
     if suite:
         _refuse("with --suite", DATA=data, split=split, confusion=confusion)
@@ -136,14 +138,15 @@ def evaluate_network(
             multi_scale=multi_scale, output=output_folder, as_json=as_json,
         )  # fmt: skip
         return
-    if task == "detection":
+    if task in ("detection", "detection.rotated"):
         if data is None:
             raise typer.BadParameter("needs the weights of a classifier", param_hint="--suite")
         _refuse(
             "with a detector",
             size=size, confusion=confusion, limit=limit, multi_scale=multi_scale or None,
         )  # fmt: skip
-        evaluate_detector(
+        evaluate_boxes = evaluate_detector if task == "detection" else evaluate_rotated_detector
+        evaluate_boxes(
             data, split, weights, model, file, selected, output=output_folder, as_json=as_json
         )
         return

@@ -29,6 +29,7 @@ from keras_convnext.cli.application import (
 )
 from keras_convnext.cli.detecting import detect_objects
 from keras_convnext.cli.loading import crop_of, file_of, import_backend, load_classifier
+from keras_convnext.cli.rotated import detect_rotated_objects
 from keras_convnext.cli.segmenting import segment
 from keras_convnext.cli.terminal import note, track, write, write_json
 from keras_convnext.pretrained.catalog import list_weights
@@ -88,6 +89,13 @@ def predict(
         float,
         typer.Option(min=0, max=1, help="With a detector: show objects with at least this score."),
     ] = 0.5,
+    submission: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="With a detector of rotated boxes: write the files of task 1 of DOTA's server.",
+        ),
+    ] = None,
 ) -> None:
     """Classify images, or segment them or find objects, depending on the weights.
 
@@ -113,6 +121,20 @@ def predict(
             return
         if masks is not None:
             raise typer.BadParameter("needs the weights of a segmenter", param_hint="--masks")
+        if weights and file and task == "detection.rotated":
+            is_whole = detect_rotated_objects(
+                paths, weights, model, file, selected,
+                shown=lambda path: Path(STANDARD_INPUT) if path == standard_input else path,
+                threshold=threshold, as_json=as_json, picture=picture, submission=submission,
+                most=MOST_IN_PICTURE,
+            )  # fmt: skip
+            if not is_whole:
+                raise typer.Exit(1)
+            return
+        if submission is not None:
+            raise typer.BadParameter(
+                "needs the weights of a detector of rotated boxes", param_hint="--submission"
+            )
         if weights and file and task == "detection":
             is_whole = detect_objects(
                 paths, weights, model, file, selected,

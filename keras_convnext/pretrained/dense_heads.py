@@ -72,12 +72,12 @@ HEADS = {
         MASK_RCNN, Place("box_head/classifier", "kernel"), 1, "box_head",
     ),
     "rotated_retinanet": Head(
-        "rotated RetinaNet", "detection", ("bbox_head.retina_", "neck.", "bbox_head."),
+        "rotated RetinaNet", "detection.rotated", ("bbox_head.retina_", "neck.", "bbox_head."),
         ROTATED_RETINANET, Place("rotated_head/classifier", "kernel"), 0, "rotated_head",
         anchors=9,
     ),
     "rotated_gfl_retinanet": Head(
-        "rotated RetinaNet with expectations", "detection",
+        "rotated RetinaNet with expectations", "detection.rotated",
         ("bbox_head.gfl_", "neck.", "bbox_head."), ROTATED_GFL_RETINANET,
         Place("expectation_head/classifier", "kernel"), 0, "expectation_head",
         buffers={

@@ -117,9 +117,10 @@ def save_dense(
     """
     check_dtype(dtype)
     if Path(path).suffix in SUFFIXES:
+        task = HEADS[dense.kind].task.partition(".")[0].capitalize()
         raise ValueError(
-            f"{HEADS[dense.kind].task.capitalize()} networks are saved as .safetensors, PyTorch "
-            f"or, with model.save, .keras files. Received: path={printable(path)}"
+            f"{task} networks are saved as .safetensors, PyTorch or, with model.save, .keras "
+            f"files. Received: path={printable(path)}"
         )
     forms = _forms_of(dense, layout)
     arrays = {

@@ -140,9 +140,8 @@ class Journal(keras.callbacks.Callback):
             **_rounded({"learning_rate": self.model.optimizer.learning_rate}),
         }
         measured = self.model.get_metrics_result()
-        row |= _rounded(
-            {name: measured[name] for name in ("loss", self.metric.name) if name in measured}
-        )
+        logged = ("loss", self.metric.name, *self.metric.logged)
+        row |= _rounded({name: measured[name] for name in logged if name in measured})
         row |= self._validated(RAW)
         if self.recipe.optimizer.ema_decay is not None:
             with averaged_weights(self.model):

@@ -21,11 +21,13 @@ class Metric(NamedTuple):
         name: str. A key of the measured values.
         higher_is_better: bool. Defaults to True.
         percent: bool. Whether it is a share in 0..1, shown in percent. Defaults to False.
+        logged: tuple of str. Other metrics of the objective that `log.csv` has. Defaults to none.
     """
 
     name: str
     higher_is_better: bool = True
     percent: bool = False
+    logged: tuple[str, ...] = ()
 
 
 class Objective(NamedTuple):

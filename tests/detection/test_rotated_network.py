@@ -202,7 +202,7 @@ def test_the_network_is_determined_by_the_file(published, tmp_path):
             convert(PATH, path)
         found = identify(path)
         assert (found.name, found.head) == ("rotated_retinanet_convnext", "rotated_retinanet")
-        assert (found.task, found.classes, found.ignored) == ("detection", 5, ())
+        assert (found.task, found.classes, found.ignored) == ("detection.rotated", 5, ())
         assert found.parameters == parameters
         built = load_model(path)
         assert built.get_layer("decode").convention == "le90"

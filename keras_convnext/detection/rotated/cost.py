@@ -5,8 +5,8 @@ from keras_convnext.detection.cost import parts_of_maps
 from keras_convnext.variants import Variant
 
 # As in `layers`, which imports Keras.
-_ANCHORS = {"expectation": 1, "direct": 9}
-_BINS, _DEPTH = 9, 4
+ANCHORS = {"expectation": 1, "direct": 9}
+_BINS, DEPTH = 9, 4
 
 
 def parts_of_rotated(
@@ -50,14 +50,14 @@ def parts_of_rotated(
         sum(count * (dim * channels + square) for count, (*_, dim) in zip(positions, used))
         + sum(count * weights for count, weights in zip(positions[3:], coarser)),
     )  # fmt: skip
-    anchors = _ANCHORS[regression]
+    anchors = ANCHORS[regression]
     outputs = anchors * (classes + 5 * (_BINS if has_bins else 1))
     extra = 2 * channels if has_bins else channels  # group norm, or a bias
     head = Part(
         "head",
         0,
         (*used[0][:2], outputs),
-        2 * _DEPTH * (square + extra) + (9 * channels + 1) * outputs,
-        sum(positions) * (2 * _DEPTH * square + 9 * channels * outputs),
+        2 * DEPTH * (square + extra) + (9 * channels + 1) * outputs,
+        sum(positions) * (2 * DEPTH * square + 9 * channels * outputs),
     )
     return (*rows, pyramid, head)

@@ -116,7 +116,8 @@ def detect_rotated_with(
             for each in row:
                 pixels = band[:, each.left : each.left + tile]
                 boxes, scores, labels = _found_in(predict, pixels, thresholds, most)
-                parts.append((boxes + np.float32([each.left, each.top, 0, 0, 0]), scores, labels))
+                corner = np.array([each.left, each.top, 0, 0, 0], np.float32)
+                parts.append((boxes + corner, scores, labels))
                 if progress is not None:
                     progress(len(parts), total)
     boxes, scores, labels = (np.concatenate(each) for each in zip(*parts))
