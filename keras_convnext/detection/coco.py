@@ -1,31 +1,18 @@
 """Reads objects from COCO's JSON files."""
 
 import json
-import math
 import os
 from collections import Counter
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any
 
 from keras_convnext.data.errors import DataError
-from keras_convnext.detection.masks import check_rle
+from keras_convnext.detection.checks import Fault, Size, checked_annotation, is_whole, some_of
 from keras_convnext.detection.objects import Annotation, Objects, Picture
 from keras_convnext.printable import printable
 
 _LISTS = ("images", "annotations", "categories")
-_MARGIN = 1.0  # pixels by which rounding may move a box or polygon out of the image
-_MOST_PIXELS = 1 << 28  # of an image, whose masks are arrays
-_MOST = 5  # items in a message
-
-
-class _Fault(Exception):
-    """What is wrong with an annotation."""
-
-
-class _Size(NamedTuple):
-    height: int
-    width: int
+MOST_PIXELS = 1 << 28  # of an image, whose masks are arrays
 
 
 def read_coco(
@@ -73,8 +60,8 @@ def read_coco(
             )
         picture = pictures[each["image_id"]]
         try:
-            own = _annotation(each, _Size(picture.height, picture.width), labels, tolerated)
-        except _Fault as fault:
+            own = checked_annotation(each, Size(picture.height, picture.width), labels, tolerated)
+        except Fault as fault:
             where = (
                 f"annotation {printable(str(each.get('id')))} of image {printable(str(picture.id))}"
             )
@@ -83,10 +70,9 @@ def read_coco(
             continue
         of_picture[picture.id].append(own)
     if broken and not skip_broken:
-        more = f", and {len(broken) - _MOST} more" if len(broken) > _MOST else ""
         raise DataError(
             f"{len(broken)} of {len(content['annotations'])} annotations are broken: "
-            f"{'; '.join(broken[:_MOST])}{more}. Repair them, or skip them with skip_broken "
+            f"{some_of(broken)}. Repair them, or skip them with skip_broken "
             f"(file: {path})"
         )
     return Objects(
@@ -124,7 +110,7 @@ def _categories(categories: list[Any], path: Path) -> dict[int, str]:
         number, name = (
             (each.get("id"), each.get("name")) if isinstance(each, dict) else (None, None)
         )
-        if not _is_whole(number) or not isinstance(name, str):
+        if not is_whole(number) or not isinstance(name, str):
             raise DataError(
                 "A category has a numeric id and a name. "
                 f"Received: {printable(str(each))[:200]} (file: {path})"
@@ -160,12 +146,12 @@ def _pictures(images: list[Any], folder: Path, path: Path) -> dict[Any, Picture]
         if number in pictures:
             raise DataError(f"Two images have the id {shown} (file: {path})")
         if (
-            not (_is_whole(height) and _is_whole(width))
+            not (is_whole(height) and is_whole(width))
             or min(height, width) < 1
-            or height * width > _MOST_PIXELS
+            or height * width > MOST_PIXELS
         ):
             raise DataError(
-                f"Image {shown} needs a height and width of at most {_MOST_PIXELS:,} pixels. "
+                f"Image {shown} needs a height and width of at most {MOST_PIXELS:,} pixels. "
                 f"Received: {printable(str((height, width)))[:100]} (file: {path})"
             )
         parts = Path(name).parts
@@ -182,105 +168,10 @@ def _pictures(images: list[Any], folder: Path, path: Path) -> dict[Any, Picture]
             missing.append(f"{shown} ({printable(name)})")
         pictures[number] = Picture(number, file, height, width, ())
     if missing:
-        more = f" and {len(missing) - _MOST} more" if len(missing) > _MOST else ""
         raise DataError(
             f"{len(missing)} of {len(pictures)} images are not in {folder}: "
-            f"{', '.join(missing[:_MOST])}{more} (file: {path})"
+            f"{some_of(missing)} (file: {path})"
         )
     if not pictures:
         raise DataError(f"There are no images (file: {path})")
     return pictures
-
-
-def _annotation(
-    own: Mapping[str, Any], size: _Size, labels: Mapping[int, int], tolerated: Counter[str]
-) -> Annotation:
-    """Checks an annotation.
-
-    Raises:
-        _Fault: If it is broken.
-    """
-    category = own.get("category_id")
-    if not _is_whole(category) or category not in labels:
-        raise _Fault(f"has the unknown category id {printable(str(category))[:50]}")
-    box = _box(own.get("bbox"), size, tolerated)
-    is_crowd = own.get("iscrowd", 0) in (1, True)
-    shape = own.get("segmentation")
-    if isinstance(shape, dict):
-        _check_runs(shape, size)
-    elif shape:
-        shape = _polygons(shape, size, tolerated)
-    else:
-        shape = None
-    number, area = own.get("id"), own.get("area")
-    return Annotation(
-        number if isinstance(number, int | str) else "",
-        labels[category],
-        box,
-        shape,
-        is_crowd,
-        float(area) if _is_finite(area) and area >= 0 else None,
-    )
-
-
-def _box(box: Any, size: _Size, tolerated: Counter[str]) -> tuple[float, float, float, float]:
-    if not (isinstance(box, list) and len(box) == 4 and all(map(_is_finite, box))):
-        raise _Fault(f"needs a bbox of four numbers. Received: {printable(str(box))[:100]}")
-    x, y, width, height = map(float, box)
-    if width <= 0 or height <= 0:
-        raise _Fault(f"has a bbox without area. Received: {box}")
-    corners = (x, y, x + width, y + height)
-    right, bottom = float(size.width), float(size.height)
-    inside = (max(x, 0.0), max(y, 0.0), min(x + width, right), min(y + height, bottom))
-    beyond = max(abs(one - other) for one, other in zip(corners, inside))
-    if beyond > _MARGIN or inside[0] >= inside[2] or inside[1] >= inside[3]:
-        raise _Fault(
-            f"has a bbox outside of the image of {size.width} x {size.height} pixels. "
-            f"Received: {box}"
-        )
-    if beyond > 0:
-        tolerated["boxes clipped by up to a pixel"] += 1
-    return inside
-
-
-def _polygons(shape: Any, size: _Size, tolerated: Counter[str]) -> list[list[float]]:
-    if not isinstance(shape, list):
-        raise _Fault("has a segmentation that is neither polygons nor run lengths")
-    polygons = []
-    for polygon in shape:
-        if not isinstance(polygon, list) or len(polygon) % 2 or not all(map(_is_finite, polygon)):
-            raise _Fault("has a polygon that is not a list of pairs of numbers")
-        if len(polygon) < 6:
-            raise _Fault(f"has a polygon of {len(polygon) // 2} points, which needs three")
-        limits = (float(size.width), float(size.height)) * (len(polygon) // 2)
-        inside = [min(max(float(v), 0.0), limit) for v, limit in zip(polygon, limits)]
-        beyond = max(abs(one - other) for one, other in zip(polygon, inside))
-        if beyond > _MARGIN:
-            raise _Fault(f"has a polygon that reaches {beyond:.1f} pixels out of the image")
-        if beyond > 0:
-            tolerated["polygons clipped by up to a pixel"] += 1
-        polygons.append(inside)
-    return polygons
-
-
-def _check_runs(shape: Mapping[str, Any], size: _Size) -> None:
-    if shape.get("size") != [size.height, size.width]:
-        raise _Fault(
-            f"has run lengths of the size {printable(str(shape.get('size')))[:50]}, but the image "
-            f"has {[size.height, size.width]}"
-        )
-    try:
-        check_rle(shape)
-    except ValueError as error:
-        raise _Fault(f"is damaged: {error}") from error
-
-
-def _is_whole(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _is_finite(value: Any) -> TypeGuard[float]:
-    try:
-        return isinstance(value, int | float) and math.isfinite(value)
-    except OverflowError:  # of a whole number that no float can hold
-        return False

@@ -111,14 +111,15 @@ def pixels_of(picture: Picture) -> np.ndarray:
     Raises:
         DataError: If it is broken or has another size than its annotation says.
     """
+    name = picture.title
     try:
-        pixels = np.asarray(open_image(picture.path))
+        pixels = np.asarray(open_image(picture.source()))
     except (ImageError, OSError) as error:
-        raise DataError(f"{error} (file: {picture.path})") from error
+        raise DataError(f"{error} (file: {name})") from error
     if pixels.shape[:2] != (picture.height, picture.width):
         raise DataError(
             f"The image has {pixels.shape[1]} x {pixels.shape[0]} pixels, but according to its "
-            f"annotation {picture.width} x {picture.height} (file: {picture.path})"
+            f"annotation {picture.width} x {picture.height} (file: {name})"
         )
     return pixels
 

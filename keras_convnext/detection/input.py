@@ -41,7 +41,7 @@ class ObjectSource(Source):
 
     def name_of(self, index: int) -> str:
         """Returns the path of image `index`."""
-        return str(self.objects.pictures[index].path)
+        return self.objects.pictures[index].title
 
     def scene(self, index: int, masks: bool) -> Scene:
         """Returns an image and its objects, without crowds.

@@ -4,9 +4,12 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from keras_convnext.data.stored import Stored
 
 
 class Annotation(NamedTuple):
@@ -36,17 +39,34 @@ class Picture(NamedTuple):
 
     Args:
         id: int or str. Its identifier in the file.
-        path: path.
+        path: path or Stored. The file, or the record that has it.
         height: int. In pixels.
         width: int. In pixels.
         annotations: tuple of Annotation.
     """
 
     id: int | str
-    path: Path
+    path: "Path | Stored"
     height: int
     width: int
     annotations: tuple[Annotation, ...]
+
+    @property
+    def title(self) -> str:
+        """The path of the file, or its record, for messages."""
+        if isinstance(self.path, Path):
+            return str(self.path)
+        from keras_convnext.data.stored import title  # which imports TensorFlow
+
+        return title(self.path)
+
+    def source(self) -> Path | bytes:
+        """Returns the path of the file, or its content in the record."""
+        if isinstance(self.path, Path):
+            return self.path
+        from keras_convnext.data.stored import content
+
+        return content(self.path)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
-"""Reads the class names in `data.yaml` of Ultralytics' datasets, without a YAML library.
+"""Reads `data.yaml` of Ultralytics' datasets, without a YAML library.
 
 The file may come from a stranger. Of YAML, only what such files are made of is understood: `names:`
-with a list in brackets or in lines, or with numbered lines. Anything else is refused.
+with a list in brackets or in lines, or with numbered lines, and the folders of the splits. Other
+names are refused.
 """
 
 import re
@@ -21,18 +22,50 @@ def names_in_yaml(path: str | Path) -> tuple[str, ...]:
         DataError: If the file is too large, not UTF-8 text, or has no such names.
     """
     path = Path(path)
-    if path.stat().st_size > _LARGEST:
-        raise DataError(f"A list of classes has at most 1 MB. Received: {printable(path)}")
-    try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"The file is not UTF-8 text: {error}. Received: {printable(path)}"
-        ) from error
+    lines = _lines_of(path)
     for index, line in enumerate(lines):
         if match := re.match(r"names\s*:\s*(.*)", line):
             return _names(_without_comment(match[1]), lines, index, path)
     raise DataError(f"There is no line `names:` in this file. Received: {printable(path)}")
+
+
+def values_in_yaml(path: Path) -> dict[str, list[str]]:
+    """Returns the folders or files that the keys `path`, `train`, `val` and `test` name.
+
+    Raises:
+        DataError: If the file is too large or not UTF-8 text.
+    """
+    lines = _lines_of(path)
+    found = {}
+    for index, line in enumerate(lines):
+        match = re.match(r"(path|train|val|valid|validation|test)\s*:(?:\s+(.*)|$)", line)
+        if not match:
+            continue
+        rest = _without_comment(match[2] or "")
+        if rest.startswith("["):
+            values = [_unquoted(each) for each in rest.strip("[]").split(",")]
+        elif rest:
+            values = [_unquoted(rest)]
+        else:
+            values = []
+            for each in lines[index + 1 :]:
+                item = re.fullmatch(r"\s*-\s+(.+)", each.split(" #")[0].rstrip())
+                if not item:
+                    break
+                values.append(_unquoted(item[1]))
+        found[match[1]] = [each for each in values if each and each not in ("null", "~")]
+    return found
+
+
+def _lines_of(path: Path) -> list[str]:
+    if path.stat().st_size > _LARGEST:
+        raise DataError(f"A list of classes has at most 1 MB. Received: {printable(path)}")
+    try:
+        return path.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"The file is not UTF-8 text: {error}. Received: {printable(path)}"
+        ) from error
 
 
 def _names(rest: str, lines: list[str], index: int, path: Path) -> tuple[str, ...]:

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from keras_convnext.data.errors import DataError
+from keras_convnext.data.stored import File, title
 from keras_convnext.segmentation.class_table import CITYSCAPES, CITYSCAPES_IDS, VOC, Entry
 from keras_convnext.segmentation.colors import colors_of_classes, names_of_classes
-from keras_convnext.segmentation.files import File, title
 from keras_convnext.segmentation.losses import NO_CLASS
 from keras_convnext.segmentation.masks import Color, Table, color_of, read_mask, size_of_picture
 from keras_convnext.segmentation.pairs import Pairs

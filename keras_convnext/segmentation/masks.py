@@ -10,9 +10,9 @@ from PIL import Image
 
 from keras_convnext.data.decoding import begins, has_modest_chunks, number
 from keras_convnext.data.errors import DataError
+from keras_convnext.data.stored import File, Stored, content, title
 from keras_convnext.pictures import FORMATS, ImageError, pixel_limit, read_picture
 from keras_convnext.pillow_output import silent_pillow
-from keras_convnext.segmentation.files import File, Stored, content, title
 from keras_convnext.segmentation.losses import NO_CLASS
 
 _PNG = b"\x89PNG\r\n\x1a\n"

@@ -8,9 +8,9 @@ from typing import NamedTuple
 from keras_convnext.data.errors import DataError
 from keras_convnext.data.folders import subfolders
 from keras_convnext.data.splits import resolve_split, split_word
+from keras_convnext.data.stored import File
 from keras_convnext.picture_files import walk_pictures
 from keras_convnext.pictures import name_of
-from keras_convnext.segmentation.files import File
 
 MASK_FOLDERS = ("masks", "labels", "annotations")
 IMAGE_FOLDER = "images"

@@ -9,8 +9,8 @@ import tensorflow as tf
 
 from keras_convnext.data.errors import DataError
 from keras_convnext.data.source import Source
+from keras_convnext.data.stored import Stored, content, title
 from keras_convnext.segmentation.class_table import read_entries
-from keras_convnext.segmentation.files import Stored, content, title
 from keras_convnext.segmentation.labels import (
     Meaning,
     find_labels,

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from keras_convnext.data.errors import DataError
+from keras_convnext.data.stored import Stored
 from keras_convnext.data.tfds_source import builder_of_folder, prepared_builder, record_files
-from keras_convnext.segmentation.files import Stored
 from keras_convnext.segmentation.pairs import Pairs
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from keras_convnext.export import Artifact, ExportError, export, exporting, fuse
 from keras_convnext.export.detectors import compare_detections
 
 GOLDEN = Path(__file__).parents[1] / "detection" / "golden"
-SIZES = (96, 128), (64, 160), (120, 90), (33, 40)
+SIZES = (64, 64), (32, 96), (62, 50), (33, 40)  # with fewer anchors than are decoded: no ties
 CASES = [
     pytest.param(kind, name, marks=[pytest.mark.slow] * ((kind, name) != ("mask_rcnn", "onnx")))
     for kind in ("mask_rcnn", "cascade")
