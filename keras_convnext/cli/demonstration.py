@@ -14,11 +14,14 @@ from keras_convnext.cli.application import (
     Size,
     reading,
 )
+from keras_convnext.cli.detecting import served_detector
 from keras_convnext.cli.loading import file_of, import_backend
 from keras_convnext.cli.photographs import WeightsOrShipped, chosen_network
 from keras_convnext.cli.segmenting import served_segmenter
 from keras_convnext.cli.terminal import note, write_json
 from keras_convnext.tasks import task_name
+
+_DENSE = {"segmentation": served_segmenter, "detection": served_detector}  # by task
 
 
 def demo(
@@ -40,10 +43,11 @@ def demo(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Serve a web page that classifies pictures, with heat maps, or segments them."""
+    """Serve a web page that classifies pictures, segments them, or finds their objects."""
     import_backend()
-    from keras_convnext.demo.answers import classifier_of_artifact
+    from keras_convnext.demo.answers import classifier_of_artifact, detector_of_artifact
     from keras_convnext.demo.page import demo_page, require_gradio, start
+    from keras_convnext.export.artifact import task_of_artifact
 
     require_gradio()
     chosen = reading(entry, prefix, ignore)
@@ -53,11 +57,13 @@ def demo(
                 "--artifact defines network, weights and size: omit --model, --weights, --entry, "
                 f"--prefix, --ignore and --size. Received: --artifact {artifact}"
             )
-        page = demo_page(classifier_of_artifact(artifact), note=artifact.name)
+        finds_objects = task_of_artifact(artifact) == "detection"
+        made = detector_of_artifact if finds_objects else classifier_of_artifact
+        page = demo_page(made(artifact), note=artifact.name)
     elif weights is not None and (
-        task_name(file := file_of(weights, model), **chosen) == "segmentation"
+        task := _DENSE.get(task_name(file := file_of(weights, model), **chosen))
     ):
-        page = demo_page(served_segmenter(weights, model, file, size, chosen), note=file.name)
+        page = demo_page(task(weights, model, file, size, chosen), note=file.name)
     else:
         served = chosen_network(model, weights, size, chosen)
         page = demo_page(

@@ -3,11 +3,14 @@
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from keras_convnext.cli.application import Reading
 from keras_convnext.cli.loading import load_network
 from keras_convnext.cli.terminal import Bar, note, track, write, write_json, write_table
+
+if TYPE_CHECKING:
+    from keras_convnext.demo.answers import Detector
 
 
 def detect_objects(
@@ -89,6 +92,18 @@ def detect_objects(
         more = f" (the first {most})" if len(paths) > most else ""
         note(f"Wrote {picture}{more}")
     return is_whole
+
+
+def served_detector(
+    weights: str, model: str | None, file: Path, size: int | None, reading: Reading
+) -> "Detector":
+    """Returns a detector for the page, as `served_segmenter` does a segmenter."""
+    from keras_convnext.demo.answers import SIZE_OF_DETECTOR, detector_of
+    from keras_convnext.pretrained.record import recorded_names
+
+    network = load_network(weights, model, {}, reading)
+    side = size or min(SIZE_OF_DETECTOR, *scale_of(file))
+    return detector_of(network, recorded_names(file), side)
 
 
 def scale_of(file: Path) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""A web page that classifies or segments uploaded pictures."""
+"""A web page that classifies or segments uploaded pictures, or finds their objects."""
 
 from typing import TYPE_CHECKING
 
@@ -8,10 +8,13 @@ if TYPE_CHECKING:
     from keras_convnext.demo.answers import (
         Answer,
         Classifier,
+        Detector,
         Segmenter,
         answer,
         classifier_of,
         classifier_of_artifact,
+        detector_of,
+        detector_of_artifact,
         segmenter_of,
     )
     from keras_convnext.demo.decoder import UploadError
@@ -20,12 +23,15 @@ if TYPE_CHECKING:
 __all__ = [
     "Answer",
     "Classifier",
+    "Detector",
     "Segmenter",
     "UploadError",
     "answer",
     "classifier_of",
     "classifier_of_artifact",
     "demo_page",
+    "detector_of",
+    "detector_of_artifact",
     "segmenter_of",
     "start",
 ]
@@ -37,10 +43,13 @@ __getattr__, __dir__ = lazy_names(
         "answers": (
             "Answer",
             "Classifier",
+            "Detector",
             "Segmenter",
             "answer",
             "classifier_of",
             "classifier_of_artifact",
+            "detector_of",
+            "detector_of_artifact",
             "segmenter_of",
         ),
         "decoder": ("UploadError",),

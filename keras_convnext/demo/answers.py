@@ -1,4 +1,4 @@
-"""Classifies or segments an uploaded file, and shows where. Uploads are untrusted."""
+"""Classifies or segments an uploaded file, or finds its objects. Uploads are untrusted."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -12,6 +12,10 @@ from PIL import Image
 
 from keras_convnext.demo.decoder import Squares, squares
 from keras_convnext.demo.decoder import UploadError as UploadError
+from keras_convnext.detection.drawing import draw_detections
+from keras_convnext.detection.names import names_of_classes as names_of_objects
+from keras_convnext.detection.prediction import Detections, detect
+from keras_convnext.detection.weights import classes_of_model
 from keras_convnext.export import Artifact
 from keras_convnext.pictures import name_of
 from keras_convnext.preprocessing import WARP_FROM, class_names
@@ -19,6 +23,9 @@ from keras_convnext.printable import printable
 from keras_convnext.saliency import grad_cam, overlay
 from keras_convnext.segmentation.colors import colors_of_classes, names_of_classes
 from keras_convnext.segmentation.inference import with_logits
+
+THRESHOLDS = tuple(tenth / 10 for tenth in range(1, 10))  # of the scores of objects
+SIZE_OF_DETECTOR = 640  # px
 
 
 class Classifier(NamedTuple):
@@ -59,12 +66,41 @@ class Segmenter(NamedTuple):
     colors: np.ndarray
 
 
+class Detector(NamedTuple):
+    """The network behind a page that shows the objects in a picture.
+
+    Args:
+        find: callable. Takes uint8 pixels (size, size, 3) and returns `Detections`.
+        size: int. Side of the images, in pixels.
+        names: sequence of str. Class names, in order.
+    """
+
+    find: Callable[[np.ndarray], Detections]
+    size: int
+    names: Sequence[str]
+
+
+Served = Classifier | Segmenter | Detector
+
+
+class Drawn(NamedTuple):
+    """A picture with the objects whose scores are at least a threshold.
+
+    Args:
+        threshold: float. The least one of `THRESHOLDS` at which these are the objects.
+        picture: PIL image.
+    """
+
+    threshold: float
+    picture: Image.Image
+
+
 class Answer(NamedTuple):
     """The result for an upload.
 
     Args:
         labels: dict of str to float. Class names and probabilities, the most probable first; of a
-            segmenter, their shares of the picture.
+            segmenter, their shares of the picture; of a detector, the best scores.
         seen: PIL image. The pixels that the network received.
         where: PIL image or None. The same part of the picture with a heat map of the most probable
             class, or the color of the class of each pixel of `seen`; None if a classifier has no
@@ -72,6 +108,7 @@ class Answer(NamedTuple):
         seconds: float. Time from the file to the labels and the heat map.
         notice: str. A note if parts of the file were ignored or scaled; usually empty.
         none_of_these: bool. As in `Prediction`.
+        drawn: sequence of Drawn. The objects that a detector found, by rising thresholds.
     """
 
     labels: dict[str, float]
@@ -80,6 +117,7 @@ class Answer(NamedTuple):
     seconds: float
     notice: str = ""
     none_of_these: bool = False
+    drawn: Sequence[Drawn] = ()
 
 
 def classifier_of(
@@ -151,11 +189,51 @@ def segmenter_of(
     )
 
 
-def answer(network: Classifier | Segmenter, upload: str | Path, top: int = 5) -> Answer:
-    """Classifies or segments an uploaded file.
+def detector_of(model: keras.Model, names: Sequence[str] = (), size: int | None = None) -> Detector:
+    """Creates a detector for the page from a live model.
 
     Args:
-        network: Classifier or Segmenter.
+        model: keras.Model. Made by `detection.MaskRCNN` or `detection.CascadeMaskRCNN`.
+        names: sequence of str. Class names. Defaults to those of `names_of_classes`.
+        size: int or None. Side of the squares in which objects are found, in pixels. Defaults to
+            None, for that of the model, or 640 for a model of any size.
+    """
+
+    def find(pixels: np.ndarray) -> Detections:
+        return detect(model, pixels, scale=None)
+
+    fixed = next(each for each in model.inputs if each.name == "images").shape[1]
+    side = size or fixed or SIZE_OF_DETECTOR
+    find(np.zeros((side, side, 3), np.uint8))  # tracing takes seconds
+    return Detector(find, side, names_of_objects(classes_of_model(model), names))
+
+
+def detector_of_artifact(folder: str | Path) -> Detector:
+    """Creates a detector for the page from an exported network.
+
+    Args:
+        folder: str or path. Folder written by `export`.
+
+    Raises:
+        ImportError: If the runtime of the format is not installed.
+        ValueError: If the folder contains no exported network.
+    """
+    artifact = Artifact(folder)
+
+    def find(pixels: np.ndarray) -> Detections:
+        found = {name: value[0] for name, value in artifact(pixels[None]).items()}
+        count = int(found.pop("num_detections"))
+        best = {name: value[:count] for name, value in found.items()}
+        return Detections(**{"masks": None, **best}, size=(pixels.shape[0], pixels.shape[1]))
+
+    return Detector(find, min(artifact.size, SIZE_OF_DETECTOR), artifact.names)
+
+
+def answer(network: Served, upload: str | Path, top: int = 5) -> Answer:
+    """Classifies or segments an uploaded file, or finds its objects.
+
+    Args:
+        network: Classifier, Segmenter or Detector.
         upload: str or path. Any file, untrusted.
         top: int. Number of classes to return. Defaults to 5.
 
@@ -167,8 +245,10 @@ def answer(network: Classifier | Segmenter, upload: str | Path, top: int = 5) ->
         return answered(network, squares(file, name_of(Path(upload).name), network.size), top)
 
 
-def answered(network: Classifier | Segmenter, picture: Squares, top: int = 5) -> Answer:
-    """Classifies or segments a decoded picture, as `answer` does."""
+def answered(network: Served, picture: Squares, top: int = 5) -> Answer:
+    """Classifies or segments a decoded picture or finds its objects, as `answer` does."""
+    if isinstance(network, Detector):
+        return _detected(network, picture, top)
     if isinstance(network, Segmenter):
         return _segmented(network, picture, top)
     return _classified(network, picture, top)
@@ -187,6 +267,25 @@ def _segmented(segmenter: Segmenter, picture: Squares, top: int) -> Answer:
         Image.fromarray(segmenter.colors[classes]),
         seconds,
         notice,
+    )
+
+
+def _detected(detector: Detector, picture: Squares, top: int) -> Answer:
+    started = time.perf_counter()
+    seen, _, notice, seconds = picture
+    image, found = Image.fromarray(seen), detector.find(seen)
+    drawn, shown = [], -1
+    for threshold in THRESHOLDS:
+        count = int((found.scores >= threshold).sum())
+        if count != shown:
+            drawn.append(Drawn(threshold, draw_detections(image, found, detector.names, threshold)))
+        shown = count
+    seconds += time.perf_counter() - started
+    best: dict[str, float] = {}
+    for label, score in zip(found.labels.tolist(), found.scores.tolist()):  # best first
+        best.setdefault(_name(detector.names, label), score)
+    return Answer(
+        dict(list(best.items())[:top]), image, drawn[0].picture, seconds, notice, drawn=drawn
     )
 
 

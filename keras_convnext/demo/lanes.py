@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from keras_convnext.demo.answers import Answer, Classifier, Segmenter, answered
+from keras_convnext.demo.answers import Answer, Served, answered
 from keras_convnext.demo.costs import REFUSED, Costs, Line
 from keras_convnext.demo.decoder import MOST_MEMORY, UploadError
 from keras_convnext.demo.process import Decoder
@@ -32,13 +32,13 @@ Result = TypeVar("Result")
 
 
 class Lanes:
-    """Classifies or segments uploads of many visitors.
+    """Classifies or segments uploads of many visitors, or finds their objects.
 
     Args:
-        served: Classifier or Segmenter.
+        served: Classifier, Segmenter or Detector.
     """
 
-    def __init__(self, served: Classifier | Segmenter) -> None:
+    def __init__(self, served: Served) -> None:
         self.costs = Costs()
         self.served = served
         self._quick, self._network = (Lane(self.costs, MOST_WAITING) for _ in range(2))
@@ -51,7 +51,7 @@ class Lanes:
             self._decoders = [Decoder(self.costs, SLOW_SECONDS)]
 
     def answer(self, upload: Upload) -> Answer:
-        """Waits, and classifies or segments an upload.
+        """Waits, and classifies or segments an upload, or finds its objects.
 
         Raises:
             UploadError: As in `answer`, if the picture takes too long to decode, or if too many

@@ -13,7 +13,15 @@ import keras
 from PIL import Image
 
 from keras_convnext.classification.prediction import NONE_OF_THESE
-from keras_convnext.demo.answers import Classifier, Segmenter, classifier_of
+from keras_convnext.demo.answers import (
+    THRESHOLDS,
+    Classifier,
+    Detector,
+    Drawn,
+    Segmenter,
+    Served,
+    classifier_of,
+)
 from keras_convnext.demo.decoder import MOST_BYTES, UploadError
 from keras_convnext.demo.lanes import MOST_WAITING, Lanes
 from keras_convnext.demo.uploads import Uploads
@@ -24,6 +32,8 @@ if TYPE_CHECKING:
 
 SENTENCE = "Drop a picture to classify it, and see which parts the network looked at."
 SENTENCE_OF_SEGMENTER = "Drop a picture to see what its parts are."
+SENTENCE_OF_DETECTOR = "Drop a picture to find the objects in it."
+THRESHOLD = 0.5  # of the scores of the objects, at first
 OPACITY = 0.6  # of the colors over a picture, at first
 GONE = "This upload is no longer here: choose the picture again."
 
@@ -40,18 +50,20 @@ CSS = """
 .layers img { position: absolute; inset: 0; }
 .layers label { position: absolute; inset: auto 0 0 0; padding: 0.2em 0.6em;
   background: #ffffffcc; color: #1d2733; }
+.layers.found img { height: calc(100% - 2.4em); }
 .layers input { width: calc(100% - 5.5em); vertical-align: middle; }
+.layers.found input { width: calc(100% - 7.5em); }
 """
 
 
 def demo_page(
-    model: keras.Model | Classifier | Segmenter,
+    model: keras.Model | Served,
     names: Sequence[tuple[str, str]] | None = None,
     title: str = "ConvNeXt",
     note: str = "",
     least_probability: float | None = None,
 ) -> "gradio.Blocks":
-    """Creates a page that classifies uploaded pictures and shows heat maps, or segments them.
+    """Creates a page that classifies uploaded pictures, segments them, or finds their objects.
 
     Serve it with `start`. The page makes no requests to other machines and has no telemetry.
 
@@ -64,10 +76,10 @@ def demo_page(
     ```
 
     Args:
-        model: keras.Model, Classifier or Segmenter. A network built by one of the builders, with
-            its head, a Classifier around any other, or a Segmenter.
+        model: keras.Model, Classifier, Segmenter or Detector. A network built by one of the
+            builders, with its head, a Classifier around any other, a Segmenter, or a Detector.
         names: sequence of (WordNet identifier, name) or None. As in `classifier_of`; ignored for a
-            Classifier or Segmenter, which has its own. Defaults to None.
+            Classifier, Segmenter or Detector, which has its own. Defaults to None.
         title: str. Heading of the page. Defaults to "ConvNeXt".
         note: str. A line below the heading. Defaults to none.
         least_probability: float or None. As in `classifier_of`; ignored for a Classifier, which
@@ -77,12 +89,11 @@ def demo_page(
         ImportError: If Gradio is not installed.
     """
     gr = require_gradio()
-    served = (
-        model
-        if isinstance(model, Classifier | Segmenter)
-        else classifier_of(model, names, least_probability)
-    )
+    served = model if isinstance(model, Served) else classifier_of(model, names, least_probability)
     sentence, second, is_shown = SENTENCE_OF_SEGMENTER, "What it is", True
+    is_alone = isinstance(served, Detector)
+    if is_alone:
+        sentence, second = SENTENCE_OF_DETECTOR, "What it found"
     if isinstance(served, Classifier):
         sentence, second, is_shown = SENTENCE, "Where it looked", served.saliency is not None
     from gradio.data_classes import GradioRootModel
@@ -118,7 +129,7 @@ def demo_page(
                         elem_classes="picture",
                     )
                     for name, label, visible in (
-                        ("seen", "What the network saw", True),
+                        ("seen", "What the network saw", not is_alone),
                         ("where", second, is_shown),
                     )
                 ]
@@ -160,7 +171,7 @@ def respond(
     finally:
         upload.close()
     segments = isinstance(lanes.served, Segmenter)
-    done = "segmented" if segments else "classified"
+    done = "segmented" if segments else "searched" if found.drawn else "classified"
     said = [f"{upload.name}, {done} in {found.seconds:.2f} s.", found.notice]
     labels: dict[str, float] | str = found.labels
     if found.none_of_these:
@@ -168,6 +179,8 @@ def respond(
         closest = ", ".join(f"{name} {share:.0%}" for name, share in found.labels.items())
         said.append(f"Closest: {closest}.")
     line = _line("status", "answered", " ".join(filter(None, said)))
+    if found.drawn:
+        return None, labels, None, _by_threshold(found.drawn), line
     # What the network saw without loss, the heat map small.
     seen = _picture(found.seen, "png", compress_level=1)
     if segments and found.where is not None:
@@ -266,6 +279,26 @@ def _layers(below: Image.Image, above: Image.Image) -> str:
     set_opacity = "this.closest('.layers').querySelectorAll('img')[1].style.opacity = this.value"
     slider = f'type="range" min="0" max="1" step="0.05" value="{OPACITY}" oninput="{set_opacity}"'
     return f'<div class="layers">{lower}{upper}<label>Opacity <input {slider}></label></div>'
+
+
+def _by_threshold(drawn: Sequence[Drawn]) -> str:
+    """Returns the pictures with the objects, and a slider for the least score of those shown."""
+    pictures, last = "", len(drawn) - 1
+    for index, (threshold, picture) in enumerate(drawn):
+        end = drawn[index + 1].threshold if index < last else 2
+        is_shown = threshold <= THRESHOLD < end
+        visible = "visible" if is_shown else "hidden"
+        pictures += _picture(picture, "jpeg", quality=88).replace(
+            "<img ", f'<img data-from="{threshold}" data-to="{end}" style="visibility: {visible}" '
+        )
+    show = (
+        "for (const each of this.closest('.layers').querySelectorAll('img')) {"
+        " const isShown = +each.dataset.from <= +this.value && +this.value < +each.dataset.to;"
+        " each.style.visibility = isShown ? 'visible' : 'hidden'; }"
+    )
+    limits = f'min="{THRESHOLDS[0]}" max="{THRESHOLDS[-1]}" step="0.1" value="{THRESHOLD}"'
+    slider = f'<input type="range" {limits} oninput="{escape(show)}">'
+    return f'<div class="layers found">{pictures}<label>Least score {slider}</label></div>'
 
 
 def _line(role: str, kind: str, text: str) -> str:

@@ -42,6 +42,12 @@ def plan(recipe: Detection, model: str, images: int | None, devices: int, device
             number of images is unknown or less than a batch, or if the batch size is not a multiple
             of the number of devices.
     """
+    cost = cost_of(recipe, model)
+    return estimate(recipe, model, cost, images or DATA.get(recipe.name), devices, device_type)
+
+
+def cost_of(recipe: Detection, model: str) -> Cost:
+    """Returns the multiplications, parameters and memory of training a detector."""
     own, variant = recipe.network, VARIANTS[model]
     if own.start is None and not variant.grn:
         variant = variant._replace(layer_scale=own.layer_scale or None)
@@ -65,10 +71,9 @@ def plan(recipe: Detection, model: str, images: int | None, devices: int, device
         rows += _heads(recipe, variant, side, compute)
         return peak_of(recipe, rows, side, device_batch, accumulated, device)
 
-    cost = Cost(
+    return Cost(
         side, sum(part.macs for part in counted), sum(part.parameters for part in counted), memory
     )
-    return estimate(recipe, model, cost, images or DATA.get(recipe.name), devices, device_type)
 
 
 def _heads(recipe: Detection, variant: Variant, side: int, compute: int) -> Iterator[Section]:

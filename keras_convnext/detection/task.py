@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from keras_convnext.backbones import backbone_of, is_for_whole
+from keras_convnext.classification.memory_advice import advice
 from keras_convnext.detection.builders import DETECTORS
 from keras_convnext.detection.evaluation import pixels_of, results_of, scores_of
 from keras_convnext.detection.input import (
@@ -22,14 +23,16 @@ from keras_convnext.detection.input import (
     training_batches,
 )
 from keras_convnext.detection.objects import coco_tools
+from keras_convnext.detection.planning import cost_of
 from keras_convnext.detection.prediction import detect_with
 from keras_convnext.detection.recipes import Detection
 from keras_convnext.detection.settings import check_recipe, recipe_for
 from keras_convnext.detection.training_network import SAMPLING, Sampling, loss_names, trained
+from keras_convnext.memory_errors import is_out_of_memory
 from keras_convnext.pretrained.record import Record, add_record
 from keras_convnext.training.engine import fit
 from keras_convnext.training.fitted import FittedModel
-from keras_convnext.training.layout import Layout, find_strategy
+from keras_convnext.training.layout import Layout, find_strategy, layout_of
 from keras_convnext.training.task import Metric, Objective
 
 BOX_AP = Metric("box_ap", percent=True)
@@ -223,9 +226,7 @@ def train(
     Args:
         recipe: str or Detection. The name of a recipe in `RECIPES`, or a complete recipe.
         model: str. Name of the backbone.
-        data: str or path. A folder with COCO's annotations, or a file of them, whose images are
-            beside it: `annotations/instances_train2017.json` beside `train2017/`,
-            `train/_annotations.coco.json`, or `annotations.json`; and likewise for validation.
+        data: str or path. As in `open_objects`, with a split "train", and possibly "validation".
             Without the latter, the recipe's `validation_share` of the images is held out; if that
             is 0, nothing is validated, and no best weights are kept.
         output: str or path. The folder of the run. Several machines must share it.
@@ -243,6 +244,7 @@ def train(
         ValueError: If a setting or the data is invalid, or `output` belongs to another run.
         ImportError: If pycocotools is not installed.
         Interrupted: If SIGTERM or SIGINT was received. The state has been saved.
+        OutOfMemoryError: If a step needs too much memory. The message says what to set.
         NonFiniteLossError: If the loss is NaN or infinite. The last good state is kept.
         LostMachineError: If another machine has stopped. The same call on all machines resumes from
             the last state.
@@ -255,7 +257,13 @@ def train(
     if console is not None:
         for notice in _notices(task):
             console.print(Text(notice, "yellow"), soft_wrap=True)
-    fit(task, recipe, output, strategy=strategy, console=console)
+    try:
+        fit(task, recipe, output, strategy=strategy, console=console)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        cost, layout = cost_of(recipe, model), layout_of(strategy, recipe)
+        raise advice(recipe, model, cost.size, layout, cost.memory) from error
     return task.detector
 
 

@@ -36,14 +36,8 @@ class Artifact:
     """
 
     def __init__(self, folder: str | Path) -> None:
-        try:
-            self.manifest: dict[str, Any] = json.loads((Path(folder) / MANIFEST).read_text("utf-8"))
-            chosen = FORMATS[self.manifest["format"]]
-        except (OSError, ValueError, KeyError) as error:
-            raise ValueError(
-                f"The folder contains no exported network: pass a folder with {MANIFEST}, written "
-                f"by `keras-convnext export`. Received: {printable(folder)}"
-            ) from error
+        self.manifest = _manifest_of(folder)
+        chosen = FORMATS[self.manifest["format"]]
         require(self.manifest["format"])
         self._run = chosen.load(Path(folder) / chosen.file, self.manifest["dtype"])
 
@@ -86,6 +80,27 @@ class Artifact:
             detector those that the detector returns.
         """
         return self._run(np.ascontiguousarray(pixels, self.manifest["pixels"]))
+
+
+def task_of_artifact(folder: str | Path) -> str:
+    """Returns the task of an exported network: "classification", "segmentation" or "detection".
+
+    Raises:
+        ValueError: If the folder contains no exported network.
+    """
+    return _manifest_of(folder).get("task", "classification")
+
+
+def _manifest_of(folder: str | Path) -> dict[str, Any]:
+    try:
+        manifest = json.loads((Path(folder) / MANIFEST).read_text("utf-8"))
+        FORMATS[manifest["format"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"The folder contains no exported network: pass a folder with {MANIFEST}, written "
+            f"by `keras-convnext export`. Received: {printable(folder)}"
+        ) from error
+    return manifest
 
 
 class Difference(NamedTuple):

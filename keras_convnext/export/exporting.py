@@ -154,6 +154,7 @@ def export(
         chosen.write(Order(network, folder, pixels, dtype, shape, names, samples))
         manifest = {
             "format": format,
+            "task": "detection" if finds_objects else _TASKS[len(network.output["logits"].shape)],
             "model": model.name,
             "dtype": dtype,
             "pixels": pixels,
@@ -178,6 +179,7 @@ def export(
     return difference
 
 
+_TASKS = {2: "classification", 4: "segmentation"}  # by the rank of the logits
 _RELATIVE = " of the largest logit"
 
 

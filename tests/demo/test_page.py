@@ -1,5 +1,6 @@
 import base64
 import io
+import json
 import re
 import sys
 from functools import cache
@@ -18,12 +19,23 @@ import keras_convnext
 from keras_convnext.cli import demonstration
 from keras_convnext.demo import answers
 from keras_convnext.demo import page as page_module
-from keras_convnext.demo.answers import Classifier, Segmenter, segmenter_of
+from keras_convnext.demo.answers import (
+    Classifier,
+    Detector,
+    Segmenter,
+    answer,
+    detector_of,
+    detector_of_artifact,
+    segmenter_of,
+)
 from keras_convnext.demo.lanes import Lanes
 from keras_convnext.demo.page import demo_page, respond
 from keras_convnext.demo.uploads import Space, Upload, Uploads
+from keras_convnext.detection import Detections, draw_detections
+from keras_convnext.export import export
 from keras_convnext.pretrained.catalog import list_weights
 
+MASK_RCNN = Path(__file__).parents[1] / "detection" / "golden" / "mask_rcnn.pth"
 UPERNET = Path(__file__).parents[1] / "segmentation" / "golden" / "upernet.pth"
 
 
@@ -184,9 +196,13 @@ def test_the_command_takes_the_weights_of_the_package_by_default(command):
 
 
 def test_the_command_serves_an_artifact_in_place_of_a_network(command, monkeypatch, tmp_path):
-    monkeypatch.setattr(answers, "classifier_of_artifact", lambda folder: f"of {folder}")
-    asked = command("--artifact", tmp_path / "tiny")
-    assert (asked.network, asked.options) == (f"of {tmp_path / 'tiny'}", {"note": "tiny"})
+    (tmp_path / "tiny").mkdir()
+    for task, name in (("classification", "classifier"), ("detection", "detector")):
+        written = {"format": "onnx", "task": task}
+        (tmp_path / "tiny" / "export.json").write_text(json.dumps(written))
+        monkeypatch.setattr(answers, f"{name}_of_artifact", lambda folder, own=name: (own, folder))
+        asked = command("--artifact", tmp_path / "tiny")
+        assert (asked.network, asked.options) == ((name, tmp_path / "tiny"), {"note": "tiny"})
     with pytest.raises(ValueError, match="omit --model"):
         demonstration.demo(artifact=tmp_path, size=64)
 
@@ -248,3 +264,58 @@ def test_a_live_segmenter_colors_its_largest_logits(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     expected = np.asarray(network(pixels[None].astype("float32")))[0].argmax(-1)
     np.testing.assert_array_equal(made.segment(pixels), expected)
+
+
+def find(pixels):
+    boxes = np.float32([[2, 2, 20, 20], [10, 10, 30, 30], [1, 1, 9, 9]])
+    masks = np.ones((3, 28, 28), np.float32)
+    scores, labels = np.float32([0.95, 0.62, 0.3]), np.array([1, 0, 1])
+    return Detections(boxes, scores, labels, masks, pixels.shape[:2])
+
+
+DETECTOR = Detector(find, 32, ("<b>cat</b>", "dog"))
+
+
+def test_a_detector_shows_the_objects_with_a_slider_for_their_scores(tmp_path):
+    (tmp_path / "street.png").write_bytes(encoded("PNG"))
+    drop, labels, seen, where, line = responded(DETECTOR, tmp_path / "street.png")
+    assert drop is None
+    assert labels == pytest.approx({"dog": 0.95, "<b>cat</b>": 0.62})
+    assert seen is None
+    given = answer(DETECTOR, tmp_path / "street.png").seen
+    found = re.findall(
+        r'data-from="(.*?)" data-to="(.*?)" style="visibility: (\w+)" .*?base64,([^"]*)"', where
+    )
+    assert [each[:3] for each in found] == [
+        ("0.1", "0.4", "hidden"), ("0.4", "0.7", "visible"), ("0.7", "2", "hidden")
+    ]  # fmt: skip
+    for threshold, *_, data in found:
+        drawn = draw_detections(given, find(np.asarray(given)), DETECTOR.names, float(threshold))
+        picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB"), int)
+        assert np.abs(picture - np.asarray(drawn, int)).mean() < 5
+    assert '<input type="range"' in where
+    assert "<b>" not in where
+    assert "street.png, searched in" in line
+
+
+def test_the_page_of_a_detector_says_so():
+    pytest.importorskip("gradio")
+    assert "What it found" in {
+        part["props"].get("label") for part in demo_page(DETECTOR).config["components"]
+    }
+
+
+@pytest.mark.slow
+def test_a_live_detector_and_its_export_find_the_same(tmp_path):
+    network = keras_convnext.load_model(MASK_RCNN, proposals=50, detections=10)
+    made = detector_of(network, size=64)
+    assert (made.size, made.names[4]) == (64, "class 4")
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "noise.png")
+    export(network, tmp_path / "out", "onnx", size=64, names=list("abcde"), images=tmp_path)
+    exported = detector_of_artifact(tmp_path / "out")
+    assert (exported.size, list(exported.names)) == (64, list("abcde"))
+    live, other = made.find(pixels), exported.find(pixels)
+    assert len(live.scores) == 10
+    np.testing.assert_allclose(other.boxes, live.boxes, atol=1e-2)
+    np.testing.assert_array_equal(other.mask(0), live.mask(0))

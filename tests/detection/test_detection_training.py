@@ -1,6 +1,8 @@
 """Training of detectors: augmentation, batches, recipes, and runs."""
 
 import csv
+import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,10 +10,12 @@ from dataclasses import replace
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from drawn_objects import draw
 
 from keras_convnext import identify
 from keras_convnext.data.errors import DataError, NoSuchSplitError
+from keras_convnext.detection import task
 from keras_convnext.detection.augmentation import Scene, augmented, cropped, fitted, flipped
 from keras_convnext.detection.input import (
     crowded,
@@ -23,6 +27,7 @@ from keras_convnext.detection.input import (
 from keras_convnext.detection.recipes import RECIPES, Input
 from keras_convnext.detection.settings import recipe_for
 from keras_convnext.detection.splits import open_objects
+from keras_convnext.memory_errors import OutOfMemoryError
 from keras_convnext.training.layout import Layout
 
 SMALL = {
@@ -165,7 +170,9 @@ def test_data_that_cannot_be_trained_on(data, tmp_path):
     recipe = recipe_for("detect_small", "convnext_atto", SMALL)
     with pytest.raises(DataError, match="no such file or folder"):
         open_objects(tmp_path / "none", "train")
-    with pytest.raises(NoSuchSplitError, match="'train', such as annotations/instances_train"):
+    with pytest.raises(
+        NoSuchSplitError, match="'train': of COCO, such as annotations/instances_train"
+    ):
         open_objects(tmp_path, "train")
     training, validation = open_training_data(data / "train" / "annotations.json", None, recipe)
     assert (training.size, len(validation.pictures)) == (5, 1)  # held out
@@ -212,28 +219,43 @@ def test_recipes_are_those_of_the_official_code():
         recipe_for("detect_small", "convnext_atto", {"scale": "800"})
 
 
+def test_too_little_memory_is_told_with_what_needs_less(data, tmp_path, monkeypatch):
+    def fit(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    monkeypatch.setattr(task, "fit", fit)
+    with pytest.raises(OutOfMemoryError, match=r"atto at 64 px.*--set device_batch=1 \(1"):
+        task.train("detect_small", "convnext_atto", data, tmp_path / "run", SMALL)
+
+
 PROGRAM = """
 import os, signal
+import tensorflow as tf
 from keras_convnext.detection.task import train
 from keras_convnext.training import journal
-data, output, settings, stop = {arguments!r}
+data, output, settings, stop, devices = {arguments!r}
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * devices)
+strategy = tf.distribute.MirroredStrategy([f"CPU:{{i}}" for i in range(devices)])
 original = journal.Journal.on_train_batch_end
 def end(self, batch, logs=None):
     original(self, batch, logs)
     if self.progress.updates == stop:
         os.kill(os.getpid(), signal.SIGKILL)
 journal.Journal.on_train_batch_end = end
-train("detect_small", "convnext_atto", data, output, settings)
+if devices == 1:
+    strategy = None
+train("detect_small", "convnext_atto", data, output, settings, strategy=strategy)
 """
 
 
-def run(data, output, stop=None, code=0):
+def run(data, output, stop=None, code=0, devices=1, **more):
     settings = SMALL | {
         "updates": 6, "epochs": None, "warmup_epochs": 0, "evaluation_updates": 3,
         "save_updates": 1, "channels": 16, "hidden": 32, "before": 50, "regions": 16,
-        "proposals": 40, "tested": 40, "ema_decay": 0.5, "drop_path_rate": 0.1,
+        "proposals": 40, "tested": 40, "ema_decay": 0.5, "drop_path_rate": 0.1, **more,
     }  # fmt: skip
-    program = PROGRAM.format(arguments=(str(data), str(output), settings, stop))
+    program = PROGRAM.format(arguments=(str(data), str(output), settings, stop, devices))
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert done.returncode == code, done.stderr[-3000:]
 
@@ -253,3 +275,45 @@ def test_a_run_resumes_to_the_bit(data, tmp_path):
     assert {"loss", "val_box_ap", "val_box_ap50", "val_mask_ap", "val_mask_ap50"} <= first.keys()
     assert (whole / "classes.txt").read_text() == "circle\nsquare\ntriangle\n"
     assert identify(whole / "final.keras").class_names == ("circle", "square", "triangle")
+
+
+@pytest.fixture
+def same_images(data, tmp_path):
+    """Four images that are equal: the losses of a batch are then means over its images."""
+    content = json.loads((data / "train" / "annotations.json").read_text())
+    image = content["images"][0]
+    own = [each for each in content["annotations"] if each["image_id"] == image["id"]]
+    content["images"] = [
+        {**image, "id": number, "file_name": f"{number}.png"} for number in range(4)
+    ]
+    content["annotations"] = [
+        {**each, "image_id": number, "id": 100 * number + index}
+        for number in range(4)
+        for index, each in enumerate(own)
+    ]
+    folder = tmp_path / "same" / "train"
+    folder.mkdir(parents=True)
+    for number in range(4):
+        shutil.copy(data / "train" / image["file_name"], folder / f"{number}.png")
+    (folder / "annotations.json").write_text(json.dumps(content))
+    return folder.parent
+
+
+@pytest.mark.slow
+def test_two_devices_with_two_images_each_equal_one_with_four(same_images, tmp_path):
+    settings = {
+        "batch_size": 4, "updates": 3, "evaluation_updates": 3, "drop_path_rate": 0.0,
+        "cascade": True, "horizontal_flip": 0.0, "validation_share": 0.0, "masks": True,
+        # All candidates are sampled, whatever is drawn.
+        "anchors": 256, "regions": 4096, "before": 60, "proposals": 100,
+    }  # fmt: skip
+    run(same_images, tmp_path / "one", device_batch=4, **settings)
+    run(same_images, tmp_path / "two", device_batch=2, devices=2, **settings)
+    one, two = (
+        list(csv.DictReader((tmp_path / name / "log.csv").read_text().splitlines()))
+        for name in ("one", "two")
+    )
+    names = [name for name in one[0] if name.endswith("loss")]
+    assert len(names) == 12
+    for name in names:
+        np.testing.assert_allclose(float(two[-1][name]), float(one[-1][name]), rtol=1e-3)
