@@ -6,6 +6,7 @@ import typer
 from typer.cli import get_docs_for_click
 
 from keras_convnext import detection, segmentation
+from keras_convnext.detection import rotated
 from keras_convnext.builders import BUILDERS
 from keras_convnext.classification import RECIPES, plan, recipe_for
 from keras_convnext.classification.suites import SUITES
@@ -74,6 +75,11 @@ def segmentation_recipes():
 def detection_recipes():
     """The fields of each recipe for detectors."""
     return _recipes(detection.RECIPES)
+
+
+def rotated_recipes():
+    """The fields of each recipe for detectors of rotated boxes."""
+    return _recipes(rotated.RECIPES)
 
 
 def _recipes(families):

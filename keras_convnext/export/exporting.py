@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_convnext.detection.names import names_of_classes
 from keras_convnext.detection.prediction import SCALE
-from keras_convnext.detection.weights import classes_of_model, is_detector
+from keras_convnext.detection.weights import classes_of_model, is_detector, is_rotated
 from keras_convnext.export.artifact import MANIFEST, Artifact, Difference, compare, require
 from keras_convnext.export.detectors import image_samples, longest_side
 from keras_convnext.export.formats import FORMATS, Order
@@ -125,6 +125,12 @@ def export(
         raise ValueError(
             "Exporting needs the TensorFlow backend: set KERAS_BACKEND=tensorflow. "
             f"Received: {keras.config.backend()}"
+        )
+    if is_rotated(model):
+        raise ValueError(
+            "Detectors of rotated boxes are not exported by this function. Use "
+            "fuse(model).export(folder), Keras' own export, which compares nothing, and suppress "
+            f"duplicates with detection.suppress_rotated. Received: {printable(model.name)}"
         )
     finds_objects = is_detector(model)
     if finds_objects and dtype == "int8":

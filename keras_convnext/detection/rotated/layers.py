@@ -53,12 +53,11 @@ class RotatedHead(keras.layers.Layer):
         self.anchors = SHAPES[regression].per_position
         has_bins = regression == "expectation"
         self.bins = BINS if has_bins else 1
-        normal = keras.initializers.RandomNormal(stddev=0.01)
         norm = keras.layers.GroupNormalization
 
         def stack(name: str) -> tuple[list[Any], list[Any]]:
             convs = [
-                conv_layer(channels, 3, normal, f"{name}_conv_{i}", self, use_bias=not has_bins)
+                conv_layer(channels, 3, _normal(), f"{name}_conv_{i}", self, use_bias=not has_bins)
                 for i in range(DEPTH)
             ]
             norms = [
@@ -73,10 +72,10 @@ class RotatedHead(keras.layers.Layer):
         self.class_convs, self.class_norms = stack("class")
         self.box_convs, self.box_norms = stack("box")
         self.classifier = conv_layer(
-            self.anchors * classes, 3, normal, "classifier", self,
+            self.anchors * classes, 3, _normal(), "classifier", self,
             bias_initializer=keras.initializers.Constant(-math.log((1 - _PRIOR) / _PRIOR)),
         )  # fmt: skip
-        self.deltas = conv_layer(self.anchors * 5 * self.bins, 3, normal, "deltas", self)
+        self.deltas = conv_layer(self.anchors * 5 * self.bins, 3, _normal(), "deltas", self)
 
     def build(self, input_shape: Sequence[tuple[int | None, ...]]) -> None:
         """Creates the weights, which all levels share."""
@@ -122,6 +121,10 @@ class RotatedHead(keras.layers.Layer):
         """Returns the arguments of the constructor."""
         own = {name: getattr(self, name) for name in ("classes", "regression", "channels")}
         return {**super().get_config(), **own}
+
+
+def _normal() -> keras.initializers.Initializer:
+    return keras.initializers.RandomNormal(stddev=0.01)
 
 
 def bin_values(first: float, last: float) -> list[float]:

@@ -113,6 +113,9 @@ class RotatedDetectionTask:
             convention=own.convention,
             channels=own.channels,
         )
+        # The pyramid begins with the second map: files have the norm of the first, which gets no
+        # gradient.
+        self.detector.get_layer("norm_0").trainable = False
         return trained(self.detector, Objective(loss.assigner, loss.box, loss.weight))
 
     def objective(self) -> engine_task.Objective:
