@@ -6,12 +6,12 @@ import typer
 from typer.cli import get_docs_for_click
 
 from keras_convnext import detection, segmentation
-from keras_convnext.detection import rotated
 from keras_convnext.builders import BUILDERS
 from keras_convnext.classification import RECIPES, plan, recipe_for
 from keras_convnext.classification.suites import SUITES
 from keras_convnext.cli import app
 from keras_convnext.complexity import parts
+from keras_convnext.detection import rotated
 from keras_convnext.pretrained.catalog import TAGS, list_weights
 from keras_convnext.pretrained.timm_rows import TIMM_TAGS
 from keras_convnext.training.devices import DEVICES
