@@ -157,14 +157,10 @@ def evaluate_rotated_detector(
 
 def _names_of(network: Any, recorded: Sequence[str]) -> tuple[str, ...]:
     """Returns the names of the classes: those that a file records, or else DOTA's."""
-    from keras_convnext.detection.rotated.objects import DOTA
+    from keras_convnext.detection.rotated.objects import names_of_rotated
     from keras_convnext.detection.weights import classes_of_model
 
-    classes = classes_of_model(network)
-    for names in (tuple(recorded), *DOTA.values()):
-        if len(names) == classes:
-            return names
-    return tuple(f"class {index}" for index in range(classes))
+    return names_of_rotated(classes_of_model(network), recorded)
 
 
 def _tiles_of(file: Path) -> tuple[int, int]:

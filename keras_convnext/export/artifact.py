@@ -9,9 +9,10 @@ import keras
 import numpy as np
 
 from keras_convnext.call_graph import call_at_inference, graph_of, logits_of
-from keras_convnext.detection.weights import is_detector
+from keras_convnext.detection.weights import is_detector, is_rotated
 from keras_convnext.export.detectors import compare_detections
 from keras_convnext.export.formats import FORMATS, missing_packages
+from keras_convnext.export.rotated import compare_rotated
 from keras_convnext.printable import printable
 
 MANIFEST = "export.json"
@@ -150,7 +151,8 @@ def compare(model: keras.Model, artifact: Artifact, images: Sequence[np.ndarray]
         ValueError: If a detector finds nothing in the images.
     """
     if is_detector(model):
-        error, same, count = compare_detections(model, artifact, images)
+        compared = compare_rotated if is_rotated(model) else compare_detections
+        error, same, count = compared(model, artifact, images)
         if not count:
             raise ValueError(
                 "The detector finds no objects to compare: pass a folder of images with objects "

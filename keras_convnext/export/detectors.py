@@ -49,7 +49,7 @@ def served_detector(model: keras.Model) -> keras.Model:
     """Builds the network of an artifact.
 
     Args:
-        model: keras.Model. Made by `MaskRCNN` or `CascadeMaskRCNN`.
+        model: keras.Model. A detector.
 
     Returns:
         A fused keras.Model from images (N, H, W, C) of one size, with pixels in 0..255, to the dict
@@ -122,7 +122,7 @@ def compare_detections(
     errors: list[float] = []
     same, total, count = 0, 0, 0
     for image in images:
-        ours = _detections(_live(model, image))
+        ours = _detections(live_detections(model, image))
         theirs = _detections(artifact(image[None]))
         pairs = _pairs(ours, theirs)
         longest = max(image.shape[:2])
@@ -147,7 +147,8 @@ def _apart(
     return float(max(differences.values()))
 
 
-def _live(model: keras.Model, image: np.ndarray) -> Mapping[str, Any]:
+def live_detections(model: keras.Model, image: np.ndarray) -> Mapping[str, Any]:
+    """Returns the outputs of a detector for an image (H, W, C)."""
     sides = image.shape[:2]
     padding = [(0, 0), *((0, -side % MULTIPLE) for side in sides), (0, 0)]
     padded = np.pad(image[None].astype("float32"), padding)

@@ -14,6 +14,7 @@ import numpy as np
 
 from keras_convnext.detection.names import names_of_classes
 from keras_convnext.detection.prediction import SCALE
+from keras_convnext.detection.rotated.objects import names_of_rotated
 from keras_convnext.detection.weights import classes_of_model, is_detector, is_rotated
 from keras_convnext.export.artifact import MANIFEST, Artifact, Difference, compare, require
 from keras_convnext.export.detectors import image_samples, longest_side
@@ -126,12 +127,6 @@ def export(
             "Exporting needs the TensorFlow backend: set KERAS_BACKEND=tensorflow. "
             f"Received: {keras.config.backend()}"
         )
-    if is_rotated(model):
-        raise ValueError(
-            "Detectors of rotated boxes are not exported by this function. Use "
-            "fuse(model).export(folder), Keras' own export, which compares nothing, and suppress "
-            f"duplicates with detection.suppress_rotated. Received: {printable(model.name)}"
-        )
     finds_objects = is_detector(model)
     if finds_objects and dtype == "int8":
         raise ValueError("Detectors cannot be exported in int8: use float16. Received: dtype=int8")
@@ -142,7 +137,7 @@ def export(
     squares: list[np.ndarray]
     if finds_objects:
         classes, shape = classes_of_model(model), size or min(SCALE)
-        names = names or names_of_classes(classes)
+        names = names or (names_of_rotated if is_rotated(model) else names_of_classes)(classes)
         squares = image_samples(images, sides, shape, MOST_SAMPLES)
         preparation = (
             f"resize the short side to {shape} px, but the long side to at most "

@@ -68,11 +68,14 @@ def _write_onnx(order: Order) -> None:
 
     from keras_convnext.export.onnx_detectors import DetectorWriter
     from keras_convnext.export.onnx_graph import Writer, onnx_graph
+    from keras_convnext.export.onnx_rotated import RotatedWriter
 
     path = order.folder / FORMATS["onnx"].file
     network = with_outputs(order.network, *OUTPUTS)
     kept = "float32" if order.dtype == "int8" else order.dtype
     writer = DetectorWriter if "boxes" in network.output else Writer
+    if "boxes" in network.output and "labels" not in network.output:  # before suppression
+        writer = RotatedWriter
     graph = onnx_graph(network, order.pixels, kept, writer)
     if order.dtype == "int8":
         _quantize_onnx(graph, path, order.samples)

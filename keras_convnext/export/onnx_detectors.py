@@ -35,17 +35,17 @@ _INT, _LONG, _FLOAT = TensorProto.INT32, TensorProto.INT64, TensorProto.FLOAT
 _TO_END = np.iinfo("int64").max
 
 
-def _scoped(write: Callable[..., Any]) -> Callable[..., Any]:
+def scoped(write: Callable[..., Any]) -> Callable[..., Any]:
     """Puts the name of the layer before those of its nodes."""
 
     @wraps(write)
-    def scoped(self: "DetectorWriter", layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+    def within(self: "DetectorWriter", layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
         self.scope = f"{layer.name}/"
         names = write(self, layer, *args, **kwargs)
         self.scope = ""
         return names
 
-    return scoped
+    return within
 
 
 class DetectorWriter(Writer):
@@ -76,16 +76,16 @@ class DetectorWriter(Writer):
 
     def side(self, x: str, axis: int) -> str:
         """Adds the length of an axis, a scalar."""
-        return self.add("Squeeze", self.sides(x, axis, axis + 1), _longs(0))
+        return self.add("Squeeze", self.sides(x, axis, axis + 1), longs(0))
 
     def shaped(self, x: str, *sides: Any) -> str:
         """Adds a reshaping; sides are numbers or names of vectors."""
-        vectors = [each if isinstance(each, str) else _longs(each) for each in sides]
+        vectors = [each if isinstance(each, str) else longs(each) for each in sides]
         return self.add("Reshape", x, self.add("Concat", *vectors, axis=0))
 
     def part(self, x: str, start: int, end: int, axis: int = -1) -> str:
         """Adds a slice of an axis."""
-        return self.add("Slice", x, _longs(start), _longs(end), _longs(axis))
+        return self.add("Slice", x, longs(start), longs(end), longs(axis))
 
     def halves(self, x: str) -> tuple[str, str]:
         """Adds the first and the second half of the last axis."""
@@ -96,24 +96,24 @@ class DetectorWriter(Writer):
         return self.add("Expand", np.array(value, dtype), shape)
 
     @write.register
-    @_scoped
+    @scoped
     def _(self, layer: PadImages, x: str) -> tuple[str, str]:
         sides = self.sides(x, 1, 3)
-        missing = self.add("Mod", self.add("Neg", sides), _longs(MULTIPLE))
-        pads = self.add("Concat", _longs(0, 0, 0, 0, 0), missing, _longs(0), axis=0)
-        shape = self.add("Concat", self.sides(x, 0, 1), _longs(2), axis=0)
+        missing = self.add("Mod", self.add("Neg", sides), longs(MULTIPLE))
+        pads = self.add("Concat", longs(0, 0, 0, 0, 0), missing, longs(0), axis=0)
+        shape = self.add("Concat", self.sides(x, 0, 1), longs(2), axis=0)
         sizes = self.add("Expand", self.add("Cast", sides, to=_FLOAT), shape)
         return self.add("Pad", x, pads), sizes
 
     @write.register
-    @_scoped
+    @scoped
     def _(self, layer: FillPadding, x: str, sizes: str) -> str:
         inside = [
             self.add("Less", self.places(x, axis), self.part(sizes, axis - 1, axis))
             for axis in (1, 2)
         ]  # (N, H), (N, W)
         rows, columns = (
-            self.add("Unsqueeze", each, _longs(*axes))
+            self.add("Unsqueeze", each, longs(*axes))
             for each, axes in zip(inside, ((2, 3), (1, 3)))
         )
         value = np.array(layer.value, "float32")
@@ -142,15 +142,17 @@ class DetectorWriter(Writer):
         if isinstance(layer, keras.layers.Conv2DTranspose):
             x = self.add("ConvTranspose", x, *weights, strides=list(layer.strides))
         else:
-            x = self.add("Conv", x, *weights, pads=[side // 2] * 4)
+            strides = list(layer.strides)
+            x = self.add("Conv", x, *weights, pads=[side // 2] * 4, strides=strides)
         if layer.activation is keras.activations.relu:
             x = self.add("Relu", x)
         return self.add("Transpose", x, perm=TO_CHANNELS_LAST)
 
     @write.register
-    @_scoped
+    @scoped
     def _(self, layer: FeaturePyramid, inputs: list[str]) -> list[str]:
-        maps = [self.convolved(c, x, self.kernel_of(c)) for c, x in zip(layer.lateral, inputs)]
+        used = inputs[layer.first :]
+        maps = [self.convolved(c, x, self.kernel_of(c)) for c, x in zip(layer.lateral, used)]
         for level in range(len(maps) - 1, 0, -1):
             enlarged = maps[level]
             for axis in (1, 2):
@@ -160,11 +162,17 @@ class DetectorWriter(Writer):
                 enlarged = self.add("Gather", enlarged, self.add("Div", scaled, target), axis=axis)
             maps[level - 1] = self.add("Add", maps[level - 1], enlarged)
         maps = [self.convolved(c, x, self.kernel_of(c)) for c, x in zip(layer.output_convs, maps)]
-        ends = _longs(0, 0), _longs(_TO_END, _TO_END), _longs(1, 2), _longs(2, 2)
+        if layer.coarser_convs:
+            x = inputs[-1] if layer.coarser == "input" else maps[-1]
+            for conv in layer.coarser_convs:
+                x = self.convolved(conv, x, self.kernel_of(conv))
+                maps.append(x)
+            return maps
+        ends = longs(0, 0), longs(_TO_END, _TO_END), longs(1, 2), longs(2, 2)
         return [*maps, self.add("Slice", maps[-1], *ends)]
 
     @write.register
-    @_scoped
+    @scoped
     def _(self, layer: ProposalHead, inputs: list[str]) -> tuple[list[str], list[str]]:
         first, *last = [
             (c, self.kernel_of(c)) for c in (layer.conv, layer.objectness, layer.deltas)
@@ -174,7 +182,7 @@ class DetectorWriter(Writer):
         return objectness, deltas
 
     @write.register
-    @_scoped
+    @scoped
     def _(
         self, layer: Propose, objectness: Sequence[str], deltas: Sequence[str], sizes: str
     ) -> tuple[str, str]:
@@ -184,14 +192,14 @@ class DetectorWriter(Writer):
         count = self.sides(sizes, 0, 1)
         levels.append(
             (
-                self.zeros(self.add("Concat", count, _longs(layer.after, 4), axis=0)),
-                self.zeros(self.add("Concat", count, _longs(layer.after), axis=0), -1),
+                self.zeros(self.add("Concat", count, longs(layer.after, 4), axis=0)),
+                self.zeros(self.add("Concat", count, longs(layer.after), axis=0), -1),
             )
         )
         boxes, scores = (self.add("Concat", *each, axis=1) for each in zip(*levels))
-        scores, best = self.best(scores, _longs(layer.after))
+        scores, best = self.best(scores, longs(layer.after))
         boxes = self.taken(boxes, best)
-        known = self.add("Unsqueeze", self.add("Less", scores, np.float32(0)), _longs(2))
+        known = self.add("Unsqueeze", self.add("Less", scores, np.float32(0)), longs(2))
         return self.add("Where", known, np.float32(0), boxes), scores
 
     def best(self, scores: str, count: Any) -> tuple[str, str]:
@@ -205,7 +213,7 @@ class DetectorWriter(Writer):
 
     def taken(self, x: str, indices: str) -> str:
         """Adds rows (N, D, 4) of a tensor (N, K, 4), by their indices (N, D)."""
-        return self.add("GatherND", x, self.add("Unsqueeze", indices, _longs(2)), batch_dims=1)
+        return self.add("GatherND", x, self.add("Unsqueeze", indices, longs(2)), batch_dims=1)
 
     def level(
         self, before: int, objectness: str, deltas: str, stride: int, sizes: str
@@ -214,7 +222,7 @@ class DetectorWriter(Writer):
         grid = [self.add("Mul", self.places(objectness, axis), np.float32(stride))
                 for axis in (1, 2)]  # fmt: skip
         ys, xs = (
-            self.add("Mul", self.add("Unsqueeze", each, _longs(*axes)), np.array(corner, "float32"))
+            self.add("Mul", self.add("Unsqueeze", each, longs(*axes)), np.array(corner, "float32"))
             for each, axes, corner in zip(
                 grid, ((1, 2, 3), (0, 2, 3)), ([[[[0, 1, 0, 1]]]], [[[[1, 0, 1, 0]]]])
             )
@@ -224,15 +232,15 @@ class DetectorWriter(Writer):
         )
         anchors = self.add("Add", self.add("Add", ys, xs), around)  # (H, W, 3, 4)
         anchors = self.shaped(anchors, -1, 4)
-        scores = self.add("Sigmoid", self.add("Reshape", objectness, _longs(0, -1)))
-        most = self.add("Min", self.sides(scores, 1, 2), _longs(before))
+        scores = self.add("Sigmoid", self.add("Reshape", objectness, longs(0, -1)))
+        most = self.add("Min", self.sides(scores, 1, 2), longs(before))
         scores, best = self.best(scores, most)
-        deltas = self.taken(self.add("Reshape", deltas, _longs(0, -1, 4)), best)
+        deltas = self.taken(self.add("Reshape", deltas, longs(0, -1, 4)), best)
         boxes = self.decoded(deltas, self.add("Gather", anchors, best, axis=0), (1, 1, 1, 1))
         boxes = self.clipped(boxes, sizes, 1)
         first, last = self.halves(boxes)
         larger = self.add("Cast", self.add("Greater", last, first), to=_FLOAT)
-        smallest = self.add("ReduceMin", larger, _longs(-1), keepdims=0)
+        smallest = self.add("ReduceMin", larger, longs(-1), keepdims=0)
         is_box = self.add("Greater", smallest, np.float32(0.5))
         kept = self.kept(boxes, self.add("Where", is_box, scores, np.float32(-1)), most,
                          IOU_THRESHOLD, -0.5)  # fmt: skip
@@ -243,10 +251,10 @@ class DetectorWriter(Writer):
     ) -> str:
         """Adds which boxes (N, K, 4) with scores (N, K) are kept, (N, K)."""
         chosen = self.add(
-            "NonMaxSuppression", boxes, self.add("Unsqueeze", scores, _longs(1)), most,
+            "NonMaxSuppression", boxes, self.add("Unsqueeze", scores, longs(1)), most,
             np.array([iou_threshold], "float32"), np.array([score_threshold], "float32"),
         )  # fmt: skip
-        places = self.add("Gather", chosen, _longs(0, 2), axis=1)  # (kept, 2)
+        places = self.add("Gather", chosen, longs(0, 2), axis=1)  # (kept, 2)
         ones = self.zeros(self.sides(chosen, 0, 1), 1)
         none = self.add("Mul", scores, np.float32(0))
         return self.add("Greater", self.add("ScatterND", none, places, ones), np.float32(0.5))
@@ -266,26 +274,26 @@ class DetectorWriter(Writer):
 
     def clipped(self, boxes: str, sizes: str, *axes: int) -> str:
         """Adds boxes clipped to images; `axes` are those between the images and the corners."""
-        limits = self.add("Gather", sizes, _longs(1, 0, 1, 0), axis=1)  # (N, 4)
-        limits = self.add("Unsqueeze", limits, _longs(*axes))
+        limits = self.add("Gather", sizes, longs(1, 0, 1, 0), axis=1)  # (N, 4)
+        limits = self.add("Unsqueeze", limits, longs(*axes))
         return self.add("Min", self.add("Max", boxes, np.float32(0)), limits)
 
     @write.register
-    @_scoped
+    @scoped
     def _(self, layer: RoIAlign, boxes: str, maps: Sequence[str]) -> str:
-        regions = self.add("Reshape", boxes, _longs(-1, 4))  # (N * R, 4)
+        regions = self.add("Reshape", boxes, longs(-1, 4))  # (N * R, 4)
         first, last = self.halves(regions)
-        product = self.add("ReduceProd", self.add("Sub", last, first), _longs(-1), keepdims=0)
+        product = self.add("ReduceProd", self.add("Sub", last, first), longs(-1), keepdims=0)
         area = self.add("Max", product, np.float32(0))
         scale = self.add("Div", self.add("Sqrt", area), np.float32(FINEST_SCALE))
-        scale = self.add("Unsqueeze", self.add("Add", scale, np.float32(1e-6)), _longs(1))
+        scale = self.add("Unsqueeze", self.add("Add", scale, np.float32(1e-6)), longs(1))
         steps = np.array([[2.0**level for level in range(1, len(maps))]], "float32")
         coarser = self.add("Cast", self.add("GreaterOrEqual", scale, steps), to=_LONG)
-        level = self.add("ReduceSum", coarser, _longs(1), keepdims=0)  # (N * R,)
+        level = self.add("ReduceSum", coarser, longs(1), keepdims=0)  # (N * R,)
         order, pooled = [], []
         for number, (feature_map, stride) in enumerate(zip(maps, STRIDES)):
             own = self.add("NonZero", self.add("Equal", level, np.array(number, "int64")))
-            own = self.add("Squeeze", own, _longs(0))
+            own = self.add("Squeeze", own, longs(0))
             order.append(own)
             pooled.append(
                 self.add(
@@ -309,7 +317,7 @@ class DetectorWriter(Writer):
         return self.shaped(x, self.sides(boxes, 0, 2), self.sides(x, 1, 4))
 
     @write.register
-    @_scoped
+    @scoped
     def _(self, layer: BoxHead, inputs: str) -> tuple[str, str]:
         x = self.shaped(inputs, -1, self.sides(inputs, 2, 5))
         for conv, norm in zip(layer.convs, layer.norms):
@@ -327,58 +335,58 @@ class DetectorWriter(Writer):
         return logits, deltas
 
     @write.register
-    @_scoped
+    @scoped
     def _(self, layer: Refine, boxes: str, logits: str, deltas: str, sizes: str) -> str:
         label = self.add("ArgMax", self.part(logits, 0, -1), axis=-1)  # (N, R, 1)
         own = self.add("GatherND", deltas, label, batch_dims=2)  # (N, R, 4)
         return self.clipped(self.decoded(own, boxes, layer.stds), sizes, 1)
 
     @write.register
-    @_scoped
+    @scoped
     def _(
         self, layer: Detect, proposals: str, proposal_scores: str, logits: str, deltas: str,
         sizes: str,
     ) -> dict[str, str]:  # fmt: skip
         scores = self.part(self.add("Softmax", logits, axis=-1), 0, -1)  # (N, R, C)
         known = self.add("GreaterOrEqual", proposal_scores, np.float32(0))
-        scores = self.add("Where", self.add("Unsqueeze", known, _longs(2)), scores, np.float32(0))
-        references = self.add("Unsqueeze", proposals, _longs(2))
+        scores = self.add("Where", self.add("Unsqueeze", known, longs(2)), scores, np.float32(0))
+        references = self.add("Unsqueeze", proposals, longs(2))
         boxes = self.clipped(self.decoded(deltas, references, layer.stds), sizes, 1, 2)
         by_class = self.add("Transpose", scores, perm=[0, 2, 1])  # (N, C, R)
         regions = self.sides(proposals, 1, 2)
         kept = self.kept(
             self.shaped(self.add("Transpose", boxes, perm=[0, 2, 1, 3]), -1, regions, 4),
             self.shaped(by_class, -1, regions),
-            _longs(layer.detections), layer.iou_threshold, layer.score_threshold,
+            longs(layer.detections), layer.iou_threshold, layer.score_threshold,
         )  # fmt: skip
         kept = self.add(
             "Transpose", self.add("Reshape", kept, self.sides(by_class, 0, 3)), perm=[0, 2, 1]
         )
         scores = self.add("Where", kept, scores, np.float32(-1))
         count = self.sides(proposals, 0, 1)
-        shape = self.add("Concat", count, _longs(layer.detections), axis=0)
-        scores = self.add("Reshape", scores, _longs(0, -1))
+        shape = self.add("Concat", count, longs(layer.detections), axis=0)
+        scores = self.add("Reshape", scores, longs(0, -1))
         scores = self.add("Concat", scores, self.zeros(shape, -1), axis=1)  # (N, R * C + D)
-        scores, best = self.best(scores, _longs(layer.detections))
+        scores, best = self.best(scores, longs(layer.detections))
         classes = self.side(by_class, 1)
         label = self.add("Mod", best, classes)
-        boxes = self.add("Reshape", boxes, _longs(0, -1, 4))
-        none = self.zeros(self.add("Concat", shape, _longs(4), axis=0))
+        boxes = self.add("Reshape", boxes, longs(0, -1, 4))
+        none = self.zeros(self.add("Concat", shape, longs(4), axis=0))
         boxes = self.taken(self.add("Concat", boxes, none, axis=1), best)
         is_found = self.add("Greater", scores, np.float32(0))
         label = self.add("Where", is_found, label, np.array(-1, "int64"))
         found = self.add("Cast", is_found, to=_INT)
         return {
             "boxes": self.add(
-                "Where", self.add("Unsqueeze", is_found, _longs(2)), boxes, np.float32(0)
+                "Where", self.add("Unsqueeze", is_found, longs(2)), boxes, np.float32(0)
             ),
             "labels": self.add("Cast", label, to=_INT),
-            "num_detections": self.add("ReduceSum", found, _longs(1), keepdims=0),
+            "num_detections": self.add("ReduceSum", found, longs(1), keepdims=0),
             "scores": self.add("Where", is_found, scores, np.float32(0)),
         }
 
     @write.register
-    @_scoped
+    @scoped
     def _(self, layer: MaskHead, inputs: str) -> str:
         x = self.shaped(inputs, -1, self.sides(inputs, 2, 5))
         for each in (*layer.convs, layer.upsample, layer.classifier):
@@ -386,20 +394,21 @@ class DetectorWriter(Writer):
         return self.shaped(x, self.sides(inputs, 0, 2), self.sides(x, 1, 4))
 
     @write.register
-    @_scoped
+    @scoped
     def _(self, layer: SelectMasks, logits: str, labels: str) -> str:
-        labels = self.add("Unsqueeze", labels, _longs(2, 3, 4))
+        labels = self.add("Unsqueeze", labels, longs(2, 3, 4))
         known = self.add("Cast", self.add("Max", labels, np.array(0, "int32")), to=_LONG)
-        shape = self.add("Concat", self.sides(logits, 0, 4), _longs(1), axis=0)
+        shape = self.add("Concat", self.sides(logits, 0, 4), longs(1), axis=0)
         own = self.add("GatherElements", logits, self.add("Expand", known, shape), axis=-1)
         none = self.add("Less", labels, np.array(0, "int32"))
         own = self.add("Where", none, np.float32(0), self.add("Sigmoid", own))
-        return self.add("Squeeze", own, _longs(4))
+        return self.add("Squeeze", own, longs(4))
 
     @write.register
     def _(self, layer: keras.layers.Average, x: list[str]) -> str:
         return self.node("Mean", x, layer.name)
 
 
-def _longs(*values: int) -> np.ndarray:
+def longs(*values: int) -> np.ndarray:
+    """Returns a vector of integers, as shapes and axes are in ONNX."""
     return np.array(values, "int64")

@@ -93,3 +93,11 @@ class RotatedObjects:
         found = [f"{number:,} {name}" for name, number in self.counts().items()]
         found += [f"{number:,} {what}" for what, number in Counter(self.tolerated).most_common()]
         return f"{self.kind}: {', '.join(found)}"
+
+
+def names_of_rotated(classes: int, names: Sequence[str] = ()) -> tuple[str, ...]:
+    """Returns the name of each class: `names`, if their number matches, or else DOTA's."""
+    for known in (tuple(names), *DOTA.values()):
+        if len(known) == classes:
+            return known
+    return tuple(f"class {index}" for index in range(classes))
