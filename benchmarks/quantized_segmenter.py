@@ -7,6 +7,7 @@ split "val", in windows of the size of the calibration. Writes `results/segmenta
 """
 
 import argparse
+import dataclasses
 import json
 import tempfile
 import time
@@ -24,6 +25,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("weights", type=Path)
     parser.add_argument("data")
+    parser.add_argument(
+        "--ignored", type=int, action="append", help="label that is not scored; as recorded if none"
+    )
     parser.add_argument("--limit", type=int, help="score the first images only")
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -32,13 +36,19 @@ def main() -> None:
     from keras_convnext.export import Artifact, export
     from keras_convnext.pretrained.record import read_record
     from keras_convnext.segmentation import open_pairs, predict_classes
+    from keras_convnext.segmentation.labels import recorded_labels
     from keras_convnext.segmentation.prediction import windows_of
     from keras_convnext.segmentation.scores import Counts, count, scores_of
 
     load = Load()
     model = keras_convnext.load_model(options.weights)
-    windows = windows_of(read_record(options.weights).preprocessing)
-    training, held_out = (open_pairs(options.data, split) for split in ("train", "val"))
+    recorded = read_record(options.weights).preprocessing
+    windows, labels = windows_of(recorded), recorded_labels(recorded)
+    if options.ignored:
+        labels = dataclasses.replace(labels, ignored=tuple(options.ignored))
+    training, held_out = (
+        open_pairs(options.data, split, labels=labels) for split in ("train", "val")
+    )
     photographs = Path(training.pairs.images[0]).parent
     number = min(held_out.size, options.limit or held_out.size)
     rows = []

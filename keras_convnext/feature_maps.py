@@ -95,6 +95,65 @@ class ResizeLike(keras.layers.Layer):
 
 
 @_register
+class LargestOfResized(keras.layers.Layer):
+    """Returns the channel with the largest value after `ResizeLike`, without the resized maps.
+
+    Rows are resized one at a time, in float32, in the order of TensorFlow's `tf.image.resize`.
+
+    Input shape: maps `(N, H, W, C)` and `like`, `(N, H', W', C')`. Output shape: `(N, H', W')`,
+    int32.
+    """
+
+    def call(self, maps: Any, like: Any) -> Any:
+        """Returns the channels of `maps`, of shape `(N, H, W, C)`."""
+        maps = ops.cast(maps, keras.backend.result_type(maps.dtype, "float32"))
+        _, height, width, _ = ops.shape(maps)
+        _, rows, columns, _ = ops.shape(like)
+        above, below, down = _neighbors(height, rows)
+        left, right, along = _neighbors(width, columns)
+        along = along[:, None]  # (W', 1)
+
+        def wider(row: Any) -> Any:  # (N, W, C) -> (N, W', C)
+            first = ops.take(row, left, axis=1)
+            return first + along * (ops.take(row, right, axis=1) - first)
+
+        def largest(index: Any) -> Any:  # (N, W')
+            upper = wider(ops.take(maps, above[index], axis=1))
+            lower = wider(ops.take(maps, below[index], axis=1))
+            return ops.cast(ops.argmax(upper + down[index] * (lower - upper), axis=-1), "int32")
+
+        return ops.swapaxes(ops.map(largest, ops.arange(rows)), 0, 1)
+
+    def compute_output_spec(self, maps: Any, like: Any) -> keras.KerasTensor:
+        """Returns the shape and dtype of the channels."""
+        return keras.KerasTensor((maps.shape[0], *like.shape[1:3]), "int32")
+
+
+def _neighbors(side: Any, resized: Any) -> tuple[Any, Any, Any]:
+    """Returns, for each position of a resized side, the two next to it and the second's share."""
+    scale = ops.cast(side, "float32") / ops.cast(resized, "float32")
+    at = (ops.cast(ops.arange(resized), "float32") + 0.5) * scale - 0.5
+    first = ops.floor(at)
+    last = ops.cast(side, "int32") - 1
+    indices = (ops.clip(ops.cast(each, "int32"), 0, last) for each in (first, first + 1))
+    return *indices, at - first
+
+
+def with_values(model: keras.Model) -> keras.Model:
+    """Returns a model of `LargestOfResized` with the resized values as its output.
+
+    Args:
+        model: keras.Model. Any other model is returned as it is.
+    """
+    last = model.layers[-1]
+    if not isinstance(last, LargestOfResized):
+        return model
+    maps, like = last.input
+    resize = ResizeLike(dtype="float32", name=f"{last.name}_values")
+    return keras.Model(model.input, resize(maps, like), name=model.name)
+
+
+@_register
 class PoolToGrid(keras.layers.Layer):
     """Averages feature maps over the cells of a grid: PyTorch's `AdaptiveAvgPool2d`.
 

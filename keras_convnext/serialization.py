@@ -22,7 +22,13 @@ REGISTERED = {
         "InferenceResponseNormalization",
         "LargestChannel",
     ),
-    "feature_maps": ("PoolToGrid", "PyramidConv2D", "ResizeLike", "WithAuxiliary"),
+    "feature_maps": (
+        "LargestOfResized",
+        "PoolToGrid",
+        "PyramidConv2D",
+        "ResizeLike",
+        "WithAuxiliary",
+    ),
     "initializers": ("TruncatedNormal",),
     "layers": (
         "BatchNormalization",

@@ -41,9 +41,10 @@ def load_network(weights: str, model: str | None, shape: Shape, reading: Reading
     """
     import_backend()
     from keras_convnext.conversion import load_model
+    from keras_convnext.feature_maps import with_values
 
     progress = partial(tensors_shown, "Loading weights")
-    return load_model(weights, model, progress=progress, **reading, **shape)
+    return with_values(load_model(weights, model, progress=progress, **reading, **shape))
 
 
 def file_of(weights: str, model: str | None) -> Path:

@@ -11,6 +11,7 @@ from keras_convnext.detection.weights import is_detector
 from keras_convnext.export.detectors import served_detector
 from keras_convnext.export.fusing import check_can_be_fused, fused_calls, quantized_layers
 from keras_convnext.export.inference import LargestChannel
+from keras_convnext.feature_maps import with_values
 from keras_convnext.printable import printable
 from keras_convnext.trunks import (
     Trunk,
@@ -45,6 +46,7 @@ def served_network(model: keras.Model) -> keras.Model:
         ValueError: If the model is not a classifier of one image, does not scale its pixels, is
             quantized or not in float32, has a custom `call`, or layers that cannot be copied.
     """
+    model = with_values(model)
     if quantized := quantized_layers(model):
         raise ValueError(
             "A quantized model cannot be exported: export it before calling quantize, with "

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from keras_convnext.backbones import backbone_of
-from keras_convnext.feature_maps import ResizeLike, WithAuxiliary, normalized_maps
+from keras_convnext.feature_maps import LargestOfResized, ResizeLike, WithAuxiliary, normalized_maps
 from keras_convnext.initializers import about_to_load
 from keras_convnext.network import at_least_float32
 from keras_convnext.pretrained.cache import weights_file
@@ -28,6 +28,7 @@ def UperNet(
     drop_path_rate: float = 0.0,
     include_preprocessing: bool = True,
     classifier_activation: str | Callable[[Any], Any] | None = "softmax",
+    class_map: bool = False,
     pool_scales: Sequence[int] = POOL_SCALES,
     channels: int = 512,
     name: str | None = None,
@@ -60,13 +61,17 @@ def UperNet(
             `backbone` is a model. Defaults to True.
         classifier_activation: str, function or None. Activation of the output; None for logits.
             Defaults to "softmax".
+        class_map: bool. Whether the output is the class of each pixel instead, that of the largest
+            logit. This needs no memory for logits at the size of the image. Such a model cannot be
+            trained. Defaults to False.
         pool_scales: sequence of int. Grids of the pyramid pooling. Defaults to (1, 2, 3, 6).
         channels: int. Width of the head. Defaults to 512.
         name: str or None. Name of the model, and prefix of the layers of the head. Defaults to
             None, for `upernet_` followed by the name of the backbone, without a prefix.
 
     Returns:
-        A keras.Model, from images (N, H, W, 3) to an output (N, H, W, classes).
+        A keras.Model, from images (N, H, W, 3) to an output (N, H, W, classes); with `class_map`,
+        to int32 (N, H, W).
 
     Raises:
         ValueError: If an argument is invalid, or the backbone has no such published weights.
@@ -96,10 +101,13 @@ def UperNet(
     x = decode_head(maps, classes, channels, pool_scales, prefix)  # (N, H/4, W/4, classes)
     if auxiliary:
         x = WithAuxiliary(name=f"{prefix}auxiliary")(x, auxiliary_head(maps[2], classes, prefix))
-    x = ResizeLike(dtype=at_least_float32(), name=f"{prefix}logits")(x, trunk.input)
-    x = keras.layers.Activation(  # (N, H, W, classes)
-        classifier_activation, dtype=at_least_float32(), name=f"{prefix}predictions"
-    )(x)
+    if class_map:
+        x = LargestOfResized(name=f"{prefix}classes")(x, trunk.input)  # (N, H, W)
+    else:
+        x = ResizeLike(dtype=at_least_float32(), name=f"{prefix}logits")(x, trunk.input)
+        x = keras.layers.Activation(  # (N, H, W, classes)
+            classifier_activation, dtype=at_least_float32(), name=f"{prefix}predictions"
+        )(x)
     model = keras.Model(trunk.input, x, name=name or f"upernet_{trunk.name}")
     if weights is not None:
         load_segmenter_weights(model, weights)

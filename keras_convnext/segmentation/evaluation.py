@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_convnext.data.errors import DataError
+from keras_convnext.feature_maps import with_values
 from keras_convnext.model_digest import model_digest
 from keras_convnext.printable import PrintableError, printable
 from keras_convnext.segmentation.inference import (
@@ -83,6 +84,7 @@ def evaluate(
         DataError: If the data has classes that the model does not have, or is broken.
         EvaluationError: If `output` belongs to another evaluation.
     """
+    model = with_values(model)
     classes = model.output_shape[-1]
     settings = {"scale": scale, "crop": crop, "stride": stride, "ratios": ratios}
     total: int | None = None

@@ -6,6 +6,7 @@ from functools import partial
 import keras
 import numpy as np
 
+from keras_convnext.feature_maps import with_values
 from keras_convnext.resizing import resized_linearly, scaled_size
 from keras_convnext.segmentation.windows import Predict, class_map, mean_logits, whole_at
 
@@ -104,8 +105,9 @@ def with_logits(model: keras.Model) -> Predict:
     """Returns a function from pixels (N, h, w, 3) to the logits of a segmenter.
 
     Args:
-        model: keras.Model. Its last layer may be an activation, which is left out.
+        model: keras.Model. Its last layer may be an activation or a class map, which is left out.
     """
+    model = with_values(model)
     last = model.layers[-1]
     if isinstance(last, keras.layers.Activation | keras.layers.Softmax):
         model = keras.Model(model.input, last.input, name=model.name)

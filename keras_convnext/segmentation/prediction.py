@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from keras_convnext.feature_maps import with_values
 from keras_convnext.pictures import ImageError, below_one_another, read_picture
 from keras_convnext.printable import printable
 from keras_convnext.segmentation.colors import colors_of_classes, names_of_classes
@@ -109,6 +110,7 @@ def predict_files(
     Returns:
         Iterator of Segmented, in the order of `paths`.
     """
+    model = with_values(model)
     predict = with_logits(model)
     shown = names_of_classes(model.output_shape[-1], names)
     for path in map(Path, paths):
