@@ -86,7 +86,9 @@ def mean_logits(
 
 
 def _with_rows(array: np.ndarray, rows: int) -> np.ndarray:
-    """Adds rows of zeros at the end."""
+    """Adds rows of zeros at the end; returns the array itself if it has as many."""
+    if len(array) == rows:  # as for all windows of a row but the first
+        return array
     return np.pad(array, ((0, rows - len(array)), (0, 0), (0, 0)))
 
 

@@ -1,6 +1,7 @@
 """From photographs to class maps: `predict_files`, pictures and the command."""
 
 import json
+import tracemalloc
 
 import keras
 import numpy as np
@@ -59,6 +60,27 @@ def test_the_classes_are_those_of_the_logits(model, photos):
     assert street.areas[0].name == NAMES[street.areas[0].label]
     assert broken.classes is None
     assert "Not an image" in broken.error
+
+
+@pytest.mark.parametrize("size", [(12_000, 64), (64, 12_000)], ids=["high", "wide"])
+def test_memory_for_12000_pixels_is_that_of_a_row_of_windows(size):
+    """Besides the classes: the sums of a row, once more while it grows, and a band of means."""
+    classes, crop = 8, 64
+    image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
+    of_row = 4 * crop * size[1] * classes  # bytes
+
+    def predict(pixels):
+        mean = pixels.mean(axis=-1, keepdims=True, dtype=np.float32)
+        return -np.square(mean - np.linspace(0, 255, classes, dtype=np.float32))
+
+    tracemalloc.start()
+    try:
+        found = predict_classes(predict, image, crop=crop, stride=42)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak - found.nbytes < 5 * of_row + 2**20
+    np.testing.assert_array_equal(found, predict(image).argmax(-1))
 
 
 def test_the_published_windows():
