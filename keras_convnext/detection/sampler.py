@@ -53,8 +53,8 @@ def sampled(assigned: Any, draws: Any, count: int, positive_share: float) -> Sam
 def _drawn(chosen: Any, draws: Any, most: int) -> tuple[Any, Any]:
     """Returns how many are chosen, (N, 1), and the indices of the first of them, (N, most)."""
     count = ops.sum(ops.cast(chosen, "int32"), axis=1, keepdims=True)
-    available = chosen.shape[1]
-    most = most if available is None else min(most, available)
+    available = ops.shape(chosen)[1]  # a tensor in a graph of TensorFlow
+    most = min(most, available) if isinstance(available, int) else ops.minimum(most, available)
     _, order = ops.top_k(ops.where(chosen, draws, -1.0), most)
     return count, ops.cast(order, "int32")
 

@@ -25,6 +25,7 @@ from keras_convnext.detection.input import (
     training_scene,
 )
 from keras_convnext.detection.recipes import RECIPES, Input
+from keras_convnext.detection.sampler import sampled
 from keras_convnext.detection.settings import recipe_for
 from keras_convnext.detection.splits import open_objects
 from keras_convnext.memory_errors import OutOfMemoryError
@@ -219,6 +220,15 @@ def test_recipes_are_those_of_the_official_code():
         recipe_for("detect_small", "convnext_atto", {"scale": "800"})
 
 
+def test_fewer_candidates_than_samples_in_a_graph():
+    specs = tf.TensorSpec((None, None), tf.int32), tf.TensorSpec((None, None))
+    draw_samples = tf.function(lambda *given: sampled(*given, 16, 0.25), input_signature=specs)
+    assigned = tf.constant([[2, -1, -2, 0, -1]])
+    found = draw_samples(assigned, tf.constant([[0.1, 0.2, 0.9, 0.8, 0.7]]))
+    assert found.is_sample.numpy().sum() == 4
+    np.testing.assert_array_equal(found.indices.numpy()[0, :4], [3, 0, 4, 1])
+
+
 def test_too_little_memory_is_told_with_what_needs_less(data, tmp_path, monkeypatch):
     def fit(*_, **__):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
@@ -305,7 +315,7 @@ def test_two_devices_with_two_images_each_equal_one_with_four(same_images, tmp_p
         "batch_size": 4, "updates": 3, "evaluation_updates": 3, "drop_path_rate": 0.0,
         "cascade": True, "horizontal_flip": 0.0, "validation_share": 0.0, "masks": True,
         # All candidates are sampled, whatever is drawn.
-        "anchors": 256, "regions": 4096, "before": 60, "proposals": 100,
+        "anchors": 256, "regions": 500, "before": 60, "proposals": 100,
     }  # fmt: skip
     run(same_images, tmp_path / "one", device_batch=4, **settings)
     run(same_images, tmp_path / "two", device_batch=2, devices=2, **settings)
