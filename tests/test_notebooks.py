@@ -18,6 +18,7 @@ SMALL = {
     "confidence": {"TARGET": 0.9, "BINS": 5},
     "export_and_serve": {"REQUESTS": 2},
     "fine_tune": {"TRAINED_ON": 40, "EPOCHS": 2},
+    "pretrain_unlabelled": {"PICTURES": 100, "EPOCHS": 1, "LABELED_EPOCHS": 1},
     "roadmap": {
         "STEP": '"downsampling"', "OFF": '{"gelu": False}', "REGIME": '"cifar"', "RUNS": 1,
     },
@@ -94,8 +95,14 @@ def small(request, tmp_path):
     return notebook, folder
 
 
-@pytest.mark.example
-@pytest.mark.parametrize("small", SMALL, indirect=True)
+# Slow: it compiles the updates of three networks.
+QUICK = [
+    pytest.param(name, marks=[pytest.mark.slow] if name == "pretrain_unlabelled" else [])
+    for name in SMALL
+]
+
+
+@pytest.mark.parametrize("small", QUICK, indirect=True)
 def test_its_code_runs_from_top_to_bottom(small):
     """Without a kernel, which takes seconds to start and import."""
     notebook, folder = small
