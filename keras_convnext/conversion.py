@@ -45,8 +45,8 @@ def load_model(
 
     The file determines the depths and widths, layer scale, the number of classes, the number of
     image channels and, if recorded, the image size. A file of a segmenter becomes a
-    `segmentation.UperNet`, and one of a detector a `detection.MaskRCNN` or
-    `detection.CascadeMaskRCNN`.
+    `segmentation.UperNet`, and one of a detector a `detection.MaskRCNN`,
+    `detection.CascadeMaskRCNN` or `detection.RotatedRetinaNet`.
 
     The model in a `.keras` file is loaded as it was saved, including layers around the network, and
     without compiling it. If `options` are given, its network is rebuilt with a builder if possible.

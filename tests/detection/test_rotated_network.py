@@ -3,12 +3,16 @@
 The golden arrays are mmrotate's; `make_golden_rotated.py` makes them.
 """
 
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
 import torch
 from keras import ops
 from make_golden_rotated import FILE, GOLDEN, KEPT, SIZES, THRESHOLD, TOY, image, objects
+from other_backends import environment
 
 import keras_convnext
 from keras_convnext import CheckpointError, convert, identify, load_model
@@ -66,7 +70,7 @@ def test_detections_equal_those_of_mmrotate(published, index):
     np.testing.assert_allclose(boxes, ARRAYS[f"{index} boxes"], rtol=0, atol=1e-3)
 
 
-@pytest.mark.parametrize("index", [0, 1])
+@pytest.mark.parametrize("index", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_losses_equal_those_of_mmrotate(published, index):
     model = trained(published, Objective("iou", "kld", 5.5))
     boxes, labels = objects(index)
@@ -92,6 +96,20 @@ def test_adaptive_assignment_equals_that_of_mmrotate(index):
     found = assigned_adaptively(*map(ops.convert_to_tensor, (boxes, is_box)), levels, usable)
     np.testing.assert_array_equal(ops.convert_to_numpy(found)[0], expected)
     assert len(np.unique(expected)) == len(labels) + 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_other_backends_equal_mmrotate(backend):
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", __file__, "-m", ""]
+    done = subprocess.run(
+        [*command, "-k", "of_mmrotate or independent_one"],
+        env=environment(backend),
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert "8 passed" in done.stdout
 
 
 class Expectation(torch.nn.Module):
@@ -169,20 +187,24 @@ def test_at_initialization_boxes_are_upright_anchors():
 
 @pytest.mark.parametrize(
     ("regression", "parameters", "of_head"),
-    [
-        ("expectation", 35_977_692, 4_860_988),
-        pytest.param("direct", 37_431_892, 5_135_540, marks=pytest.mark.slow),
-    ],
+    [("expectation", 35_977_692, 4_860_988), ("direct", 37_431_892, 5_135_540)],
 )
-def test_published_numbers_of_parameters(regression, parameters, of_head):
-    with keras.StatelessScope():  # nothing is allocated
-        built = RotatedRetinaNet("convnext_tiny", regression=regression)
-    head = next(layer for layer in built.layers if layer.name.endswith("_head"))
-    assert sum(np.prod(weight.shape) for weight in built.trainable_weights) == parameters
-    assert sum(np.prod(weight.shape) for weight in head.weights) == of_head
+def test_published_numbers_of_parameters_are_counted(regression, parameters, of_head):
     counted = parts_of_rotated(VARIANTS["convnext_tiny"], regression=regression)
     assert sum(part.parameters for part in counted) == parameters
     assert counted[-1].parameters == of_head
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("regression", ["expectation", "direct"])
+def test_networks_have_the_numbers_of_parameters_that_are_counted(regression):
+    counted = parts_of_rotated(VARIANTS["convnext_tiny"], regression=regression)
+    with keras.StatelessScope():  # nothing is allocated
+        built = RotatedRetinaNet("convnext_tiny", regression=regression)
+    head = next(layer for layer in built.layers if layer.name.endswith("_head"))
+    expected = sum(part.parameters for part in counted)
+    assert sum(np.prod(weight.shape) for weight in built.trainable_weights) == expected
+    assert sum(np.prod(weight.shape) for weight in head.weights) == counted[-1].parameters
     assert built.output["scores"].shape == (None, None, 15)
 
 

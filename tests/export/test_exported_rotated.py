@@ -14,9 +14,7 @@ from keras_convnext.export.rotated import compare_rotated
 GOLDEN = Path(__file__).parents[1] / "detection" / "golden"
 SIZES = (96, 128), (64, 160), (33, 40)
 CASES = [
-    pytest.param(
-        regression, name, marks=[pytest.mark.slow] * ((regression, name) != ("direct", "onnx"))
-    )
+    (regression, name)
     for regression in ("direct", "expectation")
     for name in ("onnx", "saved_model", "openvino")
 ]
@@ -40,6 +38,7 @@ def detector(regression):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("regression", "format_name"), CASES)
 def test_any_size_gives_the_same_boxes(regression, format_name, tmp_path):
     for number, size in enumerate(SIZES):
