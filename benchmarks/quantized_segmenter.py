@@ -3,7 +3,8 @@
 Command: `python benchmarks/quantized_segmenter.py WEIGHTS DATA`, where WEIGHTS is a segmenter that
 `train` wrote, and DATA the folder of images and masks. Exports it in float32 and int8 to each
 format that has int8, calibrated on images of the split "train", and scores every artifact on the
-split "val", in windows of the size of the calibration. Writes `results/segmentation/int8.json`.
+split "val", in windows of the size of the calibration. Writes `results/segmentation/int8.json`
+after each artifact.
 """
 
 import argparse
@@ -78,9 +79,9 @@ def main() -> None:
                 "megabytes": round(size / 1e6, 1),
             })  # fmt: skip
             print(*rows[-1].values(), sep="\t", flush=True)
-    found = {"machine": description(LIBRARIES), "load": load.so_far(), "rows": rows}
-    options.output.parent.mkdir(parents=True, exist_ok=True)
-    options.output.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+            found = {"machine": description(LIBRARIES), "load": load.so_far(), "rows": rows}
+            options.output.parent.mkdir(parents=True, exist_ok=True)
+            options.output.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
 
 
 if __name__ == "__main__":
