@@ -6,10 +6,14 @@ import keras
 import numpy as np
 import pytest
 from artifacts import PROGRAMS, images, logits_elsewhere
+from PIL import Image
 from test_parity import relative_error
 
 import keras_convnext
 from keras_convnext.export import Artifact, ExportError, export, exporting, fuse
+from keras_convnext.export.served import served_network
+from keras_convnext.segmentation import UperNet, predict_classes, predict_files
+from keras_convnext.segmentation.prediction import Windows
 
 CHECKPOINT = Path(__file__).parents[1] / "segmentation" / "golden" / "upernet.pth"
 FORMATS = [
@@ -55,6 +59,24 @@ def test_a_batch_norm_with_another_consumer_stays():
     fused = fuse(built)
     assert relative_error(np.asarray(fused(pixels)), np.asarray(built(pixels))) < 1e-5
     assert sum(isinstance(x, keras.layers.BatchNormalization) for x in fused.layers) == 2
+
+
+def test_a_model_of_class_maps_is_served_and_read_like_one_of_probabilities(model, tmp_path):
+    trunk = keras_convnext.ConvNeXt(
+        (1, 1, 2, 1), (8, 16, 24, 32), include_top=False, input_shape=(None, None, 3), weights=None
+    )
+    mapped = UperNet(trunk, weights=CHECKPOINT, channels=16, class_map=True)
+    pixels = images(1, 48).astype("float32")
+    served, expected = served_network(mapped)(pixels), served_network(model)(pixels)
+    assert served.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_array_equal(served[name], value)
+    np.testing.assert_array_equal(mapped(pixels), expected["classes"])
+    np.testing.assert_array_equal(fuse(mapped)(pixels), expected["classes"])
+    np.testing.assert_array_equal(predict_classes(mapped, pixels[0]), expected["classes"][0])
+    Image.fromarray(pixels[0].astype("uint8")).save(tmp_path / "x.png")
+    (found,) = predict_files(mapped, [tmp_path / "x.png"], list("abcde"), Windows(scale=None))
+    np.testing.assert_array_equal(found.classes, expected["classes"][0])
 
 
 @pytest.mark.parametrize("name", FORMATS)
