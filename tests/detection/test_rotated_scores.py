@@ -205,7 +205,7 @@ def test_pictures_show_outlines_and_a_legend(tmp_path):
     assert drawn.width == 2250
     pixels = np.asarray(drawn)
     colored = (pixels[:1000] != 90).any(-1)
-    assert 1000 < colored.sum() < 6000  # one outline
+    assert 1000 < colored.sum() < 9000  # one outline
     x, y = to_points(boxes[0] / [2, 2, 2, 2, 1]).mean(0)  # the center is not painted over
     assert not colored[round(y), round(x)]
     assert drawn.height > 1000  # the legend

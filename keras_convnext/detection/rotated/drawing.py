@@ -45,7 +45,11 @@ def draw_rotated(
     colors = [tuple(map(int, color)) for color in distinct_colors(_COLORS)]
     for label, points in reversed(list(zip(found.labels.tolist(), found.points() * factor))):
         corners = [tuple(map(float, each)) for each in points]
-        draw.line([*corners, *corners[:2]], colors[label % _COLORS], thickness, joint="curve")
+        around, color = [*corners, *corners[:2]], colors[label % _COLORS]
+        # A rim in black or white, so that the outline shows on a ground of its own color.
+        rim = "black" if np.dot(color, (0.299, 0.587, 0.114)) > 110 else "white"
+        draw.line(around, rim, thickness + 2, joint="curve")
+        draw.line(around, color, thickness, joint="curve")
     return _with_legend(sheet, found, names, colors)
 
 
