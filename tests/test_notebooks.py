@@ -96,11 +96,9 @@ def small(request, tmp_path):
     return notebook, folder
 
 
-# Slow: it compiles the updates of three networks.
-QUICK = [
-    pytest.param(name, marks=[pytest.mark.slow] if name == "pretrain_unlabelled" else [])
-    for name in SMALL
-]
+# They compile for long: the updates of three networks, and those of a detector.
+_LONG = ("pretrain_unlabelled", "count_ships")
+QUICK = [pytest.param(name, marks=[pytest.mark.slow] if name in _LONG else []) for name in SMALL]
 
 
 @pytest.mark.parametrize("small", QUICK, indirect=True)
