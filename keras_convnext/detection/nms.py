@@ -84,8 +84,8 @@ def best_of_classes(
     def step(slot: Any, state: tuple[Any, ...]) -> tuple[Any, ...]:
         left, found_boxes, found_scores, labels = state
         flat = ops.reshape(left, (samples, regions * classes))
-        best = ops.cast(ops.argmax(flat, axis=1), "int32")  # (N,)
-        score = ops.take_along_axis(flat, best[:, None], axis=1)  # (N, 1)
+        score, best = ops.top_k(flat, 1)  # (N, 1)
+        best = ops.cast(best[:, 0], "int32")  # (N,)
         region, label = best // classes, best % classes
         of_class = ops.take_along_axis(boxes, label[:, None, None, None], axis=2)[:, :, 0]
         box = ops.take_along_axis(of_class, region[:, None, None], axis=1)  # (N, 1, 4)

@@ -135,7 +135,7 @@ class Refine(keras.layers.Layer):
 
     def call(self, boxes: Any, logits: Any, deltas: Any, sizes: Any) -> Any:
         """Refines `boxes`."""
-        label = ops.argmax(logits[..., :-1], axis=-1)  # (N, R)
+        label = ops.top_k(logits[..., :-1], 1)[1][..., 0]  # (N, R)
         return refined(boxes, label, deltas, sizes, self.stds)
 
     def compute_output_shape(self, boxes_shape: Any, *others: Any) -> Any:

@@ -72,9 +72,9 @@ def write_litert(
     module = tf.Module()
     if not writer.is_plain:  # other layers use their own variables
         module.held = [weight.value for weight in network.weights]
-    converter = tf.lite.TFLiteConverter.from_concrete_functions(
-        [serve.get_concrete_function()], module
-    )
+    with _expanded_axes():
+        traced = serve.get_concrete_function()
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([traced], module)
     if dtype == "float16":
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.target_spec.supported_types = [tf.float16]
@@ -83,6 +83,33 @@ def write_litert(
     path.write_bytes(file)
     if dtype == "int8":
         _quantize(path, samples)
+
+
+@contextmanager
+def _expanded_axes() -> Iterator[None]:
+    """Makes `x[:, None]` an `ExpandDims`: LiteRT cannot slice so where shapes are dynamic."""
+    original = tf.Tensor.__getitem__
+
+    def sliced(x: tf.Tensor, key: Any) -> tf.Tensor:
+        keys = key if isinstance(key, tuple) else (key,)
+        if all(each is not None for each in keys):
+            return original(x, key)
+        taken = sum(each is not None and each is not Ellipsis for each in keys)
+        whole: list[Any] = []
+        for each in keys:
+            whole += [slice(None)] * (x.shape.rank - taken) if each is Ellipsis else [each]
+        x = original(x, tuple(each for each in whole if each is not None))
+        kept = [each for each in whole if each is None or isinstance(each, slice)]
+        for axis, each in enumerate(kept):
+            if each is None:
+                x = tf.expand_dims(x, axis)
+        return x
+
+    tf.Tensor.__getitem__ = sliced
+    try:
+        yield
+    finally:
+        tf.Tensor.__getitem__ = original
 
 
 def _converted(converter: tf.lite.TFLiteConverter) -> bytes:
