@@ -17,6 +17,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 SMALL = {
     "confidence": {"TARGET": 0.9, "BINS": 5},
     "count_ships": {"TILES": 16, "UPDATES": 4},
+    "detect_own_objects": {"IMAGES": 20, "EPOCHS": 1},
     "export_and_serve": {"REQUESTS": 2},
     "fine_tune": {"TRAINED_ON": 40, "EPOCHS": 2},
     "pretrain_unlabelled": {"PICTURES": 100, "EPOCHS": 1, "LABELED_EPOCHS": 1},
