@@ -29,6 +29,7 @@ def main() -> None:
     parser.add_argument(
         "--ignored", type=int, action="append", help="label that is not scored; as recorded if none"
     )
+    parser.add_argument("--formats", nargs="+", choices=FORMATS, default=FORMATS)
     parser.add_argument("--limit", type=int, help="score the first images only")
     parser.add_argument("--output", type=Path, default=RESULTS)
     options = parser.parse_args()
@@ -53,7 +54,7 @@ def main() -> None:
     photographs = Path(training.pairs.images[0]).parent
     number = min(held_out.size, options.limit or held_out.size)
     rows = []
-    for name in FORMATS:
+    for name in options.formats:
         for dtype in ("float32", "int8"):
             with tempfile.TemporaryDirectory() as folder:
                 target = Path(folder) / "artifact"
