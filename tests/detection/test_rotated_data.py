@@ -81,6 +81,11 @@ def test_folders_of_yolo(tmp_path):
         found.pictures[0].objects[0].points, [20, 10, 100, 10, 100, 20, 20, 20]
     )
     assert found.pictures[1].objects == ()
+    # Another list, as that of a model: by name, not by index.
+    (own,) = open_rotated(tmp_path, "train", ["ship", "buoy"]).pictures[0].objects
+    assert own.label == 0
+    with pytest.raises(DataError, match=r"Line 1: unknown class 1; the classes are 0\. .*a\.txt"):
+        open_rotated(tmp_path, "train", ["plane", "buoy"])
 
 
 @pytest.mark.parametrize(

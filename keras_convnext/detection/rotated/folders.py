@@ -87,8 +87,9 @@ def open_rotated(
     lines = dict(_read(folders, paths, sizes, needs_labels))
     names = _classes_of(root, classes, folders.is_yolo, lines, skip_broken)
     labels = {name: index for index, name in enumerate(names)}
-    if folders.is_yolo:  # which names classes by their index
-        labels = {str(index): index for index in range(len(names))}
+    if folders.is_yolo:  # which names classes by their index in its own list
+        own = _listed(root, is_yolo=True) or names
+        labels = {str(index): labels[name] for index, name in enumerate(own) if name in labels}
     tolerated: Counter[str] = Counter()
     pictures = [
         RotatedPicture(
@@ -156,13 +157,9 @@ def _classes_of(
 ) -> tuple[str, ...]:
     if classes is not None:
         return tuple(classes)
-    if (root / "classes.txt").is_file():
-        return tuple(
-            name for each in read_class_list(root / "classes.txt") if (name := each.strip())
-        )
+    if listed := _listed(root, is_yolo):
+        return listed
     if is_yolo:
-        for file in sorted([*root.glob("*.yaml"), *root.glob("*.yml")]):
-            return names_in_yaml(file)
         raise DataError(
             "There is no list of classes: add data.yaml with `names:`, or classes.txt. "
             f"Received: {printable(root)}"
@@ -180,6 +177,15 @@ def _classes_of(
                 name = f"the class {line.name[:40]!r} is not in DOTA, but others are"
                 raise broken(file, line.number, f"{name}. List all in classes.txt, one a line")
     return DOTA["2.0"]
+
+
+def _listed(root: Path, is_yolo: bool) -> tuple[str, ...]:
+    """Returns the classes in `classes.txt` or in the first YAML file of YOLO-OBB, or none."""
+    if (root / "classes.txt").is_file():
+        names = (each.strip() for each in read_class_list(root / "classes.txt"))
+        return tuple(name for name in names if name)
+    files = sorted([*root.glob("*.yaml"), *root.glob("*.yml")]) if is_yolo else []
+    return names_in_yaml(files[0]) if files else ()
 
 
 def _objects(
