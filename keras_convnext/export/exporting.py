@@ -132,6 +132,8 @@ def export(
         raise ValueError("Detectors cannot be exported in int8: use float16. Received: dtype=int8")
     require(format)
     network = served_network(model)
+    if not finds_objects and (format, dtype) == ("litert", "int8"):
+        _check_classifies(network)
     *sides, channels = network.input.shape[1:]
     shape: int | tuple[int, int]
     squares: list[np.ndarray]
@@ -178,6 +180,19 @@ def export(
             )
         _write_manifest(folder, {**manifest, "difference": difference._asdict()})
     return difference
+
+
+def _check_classifies(network: keras.Model) -> None:
+    """Refuses a segmenter, whose head LiteRT quantizes but then fails to run.
+
+    Raises:
+        ValueError: If the logits are a map.
+    """
+    if _TASKS[len(network.output["logits"].shape)] == "segmentation":
+        raise ValueError(
+            "LiteRT cannot run segmenters in int8: use dtype=float16, or the format openvino. "
+            "Received: format=litert, dtype=int8"
+        )
 
 
 _TASKS = {2: "classification", 4: "segmentation"}  # by the rank of the logits

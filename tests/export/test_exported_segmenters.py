@@ -96,6 +96,12 @@ def test_any_size_gives_the_same_classes(model, logits, name, tmp_path):
     assert relative_error(elsewhere[folder], expected) < 1e-4
 
 
+def test_int8_that_litert_cannot_run_is_refused(model, tmp_path):
+    with pytest.raises(ValueError, match=r"segmenters in int8: use dtype=float16.*Received"):
+        export(model, tmp_path / "out", "litert", dtype="int8", images=tmp_path)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("name", ["litert", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_a_fixed_size(name, tmp_path):
     model = keras_convnext.load_model(CHECKPOINT, input_shape=(96, 64, 3))
