@@ -45,9 +45,8 @@ def demo(
 ) -> None:
     """Serve a web page that classifies pictures, segments them, or finds their objects."""
     import_backend()
-    from keras_convnext.demo.answers import classifier_of_artifact, detector_of_artifact
+    from keras_convnext.demo.answers import network_of_artifact
     from keras_convnext.demo.page import demo_page, require_gradio, start
-    from keras_convnext.export.artifact import task_of_artifact
 
     require_gradio()
     chosen = reading(entry, prefix, ignore)
@@ -57,9 +56,7 @@ def demo(
                 "--artifact defines network, weights and size: omit --model, --weights, --entry, "
                 f"--prefix, --ignore and --size. Received: --artifact {artifact}"
             )
-        finds_objects = task_of_artifact(artifact) == "detection"
-        made = detector_of_artifact if finds_objects else classifier_of_artifact
-        page = demo_page(made(artifact), note=artifact.name)
+        page = demo_page(network_of_artifact(artifact), note=artifact.name)
     elif weights is not None and (
         task := _DENSE.get(task_name(file := file_of(weights, model), **chosen))
     ):

@@ -12,9 +12,8 @@ if TYPE_CHECKING:
         Segmenter,
         answer,
         classifier_of,
-        classifier_of_artifact,
         detector_of,
-        detector_of_artifact,
+        network_of_artifact,
         segmenter_of,
     )
     from keras_convnext.demo.decoder import UploadError
@@ -28,10 +27,9 @@ __all__ = [
     "UploadError",
     "answer",
     "classifier_of",
-    "classifier_of_artifact",
     "demo_page",
     "detector_of",
-    "detector_of_artifact",
+    "network_of_artifact",
     "segmenter_of",
     "start",
 ]
@@ -47,9 +45,8 @@ __getattr__, __dir__ = lazy_names(
             "Segmenter",
             "answer",
             "classifier_of",
-            "classifier_of_artifact",
             "detector_of",
-            "detector_of_artifact",
+            "network_of_artifact",
             "segmenter_of",
         ),
         "decoder": ("UploadError",),

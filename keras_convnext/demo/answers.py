@@ -17,6 +17,7 @@ from keras_convnext.detection.names import names_of_classes as names_of_objects
 from keras_convnext.detection.prediction import Detections, detect
 from keras_convnext.detection.weights import classes_of_model
 from keras_convnext.export import Artifact
+from keras_convnext.export.artifact import task_of_artifact
 from keras_convnext.pictures import name_of
 from keras_convnext.preprocessing import WARP_FROM, class_names
 from keras_convnext.printable import printable
@@ -151,22 +152,6 @@ def classifier_of(
     )
 
 
-def classifier_of_artifact(folder: str | Path) -> Classifier:
-    """Creates a classifier without Grad-CAM from an exported network.
-
-    Args:
-        folder: str or path. Folder written by `export`.
-
-    Raises:
-        ImportError: If the runtime of the format is not installed.
-        ValueError: If the folder contains no exported network.
-    """
-    artifact = Artifact(folder)
-    return Classifier(
-        lambda pixels: artifact(pixels)["probabilities"], artifact.size, artifact.names
-    )
-
-
 def segmenter_of(
     model: keras.Model, names: Sequence[str] = (), colors: np.ndarray | None = None, size: int = 512
 ) -> Segmenter:
@@ -208,18 +193,44 @@ def detector_of(model: keras.Model, names: Sequence[str] = (), size: int | None 
     return Detector(find, side, names_of_objects(classes_of_model(model), names))
 
 
-def detector_of_artifact(folder: str | Path) -> Detector:
-    """Creates a detector for the page from an exported network.
+def network_of_artifact(folder: str | Path) -> Served:
+    """Creates the network for the page from an exported one, without Grad-CAM.
 
     Args:
         folder: str or path. Folder written by `export`.
 
+    Returns:
+        Classifier, Segmenter or Detector.
+
     Raises:
         ImportError: If the runtime of the format is not installed.
-        ValueError: If the folder contains no exported network.
+        ValueError: If the folder contains no exported network, or one of rotated boxes.
     """
-    artifact = Artifact(folder)
+    task = task_of_artifact(folder)
+    if task not in _OF_ARTIFACTS:
+        raise ValueError(
+            f"The page shows networks for {', '.join(_OF_ARTIFACTS)}. "
+            f"Received: {printable(folder)}, for {printable(task)}"
+        )
+    return _OF_ARTIFACTS[task](Artifact(folder))
 
+
+def _exported_classifier(artifact: Artifact) -> Classifier:
+    return Classifier(
+        lambda pixels: artifact(pixels)["probabilities"], artifact.size, artifact.names
+    )
+
+
+def _exported_segmenter(artifact: Artifact) -> Segmenter:
+    return Segmenter(
+        lambda pixels: artifact(pixels[None])["classes"][0],
+        artifact.size,
+        artifact.names,
+        colors_of_classes(len(artifact.names)),
+    )
+
+
+def _exported_detector(artifact: Artifact) -> Detector:
     def find(pixels: np.ndarray) -> Detections:
         found = {name: value[0] for name, value in artifact(pixels[None]).items()}
         count = int(found.pop("num_detections"))
@@ -227,6 +238,13 @@ def detector_of_artifact(folder: str | Path) -> Detector:
         return Detections(**{"masks": None, **best}, size=(pixels.shape[0], pixels.shape[1]))
 
     return Detector(find, min(artifact.size, SIZE_OF_DETECTOR), artifact.names)
+
+
+_OF_ARTIFACTS: dict[str, Callable[[Artifact], Served]] = {  # by task
+    "classification": _exported_classifier,
+    "segmentation": _exported_segmenter,
+    "detection": _exported_detector,
+}
 
 
 def answer(network: Served, upload: str | Path, top: int = 5) -> Answer:

@@ -84,7 +84,7 @@ class Artifact:
 
 
 def task_of_artifact(folder: str | Path) -> str:
-    """Returns the task of an exported network: "classification", "segmentation" or "detection".
+    """Returns the task of an exported network: a name in `tasks.TASKS`.
 
     Raises:
         ValueError: If the folder contains no exported network.

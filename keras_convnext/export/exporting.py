@@ -133,7 +133,7 @@ def export(
     require(format)
     network = served_network(model)
     if not finds_objects and (format, dtype) == ("litert", "int8"):
-        _check_classifies(network)
+        _check_classifies(model, network)
     *sides, channels = network.input.shape[1:]
     shape: int | tuple[int, int]
     squares: list[np.ndarray]
@@ -157,7 +157,7 @@ def export(
         chosen.write(Order(network, folder, pixels, dtype, shape, names, samples))
         manifest = {
             "format": format,
-            "task": "detection" if finds_objects else _TASKS[len(network.output["logits"].shape)],
+            "task": _task(model, network),
             "model": model.name,
             "dtype": dtype,
             "pixels": pixels,
@@ -182,20 +182,27 @@ def export(
     return difference
 
 
-def _check_classifies(network: keras.Model) -> None:
+def _task(model: keras.Model, network: keras.Model) -> str:
+    """Returns the name of the task in `tasks.TASKS`."""
+    if is_detector(model):
+        return "detection.rotated" if is_rotated(model) else "detection"
+    is_map = len(network.output["logits"].shape) == 4
+    return "segmentation" if is_map else "classification"
+
+
+def _check_classifies(model: keras.Model, network: keras.Model) -> None:
     """Refuses a segmenter, whose head LiteRT quantizes but then fails to run.
 
     Raises:
-        ValueError: If the logits are a map.
+        ValueError: If the model segments.
     """
-    if _TASKS[len(network.output["logits"].shape)] == "segmentation":
+    if _task(model, network) == "segmentation":
         raise ValueError(
             "LiteRT cannot run segmenters in int8: use dtype=float16, or the format openvino. "
             "Received: format=litert, dtype=int8"
         )
 
 
-_TASKS = {2: "classification", 4: "segmentation"}  # by the rank of the logits
 _RELATIVE = " of the largest logit"
 
 

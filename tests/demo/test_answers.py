@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 
 import numpy as np
@@ -6,14 +7,22 @@ from bad_uploads import REFUSED, encoded, png_of
 from color_network import COLORS, one_class_a_color
 from PIL import Image
 
+import keras_convnext
 from keras_convnext.demo import decoder
-from keras_convnext.demo.answers import Classifier, answer, classifier_of, classifier_of_artifact
+from keras_convnext.demo.answers import (
+    Classifier,
+    answer,
+    classifier_of,
+    network_of_artifact,
+    segmenter_of,
+)
 from keras_convnext.demo.decoder import UploadError
 from keras_convnext.export import export
 from keras_convnext.preprocessing import load_image
 from keras_convnext.saliency import grad_cam, overlay
 
 PHOTOS = Path(__file__).parents[2] / "examples" / "photos"
+SEGMENTER = Path(__file__).parents[1] / "segmentation" / "golden" / "upernet.pth"
 SCORES = np.array([0.05, 0.1, 0.5, 0.05, 0.3], "float32")
 NAMES = ("crane", "tiger_cat", "crane", "bald eagle", "kite")
 PEAK = Path("/proc/self/clear_refs")
@@ -92,10 +101,30 @@ def test_an_artifact_gives_the_same_probabilities_and_no_heat(tmp_path):
     export(model, tmp_path / "artifact", "onnx", names=COLORS)
     Image.new("RGB", (90, 70), (30, 200, 60)).save(tmp_path / "green.png")
     (scores,) = model.predict(load_image(tmp_path / "green.png", 64)[None], verbose=0)
-    found = answer(classifier_of_artifact(tmp_path / "artifact"), tmp_path / "green.png")
+    found = answer(network_of_artifact(tmp_path / "artifact"), tmp_path / "green.png")
     assert next(iter(found.labels)) == "green"
     assert found.labels == pytest.approx(dict(zip(COLORS, scores.tolist())), rel=1e-4)
     assert found.where is None
+
+
+@pytest.mark.slow
+def test_an_exported_segmenter_shows_the_same_classes(tmp_path):
+    pytest.importorskip("onnxruntime")
+    model = keras_convnext.load_model(SEGMENTER)
+    export(model, tmp_path / "artifact", "onnx", size=64, names=list("abcde"))
+    live, exported = segmenter_of(model, size=64), network_of_artifact(tmp_path / "artifact")
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    assert (exported.size, list(exported.names)) == (64, list("abcde"))
+    assert (exported.segment(pixels) == live.segment(pixels)).mean() > 0.999
+    Image.fromarray(pixels).save(tmp_path / "noise.png")
+    assert answer(exported, tmp_path / "noise.png").where is not None
+
+
+def test_an_artifact_that_the_page_cannot_show_is_refused(tmp_path):
+    written = {"format": "onnx", "task": "detection.rotated"}
+    (tmp_path / "export.json").write_text(json.dumps(written))
+    with pytest.raises(ValueError, match=r"classification, segmentation, detection\. Received"):
+        network_of_artifact(tmp_path)
 
 
 def never(pixels):

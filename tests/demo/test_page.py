@@ -1,6 +1,5 @@
 import base64
 import io
-import json
 import re
 import sys
 from functools import cache
@@ -25,7 +24,7 @@ from keras_convnext.demo.answers import (
     Segmenter,
     answer,
     detector_of,
-    detector_of_artifact,
+    network_of_artifact,
     segmenter_of,
 )
 from keras_convnext.demo.lanes import Lanes
@@ -196,13 +195,9 @@ def test_the_command_takes_the_weights_of_the_package_by_default(command):
 
 
 def test_the_command_serves_an_artifact_in_place_of_a_network(command, monkeypatch, tmp_path):
-    (tmp_path / "tiny").mkdir()
-    for task, name in (("classification", "classifier"), ("detection", "detector")):
-        written = {"format": "onnx", "task": task}
-        (tmp_path / "tiny" / "export.json").write_text(json.dumps(written))
-        monkeypatch.setattr(answers, f"{name}_of_artifact", lambda folder, own=name: (own, folder))
-        asked = command("--artifact", tmp_path / "tiny")
-        assert (asked.network, asked.options) == ((name, tmp_path / "tiny"), {"note": "tiny"})
+    monkeypatch.setattr(answers, "network_of_artifact", lambda folder: folder)
+    asked = command("--artifact", tmp_path / "tiny")
+    assert (asked.network, asked.options) == (tmp_path / "tiny", {"note": "tiny"})
     with pytest.raises(ValueError, match="omit --model"):
         demonstration.demo(artifact=tmp_path, size=64)
 
@@ -313,7 +308,7 @@ def test_a_live_detector_and_its_export_find_the_same(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "noise.png")
     export(network, tmp_path / "out", "onnx", size=64, names=list("abcde"), images=tmp_path)
-    exported = detector_of_artifact(tmp_path / "out")
+    exported = network_of_artifact(tmp_path / "out")
     assert (exported.size, list(exported.names)) == (64, list("abcde"))
     live, other = made.find(pixels), exported.find(pixels)
     assert len(live.scores) == 10
