@@ -4,9 +4,10 @@ Command: `python benchmarks/segmentation.py [--backbone tiny] [--size 512] [--ba
 7]`, which takes about ten minutes on two cores and needs PyTorch and transformers. Each contestant
 is a process of its own, which has random weights and stays alive; in each round, every one predicts
 one batch in turn, so that all see the same machine. The logits have the size of the images. Writes
-`results/segmentation/speed.json`: the median seconds of a batch, images per second, the ratio to
-transformers, the peak memory, that above the imports, and the share of the speed of a matrix
-product that the multiply-accumulates of the published network reach; `PyramidConv2D` needs fewer.
+`results/segmentation/beside_transformers.json`: the median seconds of a batch, images per second,
+the ratio to transformers, the peak memory, that above the imports, and the share of the speed of a
+matrix product that the multiply-accumulates of the published network reach; `PyramidConv2D` needs
+fewer.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from machine import Load, description
 
 sys.path.insert(0, str(Path(__file__).parent / "speed"))  # any_torchvision
 
-RESULTS = Path(__file__).parent / "results" / "segmentation" / "speed.json"
+RESULTS = Path(__file__).parent / "results" / "segmentation" / "beside_transformers.json"
 LIBRARIES = ("keras-convnext", "keras", "tensorflow", "torch", "transformers", "numpy")
 DEPTHS = {"tiny": (3, 3, 9, 3), "small": (3, 3, 27, 3)}
 DIMS = (96, 192, 384, 768)

@@ -46,11 +46,7 @@ def load_classifier(
     """
     source = Path(local_source(source))
     if not is_local(source, model):
-        if source.suffix or model is None:
-            told = missing_file(str(source)) or (
-                "There is no such file. For published weights, pass the network as well: model="
-            )
-            raise FileNotFoundError(f"{told}. Received: {printable(source)}")
+        _check_may_be_published(source, model)
         if model not in VARIANTS:
             raise ValueError(
                 f"model must be one of {', '.join(VARIANTS)}. Received: model={printable(model)}"
@@ -158,11 +154,28 @@ def checkpoint_file(source: str | Path, model: str | None = None) -> Path:
     Args:
         source: as in `load_model`.
         model: as in `load_model`.
+
+    Raises:
+        FileNotFoundError: If there is neither such a file nor a network to find a name for.
     """
-    source = local_source(source)
-    if is_local(Path(source), model):
-        return Path(source)
+    source = Path(local_source(source))
+    if is_local(source, model):
+        return source
+    _check_may_be_published(source, model)
     return model_file(find(model, str(source)))
+
+
+def _check_may_be_published(source: Path, model: str | None) -> None:
+    """Refuses what names no file and cannot name published weights.
+
+    Raises:
+        FileNotFoundError: If it has the suffix of a file, or there is no network.
+    """
+    if source.suffix or model is None:
+        told = missing_file(str(source)) or (
+            "There is no such file. For published weights, pass the network as well: model="
+        )
+        raise FileNotFoundError(f"{told}. Received: {printable(source)}")
 
 
 def is_local(source: Path, model: str | None) -> bool:

@@ -99,10 +99,13 @@ def small(request, tmp_path):
 
 # They compile for long: the updates of three networks, and those of a detector.
 _LONG = ("pretrain_unlabelled", "count_ships")
-QUICK = [pytest.param(name, marks=[pytest.mark.slow] if name in _LONG else []) for name in SMALL]
+NOTEBOOKS = [
+    pytest.param(name, marks=pytest.mark.slow if name in _LONG else pytest.mark.example)
+    for name in SMALL
+]
 
 
-@pytest.mark.parametrize("small", QUICK, indirect=True)
+@pytest.mark.parametrize("small", NOTEBOOKS, indirect=True)
 def test_its_code_runs_from_top_to_bottom(small):
     """Without a kernel, which takes seconds to start and import."""
     notebook, folder = small

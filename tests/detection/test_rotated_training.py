@@ -172,13 +172,8 @@ def test_a_run_resumes_and_predicts(data, tmp_path):
     run(data, killed)
     ours, theirs = (keras.models.load_model(each / "final.keras") for each in (killed, whole))
     for one, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
-        # Not to the bit: AdamW turns rounding of small gradients into steps of the learning rate.
-        np.testing.assert_allclose(one, other, rtol=0, atol=1e-3)
-    losses = [
-        [float(row["loss"]) for row in csv.DictReader((each / "log.csv").read_text().splitlines())]
-        for each in (killed, whole)
-    ]
-    np.testing.assert_allclose(*losses, rtol=1e-3)
+        np.testing.assert_array_equal(one, other)
+    assert (killed / "log.csv").read_text() == (whole / "log.csv").read_text()
     (first, *_) = csv.DictReader((whole / "log.csv").read_text().splitlines())
     assert {"class_loss", "box_loss", "no_gradient", "size_spread", "val_ap50"} <= first.keys()
     found = identify(whole / "final.keras")
