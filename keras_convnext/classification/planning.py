@@ -61,6 +61,12 @@ def plan(
             f"--roadmap` shows their multiply-accumulates. Received: model={printable(model)}"
         )
     known, classes = DATA.get(recipe.name, (None, 1_000))
+    cost = cost_of(recipe, model, classes)
+    return estimate(recipe, model, cost, images or known, devices, device_type)
+
+
+def cost_of(recipe: Classification, model: str, classes: int) -> Cost:
+    """Returns what a classifier needs in training."""
     counted = parts(network_of(recipe, model), (recipe.input.size, recipe.input.size), classes)
 
     def memory(
@@ -68,10 +74,9 @@ def plan(
     ) -> Memory:
         return memory_of(recipe, model, classes, device_batch, accumulated, device)
 
-    cost = Cost(
+    return Cost(
         recipe.input.size,
         sum(part.macs for part in counted),
         sum(part.parameters for part in counted),
         memory,
     )
-    return estimate(recipe, model, cost, images or known, devices, device_type)

@@ -19,18 +19,21 @@ from keras_convnext.classification.input import (
     training_batches,
 )
 from keras_convnext.classification.losses import ACCURACY, CROSS_ENTROPY, objective
-from keras_convnext.classification.memory_advice import out_of_memory
 from keras_convnext.classification.network import build_classifier, for_size, without_softmax
+from keras_convnext.classification.planning import cost_of
 from keras_convnext.classification.recipes import Classification
 from keras_convnext.classification.settings import check_recipe, recipe_for
 from keras_convnext.data.checks import refuse_broken
-from keras_convnext.memory_errors import is_out_of_memory
 from keras_convnext.preprocessing import prepared
 from keras_convnext.pretrained.record import Record, add_record
 from keras_convnext.printable import printable
+from keras_convnext.roadmap.steps import find_model
+from keras_convnext.training.devices import Device
 from keras_convnext.training.engine import fit
 from keras_convnext.training.fitted import FittedModel
-from keras_convnext.training.layout import Layout, find_strategy, layout_of
+from keras_convnext.training.layout import Layout, find_strategy
+from keras_convnext.training.memory_advice import advising
+from keras_convnext.training.planning import Cost
 from keras_convnext.training.task import Objective
 
 
@@ -208,13 +211,12 @@ def train(
     task = ClassificationTask(recipe, model, data, validation_data, teacher)
     if console is not None and (notice := _about_validation(task)):
         console.print(Text(notice, "yellow"), soft_wrap=True)
-    try:
+
+    def cost_on(device: Device) -> Cost | None:
+        return None if find_model(model) else cost_of(recipe, model, len(task.classes))
+
+    with advising(recipe, model, strategy, cost_on):
         fit(task, recipe, output, strategy=strategy, console=console)
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        layout, classes = layout_of(strategy, recipe), len(task.classes)
-        raise out_of_memory(recipe, model, classes, layout) from error
     return task.classifier
 
 

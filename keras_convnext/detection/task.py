@@ -13,7 +13,6 @@ from rich.console import Console
 from rich.text import Text
 
 from keras_convnext.backbones import backbone_of, is_for_whole
-from keras_convnext.classification.memory_advice import advice
 from keras_convnext.detection.builders import DETECTORS
 from keras_convnext.detection.evaluation import pixels_of, results_of, scores_of
 from keras_convnext.detection.input import (
@@ -28,11 +27,11 @@ from keras_convnext.detection.prediction import detect_with
 from keras_convnext.detection.recipes import Detection
 from keras_convnext.detection.settings import check_recipe, recipe_for
 from keras_convnext.detection.training_network import SAMPLING, Sampling, loss_names, trained
-from keras_convnext.memory_errors import is_out_of_memory
 from keras_convnext.pretrained.record import Record, add_record
 from keras_convnext.training.engine import fit
 from keras_convnext.training.fitted import FittedModel
-from keras_convnext.training.layout import Layout, find_strategy, layout_of
+from keras_convnext.training.layout import Layout, find_strategy
+from keras_convnext.training.memory_advice import advising
 from keras_convnext.training.task import Metric, Objective
 
 BOX_AP = Metric("box_ap", percent=True)
@@ -257,13 +256,8 @@ def train(
     if console is not None:
         for notice in _notices(task):
             console.print(Text(notice, "yellow"), soft_wrap=True)
-    try:
+    with advising(recipe, model, strategy, lambda _: cost_of(recipe, model)):
         fit(task, recipe, output, strategy=strategy, console=console)
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        cost, layout = cost_of(recipe, model), layout_of(strategy, recipe)
-        raise advice(recipe, model, cost.size, layout, cost.memory) from error
     return task.detector
 
 

@@ -17,12 +17,14 @@ from keras_convnext.pretraining.input import evaluation_images, training_batches
 from keras_convnext.pretraining.losses import LOSS, objective
 from keras_convnext.pretraining.network import autoencoder, trunk_for
 from keras_convnext.pretraining.pictures import draw_reconstructions
+from keras_convnext.pretraining.planning import cost_of
 from keras_convnext.pretraining.recipes import Pretraining
 from keras_convnext.pretraining.settings import check_recipe, recipe_for
 from keras_convnext.pretraining.source import open_images
 from keras_convnext.training.engine import fit
 from keras_convnext.training.fitted import FittedModel
 from keras_convnext.training.layout import Layout, find_strategy
+from keras_convnext.training.memory_advice import advising
 from keras_convnext.training.state import write_whole
 from keras_convnext.training.task import Objective
 from keras_convnext.variants import VARIANTS
@@ -179,6 +181,7 @@ def train(
     Raises:
         ValueError: If a setting or the data is invalid, or `output` belongs to another run.
         Interrupted: If SIGTERM or SIGINT was received. The state has been saved.
+        OutOfMemoryError: If a step needs too much memory. The message says what to set.
         NonFiniteLossError: If the loss is NaN or infinite. The last good state is kept.
         LostMachineError: If another machine has stopped. The same call on all machines resumes from
             the last state.
@@ -191,6 +194,7 @@ def train(
     # A strategy for several machines must be created before any other use of TensorFlow.
     strategy = strategy or find_strategy()
     task = PretrainingTask(recipe, model, data, validation_data)
-    fit(task, recipe, output, strategy=strategy, console=console)
+    with advising(recipe, model, strategy, lambda device: cost_of(recipe, model, device)):
+        fit(task, recipe, output, strategy=strategy, console=console)
     write_whole(Path(output) / "reconstructions.png", task.draw)
     return task.trunk

@@ -13,9 +13,7 @@ import tensorflow as tf
 from rich.console import Console
 from rich.text import Text
 
-from keras_convnext.classification.memory_advice import advice
 from keras_convnext.data.checks import refuse_broken
-from keras_convnext.memory_errors import is_out_of_memory
 from keras_convnext.pretrained.record import Record, add_record
 from keras_convnext.printable import printable
 from keras_convnext.segmentation.inference import predict_classes
@@ -28,7 +26,8 @@ from keras_convnext.segmentation.settings import check_recipe, recipe_for
 from keras_convnext.segmentation.training_network import build_segmenter, trained
 from keras_convnext.training.engine import fit
 from keras_convnext.training.fitted import FittedModel
-from keras_convnext.training.layout import Layout, find_strategy, layout_of
+from keras_convnext.training.layout import Layout, find_strategy
+from keras_convnext.training.memory_advice import advising
 from keras_convnext.training.task import Objective
 
 
@@ -224,13 +223,9 @@ def train(
     if console is not None:
         for notice in _notices(task):
             console.print(Text(notice, "yellow"), soft_wrap=True)
-    try:
+    classes = len(task.classes)
+    with advising(recipe, model, strategy, lambda _: cost_of(recipe, model, classes)):
         fit(task, recipe, output, strategy=strategy, console=console)
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        cost, layout = cost_of(recipe, model, len(task.classes)), layout_of(strategy, recipe)
-        raise advice(recipe, model, recipe.input.size, layout, cost.memory) from error
     return task.segmenter
 
 

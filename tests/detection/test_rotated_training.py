@@ -8,6 +8,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from drawn_rotated import draw
 from PIL import Image
 from typer.testing import CliRunner
@@ -15,7 +16,7 @@ from typer.testing import CliRunner
 from keras_convnext import cli, identify
 from keras_convnext.data.errors import DataError
 from keras_convnext.detection import open_rotated, to_points
-from keras_convnext.detection.rotated import RECIPES, plan, recipe_for
+from keras_convnext.detection.rotated import RECIPES, plan, recipe_for, task
 from keras_convnext.detection.rotated.input import (
     augmented,
     open_training_data,
@@ -23,6 +24,7 @@ from keras_convnext.detection.rotated.input import (
     training_tile,
 )
 from keras_convnext.detection.rotated.recipes import Input
+from keras_convnext.memory_errors import OutOfMemoryError
 from keras_convnext.training.layout import Layout
 
 SMALL = {
@@ -137,6 +139,15 @@ def test_runs_are_planned():
     assert all(4e9 < own.memory.total < 40e9 for own in planned)
     with pytest.raises(ValueError, match="images"):
         plan(recipe_for("dota_kld", "convnext_tiny"), "convnext_tiny", None, 1, "a100-80gb")
+
+
+def test_too_little_memory_is_told_with_what_needs_less(data, tmp_path, monkeypatch):
+    def fit(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    monkeypatch.setattr(task, "fit", fit)
+    with pytest.raises(OutOfMemoryError, match=r"atto at 64 px.*--set device_batch=1 \(0"):
+        task.train("detect_rotated_small", "convnext_atto", data, tmp_path / "run", SMALL)
 
 
 PROGRAM = """

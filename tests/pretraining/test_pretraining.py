@@ -16,6 +16,8 @@ from run_on_two_devices import TOY, register
 
 from keras_convnext import classification, pretraining
 from keras_convnext.data.errors import DataError
+from keras_convnext.memory_errors import OutOfMemoryError
+from keras_convnext.pretraining import task
 from keras_convnext.pretraining.input import training_batches
 from keras_convnext.pretraining.source import open_images
 from keras_convnext.training.journal import Interrupted, Journal
@@ -125,6 +127,15 @@ def test_two_devices_learn_the_same(whole, photos, tmp_path):
     with np.load(tmp_path / "weights.npz") as found:
         for index, theirs in enumerate(trunk.get_weights()):
             np.testing.assert_allclose(found[f"arr_{index}"], theirs, rtol=0, atol=2e-4)
+
+
+def test_too_little_memory_is_told_with_what_needs_less(photos, tmp_path, monkeypatch):
+    def fit(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
+
+    monkeypatch.setattr(task, "fit", fit)
+    with pytest.raises(OutOfMemoryError, match=r"toyv2 at 16 px.*--set device_batch=4 \(0"):
+        run(photos, tmp_path / "run")
 
 
 def test_batches_depend_on_the_seed_and_their_number_alone(photos):

@@ -35,6 +35,12 @@ def plan(
             number of tiles is unknown or less than a batch, or if the batch size is not a multiple
             of the number of devices.
     """
+    cost = cost_of(recipe, model)
+    return estimate(recipe, model, cost, images, devices, device_type)
+
+
+def cost_of(recipe: RotatedDetection, model: str) -> Cost:
+    """Returns the multiplications, parameters and memory of training a detector."""
     own, variant, side = recipe.network, VARIANTS[model], recipe.input.size
     if own.start is None and not variant.grn:
         variant = variant._replace(layer_scale=own.layer_scale or None)
@@ -50,10 +56,9 @@ def plan(
         rows += _head(recipe, variant, side, compute)
         return peak_of(recipe, rows, side, device_batch, accumulated, device)
 
-    cost = Cost(
+    return Cost(
         side, sum(part.macs for part in counted), sum(part.parameters for part in counted), memory
     )
-    return estimate(recipe, model, cost, images, devices, device_type)
 
 
 def _head(recipe: RotatedDetection, variant: Variant, side: int, compute: int) -> Iterator[Section]:

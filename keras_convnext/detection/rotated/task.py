@@ -15,6 +15,7 @@ from rich.text import Text
 from keras_convnext.backbones import backbone_of, is_for_whole
 from keras_convnext.detection.rotated.input import open_training_data, training_batches
 from keras_convnext.detection.rotated.network import KINDS, RotatedRetinaNet
+from keras_convnext.detection.rotated.planning import cost_of
 from keras_convnext.detection.rotated.prediction import detect_rotated_with
 from keras_convnext.detection.rotated.recipes import RotatedDetection
 from keras_convnext.detection.rotated.scenes import Scene
@@ -31,6 +32,7 @@ from keras_convnext.training import task as engine_task
 from keras_convnext.training.engine import fit
 from keras_convnext.training.fitted import FittedModel
 from keras_convnext.training.layout import Layout, find_strategy
+from keras_convnext.training.memory_advice import advising
 
 TASK = "detection.rotated"
 AP50 = engine_task.Metric(
@@ -224,6 +226,7 @@ def train(
     Raises:
         ValueError: If a setting or the data is invalid, or `output` belongs to another run.
         Interrupted: If SIGTERM or SIGINT was received. The state has been saved.
+        OutOfMemoryError: If a step needs too much memory. The message says what to set.
         NonFiniteLossError: If the loss is NaN or infinite. The last good state is kept.
         LostMachineError: If another machine has stopped. The same call on all machines resumes from
             the last state.
@@ -236,7 +239,8 @@ def train(
     if console is not None:
         for notice in _notices(task):
             console.print(Text(notice, "yellow"), soft_wrap=True)
-    fit(task, recipe, output, strategy=strategy, console=console)
+    with advising(recipe, model, strategy, lambda _: cost_of(recipe, model)):
+        fit(task, recipe, output, strategy=strategy, console=console)
     return task.detector
 
 
