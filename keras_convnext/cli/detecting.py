@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from keras_convnext.cli.application import Reading
 from keras_convnext.cli.loading import load_network
-from keras_convnext.cli.terminal import Bar, note, track, write, write_json, write_table
+from keras_convnext.cli.terminal import Bar, note, number, track, write, write_json, write_table
 
 if TYPE_CHECKING:
+    from PIL.Image import Image
+
     from keras_convnext.demo.answers import Detector
 
 
@@ -43,21 +45,21 @@ def detect_objects(
         Whether all files could be read.
     """
     import numpy as np
-    from PIL import Image
+    from PIL.Image import Image, fromarray
 
     from keras_convnext.detection.drawing import draw_detections
     from keras_convnext.detection.masks import encode_rle
     from keras_convnext.detection.names import names_of_classes
     from keras_convnext.detection.prediction import detect
     from keras_convnext.detection.weights import classes_of_model
-    from keras_convnext.pictures import ImageError, below_one_another, open_image
+    from keras_convnext.pictures import ImageError, open_image
     from keras_convnext.pretrained.record import read_record
 
     network = load_network(weights, model, {}, reading)
     names = names_of_classes(classes_of_model(network), read_record(file).classes)
     scale = scale_of(file)
     results: list[dict[str, object]] = []
-    drawn: list[Image.Image] = []
+    drawn: list[Image] = []
     is_whole = True
     for path in track(paths, "Detecting", "images", len(paths)):
         try:
@@ -68,7 +70,7 @@ def detect_objects(
             continue
         found = detect(network, pixels, scale=scale)
         if picture and len(drawn) < most:
-            drawn.append(draw_detections(Image.fromarray(pixels), found, names, threshold))
+            drawn.append(draw_detections(fromarray(pixels), found, names, threshold))
         objects: list[dict[str, Any]] = [
             {
                 "name": names[found.labels[index]],
@@ -88,10 +90,17 @@ def detect_objects(
     if as_json:
         write_json(results)
     if picture and drawn:
-        below_one_another(drawn).save(picture)
-        more = f" (the first {most})" if len(paths) > most else ""
-        note(f"Wrote {picture}{more}")
+        save_drawn(drawn, picture, len(paths) > most)
     return is_whole
+
+
+def save_drawn(drawn: Sequence["Image"], picture: Path, are_first: bool) -> None:
+    """Saves pictures below one another, and says whether they are only those of the first files."""
+    from keras_convnext.pictures import below_one_another
+
+    below_one_another(drawn).save(picture)
+    more = f" (the first {len(drawn)})" if are_first else ""
+    note(f"Wrote {picture}{more}")
 
 
 def served_detector(
@@ -171,20 +180,20 @@ def evaluate_detector(
     if as_json:
         write_json({
             "images": total,
-            **{kind: _numbers(kinds[kind] or {}) for kind in measured},
+            **{kind: numbers(kinds[kind] or {}) for kind in measured},
             "classes": [
-                {"name": name, **{kind: _number((of_class[kind] or {})[name]) for kind in measured}}
+                {"name": name, **{kind: number((of_class[kind] or {})[name]) for kind in measured}}
                 for name in objects.classes
             ],
         })  # fmt: skip
     else:
         rows = [
-            (name, *(_percent((kinds[kind] or {})[name]) for kind in measured)) for name in FIGURES
+            (name, *(percent((kinds[kind] or {})[name]) for kind in measured)) for name in FIGURES
         ]
         write_table(("", *measured), rows, measured)
         write("")
         by_class = [
-            (name, *(_percent((of_class[kind] or {})[name]) for kind in measured))
+            (name, *(percent((of_class[kind] or {})[name]) for kind in measured))
             for name in objects.classes
         ]
         write_table(("AP of class", *measured), by_class, measured)
@@ -192,13 +201,11 @@ def evaluate_detector(
         note(f"Wrote {results}")
 
 
-def _numbers(figures: dict[str, float]) -> dict[str, float | None]:
-    return {name: _number(value) for name, value in figures.items()}
+def numbers(figures: dict[str, float]) -> dict[str, float | None]:
+    """Returns figures for JSON."""
+    return {name: number(value) for name, value in figures.items()}
 
 
-def _number(value: float) -> float | None:
-    return None if math.isnan(value) else value
-
-
-def _percent(value: float) -> str:
+def percent(value: float) -> str:
+    """Returns a figure in percent, or nothing for one that is not defined."""
     return "" if math.isnan(value) else f"{100 * value:.1f}"

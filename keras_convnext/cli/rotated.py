@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from keras_convnext.cli.application import Reading
+from keras_convnext.cli.detecting import numbers, percent, save_drawn
 from keras_convnext.cli.loading import load_network
 from keras_convnext.cli.terminal import Bar, note, track, write, write_json, write_table
 
@@ -47,7 +48,6 @@ def detect_rotated_objects(
     from keras_convnext.detection.rotated.drawing import draw_rotated
     from keras_convnext.detection.rotated.evaluation import write_submission
     from keras_convnext.detection.rotated.prediction import RotatedDetections, detect_rotated
-    from keras_convnext.pictures import below_one_another
     from keras_convnext.pretrained.record import read_record
 
     network = load_network(weights, model, {}, reading)
@@ -87,9 +87,7 @@ def detect_rotated_objects(
     if as_json:
         write_json(results)
     if picture and drawn:
-        below_one_another(drawn).save(picture)
-        more = f" (the first {most})" if len(paths) > most else ""
-        note(f"Wrote {picture}{more}")
+        save_drawn(drawn, picture, len(paths) > most)
     if submission is not None:
         images, detections = [name for name, _ in submitted], [each for _, each in submitted]
         write_submission(submission, images, detections, names)
@@ -140,18 +138,17 @@ def evaluate_rotated_detector(
     if as_json:
         write_json({
             "images": len(objects.pictures),
-            "eleven_points": _numbers(scores.eleven_points),
-            "area": _numbers(scores.area),
-            "classes": _numbers(scores.of_class),
+            "eleven_points": numbers(scores.eleven_points),
+            "area": numbers(scores.area),
+            "classes": numbers(scores.of_class),
         })  # fmt: skip
         return
     rows = [
-        (name, _percent(scores.eleven_points[name]), _percent(scores.area[name]))
-        for name in FIGURES
+        (name, percent(scores.eleven_points[name]), percent(scores.area[name])) for name in FIGURES
     ]
     write_table(("", "11 points", "area"), rows, ("11 points", "area"))
     write("")
-    by_class = [(name, _percent(value)) for name, value in scores.of_class.items()]
+    by_class = [(name, percent(value)) for name, value in scores.of_class.items()]
     write_table(("AP50 of class", "11 points"), by_class, ("11 points",))
 
 
@@ -170,11 +167,3 @@ def _tiles_of(file: Path) -> tuple[int, int]:
 
     own = read_record(file).preprocessing
     return own.get("tile", TILE), own.get("overlap", OVERLAP)
-
-
-def _numbers(figures: dict[str, float]) -> dict[str, float | None]:
-    return {name: None if math.isnan(value) else value for name, value in figures.items()}
-
-
-def _percent(value: float) -> str:
-    return "" if math.isnan(value) else f"{100 * value:.1f}"

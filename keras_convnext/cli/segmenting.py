@@ -16,6 +16,7 @@ from keras_convnext.cli.loading import load_network
 from keras_convnext.cli.terminal import (
     Bar,
     note,
+    number,
     track,
     write,
     write_facts,
@@ -196,7 +197,7 @@ def evaluate_segmenter(
         "class_accuracy": scores.class_accuracy,
         "images_per_second": images / seconds,
         "classes": [
-            {"name": name, "iou": _number(iou), "accuracy": _number(accuracy)}
+            {"name": name, "iou": number(iou), "accuracy": number(accuracy)}
             for name, iou, accuracy in zip(names, scores.ious, scores.accuracies)
         ],
     }
@@ -256,11 +257,6 @@ def _labels(file: Path, first: int | None, ignored: Sequence[int] | None) -> "La
         first_label=recorded.first_label if first is None else first,
         ignored=recorded.ignored if ignored is None else tuple(ignored),
     )
-
-
-def _number(value: float) -> float | None:
-    """Returns None for NaN, which JSON lacks."""
-    return None if math.isnan(value) else value
 
 
 def windows_of_file(file: Path) -> "Windows":

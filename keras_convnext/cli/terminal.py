@@ -5,6 +5,7 @@ escape codes, and never wrapped or truncated to fit the terminal.
 """
 
 import json
+import math
 import os
 import re
 import sys
@@ -183,6 +184,11 @@ def track(items: Iterable[Any], description: str, unit: str, total: int) -> Iter
         for done, item in enumerate(items, 1):
             yield item
             bar.update(done, total)
+
+
+def number(value: float) -> float | None:
+    """Returns None for NaN, which JSON lacks."""
+    return None if math.isnan(value) else value
 
 
 @contextmanager
