@@ -22,8 +22,9 @@ from keras_convnext.detection.rotated.layers import (
     RotatedHead,
     bin_values,
 )
-from keras_convnext.export.onnx_detectors import DetectorWriter, longs, scoped
+from keras_convnext.export.onnx_detectors import DetectorWriter
 from keras_convnext.export.onnx_maps import TO_CHANNELS_FIRST, TO_CHANNELS_LAST
+from keras_convnext.export.onnx_nodes import longs, scoped
 
 
 class RotatedWriter(DetectorWriter):
