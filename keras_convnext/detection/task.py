@@ -8,7 +8,6 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras import ops
 from rich.console import Console
 from rich.text import Text
 
@@ -21,6 +20,7 @@ from keras_convnext.detection.input import (
     open_training_data,
     training_batches,
 )
+from keras_convnext.detection.objective import objective
 from keras_convnext.detection.objects import coco_tools
 from keras_convnext.detection.planning import cost_of
 from keras_convnext.detection.prediction import detect_with
@@ -35,17 +35,6 @@ from keras_convnext.training.memory_advice import advising
 from keras_convnext.training.task import Metric, Objective
 
 BOX_AP = Metric("box_ap", percent=True)
-
-
-class TotalLoss(keras.losses.Loss):
-    """The sum of the losses that the network computes."""
-
-    def __init__(self) -> None:
-        super().__init__(name="total_loss")
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Returns the sum of losses (N, losses) for each image."""
-        return ops.sum(y_pred, axis=-1)
 
 
 class DetectionTask:
@@ -137,16 +126,7 @@ class DetectionTask:
 
     def objective(self) -> Objective:
         """Returns the loss, and each of its parts as a metric."""
-
-        def part(index: int) -> Callable[[Any, Any], Any]:
-            return lambda true, losses: losses[:, index]
-
-        names = loss_names(self.sampling, self.masks)
-        metrics = [
-            keras.metrics.MeanMetricWrapper(part(index), name=f"{name}_loss")
-            for index, name in enumerate(names)
-        ]
-        return Objective(TotalLoss(), metrics, tf.TensorSpec(()))
+        return objective(loss_names(self.sampling, self.masks))
 
     def batches(self, layout: Layout, first_update: int) -> tf.data.Dataset:
         """Returns the augmented images and their objects."""

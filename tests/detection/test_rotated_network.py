@@ -26,7 +26,7 @@ from keras_convnext.detection.anchors import Shapes
 from keras_convnext.detection.rotated.anchors import rotated_anchors
 from keras_convnext.detection.rotated.assigners import assigned_adaptively
 from keras_convnext.detection.rotated.cost import parts_of_rotated
-from keras_convnext.detection.rotated.training_network import Objective, trained
+from keras_convnext.detection.rotated.training_network import RotatedObjective, trained
 from keras_convnext.variants import VARIANTS
 
 PATH = GOLDEN / FILE
@@ -72,7 +72,7 @@ def test_detections_equal_those_of_mmrotate(published, index):
 
 @pytest.mark.parametrize("index", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_losses_equal_those_of_mmrotate(published, index):
-    model = trained(published, Objective("iou", "kld", 5.5))
+    model = trained(published, RotatedObjective("iou", "kld", 5.5))
     boxes, labels = objects(index)
     batch = {
         **inputs_of(index), "boxes": np.zeros((1, 5, 5), "float32"),

@@ -8,11 +8,11 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from keras import ops
 from rich.console import Console
 from rich.text import Text
 
 from keras_convnext.backbones import backbone_of, is_for_whole
+from keras_convnext.detection.objective import objective
 from keras_convnext.detection.rotated.input import open_training_data, training_batches
 from keras_convnext.detection.rotated.network import KINDS, RotatedRetinaNet
 from keras_convnext.detection.rotated.planning import cost_of
@@ -24,31 +24,18 @@ from keras_convnext.detection.rotated.settings import check_recipe, recipe_for
 from keras_convnext.detection.rotated.training_network import (
     LOSSES,
     MEASURED,
-    Objective,
+    RotatedObjective,
     trained,
 )
 from keras_convnext.pretrained.record import Record, add_record
-from keras_convnext.training import task as engine_task
 from keras_convnext.training.engine import fit
 from keras_convnext.training.fitted import FittedModel
 from keras_convnext.training.layout import Layout, find_strategy
 from keras_convnext.training.memory_advice import advising
+from keras_convnext.training.task import Metric, Objective
 
 TASK = "detection.rotated"
-AP50 = engine_task.Metric(
-    "ap50", percent=True, logged=(*(f"{name}_loss" for name in LOSSES), *MEASURED)
-)
-
-
-class TotalLoss(keras.losses.Loss):
-    """The sum of the losses that the network computes."""
-
-    def __init__(self) -> None:
-        super().__init__(name="total_loss")
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Returns the sum of the losses (N,) in the outputs (N, losses and measured values)."""
-        return ops.sum(y_pred[:, : len(LOSSES)], axis=-1)
+AP50 = Metric("ap50", percent=True, logged=(*(f"{name}_loss" for name in LOSSES), *MEASURED))
 
 
 class RotatedDetectionTask:
@@ -118,20 +105,11 @@ class RotatedDetectionTask:
         # The pyramid begins with the second map: files have the norm of the first, which gets no
         # gradient.
         self.detector.get_layer("norm_0").trainable = False
-        return trained(self.detector, Objective(loss.assigner, loss.box, loss.weight))
+        return trained(self.detector, RotatedObjective(loss.assigner, loss.box, loss.weight))
 
-    def objective(self) -> engine_task.Objective:
+    def objective(self) -> Objective:
         """Returns the loss, and its parts and the measured values as metrics."""
-
-        def part(index: int) -> Callable[[Any, Any], Any]:
-            return lambda true, outputs: outputs[:, index]
-
-        names = [*(f"{name}_loss" for name in LOSSES), *MEASURED]
-        metrics = [
-            keras.metrics.MeanMetricWrapper(part(index), name=name)
-            for index, name in enumerate(names)
-        ]
-        return engine_task.Objective(TotalLoss(), metrics, tf.TensorSpec(()))
+        return objective(LOSSES, MEASURED)
 
     def batches(self, layout: Layout, first_update: int) -> tf.data.Dataset:
         """Returns the augmented tiles and their objects."""

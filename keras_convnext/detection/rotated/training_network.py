@@ -23,7 +23,7 @@ LOSSES = ("class", "box")
 MEASURED = ("no_gradient", "size_spread")
 
 
-class Objective(NamedTuple):
+class RotatedObjective(NamedTuple):
     """What a rotated RetinaNet is trained on.
 
     Args:
@@ -38,13 +38,15 @@ class Objective(NamedTuple):
 
 
 def trained(
-    detector: keras.Model, objective: Objective, size: tuple[int | None, int | None] = (None, None)
+    detector: keras.Model,
+    objective: RotatedObjective,
+    size: tuple[int | None, int | None] = (None, None),
 ) -> keras.Model:
     """Returns a model of the same layers that computes the losses of a batch.
 
     Args:
         detector: keras.Model. Made by `RotatedRetinaNet`.
-        objective: Objective.
+        objective: RotatedObjective.
         size: tuple of int or None. Height and width of the batches.
 
     Returns:
@@ -80,7 +82,7 @@ class RotatedLosses(keras.layers.Layer):
     Args:
         regression: str. As in `RotatedHead`.
         convention: str. As in `RotatedRetinaNet`; boxes are in this convention.
-        objective: Objective.
+        objective: RotatedObjective.
         **kwargs: `name` and `dtype`, as in `keras.layers.Layer`.
 
     Inputs are the outputs of `RotatedHead`, and the sizes and objects of the images, as in
@@ -88,7 +90,7 @@ class RotatedLosses(keras.layers.Layer):
     """
 
     def __init__(
-        self, regression: str, convention: str, objective: Objective, **kwargs: Any
+        self, regression: str, convention: str, objective: RotatedObjective, **kwargs: Any
     ) -> None:
         super().__init__(**kwargs)
         self.shapes, self.coder = SHAPES[regression], CODERS[convention]
