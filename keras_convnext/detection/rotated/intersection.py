@@ -13,6 +13,8 @@ as `xp`, and tensors with `keras.ops`.
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 _SMALLEST = 1e-12  # px: differences below it count as 0
 _SMALLEST_AREA = 1e-16  # px²: its square, in gradients, is not yet 0 in float32
 
@@ -105,5 +107,7 @@ def _below(x: Any, y: Any, dx: Any, dy: Any, a: Any, b: Any, xp: Any, constant: 
 
 def _clip(value: Any, low: Any, high: Any, xp: Any) -> Any:
     """Clips; at a limit, the gradient is divided between value and limit on all backends."""
+    if xp is np:  # without a gradient, in half the time
+        return np.minimum(np.maximum(value, low), high)
     value = xp.where(value == low, (value + low) / 2, xp.where(value < low, low, value))
     return xp.where(value == high, (value + high) / 2, xp.where(value > high, high, value))
