@@ -107,12 +107,12 @@ def _listed(annotations: Path, line: str, listed: Path) -> Path:
 
 
 def _classes_of(folder: Path, files: list[_File]) -> tuple[str, ...]:
-    """Returns the names of `classes.txt`, or VOC's, or those in all files of the folder."""
+    """Returns the names of `classes.txt`, or those in all files of the folder."""
     if (folder / "classes.txt").is_file():
         listed = read_class_list(folder / "classes.txt")
         return tuple(name for each in listed if (name := each.strip()))
     names = {name for file in files for name in _names(file.root)}
-    if names <= set(CLASSES):
+    if names == set(CLASSES):  # which are thousands of files
         return CLASSES
     known = {file.path for file in files}
     others = [path for each in ("*", "Annotations/*") for path in folder.glob(f"{each}.xml")]

@@ -172,7 +172,7 @@ def test_turned_images_have_the_size_that_is_seen(drawn, tmp_path):
         assert pixels_of(picture).shape == (40, 20, 3)
 
 
-def test_voc(drawn, tmp_path):
+def test_voc(drawn, tmp_path, monkeypatch):
     folder = voc(drawn, tmp_path)
     objects = open_objects(folder, "train")
     assert objects.classes == NAMES
@@ -189,7 +189,12 @@ def test_voc(drawn, tmp_path):
     assert_same(open_objects(beside.parent, "train").pictures, drawn.pictures, 0.5)
     for path in beside.glob("*.xml"):
         path.write_text(re.sub("circle|square|triangle", "cat", path.read_text()))
-    assert len(open_objects(beside.parent, "train").classes) == 20
+    assert open_objects(beside.parent, "train").classes == ("cat",)
+    monkeypatch.setattr("keras_convnext.detection.voc.CLASSES", ("cat",))  # those of the challenge
+    (beside.parent / "other.xml").write_text(
+        "<annotation><object><name>dog</name></object></annotation>"
+    )
+    assert open_objects(beside.parent, "train").classes == ("cat",)
     (beside.parent / "classes.txt").write_text("dog\ncat\n")
     text = (beside / "0000.xml").read_text()
     (beside / "0000.xml").write_text(text.replace("<difficult>0", "<difficult>1", 1))
