@@ -175,6 +175,9 @@ def test_submissions_are_those_of_task_1(tmp_path):
     assert (first[:2], second[:2]) == (["P0006", "0.900000"], ["P0006", "0.700000"])
     numbers = np.array(first[2:], float).reshape(4, 2)
     np.testing.assert_allclose(numbers, to_points(BOXES[0]), atol=0.006)
+    paths = write_submission(tmp_path, ["P0006"], [found], ("船", "车"))
+    assert [path.name for path in paths] == ["Task1__.txt", "Task1___1.txt"]
+    assert [len(path.read_text().splitlines()) for path in paths] == [2, 1]
 
 
 def test_an_interrupted_evaluation_is_continued(tmp_path):

@@ -86,7 +86,8 @@ def write_submission(
 
     Args:
         folder: str or path. Gets a file `Task1_{class}.txt` for each class, with a line
-            `image score x1 y1 x2 y2 x3 y3 x4 y4` for each detection.
+            `image score x1 y1 x2 y2 x3 y3 x4 y4` for each detection. Characters other than those
+            of DOTA's names become `_`, and names that are the same by then are numbered.
         names: sequence of str. Names of the images, without suffixes.
         found: sequence of RotatedDetections. Of these images.
         classes: sequence of str. Names of the classes.
@@ -105,7 +106,9 @@ def write_submission(
                 numbers = " ".join(f"{value:.2f}" for value in points.ravel())
                 lines.append(f"{image} {score:.6f} {numbers}\n")
         # Names may come from strangers.
-        paths.append(folder / f"Task1_{re.sub(r'[^A-Za-z0-9-]+', '_', name)[:80]}.txt")
+        stem = f"Task1_{re.sub(r'[^A-Za-z0-9-]+', '_', name)[:80]}"
+        path = folder / f"{stem}.txt"
+        paths.append(path if path not in paths else folder / f"{stem}_{label}.txt")
         paths[-1].write_text("".join(lines), encoding="utf-8")
     return paths
 
