@@ -207,8 +207,8 @@ def evaluate_segmenter(
         with open(output / "classes.csv", "w", encoding="utf-8", newline="") as table:
             writer = csv.writer(table)
             writer.writerow(("class", "iou", "accuracy"))
-            for number, (iou, accuracy) in enumerate(zip(scores.ious, scores.accuracies)):
-                writer.writerow((number, iou, accuracy))
+            for label, (iou, accuracy) in enumerate(zip(scores.ious, scores.accuracies)):
+                writer.writerow((label, iou, accuracy))
     if as_json:
         write_json(figures)
         return
