@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 
@@ -171,7 +172,12 @@ def run(data, output, stop=None, code=0):
         "save_updates": 1, "drop_path_rate": 0.1,
     }  # fmt: skip
     program = PROGRAM.format(arguments=(str(data), str(output), settings, stop))
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    # With several, a sum of gradients begins with the one whose memory is free first, which rounds
+    # the gradients of the overlap differently from run to run.
+    environment = {**os.environ, "TF_NUM_INTEROP_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment
+    )
     assert done.returncode == code, done.stderr[-3000:]
 
 
@@ -183,14 +189,8 @@ def test_a_run_resumes_and_predicts(data, tmp_path):
     run(data, killed)
     ours, theirs = (keras.models.load_model(each / "final.keras") for each in (killed, whole))
     for one, other in zip(ours.get_weights(), theirs.get_weights(), strict=True):
-        # To the bit with several threads. With the single one of tests, the last bits differ, and
-        # AdamW turns them into a part of a step of the learning rate, here 1e-4.
-        np.testing.assert_allclose(one, other, rtol=0, atol=2e-4)
-    losses = [
-        [float(row["loss"]) for row in csv.DictReader((each / "log.csv").read_text().splitlines())]
-        for each in (killed, whole)
-    ]
-    np.testing.assert_allclose(*losses, rtol=1e-4)
+        np.testing.assert_array_equal(one, other)
+    assert (killed / "log.csv").read_text() == (whole / "log.csv").read_text()
     (first, *_) = csv.DictReader((whole / "log.csv").read_text().splitlines())
     assert {"class_loss", "box_loss", "no_gradient", "size_spread", "val_ap50"} <= first.keys()
     found = identify(whole / "final.keras")
