@@ -334,7 +334,7 @@ def test_a_name_that_begins_with_another_is_not_taken_for_it(speed):
 
 def test_the_kept_tables_are_those_of_the_kept_figures(speed):
     kept = sorted((ROOT / "benchmarks" / "results").rglob("speed*.json"))
-    assert len(kept) == 8
+    assert len(kept) == 9
     for path in kept:
         results = json.loads(path.read_text("utf-8"))
         assert speed("report").markdown(results) == path.with_suffix(".md").read_text("utf-8")
@@ -365,6 +365,7 @@ def test_the_figures_in_the_sentences_of_the_page_are_measured():
     few, sizes, gpu = "precisions/speed.json", "sizes/speed.json", "speed_gpu.json"
     alone, one, litert = "one_image/speed.json", {"batch": 1}, "litert/speed.json"
     on_gpu = {"batch": 128, "dtype": "bfloat16"}
+    of_v2 = {"network": "v2_tiny", "mode": "training"}
     expected = {
         '"Own AdamW" is': [f"{times('speed.json', 'own AdamW', 'timm', 'eager', **memory):.2f}"],
         "[One image at a time]": [
@@ -387,6 +388,11 @@ def test_the_figures_in_the_sentences_of_the_page_are_measured():
             f"{times(sizes, 'fused', *compiled, size=384):.2f}",
             f"{times(sizes, 'fused', *compiled, network='base'):.2f}",
             f"{times(sizes, 'fused', *compiled, batch=1):.2f}",
+        ],
+        "[ConvNeXt V2-T]": [
+            f"{times('v2/speed.json', 'tf.function', 'timm', 'eager', network='v2_tiny'):.2f}",
+            f"{times('v2/speed.json', 'fused', 'timm', 'eager', network='v2_tiny'):.2f}",
+            f"{times('v2/speed.json', 'train_on_batch', 'timm', 'eager', **of_v2):.2f}",
         ],
         "[On an NVIDIA H200]": [
             f"{of(gpu, 'keras_convnext', 'JAX', **on_gpu):,.0f}",

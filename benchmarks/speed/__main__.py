@@ -34,6 +34,7 @@ sys.path += [str(REPOSITORY), str(REPOSITORY / "benchmarks")]
 import machine  # noqa: E402
 import report  # noqa: E402
 from contestants import CONTESTANTS, MATRIX, OURS, Case, Contestant  # noqa: E402
+from networks import name_of  # noqa: E402
 from rounds import Race  # noqa: E402
 
 BATCHES = {"cpu": (8, 1, 32), "gpu": (128,)}
@@ -57,7 +58,7 @@ def macs(case: Case) -> int:
     from keras_convnext.complexity import parts
     from keras_convnext.variants import VARIANTS
 
-    variant = VARIANTS[f"convnext_{case.network}"]
+    variant = VARIANTS[name_of(case)]
     return sum(part.macs for part in parts(variant, (case.size, case.size)))
 
 

@@ -8,7 +8,7 @@ import ways as w
 
 
 class Case(NamedTuple):
-    network: str  # tiny, base ...
+    network: str  # tiny, v2_tiny ...
     size: int  # side of the images, in pixels
     batch: int
     mode: str  # inference or training

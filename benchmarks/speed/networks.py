@@ -8,6 +8,11 @@ import os
 CLASSES = 1000
 
 
+def name_of(case):
+    """Returns the name of a network in this package and in timm; V2's cases begin with "v2_"."""
+    return f"convnext{'' if case.network.startswith('v2_') else '_'}{case.network}"
+
+
 def _keras_policy(case):
     import keras
 
@@ -18,7 +23,7 @@ def keras_convnext(case, folder, **options):
     from keras_convnext.builders import BUILDERS
 
     _keras_policy(case)
-    return BUILDERS[f"convnext_{case.network}"](
+    return BUILDERS[name_of(case)](
         weights=None, input_shape=case.input_shape, classifier_activation=None, **options
     )
 
@@ -66,7 +71,7 @@ def timm(case, folder):
 
     # On a GPU: matrix products in TF32, which is JAX' default.
     torch.set_float32_matmul_precision("high")
-    model = timm.create_model(f"convnext_{case.network}", num_classes=CLASSES)
+    model = timm.create_model(name_of(case), num_classes=CLASSES)
     if torch.cuda.is_available():
         model = model.to("cuda", memory_format=torch.channels_last)
     return model
