@@ -8,6 +8,7 @@ from test_cli import run
 
 from keras_convnext.cli import checkpoints, networks
 from keras_convnext.cli.failures import EXIT_CODES
+from keras_convnext.cli.noise import library_output
 
 
 def failing(monkeypatch, error):
@@ -59,6 +60,7 @@ def test_an_internal_error_names_the_log_to_report(monkeypatch, tmp_path):
 def test_our_own_warning_is_a_line_and_those_of_others_are_not_changed(monkeypatch):
     shown = []
     monkeypatch.setattr(warnings, "showwarning", lambda *given: shown.append(str(given[0])))
+    monkeypatch.setattr(library_output, "is_kept", False)  # a test that calls `main` sets it
 
     def warning(*_):
         warnings.warn("of another package", stacklevel=1)
