@@ -1,6 +1,10 @@
-"""The environment of a process that runs tests on another backend."""
+"""Runs tests on another backend, in a process of its own."""
 
 import os
+import subprocess
+import sys
+
+import pytest
 
 # Under JAX compiling takes most of the time, and half as long with XLA's older code generator.
 _QUICK = "--xla_cpu_use_fusion_emitters=false"
@@ -12,3 +16,13 @@ def environment(backend, *flags):
     if backend == "jax":
         changed["XLA_FLAGS"] = " ".join((os.environ.get("XLA_FLAGS", ""), _QUICK, *flags))
     return {**os.environ, **changed}
+
+
+def assert_tests_pass(backend, *tests, selected="slow or not slow", **more):
+    """Runs tests of the selected marks; `more` are variables of their environment."""
+    pytest.importorskip(backend)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", selected, *tests],
+        env={**environment(backend), **more}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-10_000:]

@@ -1,13 +1,11 @@
 """Every check of the battery for the toy twin of every network, on this backend and the others."""
 
-import subprocess
-import sys
 from functools import lru_cache
 from pathlib import Path
 
 import pytest
 from battery import BACKEND, CHECKS, Twin, twin_row
-from other_backends import environment
+from other_backends import assert_tests_pass
 
 from keras_convnext.builders import BUILDERS
 from keras_convnext.variants import VARIANTS
@@ -62,7 +60,6 @@ def test_network(name, check, twin_of, tmp_path):
 )
 @pytest.mark.parametrize("backend", sorted({"jax", "tensorflow", "torch"} - {BACKEND}))
 def test_networks_on_another_backend(backend, selected, tmp_path):
-    pytest.importorskip(backend)
     cache = {  # of the minutes of compilation after which these networks run for seconds
         "JAX_COMPILATION_CACHE_DIR": str(tmp_path),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -70,8 +67,4 @@ def test_networks_on_another_backend(backend, selected, tmp_path):
     }
     road = Path(__file__).parent / "roadmap" / "test_steps_against_torch.py"
     tests = f"{__file__}::test_network", str(road)
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", selected, *tests],
-        env={**environment(backend), **cache}, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-10_000:]
+    assert_tests_pass(backend, *tests, selected=selected, **cache)

@@ -7,8 +7,6 @@ builds it with other options, and of an empty folder.
 import copy
 import pickle
 import re
-import subprocess
-import sys
 from functools import cache, partial
 from pathlib import Path
 
@@ -25,7 +23,7 @@ from battery import (
     random,
     relative_error,
 )
-from other_backends import environment
+from other_backends import assert_tests_pass
 
 import keras_convnext
 from keras_convnext.export import fuse
@@ -177,10 +175,4 @@ def test_segmenter(name, check, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", sorted({"jax", "tensorflow", "torch"} - {BACKEND}))
 def test_segmenters_on_another_backend(backend):
-    pytest.importorskip(backend)
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "slow or not slow",
-         f"{__file__}::test_segmenter"],
-        env=environment(backend), capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout[-10_000:]
+    assert_tests_pass(backend, f"{__file__}::test_segmenter")
