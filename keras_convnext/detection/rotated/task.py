@@ -175,7 +175,7 @@ def train(
     """Trains a detector of rotated boxes, or resumes an interrupted run.
 
     The last bits of two equal runs may differ, unless the environment of the process has
-    `TF_NUM_INTEROP_THREADS=1`: TensorFlow's sums of three gradients depend on its threads.
+    `TF_NUM_INTEROP_THREADS=1`: TensorFlow's sums of three or more gradients depend on its threads.
 
     The folder of the run gets the files that `classification.train` writes; the best weights are
     those of the highest AP50. Images larger than a tile are cut while training, for which the whole
