@@ -1,18 +1,19 @@
 """Compares the speed and memory of Mask R-CNN with those of mmdetection and torchvision.
 
 Command, with a folder of mmdetection 3.3 that runs on a CPU through a module `openmmlab`, as in
-`tests/detection/make_golden_detections.py`:
+`tests/detection/make_golden_detections.py`, and the Python of an environment whose torchvision has
+operators that are compiled for its torch, as those of `pip install torch torchvision` on PyPI are:
 
-    PYTHONPATH=FOLDER python benchmarks/detection_speed.py [--height 800] [--width 1333]
+    PYTHONPATH=FOLDER python benchmarks/detection_speed.py --torch PYTHON
 
-It takes about fifteen minutes on two cores. Each contestant is a process of its own, which stays
+It takes a few minutes on two cores. Each contestant is a process of its own, which stays
 alive; in each round, every one finds the objects of one picture in turn, so that all see the same
 machine. This package and mmdetection have ConvNeXt-T with the same random weights, torchvision
 ResNet-50. A contestant that cannot be imported is left out, and why is written. The time is split
-into trunk, pyramid, proposals, and heads (boxes and masks of up to 100 detections, not pasted). The
-stand-in of mmdetection for a CPU has RoIAlign and suppression in plain PyTorch, so that only its
-trunk and pyramid are those of others. Writes `results/detection/speed.json`: median seconds of each
-part, the range of the sum, the peak memory, and that above the imports.
+into trunk, pyramid, proposals, and heads (boxes and masks of up to 100 detections, not pasted).
+mmdetection's RoIAlign and suppression are those of torchvision, since mmcv's are not compiled in
+the stand-in. Writes `results/detection/speed.json`: median seconds of each part, the range of the
+sum, the peak memory, and that above the imports.
 """
 
 import argparse
@@ -27,6 +28,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 from machine import Load, description
@@ -77,10 +79,28 @@ def ours(weights: Path) -> Run:
     return run
 
 
+def with_compiled_operators() -> Any:
+    """Imports the module `openmmlab` with torchvision's operators in place of its own."""
+    from torchvision.ops import nms, roi_align
+
+    with mock.patch("torch.library.Library"):  # it would define operators that are there
+        import openmmlab
+
+    def align(features: Any, regions: Any, output: Any, *_: Any, **given: Any) -> None:
+        settings = {key: given[key] for key in ("spatial_scale", "sampling_ratio", "aligned")}
+        output.copy_(roi_align(features, regions, output.shape[2:], **settings))
+
+    operators = sys.modules["mmcv._ext"]
+    operators.nms = lambda boxes, scores, iou_threshold, offset: nms(boxes, scores, iou_threshold)
+    operators.roi_align_forward = align
+    return openmmlab
+
+
 def mmdetection(weights: Path) -> Run:
     """Runs mmdetection's network part by part."""
-    import openmmlab
     import torch
+
+    openmmlab = with_compiled_operators()
 
     IMPORTED.append(peak_mb())
     net = openmmlab.mask_rcnn(proposals=1000, kept=100, score=0.05)
@@ -185,7 +205,8 @@ def work(name: str, weights: Path, height: int, width: int) -> None:
 
 def start(name: str, weights: Path, options: argparse.Namespace) -> tuple[Any, dict[str, Any]]:
     """Starts a contestant, and returns its process and what it says first."""
-    command = [sys.executable, __file__, "--work", name, "--weights", str(weights),
+    python = sys.executable if CONTESTANTS[name] is ours else options.torch
+    command = [python, __file__, "--work", name, "--weights", str(weights),
                "--height", str(options.height), "--width", str(options.width)]  # fmt: skip
     worker = subprocess.Popen(
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -246,6 +267,7 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=800)
     parser.add_argument("--width", type=int, default=1333)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--torch", default=sys.executable, help="Python for the others")
     parser.add_argument("--output", type=Path, default=RESULTS)
     parser.add_argument("--weights", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--make", action="store_true", help=argparse.SUPPRESS)
