@@ -15,6 +15,22 @@ Commands, which take about 25 minutes on two shared cores:
 The first one draws 200 pictures of 128 px to train on, and 50 others to validate on, with one to
 three circles, squares and triangles each. The heads are narrower than the published ones.
 `results/detection` has what the commands wrote: `log.csv`, `scores.json` and `found.jpg`.
+
+Photographs have many more classes and sizes of objects. These commands, which take about 25 minutes
+too, train on 80 photographs of COCO 2017 with 731 objects of all its classes, and find boxes in
+them and in 79 others. PHOTOS has COCO's layout, and is not part of this repository:
+
+    keras-convnext train --recipe detect_small --model convnext_atto --data PHOTOS --output run \\
+        --set start=none --set masks=false --set epochs=40 --set learning_rate=5e-4 \\
+        --set layer_decay=1 --set drop_path_rate=0 --set horizontal_flip=0 --set warmup_epochs=2 \\
+        --set batch_size=2 --set device_batch=2 --set shortest=320 --set longest=533 \\
+        --set crop_from= --set scale=533,320 --set channels=64 --set hidden=256 --set before=500 \\
+        --set regions=128 --set proposals=300 --set tested=300 --set evaluation_updates=400 \\
+        --set save_updates=200
+    keras-convnext evaluate PHOTOS --weights run/final.keras --split train --json
+    keras-convnext evaluate PHOTOS --weights run/final.keras --split validation --json
+
+What they wrote is in `results/detection/photographs`.
 """
 
 import argparse
