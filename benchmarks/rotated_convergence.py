@@ -3,19 +3,23 @@
 Each run trains the same backbone from the same seed, on the same data, for the same number of
 updates. Two commands:
 
-    python benchmarks/rotated_convergence.py run FOLDER [--data DATA] [--only NAME] [--updates N]
-    python benchmarks/rotated_convergence.py report FOLDER
+    python benchmarks/rotated_convergence.py run RUNS
+    python benchmarks/rotated_convergence.py report
 
-The first one trains all runs of `RUNS`, or those of --only, in turn; the same command continues
-after an interruption. Without --data, it draws shapes into FOLDER/shapes. The second one writes
-FOLDER/report.json and FOLDER/curves.png: AP50 by update, the share of positive anchors whose box
-does not overlap its object, and hence has no gradient, and the spread of the decoded sizes.
+The first one trains all runs of the table `RUNS`, or those of --only, in turn, in subfolders of the
+folder RUNS; the same command continues after an interruption. Without --data, it draws shapes into
+RUNS/shapes. The log of a finished run is copied to `results/rotated`, or the folder of --results,
+and a run whose log is there is not repeated: the study can be spread over days and machines. The
+second command writes report.json and curves.png beside the logs: AP50 by update, the share of
+positive anchors whose box does not overlap its object, and hence has no gradient, and the spread of
+the decoded sizes.
 """
 
 import argparse
 import csv
 import json
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +48,7 @@ SHARED = {
     "size": 256, "overlap": 64, "validation_share": 0.0,
 }  # fmt: skip
 MODEL = "convnext_atto"
+RESULTS = Path(__file__).parent / "results" / "rotated"
 
 
 def draw(folder, count, side=256, seed=0, most=8):
@@ -96,51 +101,62 @@ def _picture(random, side, most):
     return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8)), lines
 
 
-def run(folder, data, names, updates, settings):
+def run(runs, results, data, names, updates, settings):
     """Trains the runs that are not done."""
     from keras_convnext.detection.rotated import train
 
-    folder = Path(folder)
     if data is None:
-        data = folder / "shapes"
+        data = runs / "shapes"
         if not (data / "val").is_dir():
             draw(data / "train", 400)
             draw(data / "val", 60, seed=1)
             (data / "classes.txt").write_text("".join(f"{name}\n" for name in CLASSES))
+    results.mkdir(parents=True, exist_ok=True)
     for name in names:
+        rows = log_of(results, name)
+        if rows and rows[-1]["update"] == updates:
+            continue
         own = {
             **SHARED, "updates": updates, "warmup_updates": min(100, updates // 10),
-            "evaluation_updates": max(updates // 20, 20), "save_updates": 50,
+            "evaluation_updates": max(updates // 10, 20), "save_updates": 50,
         }  # fmt: skip
         own |= RUNS[name] | settings
         if own["start"]:
-            own["start"] = str(folder / own["start"].replace(" ", "_") / "final.keras")
-        train("detect_rotated_small", MODEL, data, folder / name.replace(" ", "_"), own)
-        print(name, log_of(folder, name)[-1], flush=True)
+            own["start"] = str(runs / file_name(own["start"]) / "final.keras")
+        train("detect_rotated_small", MODEL, data, runs / file_name(name), own)
+        shutil.copy(runs / file_name(name) / "log.csv", log_path(results, name))
+        print(name, log_of(results, name)[-1], flush=True)
 
 
-def log_of(folder, name):
-    """Returns the rows of the log of a run, as numbers; none if it has not begun."""
-    path = Path(folder) / name.replace(" ", "_") / "log.csv"
-    if not path.exists():
+def file_name(name):
+    return name.replace(",", "").replace(" ", "_")
+
+
+def log_path(results, name):
+    return results / f"{file_name(name)}.csv"
+
+
+def log_of(results, name):
+    """Returns the rows of the log of a finished run, as numbers; none if it is not finished."""
+    if not log_path(results, name).exists():
         return []
-    with path.open(newline="") as file:
+    with log_path(results, name).open(newline="") as file:
         return [
             {key: float(value) for key, value in row.items() if value}
             for row in csv.DictReader(file)
         ]
 
 
-def report(folder):
-    """Writes the results of all runs, and plots their curves."""
+def report(results):
+    """Writes the figures of all finished runs, and plots their curves."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    logs = {name: rows for name in RUNS if (rows := log_of(folder, name))}
+    logs = {name: rows for name in RUNS if (rows := log_of(results, name))}
     columns = {"val_ap50": "AP50", "no_gradient": "positives without IoU", "size_spread": "spread"}
-    results = {
+    figures = {
         name: {
             "updates": rows[-1]["update"],
             **{key: rows[-1].get(key) for key in ("val_ap50", "val_ap75", "val_ap", *columns)},
@@ -148,8 +164,8 @@ def report(folder):
         }
         for name, rows in logs.items()
     }
-    text = json.dumps({"machine": description(("tensorflow", "keras")), "runs": results}, indent=1)
-    (Path(folder) / "report.json").write_text(text + "\n")
+    text = json.dumps({"machine": description(("tensorflow", "keras")), "runs": figures}, indent=1)
+    (results / "report.json").write_text(text + "\n")
     figure, axes = pyplot.subplots(1, len(columns), figsize=(15, 4.5), layout="constrained")
     for axis, (key, title) in zip(axes, columns.items()):
         for name, rows in logs.items():
@@ -157,26 +173,31 @@ def report(folder):
             axis.plot([row["update"] for row in shown], [row[key] for row in shown], label=name)
         axis.set(title=title, xlabel="updates")
     axes[0].legend(fontsize="small")
-    figure.savefig(Path(folder) / "curves.png", dpi=100)
-    for name, own in results.items():
+    figure.savefig(results / "curves.png", dpi=100)
+    for name, own in figures.items():
         known = {key: round(value, 4) for key, value in own.items() if value is not None}
         print(f"{name:32}", known)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("command", choices=("run", "report"))
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("--data", help="folder of DOTA; default: drawn shapes")
-    parser.add_argument("--only", action="append", choices=RUNS, help="repeatable")
-    parser.add_argument("--updates", type=int, default=2000)
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    commands = parser.add_subparsers(dest="command", required=True)
+    running = commands.add_parser("run", help="train the runs that are not done")
+    running.add_argument("runs", type=Path, help="folder of the runs")
+    running.add_argument("--data", help="folder of DOTA; default: drawn shapes")
+    running.add_argument("--only", action="append", choices=RUNS, help="repeatable")
+    running.add_argument("--updates", type=int, default=2000)
+    running.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    reporting = commands.add_parser("report", help="write figures and curves")
+    for command in (running, reporting):
+        command.add_argument("--results", type=Path, default=RESULTS, help="folder of the logs")
     given = parser.parse_args()
     if given.command == "report":
-        report(given.folder)
+        report(given.results)
         return
     settings = dict(each.split("=", 1) for each in given.set)
-    run(given.folder, given.data, given.only or list(RUNS), given.updates, settings)
+    names = given.only or list(RUNS)
+    run(given.runs, given.results, given.data, names, given.updates, settings)
 
 
 if __name__ == "__main__":
