@@ -88,6 +88,13 @@ def _import_tfds(purpose: str) -> ModuleType:
         import tensorflow_datasets
     except ImportError as error:
         raise missing_extra("tensorflow-datasets", purpose) from error
+    if not hasattr(tensorflow_datasets, "core"):  # it logs errors of its imports, and goes on
+        raise ImportError(
+            f"{purpose} need TensorFlow Datasets, which cannot be imported for the reason that it "
+            "has logged. If this is the version of protobuf, as with TensorFlow before 2.20: pip "
+            'install "tensorflow-metadata<1.18"',
+            name="tensorflow-datasets",
+        )
     return tensorflow_datasets
 
 

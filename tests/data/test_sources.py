@@ -2,6 +2,7 @@ import io
 import sys
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -323,6 +324,12 @@ def test_a_name_that_is_nothing_says_what_was_tried(tmp_path, monkeypatch):
 def test_without_tensorflow_datasets_it_is_asked_for(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_datasets", None)
     with pytest.raises(ImportError, match=r'dataset names.*pip install "keras-convnext\[train\]"'):
+        open_source("cifar10")
+
+
+def test_tensorflow_datasets_that_could_not_be_imported_is_not_trusted(monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", ModuleType("tensorflow_datasets"))
+    with pytest.raises(ImportError, match=r'has logged.*pip install "tensorflow-metadata<1\.18"'):
         open_source("cifar10")
 
 

@@ -85,6 +85,8 @@ def check_anchors():
 
 
 def assigned_by_loop(ious, is_box, is_candidate, overlaps):
+    # NumPy 1 would compare with Python's floats in double precision.
+    overlaps = overlaps._make(None if each is None else np.float32(each) for each in overlaps)
     found = np.full(len(is_candidate), assigner.IGNORED)
     for k in np.flatnonzero(is_candidate):
         own = np.where(is_box, ious[:, k], -1)
