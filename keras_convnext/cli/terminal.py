@@ -20,7 +20,6 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     ProgressColumn,
     SpinnerColumn,
     Task,
@@ -32,6 +31,7 @@ from rich.table import Table
 from rich.text import Text
 
 from keras_convnext.printable import printable
+from keras_convnext.progress import TransientProgress
 
 CLOSED_PIPE = 141  # 128 + SIGPIPE, as if the signal had ended the process
 
@@ -149,17 +149,13 @@ class Bar:
     """
 
     def __init__(self, description: str, unit: str) -> None:
-        self._progress = Progress(
+        self._progress = TransientProgress(
             TextColumn("{task.description}", markup=False),
             BarColumn(),
             MofNCompleteColumn(),
             _Rate(),
             TimeRemainingColumn(),
             console=messages,
-            transient=True,
-            disable=not messages.is_terminal,
-            redirect_stdout=False,  # or library output would be shown
-            redirect_stderr=False,
         )
         self._description, self._unit = printable(description), unit
 
@@ -195,14 +191,7 @@ def number(value: float) -> float | None:
 def waiting(description: str) -> Iterator[None]:
     """Shows a spinner and the elapsed time, for a task of unknown length."""
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    with Progress(
-        *columns,
-        console=messages,
-        transient=True,
-        disable=not messages.is_terminal,
-        redirect_stdout=False,
-        redirect_stderr=False,
-    ) as progress:
+    with TransientProgress(*columns, console=messages) as progress:
         progress.add_task(printable(description), total=None)
         yield
 

@@ -8,9 +8,10 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
 from keras_convnext.printable import printable
+from keras_convnext.progress import TransientProgress
 from keras_convnext.training.journal import Journal
 from keras_convnext.training.task import Metric
 
@@ -28,16 +29,12 @@ class ProgressBar(keras.callbacks.Callback):
         super().__init__()
         self.console = console
         self.journal = journal
-        self._bar = Progress(
+        self._bar = TransientProgress(
             TextColumn("{task.description}"),
             BarColumn(None),
             TextColumn("{task.fields[speed]:,.0f} images/s"),
             TimeRemainingColumn(),
             console=console,
-            transient=True,
-            disable=not console.is_terminal,
-            redirect_stdout=False,  # output of libraries is not part of the display
-            redirect_stderr=False,
         )
         self._task = self._bar.add_task("", total=journal.length.updates, speed=0.0)
 
