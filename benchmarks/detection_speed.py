@@ -6,14 +6,15 @@ operators that are compiled for its torch, as those of `pip install torch torchv
 
     PYTHONPATH=FOLDER python benchmarks/detection_speed.py --torch PYTHON
 
-It takes a few minutes on two cores. Each contestant is a process of its own, which stays
-alive; in each round, every one finds the objects of one picture in turn, so that all see the same
-machine. This package and mmdetection have ConvNeXt-T with the same random weights, torchvision
-ResNet-50. A contestant that cannot be imported is left out, and why is written. The time is split
-into trunk, pyramid, proposals, and heads (boxes and masks of up to 100 detections, not pasted).
-mmdetection's RoIAlign and suppression are those of torchvision, since mmcv's are not compiled in
-the stand-in. Writes `results/detection/speed.json`: median seconds of each part, the range of the
-sum, the peak memory, and that above the imports.
+It takes a few minutes on two cores. Each contestant is a process of its own, which stays alive; in
+each round, every one finds the objects of one picture in turn, so that all see the same machine.
+This package and mmdetection have ConvNeXt-T with the same random weights, torchvision ResNet-50. A
+contestant that cannot be imported is left out, and why is written. The time is split into trunk,
+pyramid, proposals, and heads (boxes and masks of up to 100 detections, not pasted). mmdetection's
+RoIAlign and suppression are those of torchvision, since mmcv's are not compiled in the stand-in.
+Writes `results/detection/speed.json`: median seconds of each part, the range of the sum, the peak
+memory, and that above the imports. The versions in it are those of this environment, not of
+PYTHON's.
 """
 
 import argparse

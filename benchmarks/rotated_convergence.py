@@ -9,10 +9,10 @@ updates. Two commands:
 The first one trains all runs of the table `RUNS`, or those of --only, in turn, in subfolders of the
 folder RUNS; the same command continues after an interruption. Without --data, it draws shapes into
 RUNS/shapes. The log of a finished run is copied to `results/rotated`, or the folder of --results,
-and a run whose log is there is not repeated: the study can be spread over days and machines. The
-second command writes report.json and curves.png beside the logs: AP50 by update, the share of
-positive anchors whose box does not overlap its object, and hence has no gradient, and the spread of
-the decoded sizes.
+and a run whose log is there is not repeated: the study can be spread over days and machines, but
+for a run that starts from another one, which has to be in RUNS. The second command writes
+report.json and curves.png beside the logs: AP50 by update, the share of positive anchors whose box
+does not overlap its object, and hence has no gradient, and the spread of the decoded sizes.
 """
 
 import argparse
