@@ -12,7 +12,7 @@ This package and mmdetection have ConvNeXt-T with the same random weights, torch
 contestant that cannot be imported is left out, and why is written. The time is split into trunk,
 pyramid, proposals, and heads (boxes and masks of up to 100 detections, not pasted). mmdetection's
 RoIAlign and suppression are those of torchvision, since mmcv's are not compiled in the stand-in.
-Writes `results/detection/speed.json`: median seconds of each part, the range of the sum, the peak
+Writes `results/detection_speed.json`: median seconds of each part, the range of the sum, the peak
 memory, and that above the imports. The versions in it are those of this environment, not of
 PYTHON's.
 """
@@ -34,7 +34,7 @@ from unittest import mock
 import numpy as np
 from machine import Load, description
 
-RESULTS = Path(__file__).parent / "results" / "detection" / "speed.json"
+RESULTS = Path(__file__).parent / "results" / "detection_speed.json"
 LIBRARIES = ("keras-convnext", "keras", "tensorflow", "torch", "torchvision", "numpy")
 PARTS = ("trunk", "pyramid", "proposals", "heads")
 Run = Callable[[np.ndarray], tuple[list[float], int]]  # seconds of each part, and detections

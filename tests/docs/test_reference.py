@@ -59,8 +59,8 @@ ELSEWHERE = {
 INTERNAL = {
     "arithmetic", "backbones", "call_graph", "class_list", "cli", "colors", "jax_cpu", "lazy",
     "loading", "model_digest", "network", "normalization", "pillow_output", "pixel_levels",
-    "pixels", "printable", "resizing", "serialization", "shipped", "signature", "tasks",
-    "tensorflow_cpu", "tensorflow_only", "tensorflow_passes", "trunks",
+    "pixels", "printable", "progress", "resizing", "serialization", "shipped", "signature",
+    "tasks", "tensorflow_cpu", "tensorflow_only", "tensorflow_passes", "trunks",
 }  # fmt: skip
 
 
