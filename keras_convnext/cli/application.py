@@ -119,7 +119,9 @@ _NETWORK_OF_WEIGHTS = {
 }
 DATA_HELP = (
     "Folder with a subfolder per class, CSV table, shards, or a TensorFlow Datasets name. For "
-    "segmentation, folder with images/ and masks/, or of ADE20K, Cityscapes or Pascal VOC."
+    "segmentation, folder with images/ and masks/, or of ADE20K, Cityscapes or Pascal VOC. For "
+    "detection, folder or file of COCO, YOLO or Pascal VOC, and for rotated boxes, of DOTA or "
+    "YOLO-OBB."
 )
 Network = Annotated[str, typer.Argument(help="Name of the network, see `list`.", **_NETWORK)]
 NetworkOfWeights = Annotated[

@@ -53,7 +53,8 @@ def evaluate_network(
         Path | None,
         typer.Option(
             "--output",
-            help="Folder for the results of --suite. An interrupted evaluation is resumed.",
+            help="Folder for the results of --suite, or of a segmenter or detector. An "
+            "interrupted evaluation is resumed.",
         ),
     ] = None,
     model: Model = None,
@@ -109,10 +110,10 @@ def evaluate_network(
     With --suite, figures are printed beside the published ones of the same weights. With the
     weights of a segmenter, DATA is a folder of images with masks, and the mean intersection over
     union is measured; with --output, an interrupted evaluation is resumed, and the figures of each
-    class are written to files. With the weights of a detector, DATA has COCO's annotations, and the
-    average precision is measured; with --output, an interrupted evaluation is resumed, and the
-    detections are written in the format of COCO's server. With the weights of a detector of rotated
-    boxes, DATA is a folder of DOTA or YOLO-OBB.
+    class are written to files. With the weights of a detector, the average precision is measured by
+    COCO's rule, and for rotated boxes by that of DOTA's tools; with --output, an interrupted
+    evaluation is resumed, and the detections are kept, in the format of COCO's server or as JSON
+    lines.
     """
     if suite:
         _refuse("with --suite", DATA=data, split=split, confusion=confusion)
