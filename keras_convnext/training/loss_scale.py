@@ -46,7 +46,7 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
                 self.build(trainable_variables)
         inner = self.inner_optimizer
         skipped = inner.skipped + 0  # a copy
-        variables = trainable_variables or self._trainable_variables
+        variables = trainable_variables or inner._trainable_variables
         unscaled = [
             # float8 layers pass new values of their variables as gradients.
             gradient
@@ -66,6 +66,19 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
         factor = ops.where(has_overflowed, 0.5, ops.where(is_due, 2.0, 1.0))
         self.dynamic_scale.assign(self.dynamic_scale * factor)
 
-    def stateless_apply(self, *args: Any) -> Any:
-        """Applies gradients without side effects, as in `keras.optimizers.Optimizer`."""
-        return keras.optimizers.Optimizer.stateless_apply(self, *args)
+    def stateless_apply(
+        self,
+        optimizer_variables: Sequence[Any],
+        grads: Sequence[Any],
+        trainable_variables: Sequence[Any],
+    ) -> tuple[list[Any], list[Any]]:
+        """Applies gradients without side effects, as in `keras.optimizers.Optimizer`.
+
+        That method cannot be used: before Keras 3.13, only `inner_optimizer` knows the variables.
+        """
+        variables = [*self.inner_optimizer._trainable_variables, *self.variables]
+        given = [*trainable_variables, *optimizer_variables]
+        with keras.StatelessScope(state_mapping=list(zip(variables, given))) as scope:
+            self.apply(grads)
+        values = [scope.get_current_value(variable) for variable in variables]
+        return values[: len(trainable_variables)], values[len(trainable_variables) :]
