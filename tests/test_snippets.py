@@ -24,7 +24,9 @@ WITHOUT_COMMANDS = (
 # What trains or evaluates networks of millions on data that nobody has here, or does not end, is
 # run by the tests of these commands; that it could start is seen from here.
 PARSED_ONLY = ("train", "evaluate", "demo")
-DENSE = {"upernet_convnext_tiny", "mask_rcnn_convnext_tiny"}  # whose weights are not here
+DENSE = {  # networks whose weights are not here
+    "upernet_convnext_tiny", "mask_rcnn_convnext_tiny", "rotated_retinanet_convnext_tiny",
+}  # fmt: skip
 OFFICIAL = "convnext_tiny_22k_224.pth"
 SMALL = {
     "epochs": 1, "warmup_epochs": 0.5, "frozen_epochs": 0, "batch_size": 4, "device_batch": 4,
