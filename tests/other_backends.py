@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 import pytest
 
 # Under JAX compiling takes most of the time, and half as long with XLA's older code generator. JAX
-# before 0.6 has no other, and aborts at a flag that it does not know.
+# 0.6 knows this flag; 0.4.34 aborts at it.
 _QUICK = "--xla_cpu_use_fusion_emitters=false"
 
 

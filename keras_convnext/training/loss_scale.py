@@ -74,7 +74,7 @@ class LossScaleOptimizer(keras.optimizers.LossScaleOptimizer):
     ) -> tuple[list[Any], list[Any]]:
         """Applies gradients without side effects, as in `keras.optimizers.Optimizer`.
 
-        That method cannot be used: before Keras 3.13, only `inner_optimizer` knows the variables.
+        That method cannot be used: before Keras 3.12, only `inner_optimizer` knows the variables.
         """
         variables = [*self.inner_optimizer._trainable_variables, *self.variables]
         given = [*trainable_variables, *optimizer_variables]
