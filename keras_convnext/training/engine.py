@@ -132,7 +132,8 @@ def _model_of(task: Task, recipe: Recipe, layout: Layout, length: Length) -> Fit
     fitted.compile(
         optimizer_of(recipe, layout, length),
         objective.loss,
-        weighted_metrics=list(objective.metrics),
+        # Keras 3.10 takes an empty list for one that lacks the metrics of each output.
+        weighted_metrics=list(objective.metrics) or None,
         auto_scale_loss=False,
         # XLA with a strategy and mixed precision is broken (keras issue 20763).
         jit_compile="auto" if layout.devices * layout.processes == 1 else False,
