@@ -26,6 +26,9 @@ from keras_convnext.variants import VARIANTS
 
 TOLERANCE = 1e-5  # of the largest value, in float32
 ROUNDING = {"float16": 2**-11, "bfloat16": 2**-8}  # half a unit in the last place, near 1
+QUANTIZED = {"int8": 0.02, "int4": 0.3}  # tolerance of each mode
+if not hasattr(keras.quantizers, "pack_int4"):  # before Keras 3.11
+    del QUANTIZED["int4"]
 CLASSES = 5
 BACKEND = keras.config.backend()
 
@@ -244,7 +247,7 @@ def check_policies_of_single_layers(twin, folder):
 
 
 def check_quantization(twin, folder):
-    for mode, tolerance in (("int8", 0.02), ("int4", 0.3)):
+    for mode, tolerance in QUANTIZED.items():
         fused = fuse(twin.model)
         fused.quantize(mode)
         model = twin.clone()  # like a loaded model
