@@ -14,7 +14,7 @@ from keras_convnext.data.errors import DataError
 from keras_convnext.data.images import evaluation_image, training_crop
 from keras_convnext.data.sources import open_source
 from keras_convnext.demo.answers import Classifier, UploadError, answer
-from keras_convnext.export.saved_model import decode
+from keras_convnext.export.saved_model import READS_WEBP, decode
 from keras_convnext.preprocessing import ImageError, ImageWarning, load_image
 
 KINDS = kinds()
@@ -55,7 +55,10 @@ def test_a_run_has_the_pixels_of_python(kind, in_a_run):
 def test_a_saved_model_has_the_pixels_of_python_or_says_that_it_has_none():
     images, readable = decode(tf.constant([data for data, _ in KINDS.values()]), SIZE)
     found = {kind: bool(is_readable) for kind, is_readable in zip(KINDS, readable)}
-    assert found == {kind: is_readable for kind, (_, is_readable) in KINDS.items()}
+    assert found == {
+        kind: is_readable and (READS_WEBP or not kind.startswith("webp"))
+        for kind, (_, is_readable) in KINDS.items()
+    }
     for kind, image in zip(KINDS, images.numpy()):
         if found[kind]:
             difference = np.abs(image - load_image(KINDS[kind][0], SIZE).astype(int))

@@ -21,10 +21,11 @@ from keras_convnext.pictures import MOST_SCANS
 TOP = 5  # classes that `serve_bytes` returns
 MOST_PIXELS = 89_478_485  # in an image to decode: Pillow's limit
 MOST_PIXELS_OF_REQUEST = 2**28  # in all images of a request: 22 photographs of 12 megapixels
+READS_WEBP = hasattr(tf.io, "decode_webp")  # TensorFlow 2.19 does not
+_FORMATS = "JPEG, PNG, GIF" + (", BMP or WebP without transparency" if READS_WEBP else " or BMP")
 UNREADABLE = (
-    "Unsupported (not JPEG, PNG, GIF, BMP or WebP without transparency), damaged, larger than "
-    f"{MOST_PIXELS:,} pixels, of more than {MOST_SCANS} scans, or beyond the limit of "
-    f"{MOST_PIXELS_OF_REQUEST:,} pixels per request"
+    f"Unsupported (not {_FORMATS}), damaged, larger than {MOST_PIXELS:,} pixels, of more than "
+    f"{MOST_SCANS} scans, or beyond the limit of {MOST_PIXELS_OF_REQUEST:,} pixels per request"
 )
 
 
@@ -41,11 +42,12 @@ def write_saved_model(
     - `serving_default` takes `pixels` (N, H, W, C) in 0..255, and returns `probabilities` and
       `logits` (N, classes); of a segmenter, `classes` (N, H, W) and `logits` (N, H, W, classes);
       of a detector, the arrays that the detector returns.
-    - `serve_bytes` takes `images` (N,), the bytes of JPEG, PNG, GIF, BMP or WebP files. It decodes
-      them, applies the EXIF orientation, and resizes and crops them as in the published evaluation.
-      It returns `class_ids`, `names` and `probabilities` (N, 5), the most probable first, and
-      `errors` (N,), empty for valid images. For an unreadable image the others are -1, "" and 0.
-      Exists only if the network is a classifier of square RGB images.
+    - `serve_bytes` takes `images` (N,), the bytes of JPEG, PNG, GIF or BMP files, and of WebP if
+      TensorFlow has `tf.io.decode_webp`. It decodes them, applies the EXIF orientation, and resizes
+      and crops them as in the published evaluation. It returns `class_ids`, `names` and
+      `probabilities` (N, 5), the most probable first, and `errors` (N,), empty for valid images.
+      For an unreadable image the others are -1, "" and 0. Exists only if the network is a
+      classifier of square RGB images.
     - `features` takes `pixels`, and returns `features` (N, C), the input of the classifier, and the
       feature maps of the stages, `P2` to `P5`, if the network has them.
 
