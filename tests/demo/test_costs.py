@@ -52,7 +52,7 @@ def test_an_address_that_behaves_never_has_an_excess_beside_hostile_ones(costs, 
         with costs.serving("bad"), costs.serving("worse"):
             for address in ("bad", "worse"):
                 costs.add(address, 30)
-            costs.add("good", 0.5)
+            costs.add("good", 0.25)
             assert costs.excess("good") == 0
         assert costs.excess("bad") > 0
         clock.now += 10
