@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from keras_convnext.data.checks import is_of_input
 from keras_convnext.memory_errors import OutOfMemoryError, is_out_of_memory
 from keras_convnext.pictures import ImageError, read_picture
 
@@ -30,14 +31,21 @@ def of_dataset():
     next(iter(tf.data.Dataset.range(2).map(noise)))
 
 
+# TensorFlow waits ten seconds for memory to be freed.
 @pytest.mark.parametrize(
-    "attempt", [noise, of_dataset, of_xla, lambda: np.zeros((2**30, 2**20))],
-    ids=["tensor", "dataset", "xla", "array"],
-)  # fmt: skip
+    "attempt",
+    [
+        pytest.param(noise, id="tensor", marks=pytest.mark.slow),
+        pytest.param(of_dataset, id="dataset"),
+        pytest.param(of_xla, id="xla", marks=pytest.mark.slow),
+        pytest.param(lambda: np.zeros((2**30, 2**20)), id="array"),
+    ],
+)
 def test_the_errors_of_libraries_are_recognized(attempt):
     with pytest.raises(Exception, match=r"memory|OOM|allocate") as caught:
         attempt()
     assert is_out_of_memory(caught.value)
+    assert not is_of_input(caught.value)
 
 
 @pytest.mark.parametrize(
