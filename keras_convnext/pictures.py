@@ -46,7 +46,7 @@ _NO_PICTURES = (
     (rb"(?i)\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?<svg", "an SVG drawing: export it as PNG"),
     (rb"(?i)\s*<(!doctype html|html)", "a web page, not an image: download the image again"),
     (_HEIC, "a HEIC image, which needs pillow-heif: pip install pillow-heif"),
-    (rb"....ftypavi[fs]", "an AVIF image, which needs Pillow 11.3: pip install -U pillow"),
+    (rb"....ftypavi[fs]", "an AVIF image, which this build of Pillow cannot read: save it as PNG"),
     (rb"....ftyp|\x1aE\xdf\xa3", "a video: save one of its frames as PNG"),
     (rb"\xff\x0a|\0\0\0\x0cJXL ", "a JPEG XL image: save it as PNG"),
     (rb"8BPS", "a Photoshop document: export it as PNG"),
