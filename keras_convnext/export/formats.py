@@ -122,7 +122,8 @@ def _write_openvino(order: Order) -> None:
     half = order.dtype in ("float16", "bfloat16")
     _write_onnx(order._replace(dtype="float32") if half else order)
     onnx_file = order.folder / FORMATS["onnx"].file
-    model = openvino.convert_model(onnx_file)
+    # Not openvino.convert_model, which reports each call to a server of OpenVINO's publisher.
+    model = openvino.Core().read_model(onnx_file)
     openvino.save_model(model, order.folder / FORMATS["openvino"].file, compress_to_fp16=half)
     del model  # it holds the file open
     onnx_file.unlink()
