@@ -61,11 +61,14 @@ def test_a_group_shares_a_draw_and_groups_differ(source):
     assert len({round(float(draws[first]), 5) for first in (0, 5, 10)}) == 3
 
 
-@pytest.mark.parametrize("mixing_batch", [6, 7, 8, 128])
-def test_the_number_of_devices_and_their_batch_change_nothing(source, mixing_batch):
+@pytest.mark.parametrize(
+    ("mixing_batch", "others"),
+    [(6, [(1, 12)]), (7, [(2, 18)]), (8, [(1, 12), (2, 18), (4, 3)]), (128, [(4, 3)])],
+)
+def test_the_number_of_devices_and_their_batch_change_nothing(source, mixing_batch, others):
     own = {"batch_size": 36, "mixing_batch": mixing_batch}
     expected = batches_of(source, device_batch=128, updates=2, **own)
-    for devices, device_batch in ((1, 12), (2, 18), (4, 3)):
+    for devices, device_batch in others:
         found = batches_of(source, devices, device_batch=device_batch, updates=2, **own)
         assert_equal(found, expected)
     resumed = batches_of(source, first=1, **own)
