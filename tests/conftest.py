@@ -1,5 +1,6 @@
 import gc
 import os
+import sys
 import tarfile
 from pathlib import Path
 
@@ -13,6 +14,9 @@ os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import keras_convnext  # noqa: F401  (before TensorFlow, whose kernels it selects)
+
+# Without this package, which OpenVINO does not need, importing OpenVINO uses no network.
+sys.modules["openvino_telemetry"] = None
 
 SAMPLES = Path(__file__).parents[2] / "shared" / "data" / "imagenet_samples.tar"
 

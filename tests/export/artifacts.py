@@ -37,7 +37,7 @@ logits = compiled([pixels])["logits"]
 }
 _PROGRAM = """
 import sys
-sys.modules["keras"] = sys.modules["keras_convnext"] = None
+sys.modules["keras"] = sys.modules["keras_convnext"] = sys.modules["openvino_telemetry"] = None
 import numpy as np
 for folder in sys.argv[1:]:
     pixels = np.load(folder + ".pixels.npy")

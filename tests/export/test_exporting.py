@@ -193,6 +193,15 @@ def test_other_answers_than_the_live_model_leave_no_artifact(toys, name, tmp_pat
     assert not list(tmp_path.iterdir())
 
 
+def test_the_publisher_of_openvino_is_not_told_of_an_export(toys, tmp_path, monkeypatch):
+    from openvino.tools.ovc.telemetry_stub import Telemetry  # see conftest.py
+
+    told = []
+    monkeypatch.setattr(Telemetry, "send_event", lambda self, *event: told.append(event))
+    export(toys["isotropic"], tmp_path / "out", "openvino")
+    assert told == []
+
+
 def test_a_full_disk_leaves_no_artifact(toys, tmp_path, monkeypatch):
     def write(path, *rest):
         Path(path).write_text("half")
