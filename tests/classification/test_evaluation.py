@@ -101,7 +101,7 @@ def test_classes_by_wordnet_identifier_are_found_among_those_of_imagenet(tmp_pat
 
 def always(model, output, outputs):
     """Makes a model answer with one class."""
-    model.layers[-1].set_weights([np.zeros((48, outputs)), np.eye(outputs)[output] * 9])
+    model.layers[-1].set_weights([np.zeros((48, outputs)), 9 * (np.arange(outputs) == output)])
     return model
 
 

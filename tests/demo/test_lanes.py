@@ -81,7 +81,7 @@ def test_ordinary_and_slow_pictures_are_answered(lanes, tmp_path):
 
 @POSIX
 def test_a_slow_picture_does_not_stop_the_others_and_is_given_up(lanes, tmp_path):
-    lanes._decoders[-1]._seconds = 8
+    lanes._decoders[-1]._seconds = 4
     lanes.answer(upload(tmp_path, encoded("JPEG")))
     thread, raised = in_thread(lanes.answer, upload(tmp_path, SLOW, "slow.jpg"))
     stopped(lanes._decoders[-1])

@@ -56,8 +56,15 @@ def test_a_run_on_two_machines_draws_other_masks_on_each(pictures, tmp_path):
     assert_own_masks({**result_of(first), **result_of(second)})
 
 
-@pytest.mark.parametrize("in_graph", [False, True])
-@pytest.mark.parametrize("accumulated", [1, 3])
+@pytest.mark.parametrize(
+    ("accumulated", "in_graph"),
+    [
+        (1, True),
+        (3, False),
+        pytest.param(1, False, marks=pytest.mark.slow),
+        pytest.param(3, True, marks=pytest.mark.slow),
+    ],
+)
 def test_an_overflow_on_one_device_skips_the_whole_update_on_all(accumulated, in_graph):
     skipped = (0, 3)  # of six updates; in the last batch of one, and the first of another
     overflows = [(accumulated - 1, 1), (3 * accumulated, 0)]

@@ -61,9 +61,28 @@ def test_a_picture_that_goes_away_during_a_run_is_named(tmp_path, monkeypatch, c
         toy_runs.toy_train(data, tmp_path / "run", epochs=3, seed=0)
 
 
-def test_out_of_memory_says_what_to_set_and_searches_for_no_broken_picture(tmp_path, monkeypatch):
+def too_much():
+    return tf.reduce_sum(tf.random.normal((2**22, 2**22)))
+
+
+def refused():
+    """An operation that fails as one does for which there is no memory, at once."""
+
+    def fail():
+        raise MemoryError("OOM when allocating tensor")
+
+    return tf.ensure_shape(tf.py_function(fail, [], tf.float32), ())
+
+
+@pytest.mark.parametrize(
+    "allocated",
+    [pytest.param(too_much, marks=pytest.mark.slow), refused],  # TensorFlow waits ten seconds
+)
+def test_out_of_memory_says_what_to_set_and_searches_for_no_broken_picture(
+    allocated, tmp_path, monkeypatch
+):
     def needing_too_much(self, targets, outputs):
-        return tf.reduce_sum(tf.random.normal((2**22, 2**22))) + tf.reduce_sum(outputs, axis=-1)
+        return allocated() + tf.reduce_sum(outputs, axis=-1)
 
     data = toy_runs.make_pictures(tmp_path / "data", 40, 2)
     monkeypatch.setattr(keras.losses.CategoricalCrossentropy, "call", needing_too_much)
