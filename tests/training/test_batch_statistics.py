@@ -50,7 +50,7 @@ def test_statistics_are_averaged_saved_and_restored(device_batch, pictures, tmp_
     with monkeypatch.context() as patch:
         patch.setattr(Journal, "on_train_batch_end", Journal.on_train_batch_end)
         toy_runs.raise_at(7, signal.SIGTERM)
-        with pytest.raises(Interrupted):
+        with pytest.raises(Interrupted, match="Stopped by SIGTERM after update 8"):
             run(pictures, stopped, device_batch=device_batch)
     run(pictures, stopped, device_batch=device_batch)
     assert_same_run(stopped, whole)

@@ -52,8 +52,9 @@ def assert_same_run(found, expected):
         np.testing.assert_array_equal(*[network.predict(gray, verbose=0) for network in kept])
 
 
-# By default, test_own_task.py kills a run.
-@pytest.mark.parametrize("is_killed", [False, pytest.param(True, marks=pytest.mark.slow)])
+# By default, test_own_task.py kills a run and test_batch_statistics.py stops one.
+@pytest.mark.slow
+@pytest.mark.parametrize("is_killed", [False, True])
 def test_a_run_that_is_killed_or_stopped_ends_as_one_that_is_not(pictures, tmp_path, is_killed):
     own = {"drop_path_rate": 0.2, "save_updates": 4}
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
