@@ -178,7 +178,7 @@ def markdown(figures: dict) -> str:
         f"Settings: {settings}. The paper's figures are those of ImageNet-1K (table 10).",
         "",
         "The finding compares the gain with the paper's. A gain below two standard errors counts "
-        f"as no change: {_points(here)} points here, {_points(there)} in the paper, from the "
+        f"as no change: {_points(here)} here, {_points(there)} in the paper, from the "
         "deviations of all steps together.",
         "",
         f"Command: `{figures['command']}`.",
@@ -202,7 +202,7 @@ def _gain(gain: float | None) -> str:
 
 
 def _points(error: float | None) -> str:
-    return "not yet known" if error is None else f"{2 * error:.2f}"
+    return "not yet known" if error is None else f"{2 * error:.2f} points"
 
 
 def draw(figures: dict, path: Path) -> None:

@@ -29,7 +29,7 @@ def test_the_table_compares_gains_with_those_of_the_paper(roadmap, tmp_path):
     lines = (tmp_path / "roadmap.md").read_text().splitlines()
     table = {line.split(" | ")[0].strip("| "): line for line in lines if line.startswith("|")}
     # Two standard errors: 2 * sqrt((1.41² + 0² + 1.73²) / 3) * sqrt(2 / 3) = 2.11 points.
-    assert "no change: 2.11 points here, 0.15 in the paper" in lines[4]
+    assert "no change: 2.11 points here, 0.15 points in the paper" in lines[4]
     assert "| 81.00 ± 1.41 | 2 |  | 79.92 | -0.72 |  |" in table["move_up"]
     assert "| 85.00 | 1 | +4.00 | 80.35 | +0.43 | as in the paper |" in table["kernel_5"]
     assert "| 83.00 ± 0.00 | 2 | +2.00 | 80.57 | +0.65 | not here |" in table["kernel_7"]
