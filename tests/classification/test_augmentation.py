@@ -21,12 +21,13 @@ DATA = [path.read_bytes() for path in PHOTOGRAPHS]
 PLAIN = {"horizontal_flip": 0.0, "rand_augment": None, "random_erasing": 0.0}
 
 
+@pytest.mark.parametrize("files", [DATA[:3], pytest.param(DATA[3:], marks=pytest.mark.slow)])
 @pytest.mark.parametrize("options", [{}, {"rand_augment": None, "color_jitter": 0.4}])
-def test_same_seed_same_bits(options):
+def test_same_seed_same_bits(options, files):
     def example(number, data):
         return training_image(data, tf.stack([8, number]), 64, **options)
 
-    data = DATA[:3] * 2
+    data = files * 2
     dataset = tf.data.Dataset.from_tensor_slices(data).enumerate()
     runs = [
         list(dataset.map(example, num_parallel_calls=parallel).as_numpy_iterator())

@@ -61,9 +61,20 @@ def test_a_group_shares_a_draw_and_groups_differ(source):
     assert len({round(float(draws[first]), 5) for first in (0, 5, 10)}) == 3
 
 
+OTHERS = [(1, 12), (2, 18), (4, 3)]  # devices and their batch
+
+
 @pytest.mark.parametrize(
     ("mixing_batch", "others"),
-    [(6, [(1, 12)]), (7, [(2, 18)]), (8, [(1, 12), (2, 18), (4, 3)]), (128, [(4, 3)])],
+    [
+        (6, OTHERS[:1]),
+        (7, OTHERS[1:2]),
+        (8, OTHERS),
+        (128, OTHERS[2:]),
+        pytest.param(6, OTHERS[1:], marks=pytest.mark.slow),
+        pytest.param(7, OTHERS[::2], marks=pytest.mark.slow),
+        pytest.param(128, OTHERS[:2], marks=pytest.mark.slow),
+    ],
 )
 def test_the_number_of_devices_and_their_batch_change_nothing(source, mixing_batch, others):
     own = {"batch_size": 36, "mixing_batch": mixing_batch}

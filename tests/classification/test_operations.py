@@ -26,9 +26,9 @@ TOLERANCE = {"Rotate": 1, "ShearX": 1, "ShearY": 1, "TranslateXRel": 1, "Transla
 
 
 @cache
-def photographs():
+def photographs(every=3):
     """Crops that are not square, and images that are hard on an operation."""
-    images = [np.asarray(Image.open(path))[40:200, 60:250] for path in PHOTOGRAPHS[::3]]
+    images = [np.asarray(Image.open(path))[40:200, 60:250] for path in PHOTOGRAPHS[::every]]
     ramp = np.linspace(30, 200, 64 * 48 * 3).reshape(64, 48, 3).astype("u1")
     even = np.full((32, 40, 3), (9, 120, 255), "u1")
     sharp = np.random.default_rng(0).integers(0, 2, (40, 50, 3)).astype("u1") * 255
@@ -73,10 +73,11 @@ def test_fill_is_the_mean_color():
     assert FILL == (124, 116, 104)
 
 
+@pytest.mark.parametrize("every", [3, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("increasing", [True, False])
 @pytest.mark.parametrize("name", NAMES)
-def test_equals_timm(name, increasing, monkeypatch):
-    for image in photographs():
+def test_equals_timm(name, increasing, every, monkeypatch):
+    for image in photographs(every):
         for level in LEVELS:
             for positive in (True, False):
                 different = difference(name, increasing, image, level, positive, monkeypatch)
