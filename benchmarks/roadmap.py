@@ -133,9 +133,6 @@ def rows(figures: dict) -> list[dict]:
         found.append(row)
         if name not in BRANCHES:
             before = row
-    here, there = error_of(found, "deviation"), error_of(found, "paper_deviation")
-    for row in found:
-        row["finding"] = finding(row["gain"], here, row["paper_gain"], there)
     return found
 
 
@@ -189,10 +186,11 @@ def markdown(figures: dict) -> str:
     for row in found:
         mean, paper = row["mean"], row["paper"]
         spread = "" if row["deviation"] is None else f" ± {row['deviation']:.2f}"
+        compared = finding(row["gain"], here, row["paper_gain"], there)
         lines.append(
             f"| {row['step']} | {row['change']} | {row['mmacs']:.1f} | "
             f"{'' if mean is None else f'{mean:.2f}{spread}'} | {row['runs']} | "
-            f"{_gain(row['gain'])} | {paper} | {_gain(row['paper_gain'])} | {row['finding']} |"
+            f"{_gain(row['gain'])} | {paper} | {_gain(row['paper_gain'])} | {compared} |"
         )
     return "\n".join(lines) + "\n"
 
