@@ -176,7 +176,8 @@ def markdown(figures: dict) -> str:
         "",
         "The finding compares the gain with the paper's. A gain below two standard errors counts "
         f"as no change: {_points(here)} here, {_points(there)} in the paper, from the "
-        "deviations of all steps together.",
+        f"deviations of all steps together, for means of {SEEDS} runs. With fewer runs, the "
+        "error is larger and the finding preliminary.",
         "",
         f"Command: `{figures['command']}`.",
         "",
