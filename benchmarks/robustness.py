@@ -180,7 +180,10 @@ def main() -> None:
     if not options.report:
         if options.folder is None:
             parser.error("FOLDER is required")
-        given = "".join(f" --model {name}={file.name}" for name, file in options.model)
+        given = "".join(
+            f" --model {name}={file.absolute().parent.name}/{file.name}"
+            for name, file in options.model
+        )
         given += f" --limit {options.limit}" if options.limit else ""
         figures["command"] = f"python benchmarks/robustness.py FOLDER{given}"
         figures["machine"] = description(LIBRARIES)
