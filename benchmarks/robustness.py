@@ -2,10 +2,11 @@
 
 Command: `python benchmarks/robustness.py FOLDER [--model NAME=FILE ...] [--limit N]`. FOLDER holds
 CIFAR-10's images, with a split "test". Measured are the network of the package, and each `--model`:
-a `.keras` file that `keras-convnext train` wrote. Takes about 20 minutes per network on two cores.
-An interrupted run continues; models that changed are measured again. Writes results.json,
-robustness.md and robustness.png to `benchmarks/results/robustness/`, or the folder of `--output`.
-`--report` measures nothing, and writes the table and the plot again.
+a `.keras` file that `keras-convnext train` wrote. NAME_ema is drawn dashed, as the averaged weights
+of NAME. Takes about 20 minutes per network on two cores. An interrupted run continues; models that
+changed are measured again. Writes results.json, robustness.md and robustness.png to
+`benchmarks/results/robustness/`, or the folder of `--output`. `--report` measures nothing, and
+writes the table and the plot again.
 """
 
 import argparse
@@ -23,6 +24,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 RESULTS = Path(__file__).parent / "results" / "robustness"
 SHIPPED = "shipped"
+AVERAGED = "_ema"  # the averaged weights of the training NAME are NAME_ema
 BATCH = 500  # images
 LIBRARIES = ("keras-convnext", "keras", "tensorflow", "numpy", "scipy", "pillow")
 SEVERITIES = range(1, 6)
@@ -135,13 +137,22 @@ def markdown(figures: dict) -> str:
 def draw(figures: dict, path: Path) -> None:
     import matplotlib.pyplot as plt
 
-    figure, axes = plt.subplots(4, 4, figsize=(9, 8), sharex=True, sharey=True)
+    runs = dict.fromkeys(name.removesuffix(AVERAGED) for name in figures["models"])
+    colors = {name: f"C{index}" for index, name in enumerate(runs)}
+    figure, axes = plt.subplots(4, 4, figsize=(9, 8), sharex=True)
     for corruption, axis in zip(CORRUPTIONS, axes.flat):
         for name, own in figures["models"].items():
             errors = own["errors"]
             points = [errors["clean"]]
             points += [errors[f"{corruption.name} {severity}"] for severity in SEVERITIES]
-            axis.plot(range(6), [100 * point for point in points], marker=".", label=name)
+            axis.plot(
+                range(6),
+                [100 * point for point in points],
+                color=colors[name.removesuffix(AVERAGED)],
+                linestyle="--" if name.endswith(AVERAGED) else "-",
+                linewidth=1,
+                label=name,
+            )
         axis.set_title(corruption.name.replace("_", " "), fontsize=9)
         axis.grid(alpha=0.3)
     axes.flat[-1].axis("off")
