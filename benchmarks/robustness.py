@@ -4,9 +4,9 @@ Command: `python benchmarks/robustness.py FOLDER [--model NAME=FILE ...] [--limi
 CIFAR-10's images, with a split "test". Measured are the network of the package, and each `--model`:
 a `.keras` file that `keras-convnext train` wrote. NAME_ema is drawn dashed, as the averaged weights
 of NAME. Takes about 20 minutes per network on two cores. An interrupted run continues; models that
-changed are measured again. Writes results.json, robustness.md and robustness.png to
-`benchmarks/results/robustness/`, or the folder of `--output`. `--report` measures nothing, and
-writes the table and the plot again.
+changed are measured again, and models that are not given leave the table. Writes results.json,
+robustness.md and robustness.png to `benchmarks/results/robustness/`, or the folder of `--output`.
+`--report` measures nothing, and writes the table and the plot again.
 """
 
 import argparse
@@ -199,7 +199,10 @@ def main() -> None:
         figures["command"] = f"python benchmarks/robustness.py FOLDER{given}"
         figures["machine"] = description(LIBRARIES)
         images, labels = images_of(options.folder, options.limit)
-        for name, file in [(SHIPPED, None), *options.model]:
+        asked = {SHIPPED: None, **dict(options.model)}
+        earlier = figures["models"]
+        figures["models"] = {name: earlier[name] for name in asked if name in earlier}
+        for name, file in asked.items():
             measure(name, file, images, labels, figures, save)
         save()
     (options.output / "robustness.md").write_text(markdown(figures), "utf-8")

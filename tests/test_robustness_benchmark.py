@@ -140,3 +140,30 @@ def test_a_measurement_goes_on_where_it_was_interrupted(benchmark, tmp_path, mon
     assert f"| **mean of 12** | {100 * mean:.1f} |" in table
     robustness.draw(figures, tmp_path / "plot.png")
     assert (tmp_path / "plot.png").stat().st_size > 10_000
+
+
+def test_the_table_has_the_models_of_its_command(benchmark, tmp_path, monkeypatch):
+    robustness = benchmark("robustness")
+    images = np.full((4, 32, 32, 3), 100, np.uint8)
+    monkeypatch.setattr(
+        robustness, "images_of", lambda folder, limit: (images[:limit], np.zeros(limit))
+    )
+    monkeypatch.setattr(robustness, "opened", lambda file: Network())
+    monkeypatch.setattr(robustness, "digest_of", lambda file: "0" * 64)
+    monkeypatch.setattr(robustness, "description", lambda libraries: {})
+    weights = tmp_path / "mixup" / "final.keras"
+    weights.parent.mkdir()
+    weights.touch()
+
+    def table(*options):
+        monkeypatch.setattr("sys.argv", ["robustness.py", "cifar10", *map(str, options)])
+        robustness.main()
+        return (tmp_path / "out" / "robustness.md").read_text("utf-8")
+
+    output = ("--output", tmp_path / "out")
+    both = table("--model", f"mixup={weights}", "--limit", 4, *output)
+    assert "FOLDER --model mixup=mixup/final.keras --limit 4`" in both
+    assert "| | shipped | mixup |" in both
+    alone = table("--limit", 2, *output)
+    assert "over 2 test images" in alone
+    assert "| | shipped |\n" in alone
